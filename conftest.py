@@ -1,0 +1,28 @@
+"""Settings of the regression run: `pytest --nbval` over the notebooks, then the tests."""
+
+import os
+import tempfile
+
+import pytest
+
+NOTEBOOK_PROFILE = "quick"  # the profile in which the committed notebooks were executed
+_folder = pytest.StashKey()
+
+
+def pytest_configure(config):
+    """Give the whole run a fresh work folder, so that nobody's data/ is touched."""
+    config.stash[_folder] = tempfile.TemporaryDirectory(prefix="unet-course-")
+    os.environ["UNET_WORK_DIR"] = os.path.join(config.stash[_folder].name, "data")
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow's log lines differ from machine to machine
+
+
+def pytest_unconfigure(config):
+    """Remove the work folder."""
+    if _folder in config.stash:
+        config.stash[_folder].cleanup()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Run the batch notebook in the smallest profile, the others in the one they were stored with."""
+    os.environ["UNET_PROFILE"] = "smoke" if item.path.name == "00_run_all.ipynb" else NOTEBOOK_PROFILE

@@ -1,0 +1,444 @@
+"""Where a dataset comes from: a download, a stranger's archive, NIfTI volumes.
+
+`dataset_import` is the door; this is what stands behind it, together with the two things that everything
+else uses: the error that one sentence explains, and files that appear whole or not at all. Nothing of an
+archive is trusted: no path leaves the folder, no link is made, nothing is overwritten, and there is a
+bound on how many files and bytes come out.
+"""
+
+import errno
+import hashlib
+import http.client
+import json
+import os
+import re
+import stat
+import tarfile
+import time
+import unicodedata
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+VOLUMES = (".nii.gz", ".nii")
+
+# What may come out of an archive at most. The official heart archive holds 62 files and 0.5 GB.
+MAX_ENTRIES = 100_000
+MAX_UNPACKED = 16 * 2**30
+MAX_RATIO = 200  # unpacked to packed bytes, looked at once more than FREE_RATIO have been unpacked
+FREE_RATIO = 64 * 2**20
+MAX_VOXELS = 2**28  # of one volume: 512 x 512 x 1024
+
+HEART_URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task02_Heart.tar"
+HEART_SIZE = 455_721_472
+HEART_MD5 = "06ee59366e1e5124267b774dbd654057"
+
+# The report's split, and the number of slices of each volume: 1160, 569 and 542 in all.
+HEART_SLICES = {
+    "train": {
+        "la_003": 130,
+        "la_004": 110,
+        "la_005": 120,
+        "la_007": 130,
+        "la_009": 100,
+        "la_010": 120,
+        "la_011": 120,
+        "la_014": 120,
+        "la_016": 90,
+        "la_017": 120,
+    },
+    "valid": {"la_023": 110, "la_024": 120, "la_026": 120, "la_029": 109, "la_030": 110},
+    "test": {"la_018": 122, "la_019": 100, "la_020": 110, "la_021": 100, "la_022": 110},
+}
+
+
+class CourseError(ValueError):
+    """A mistake that one sentence explains: what is wrong, where, and what to do about it.
+
+    Jupyter shows the sentence alone, without a traceback.
+    """
+
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]
+
+
+def shown(path):
+    """Return the end of a path, enough to find the file and the same wherever the dataset lies."""
+    return "/".join(Path(path).parts[-3:])
+
+
+def sentence_about(paths, what, advice):
+    """Return one sentence on all of `paths`, naming the first."""
+    first, more = min(paths), len(paths) - 1
+    return f"{shown(first)}{f' (and {more:,} more)' if more else ''} {what}: {advice}"
+
+
+@contextmanager
+def whole_file(path):
+    """Give a temporary path beside `path`; it becomes `path` when the block ends, and is gone when it fails.
+
+    So `path` holds either all of what was written or what it held before, whenever the process is killed.
+    The temporary name keeps the suffix, for writers that look at it.
+    """
+    path = Path(path)
+    for leftover in path.parent.glob(".writing-*"):
+        if re.fullmatch(rf"\.writing-\d+-{re.escape(path.name)}", leftover.name):
+            leftover.unlink()
+    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    """Write `value` to `path` as JSON with an indent of two, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def is_stray(name):
+    """Tell whether a file or folder of this name is no data: a system's or editor's trace, or images without masks."""
+    return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "imagests")
+
+
+def file_suffix(name):
+    """Return the suffix of `name` in lower case, `.nii.gz` counted as one."""
+    name = name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else os.path.splitext(name)[1]
+
+
+def progress_bar(progress, label, total=None, **options):
+    """Return a tqdm bar that shows itself after two seconds, and goes when it is done; `progress` false shows none."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=label, disable=not progress, delay=2, leave=False, **options)
+
+
+def parallel(function, items, label, progress):
+    """Return [function(item) for item in items], computed by a few threads; Pillow and zlib let them run."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, progress_bar(progress, label, len(items)) as bar:
+        results = []
+        for result in pool.map(function, items):
+            results.append(result)
+            bar.update()
+        return results
+
+
+# --- archives -------------------------------------------------------------------------------------------
+
+
+def _zip_entries(archive):
+    with zipfile.ZipFile(archive) as packed:
+        for entry in packed.infolist():
+            link = stat.S_ISLNK(entry.external_attr >> 16)
+            if entry.flag_bits & 1:
+                raise CourseError(f"{archive.name} is locked with a password: unpack it and give the folder.")
+            kind = "folder" if entry.is_dir() else "link" if link else "file"
+            yield entry.filename, kind, entry.file_size, lambda entry=entry: packed.open(entry)
+
+
+def _tar_entries(archive):
+    with tarfile.open(archive) as packed:
+        for entry in packed:
+            kind = "folder" if entry.isdir() else "file" if entry.isfile() else "link"
+            yield entry.name, kind, entry.size, lambda entry=entry: packed.extractfile(entry)
+
+
+def _safe_parts(name, archive):
+    """Return the folders and the file name of an archive's entry; refuse a name that leaves the folder."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
+        raise CourseError(
+            f"{archive.name} holds the path {name!r}, which leads out of its folder: "
+            "it is refused; do not use this archive."
+        )
+    return path.parts
+
+
+def unpack(archive, folder, progress=None):
+    """Unpack the pictures, volumes and `dataset.json` of a zip or tar archive into a new folder.
+
+    Everything else is passed over. `progress` is called with the number of bytes after each piece written.
+    Raises CourseError for a file that is no archive, is damaged or locked, holds a link or a path that leads
+    out of the folder, the same name twice (also where only case or accents' encoding differ), or more than
+    MAX_ENTRIES files, MAX_UNPACKED bytes or MAX_RATIO times its own size.
+    """
+    archive, folder = Path(archive), Path(folder)
+    if zipfile.is_zipfile(archive):
+        entries = _zip_entries(archive)
+    elif tarfile.is_tarfile(archive):
+        entries = _tar_entries(archive)
+    else:
+        raise CourseError(
+            f"{archive.name} is neither a zip nor a tar archive, or it is damaged: "
+            "pack the dataset's folder as a zip, or give the folder itself."
+        )
+    allowed = min(MAX_UNPACKED, max(FREE_RATIO, MAX_RATIO * archive.stat().st_size))
+    seen, declared, written = set(), 0, 0
+    try:
+        for count, (name, kind, size, open_entry) in enumerate(entries, 1):
+            parts = _safe_parts(name, archive)
+            if count > MAX_ENTRIES:
+                raise CourseError(
+                    f"{archive.name} holds more than {MAX_ENTRIES:,} entries, "
+                    "which no dataset of this course does: it is refused."
+                )
+            if any(is_stray(part) for part in parts) or kind == "folder":
+                continue
+            if kind == "link":
+                raise CourseError(
+                    f"{archive.name} holds the link {name!r}: links are refused; pack the files themselves."
+                )
+            if file_suffix(name) not in PICTURES + VOLUMES and parts[-1] != "dataset.json":
+                continue
+            key = unicodedata.normalize("NFC", "/".join(parts)).casefold()
+            if key in seen:
+                raise CourseError(f"{archive.name} holds {name!r} twice: keep one of them and pack it again.")
+            seen.add(key)
+            declared += size
+            target = folder.joinpath(*parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open_entry() as source, open(target, "xb") as file:
+                while True:
+                    if max(declared, written) > allowed:
+                        raise CourseError(
+                            f"{archive.name} unpacks to more than {allowed / 2**20:,.0f} MB from "
+                            f"{archive.stat().st_size / 2**20:,.1f} MB: it is refused as a bomb; "
+                            "if it is not one, unpack it and give the folder."
+                        )
+                    piece = source.read(2**20)
+                    if not piece:
+                        break
+                    written += file.write(piece)
+                    if progress:
+                        progress(len(piece))
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, UnicodeError) as error:
+        raise CourseError(f"{archive.name} is damaged ({error}): copy or pack it again.") from error
+
+
+# --- download -------------------------------------------------------------------------------------------
+
+
+def _continue_download(url, part, size, timeout, bar):
+    """Ask for what `part` lacks and append it; start again where the server refuses ranges."""
+    start = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        continues = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if not continues:
+            start = 0
+        length = answer.headers.get("Content-Length")
+        if length is not None and start + int(length) != size:
+            raise CourseError(
+                f"{url} is {start + int(length):,} bytes long where {size:,} are expected: it is "
+                "not the file that this course knows; give another address or a file."
+            )
+        bar.update(start - bar.n)
+        with open(part, "ab" if continues else "wb") as file:
+            while piece := answer.read(2**18):
+                bar.update(file.write(piece))
+                if file.tell() > size:
+                    break
+
+
+def download(url, path, size, md5, *, attempts=4, wait=1.0, timeout=30, progress=True):
+    """Download `url` to `path`, continuing where a broken download stopped, and return the path.
+
+    What has arrived waits in `path` + ".part"; only a file of `size` bytes with this `md5` becomes `path`.
+    `attempts` bounds the tries in a row that bring nothing new, `wait` (seconds, doubled each time) lies
+    between them, `timeout` (seconds) bounds each silence of the server.
+    Raises CourseError when the server cannot be reached or refuses, or the file is not the expected one.
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise CourseError(f"{url} is not an http or https address.")
+    if part.exists() and part.stat().st_size > size:
+        part.unlink()
+    best = part.stat().st_size if part.exists() else 0
+    failures, reason = 0, "the connection ended early"
+    with progress_bar(progress, path.name, size, unit="B", unit_scale=True) as bar:
+        while best < size:
+            try:
+                _continue_download(url, part, size, timeout, bar)
+            except urllib.error.HTTPError as error:
+                if error.code == 416:  # the server has nothing after what we have: begin again
+                    part.unlink(missing_ok=True)
+                elif error.code < 500 and error.code not in (408, 429):
+                    raise CourseError(
+                        f"{url} cannot be had: the server answers {error.code} {error.reason}."
+                    ) from error
+                reason = f"the server answers {error.code}"
+            except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, OSError) and error.errno in FULL_DISK:
+                    raise
+                reason = getattr(error, "reason", error)
+            now = part.stat().st_size if part.exists() else 0
+            if now > best:
+                best, failures = now, 0
+                continue
+            failures += 1
+            if failures == attempts:
+                raise CourseError(
+                    f"{url} could not be downloaded ({reason}; {best:,} of {size:,} bytes are here): "
+                    "check the network and run this again, it goes on from there."
+                )
+            time.sleep(wait * 2 ** (failures - 1))
+    with open(part, "rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if part.stat().st_size != size or found != md5:
+        length = part.stat().st_size
+        part.unlink()
+        raise CourseError(
+            f"{url} arrived damaged or is another file ({length:,} bytes, md5 {found}; expected "
+            f"{size:,} bytes, md5 {md5}): it was deleted; run this again."
+        )
+    os.replace(part, path)
+    return path
+
+
+def fetch_heart(folder, url=HEART_URL, size=HEART_SIZE, md5=HEART_MD5, *, progress=True, **options):
+    """Return the official heart data below `folder`: what is there already, else the downloaded archive.
+
+    Looks for `Task02_Heart.tar`, then `Task02_Heart/`. `options` go to `download`.
+    Raises CourseError where the archive can neither be found nor downloaded.
+    """
+    folder = Path(folder)
+    for present in (folder / "Task02_Heart.tar", folder / "Task02_Heart"):
+        if present.exists():
+            return present
+    try:
+        return download(url, folder / "Task02_Heart.tar", size, md5, progress=progress, **options)
+    except CourseError as error:
+        raise CourseError(
+            f"{str(error).removesuffix('.')}; or put Task02_Heart.tar, from another machine or medicaldecathlon.com, "
+            f"into {folder}, or choose dataset='sample', which needs no network."
+        ) from error
+
+
+# --- NIfTI volumes --------------------------------------------------------------------------------------
+
+
+def read_volume(path):
+    """Read a 3-D NIfTI volume and return its values and its spacing in millimetres, one per axis.
+
+    The values keep their dtype (float where the file scales them). Raises CourseError for a file that is
+    no NIfTI, is damaged, has another number of axes than three, more than MAX_VOXELS voxels, or values that
+    are not finite real numbers.
+    """
+    import nibabel
+
+    try:
+        volume = nibabel.load(path)
+        shape = volume.shape
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        if len(shape) != 3:
+            raise CourseError(
+                f"{path.name} has {len(shape)} axes {tuple(shape)}; this course reads 3-D volumes of one "
+                "channel: save the channel or time that you want as a 3-D file."
+            )
+        if np.prod(shape, dtype=np.int64) > MAX_VOXELS or 0 in shape:
+            raise CourseError(f"{path.name} claims the size {tuple(shape)}: volumes have 1 to {MAX_VOXELS:,} voxels.")
+        if volume.get_data_dtype().kind not in "iufb":
+            raise CourseError(
+                f"{path.name} holds {volume.get_data_dtype()} values: save it as grey values, one number a voxel."
+            )
+        values = np.asanyarray(volume.dataobj).reshape(shape)
+        spacing = [float(step) for step in volume.header.get_zooms()[:3]]
+    except CourseError:
+        raise
+    except Exception as error:  # nibabel has no common error for a damaged file
+        raise CourseError(f"{path.name} is damaged or no NIfTI file ({error}): copy it again.") from error
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise CourseError(f"{path.name} holds values that are not finite (NaN or infinite): mend the volume first.")
+    return values, spacing
+
+
+def upright_slices(values, low=0):
+    """Yield the slices of a volume as pictures: uint8 of shape (height, width).
+
+    Slices run along the last axis and are turned upright by `numpy.rot90`. Intensities from `low` to the
+    volume's maximum become 0 to 255, rounded, in the same way for all slices.
+    """
+    span = float(values.max()) - low
+    for position in range(values.shape[-1]):
+        grey = (values[..., position].astype(np.float64) - low) * (255 / span if span > 0 else 0)
+        yield np.rot90(np.rint(grey).astype(np.uint8))
+
+
+def foreground_values(foreground, names):
+    """Return the numbers of the labels that are foreground, or None for "what is not background".
+
+    `foreground` is None, a number, a name, or a list of these; `names` maps the names to numbers.
+    Raises CourseError for a name that `names` does not have.
+    """
+    if foreground is None:
+        return None
+    chosen = [foreground] if isinstance(foreground, (int, float, str)) else list(foreground)
+    for label in chosen:
+        if isinstance(label, str) and label not in names:
+            known = ", ".join(f"{name!r} ({number})" for name, number in names.items()) or "only numbers"
+            raise CourseError(f"foreground={label!r} is not a label of this dataset: it knows {known}.")
+    return {names[label] if isinstance(label, str) else label for label in chosen}
+
+
+def read_label_names(folder):
+    """Return the label names of a decathlon `dataset.json` as {name: number}, and the dataset's name.
+
+    Both are empty where there is no such file. Raises CourseError for one that is not JSON.
+    """
+    path = Path(folder) / "dataset.json"
+    if not path.is_file():
+        return {}, ""
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CourseError(f"{path.name} is not readable as JSON ({error}): mend it or take it away.") from error
+    labels = described.get("labels") if isinstance(described, dict) else None
+    if not isinstance(labels, dict):
+        return {}, ""
+    names = {}
+    for key, value in labels.items():  # {"1": "left atrium"}, or the other way round as nnU-Net writes it
+        number, name = (key, value) if str(key).isdigit() else (value, key)
+        if str(number).isdigit():
+            names[str(name)] = int(number)
+    return names, str(described.get("name", ""))
+
+
+def write_slices(image, label, name, folder, foreground):
+    """Write a pair of volumes as pairs of 8-bit RGB PNG, `folder/{images,masks}/NAME_SLICE.png`.
+
+    `foreground` is a set of label numbers or None for the one label that is not 0. Masks are 0 or 255.
+    Returns {"slices": number, "spacing": [row, column, slice] in mm, "labels": set of numbers, "low": what
+    became black}. Raises CourseError for volumes that do not fit together or labels that need a choice.
+    """
+    values, spacing = read_volume(image)
+    labels, _ = read_volume(label)
+    if values.shape != labels.shape:
+        raise CourseError(
+            f"{image.name} has the shape {values.shape} but its labels {labels.shape}: "
+            "they must be drawn on the same grid."
+        )
+    present = {float(number) for number in np.unique(labels)}
+    low = min(0.0, float(values.min()))
+    for kind, pictures in (
+        ("images", upright_slices(values, low)),
+        ("masks", upright_slices(np.isin(labels, list(foreground or present - {0})) * np.uint8(1))),
+    ):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(pictures):
+            Image.fromarray(picture).convert("RGB").save(folder / kind / f"{name}_{number:03d}.png", compress_level=3)
+    return {"slices": values.shape[-1], "spacing": [spacing[1], spacing[0], spacing[2]], "labels": present, "low": low}

@@ -1,0 +1,915 @@
+"""Shared functions of the course, in the order in which the notebooks meet them.
+
+Importing this module does no work. Matplotlib, Keras and TensorFlow are imported by the functions that
+need them, so the first two notebooks never wait for TensorFlow.
+"""
+
+import concurrent.futures
+import csv
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dataset_import import (  # noqa: F401  (the notebooks reach these through helpers)
+    SUBSETS,
+    CourseError,
+    dataset_counts,
+    dataset_root,
+    format_table,
+    import_dataset,
+    plot_twins,
+    upload_dataset,
+    whole_file,
+    write_json,
+)
+
+COURSE_FOLDER = Path(__file__).resolve().parent
+TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind readers, clear on grey
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Every notebook: set-up, the work folder, the settings
+# ---------------------------------------------------------------------------------------------------------
+
+def set_up():
+    """Make this machine ready: install the packages of requirements.txt that are missing, quieten TensorFlow's log.
+
+    Nothing that is there is upgraded. Colab brings most of it; elsewhere the README's set-up has installed all.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+    imported_as = {"pillow": "PIL", "scikit-learn": "sklearn"}
+    lines = (COURSE_FOLDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    names = {line: re.split("[<>=]", line)[0] for line in lines if line and not line.startswith("#")}
+    missing = [line for line, name in names.items() if importlib.util.find_spec(imported_as.get(name, name)) is None]
+    if missing:
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
+
+
+def in_colab():
+    """True in Google Colab."""
+    try:
+        import google.colab  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def open_work_folder(work_dir=None):
+    """Return the folder in which the notebooks pass their files on, and make it where it is missing.
+
+    Order of choice: `work_dir`, the environment variable UNET_WORK_DIR, a folder on Google Drive in Colab
+    (each Colab notebook runs on a machine of its own, only Drive is shared), else `data/` of the course.
+    """
+    folder = work_dir or os.environ.get("UNET_WORK_DIR")
+    if not folder and in_colab():
+        from google.colab import drive
+
+        drive.mount("/content/drive")
+        folder = "/content/drive/MyDrive/left-atrium-course"
+    folder = Path(folder or COURSE_FOLDER / "data").expanduser().resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# A profile says how much work is done. `sample` is the size of the made-up dataset, where that is used.
+# `images_per_epoch=None` shows the network every training slice once an epoch.
+PROFILES = {
+    "smoke": {"image_size": 32, "epochs": 2, "batch_size": 8, "images_per_epoch": 64,
+              "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}},
+    "quick": {"image_size": 96, "epochs": 10, "batch_size": 8, "images_per_epoch": 400,
+              "sample": {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}},
+    "hour": {"image_size": 128, "epochs": 12, "batch_size": 16, "images_per_epoch": 1200,
+             "sample": {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}},
+    "full": {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None,
+             "sample": {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}},
+}
+
+# A recipe says how the network is trained. `report` is the recipe of the student report of 2022.
+RECIPES = {
+    "report": {"loss": "binary_crossentropy", "learning_rate": 0.001, "learning_rate_schedule": "constant",
+               "augment": False, "foreground_share": None, "batch_normalization_momentum": 0.99,
+               "output_bias": 0.0, "precision": "float32", "monitor": "val_loss", "leave_out_twins": False},
+    "best": {"loss": "bce_dice_loss", "learning_rate": 0.002, "learning_rate_schedule": "cosine",
+             "augment": True, "foreground_share": 0.75, "batch_normalization_momentum": 0.9,
+             "output_bias": -4.0, "precision": "auto", "monitor": "val_iou", "leave_out_twins": True},
+}
+
+# What both recipes share, as in the report.
+COMMON_SETTINGS = {"kernel_initializer": "he_normal", "dropout_rate": 0.0, "activation": "relu",
+                   "patience": 10, "threshold": 0.5}
+
+
+def gpu_found():
+    """True if `nvidia-smi` lists a GPU. Needs no TensorFlow."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return False
+    listing = subprocess.run([command, "--list-gpus"], capture_output=True, text=True, check=False)
+    return listing.returncode == 0 and "GPU" in listing.stdout
+
+
+def choose_profile(profile=None):
+    """Return (profile, why): the one asked for, else UNET_PROFILE, else `full` with a GPU and `quick` without.
+
+    Raises CourseError if there is no profile of that name.
+    """
+    if profile is not None:
+        why = "you chose it"
+    elif os.environ.get("UNET_PROFILE"):
+        profile, why = os.environ["UNET_PROFILE"], "the environment variable UNET_PROFILE says so"
+    elif gpu_found():
+        profile, why = "full", "nvidia-smi lists a GPU"
+    else:
+        profile, why = "quick", "there is no GPU here"
+    if profile not in PROFILES:
+        raise CourseError(f"There is no profile {profile!r}: choose one of {', '.join(PROFILES)}.")
+    return profile, why
+
+
+def new_settings(dataset, profile, recipe, seed):
+    """Return all settings of a run as one flat dict: the choices, then what profile and recipe stand for.
+
+    Raises CourseError for an unknown profile or recipe, or a seed that is no whole number from 0 to 2**32 - 1.
+    """
+    if profile not in PROFILES:
+        raise CourseError(f"There is no profile {profile!r}: choose one of {', '.join(PROFILES)}.")
+    if recipe not in RECIPES:
+        raise CourseError(f"There is no recipe {recipe!r}: choose one of {', '.join(RECIPES)}.")
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise CourseError(f"seed is {seed!r}: choose a whole number from 0 to 4294967295.")
+    return {"dataset": str(dataset), "profile": profile, "recipe": recipe, "seed": seed,
+            **COMMON_SETTINGS, **PROFILES[profile], **RECIPES[recipe]}
+
+
+def read_json(path, made_by):
+    """Read a JSON file that the notebook `made_by` writes.
+
+    Raises CourseError, naming that notebook, if the file is not there.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CourseError(f"{path.name} is not in {path.parent}: run {made_by} first.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def load_settings(work_dir, **overrides):
+    """Return the settings that 01 recorded, with every override that is not None put in and recorded in turn.
+
+    Raises CourseError if 01 has not run, or if an override has a value that cannot work.
+    """
+    settings = read_json(work_dir / "settings.json", "01_dataset_upload")
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    for name, value in overrides.items():
+        allowed, sentence = _ALLOWED.get(name, (lambda value: True, ""))
+        if not allowed(value):
+            raise CourseError(f"{name} is {value!r}: {sentence}.")
+    if any(settings.get(name) != value for name, value in overrides.items()):
+        settings.update(overrides)
+        write_json(work_dir / "settings.json", settings)
+    return settings
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+_ALLOWED = {
+    "image_size": (lambda v: type(v) is int and v >= 16 and v % 8 == 0,
+                   "choose a multiple of 8, at least 16: the network halves the image three times"),
+    "learning_rate": (lambda v: _is_number(v) and 0 < v < 10, "choose a number above 0, such as 0.001"),
+    "dropout_rate": (lambda v: _is_number(v) and 0 <= v < 1, "choose a number from 0 up to, not including, 1"),
+    "epochs": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
+    "batch_size": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
+    "threshold": (lambda v: _is_number(v) and 0 < v < 1, "choose a number between 0 and 1"),
+}
+
+
+def fingerprint(*values):
+    """Return a short hash of JSON-like values and of files (given as Path): equal inputs, equal hash."""
+    digest = hashlib.sha256()
+    for value in values:
+        if isinstance(value, Path):
+            with open(value, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        else:
+            digest.update(json.dumps(value, sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def save_figure(figure, path):
+    """Save a Matplotlib figure as a PNG file, whole or not at all."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=120, bbox_inches="tight", format="png")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# 01 and 02: pictures, arrays
+# ---------------------------------------------------------------------------------------------------------
+
+def read_image(path):
+    """Read a picture as a (height, width) uint8 array with one grey channel, 0 (black) to 255 (white)."""
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("L"))
+
+
+def read_mask(path, mask_values=(0, 255)):
+    """Read a mask as a (height, width) bool array: True where the pixel is nearer the larger mask value."""
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("L")) > sum(mask_values) / 2
+
+
+def resize_image(image, size):
+    """Resize a (height, width) uint8 image to (size, size), smoothing before shrinking (antialiased)."""
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def area_average(values, size, axis):
+    """Average an array along one axis into `size` new pixels, each by the length of the old ones that it covers."""
+    old = values.shape[axis]
+    running_sum = np.insert(np.cumsum(values, axis, dtype=np.float64), 0, 0, axis)
+    edges = np.linspace(0, old, size + 1)
+    whole = np.minimum(edges.astype(int), old - 1)
+    rest = np.expand_dims(edges - whole, 1 - axis)
+    at_edges = (1 - rest) * running_sum.take(whole, axis) + rest * running_sum.take(whole + 1, axis)
+    return np.diff(at_edges, axis=axis) / (old / size)
+
+
+def resize_mask(mask, size):
+    """Resize a (height, width) bool mask to (size, size): a new pixel is set if half its area or more was.
+
+    The mask stays two-valued and does not move. Nearest-neighbour resizing moves its edges by up to half a pixel.
+    """
+    share = area_average(area_average(mask, size, axis=0), size, axis=1)
+    return share >= 0.5 - 1e-9  # the allowance is for rounding in the sums
+
+
+def pair_paths(description, work_dir, subset, name):
+    """Return the paths of the image and of the mask called `name`."""
+    folder = dataset_root(description, work_dir) / subset
+    return folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"
+
+
+def plot_pairs(description, work_dir, columns=6):
+    """Draw slices with atrium, spread evenly over all patients, above their masks; returns a Matplotlib figure."""
+    import matplotlib.pyplot as plt
+
+    mask_of = {}
+    for subset in SUBSETS:
+        for pair in description["subsets"][subset]:
+            mask_of.setdefault((subset, pair["patient"]), []).append(pair["name"])
+    patients = list(mask_of)
+    chosen = [patients[i] for i in np.linspace(0, len(patients) - 1, min(columns, len(patients))).round().astype(int)]
+    figure, panels = plt.subplots(2, len(chosen), figsize=(2 * len(chosen), 4.3), layout="constrained", squeeze=False)
+    for column, (subset, patient) in enumerate(chosen):
+        pictures = [pair_paths(description, work_dir, subset, name) for name in mask_of[subset, patient]]
+        masks = [read_mask(mask_path, description["mask_values"]) for _, mask_path in pictures]
+        largest = int(np.argmax([np.count_nonzero(mask) for mask in masks]))
+        panels[0, column].imshow(read_image(pictures[largest][0]), cmap="gray")
+        panels[0, column].set_title(f"{mask_of[subset, patient][largest]}\n{subset}", fontsize=8)
+        panels[1, column].imshow(masks[largest], cmap="gray")
+    for axes in panels.flat:
+        axes.axis("off")
+    return figure
+
+
+def left_out_twins(description):
+    """Return the train patients whose scan is also in valid or test, under another name."""
+    left_out = set()
+    for twin in description["twins"]:
+        if {subset for subset, _ in twin["patients"]} - {"train"}:
+            left_out |= {patient for subset, patient in twin["patients"] if subset == "train"}
+    return sorted(left_out)
+
+
+def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=True):
+    """Write npy/{train,valid,test}_{X,y}.npy and npy/arrays.json; skip what the same inputs made before.
+
+    X is float32 of shape (N, image_size, image_size, 1) in [0, 1]: one grey channel, resized, divided by 255.
+    y is uint8 of the same shape and holds only 0 and 1. Memory stays constant however many images there are:
+    the arrays are written through a memory map. `leave_out` names train patients to pass over.
+    Returns the content of arrays.json: how the arrays were made, and the slices in their order.
+    """
+    folder = work_dir / "npy"
+    recipe = {"dataset": description["fingerprint"], "image_size": image_size, "left_out": sorted(leave_out)}
+    record_path = folder / "arrays.json"
+    if record_path.exists():
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+        if record["made_from"] == recipe and all(_is_as_recorded(folder, record, name) for name in record["files"]):
+            return record
+        record_path.unlink()  # from here on the arrays are no longer what the record says
+    folder.mkdir(exist_ok=True)
+    record = {"made_from": recipe, "slices": {}, "files": {}}
+    for subset in SUBSETS:
+        slices = [pair for pair in description["subsets"][subset]
+                  if not (subset == "train" and pair["patient"] in leave_out)]
+        if not slices:
+            raise CourseError(f"No {subset} slices are left: leave out fewer patients.")
+        record["slices"][subset] = slices
+        _write_subset(description, work_dir, subset, slices, image_size, progress)
+        for kind in "Xy":
+            name = f"{subset}_{kind}.npy"
+            record["files"][name] = {"bytes": (folder / name).stat().st_size, "sha256": fingerprint(folder / name)}
+    write_json(record_path, record)
+    return record
+
+
+def _is_as_recorded(folder, record, name):
+    path = folder / name
+    return path.exists() and path.stat().st_size == record["files"][name]["bytes"]
+
+
+def _write_subset(description, work_dir, subset, slices, image_size, progress):
+    from tqdm import tqdm
+
+    shape = (len(slices), image_size, image_size, 1)
+    folder = work_dir / "npy"
+    with whole_file(folder / f"{subset}_X.npy") as X_part, whole_file(folder / f"{subset}_y.npy") as y_part:
+        X = np.lib.format.open_memmap(X_part, mode="w+", dtype=np.float32, shape=shape)
+        y = np.lib.format.open_memmap(y_part, mode="w+", dtype=np.uint8, shape=shape)
+
+        def prepare(index):
+            image_path, mask_path = pair_paths(description, work_dir, subset, slices[index]["name"])
+            X[index, ..., 0] = resize_image(read_image(image_path), image_size) / np.float32(255)
+            y[index, ..., 0] = resize_mask(read_mask(mask_path, description["mask_values"]), image_size)
+
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            with tqdm(total=len(slices), desc=subset, unit="slice", disable=not progress) as bar:
+                for start in range(0, len(slices), 256):  # a few at a time: the queue stays short
+                    for _ in pool.map(prepare, range(start, min(start + 256, len(slices)))):
+                        bar.update()
+        X.flush()
+        y.flush()
+        del X, y
+
+
+def load_arrays(work_dir, subset):
+    """Return (X, y) of a subset as read-only memory maps: only the rows that are used are read from disk.
+
+    Where the work folder is on Google Drive the files are copied to the local disk first: Drive is too slow
+    to train from, and drops out in the middle.
+    Raises CourseError if 02 has not run, or if the arrays are not what it recorded.
+    """
+    record = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
+    arrays = []
+    for kind in "Xy":
+        name = f"{subset}_{kind}.npy"
+        path = work_dir / "npy" / name
+        if not _is_as_recorded(work_dir / "npy", record, name):
+            raise CourseError(f"{name} in {path.parent} is missing or not whole: run 02_preprocessing again.")
+        if path.is_relative_to("/content/drive"):
+            copy = Path("/content/npy") / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            path = Path(shutil.copyfile(path, copy))
+        arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
+    return arrays
+
+
+# ---------------------------------------------------------------------------------------------------------
+# 03: the network
+# ---------------------------------------------------------------------------------------------------------
+
+def dice_coef(y_true, y_pred, smooth=1.0):
+    """Return the soft Dice coefficient of a whole batch, as the report shows it while training.
+
+    2 * sum(t * p) + smooth over sum(t) + sum(p) + smooth, with probabilities p and truth t, both in [0, 1]
+    and of the same shape. `smooth` keeps it defined for empty masks (Milletari et al., V-Net, 2016).
+    It is not the Dice of a segmentation: nothing is thresholded, and the slices of a batch are mixed.
+    """
+    from keras import ops
+
+    y_true = ops.cast(y_true, y_pred.dtype)
+    overlap = ops.sum(y_true * y_pred)
+    return (2 * overlap + smooth) / (ops.sum(y_true) + ops.sum(y_pred) + smooth)
+
+
+def bce_dice_loss(y_true, y_pred):
+    """Return binary cross-entropy plus one minus the soft Dice of the batch: a scalar, 0 at best.
+
+    Cross-entropy judges each pixel alone, and nearly all pixels are background. The Dice term looks at the
+    overlap only, so a missed atrium costs as much as it should.
+    """
+    import keras
+
+    return keras.ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - dice_coef(y_true, y_pred)
+
+
+LOSSES = {"binary_crossentropy": "binary_crossentropy", "bce_dice_loss": bce_dice_loss}
+
+
+def create_model(learning_rate=0.001, kernel_initializer="he_normal", dropout_rate=0.0, activation="relu",
+                 image_size=256, *, batch_normalization_momentum=0.99, output_bias=0.0, precision="float32",
+                 loss="binary_crossentropy"):
+    """Build and compile the U-Net of the report, after Ronneberger et al. (2015): 1,927,841 parameters.
+
+    Input: float32 images of shape (N, image_size, image_size, 1) in [0, 1]; `image_size` is a multiple of 8.
+    Output: float32 of the same shape, for each pixel the probability that it belongs to the atrium.
+    `precision` is "float32" or "mixed_bfloat16" (weights stay float32, the arithmetic is shorter).
+    """
+    import keras
+    from keras import layers
+
+    common = {"padding": "same", "kernel_initializer": kernel_initializer, "dtype": precision}
+
+    def two_convolutions(x, filters, name, dropout=False):
+        x = layers.Conv2D(filters, 3, activation=activation, name=f"{name}_conv1", **common)(x)
+        if dropout:
+            x = layers.Dropout(dropout_rate, name=f"{name}_dropout", dtype=precision)(x)
+        x = layers.Conv2D(filters, 3, activation=activation, name=f"{name}_conv2", **common)(x)
+        return layers.BatchNormalization(momentum=batch_normalization_momentum, name=f"{name}_normalization",
+                                         dtype=precision)(x)
+
+    image = x = keras.Input((image_size, image_size, 1), name="image")
+    skips = []
+    for level, filters in enumerate((32, 64, 128), start=1):
+        x = two_convolutions(x, filters, f"down{level}")
+        skips.append(x)
+        x = layers.MaxPooling2D(2, name=f"down{level}_pooling", dtype=precision)(x)
+    x = two_convolutions(x, 256, "bottom")
+    for level, filters in zip((3, 2, 1), (128, 64, 32)):
+        x = layers.Conv2DTranspose(filters, 2, strides=2, name=f"up{level}_transpose", **common)(x)
+        x = layers.Concatenate(name=f"up{level}_skip", dtype=precision)([x, skips.pop()])
+        x = two_convolutions(x, filters, f"up{level}", dropout=level == 3)
+    mask = layers.Conv2D(1, 1, activation="sigmoid", name="mask", dtype="float32",
+                         bias_initializer=keras.initializers.Constant(output_bias))(x)
+    model = keras.Model(image, mask, name="unet")
+    compile_model(model, learning_rate, loss)
+    return model
+
+
+def compile_model(model, learning_rate, loss):
+    """Give a model its optimizer (Adam), its loss (a name from LOSSES) and the figures to show in training.
+
+    `iou` is thresholded at 0.5 and counts the atrium's pixels over all slices, unlike `dice_coef`.
+    """
+    import keras
+
+    iou = keras.metrics.BinaryIoU(target_class_ids=[1], threshold=0.5, name="iou")
+    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=LOSSES[loss],
+                  metrics=[dice_coef, "accuracy", iou])
+
+
+def choose_precision(precision):
+    """Return the arithmetic to train in: `precision` itself, or for "auto" what suits this machine.
+
+    The rule: "mixed_bfloat16" on a CPU that multiplies bfloat16 numbers by itself (avx512_bf16 or amx_bf16
+    among the flags in /proc/cpuinfo) and has no GPU beside it, "float32" everywhere else.
+    """
+    if precision != "auto":
+        return precision
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    native = re.search(r"\b(avx512_bf16|amx_bf16)\b", flags)
+    return "mixed_bfloat16" if native and not gpu_found() else "float32"
+
+
+def check_gpu(settings):
+    """Raise CourseError if the profile was chosen for a GPU that TensorFlow cannot use."""
+    import tensorflow as tf
+
+    if settings["profile"] == "full" and gpu_found() and not tf.config.list_physical_devices("GPU"):
+        raise CourseError("nvidia-smi lists a GPU, but TensorFlow cannot use it: install tensorflow[and-cuda], "
+                          "or choose profile='quick' in 01_dataset_upload to go on without it.")
+
+
+def plot_network(model):
+    """Draw the network from the model itself: one bar per layer output, as high as the image, its channels above.
+
+    Returns a Matplotlib figure. Arrows are the skip connections.
+    """
+    import matplotlib.pyplot as plt
+
+    colors = {"Conv2D": "#56B4E9", "MaxPooling2D": "#D55E00", "Conv2DTranspose": "#009E73",
+              "BatchNormalization": "#CCCCCC", "Concatenate": "#E69F00", "Dropout": "#F0E442",
+              "InputLayer": "#000000"}
+    figure, axes = plt.subplots(figsize=(11, 4.2))
+    position = {}
+    for index, layer in enumerate(model.layers):
+        kind, (_, height, _, channels) = type(layer).__name__, layer.output.shape
+        position[layer.name] = index
+        axes.bar(index, height, bottom=-height / 2, width=0.7, color=colors[kind], label=kind)
+        axes.annotate(channels, (index, height / 2), xytext=(0, 2), textcoords="offset points",
+                      ha="center", fontsize=7)
+    for layer in model.layers:
+        if type(layer).__name__ == "Concatenate":
+            start, end = position[layer.input[1]._keras_history.operation.name], position[layer.name]
+            level = -layer.output.shape[1] / 2
+            axes.annotate("", (end, level), (start, level), annotation_clip=False,
+                          arrowprops={"arrowstyle": "->", "connectionstyle": "bar,fraction=-0.03", "color": "#555555"})
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles))
+    axes.legend(unique.values(), unique.keys(), fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    axes.set(title="Image size (bar height) and channels (number) after each layer; arrows are skip connections",
+             xlabel="layer, from image to mask", yticks=[])
+    axes.margins(y=0.12)
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------
+# 04: training
+# ---------------------------------------------------------------------------------------------------------
+
+def shuffled_stream(indices, start, count, seed):
+    """Return entries start to start + count of an endless stream: all indices shuffled, again and again.
+
+    The stream depends on `seed` (a list of whole numbers) alone, so a training that was interrupted finds its place.
+    """
+    passes = range(start // len(indices), (start + count - 1) // len(indices) + 1) if count else ()
+    stream = [np.random.default_rng([*seed, number]).permutation(indices) for number in passes]
+    offset = start % len(indices)
+    return np.concatenate([*stream, np.empty(0, int)]).astype(int)[offset:offset + count]
+
+
+def epoch_order(has_atrium, epoch, settings):
+    """Return the slices that an epoch shows, in order: whole numbers, drawn by seed and epoch alone.
+
+    `has_atrium` is one bool a slice. With `foreground_share` that share of the slices holds some atrium.
+    """
+    seed, share = settings["seed"], settings["foreground_share"]
+    count = settings["images_per_epoch"] or len(has_atrium)
+    with_atrium, without = np.flatnonzero(has_atrium), np.flatnonzero(~has_atrium)
+    if share is None or not len(without) or not len(with_atrium):
+        return shuffled_stream(np.arange(len(has_atrium)), epoch * count, count, [seed])
+    wanted = round(count * share)
+    order = np.concatenate([shuffled_stream(with_atrium, epoch * wanted, wanted, [seed, 1]),
+                            shuffled_stream(without, epoch * (count - wanted), count - wanted, [seed, 0])])
+    return np.random.default_rng([seed, epoch]).permutation(order)
+
+
+def training_batches(X, y, settings, first_epoch=0):
+    """Return a tf.data.Dataset of the batches (X, y) of all epochs from `first_epoch` on.
+
+    Rows are read from the memory maps as they are needed, augmented where the recipe says so, and made ready
+    while the network still works on the batch before. Order and augmentation follow from the seed alone.
+    """
+    import tensorflow as tf
+
+    has_atrium = np.array([row.any() for row in y])
+
+    def batches():
+        for epoch in range(first_epoch, settings["epochs"]):
+            order = epoch_order(has_atrium, epoch, settings)
+            for step, start in enumerate(range(0, len(order), settings["batch_size"])):
+                chosen = order[start:start + settings["batch_size"]]
+                yield X[chosen], y[chosen].astype(np.float32), np.array([settings["seed"], epoch * 2**16 + step])
+
+    signature = (tf.TensorSpec([None, *X.shape[1:]], tf.float32), tf.TensorSpec([None, *y.shape[1:]], tf.float32),
+                 tf.TensorSpec([2], tf.int64))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    prepare = augment if settings["augment"] else (lambda images, masks, seed: (images, masks))
+    return dataset.map(prepare).prefetch(2)
+
+
+def steps_per_epoch(slices, settings):
+    """Return the number of batches in an epoch of a training set of `slices` slices."""
+    return -(-(settings["images_per_epoch"] or slices) // settings["batch_size"])
+
+
+def augment(images, masks, seed):
+    """Return the batch as other patients and other scanners might have looked: image and mask move together.
+
+    images and masks: float32 tensors (N, S, S, 1); masks hold 0 and 1, and do so afterwards; images stay in
+    [0, 1]. seed: two whole numbers; the same seed gives the same result. Each slice is rotated by up to 15
+    degrees, scaled by up to 20 % and shifted by up to 10 % of its size; then its contrast changes (gamma) and noise is added.
+    """
+    import math
+
+    import tensorflow as tf
+
+    count, size = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
+    seeds = tf.random.split(seed, 6)
+
+    def uniform(number, low, high, shape=()):
+        return tf.random.stateless_uniform([count, *shape], seeds[number], low, high)
+
+    angle = uniform(0, -math.pi / 12, math.pi / 12)
+    scale = uniform(1, 0.8, 1.2)
+    shift = uniform(2, -0.1, 0.1, (2,)) * size
+    cosine, sine, centre = tf.cos(angle) / scale, tf.sin(angle) / scale, (size - 1) / 2
+    x_shift = centre - (cosine * centre - sine * centre) + shift[:, 0]
+    y_shift = centre - (sine * centre + cosine * centre) + shift[:, 1]
+    zero = tf.zeros_like(angle)
+    transforms = tf.stack([cosine, -sine, x_shift, sine, cosine, y_shift, zero, zero], axis=1)
+
+    def moved(pictures):
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=pictures, transforms=transforms, output_shape=tf.shape(images)[1:3], fill_value=0.0,
+            interpolation="BILINEAR", fill_mode="CONSTANT")
+
+    images, masks = moved(images), tf.cast(moved(masks) >= 0.5, tf.float32)
+    gamma = tf.exp(uniform(3, -0.4, 0.4, (1, 1, 1)))
+    noise = tf.random.stateless_normal(tf.shape(images), seeds[4], stddev=0.02)
+    images = tf.clip_by_value(images ** gamma * uniform(5, 0.7, 1.3, (1, 1, 1)) + noise, 0, 1)
+    return images, masks
+
+
+def prepare_training(model, work_dir, settings, training_slices):
+    """Compile the model for its recipe and bring back an interrupted training; return (callbacks, first epoch).
+
+    What belongs together is saved after every epoch, whole or not at all: the weights with the optimizer's state
+    (resume.weights.h5), the best weights by the recipe's figure (best.keras), history.csv, training.json.
+    A training with other data, settings or helpers.py than the one that is stored starts from the first epoch.
+    """
+    import keras
+
+    folder = work_dir / "model"
+    steps = steps_per_epoch(training_slices, settings)
+    rate = settings["learning_rate"]
+    if settings["learning_rate_schedule"] == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps * settings["epochs"])
+    compile_model(model, rate, settings["loss"])
+    model.optimizer.build(model.trainable_variables)
+
+    arrays = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
+    made_from = fingerprint(arrays["files"], settings, folder / "untrained.keras", Path(__file__))
+    state, history_path = folder / "resume.weights.h5", folder / "history.csv"
+    record = {"made_from": made_from, "seconds": 0.0, "images_seen": 0, "epochs": 0}
+    record_path = folder / "training.json"
+    if record_path.exists() and json.loads(record_path.read_text(encoding="utf-8"))["made_from"] == made_from:
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+    else:
+        for path in (record_path, state, history_path, folder / "best.keras"):
+            path.unlink(missing_ok=True)
+        write_json(record_path, record)
+    past = []
+    if state.exists():
+        model.load_weights(state)
+        past = read_history(work_dir)[:int(model.optimizer.iterations) // steps]
+    write_history(work_dir, past)
+    images_per_epoch = settings["images_per_epoch"] or training_slices
+    return _training_callbacks(folder, settings, images_per_epoch, past, record), len(past)
+
+
+def _training_callbacks(folder, settings, images_per_epoch, past, record):
+    import keras
+
+    monitor, mode = settings["monitor"], "min" if settings["monitor"].endswith("loss") else "max"
+    best = (min if mode == "min" else max)((row[monitor] for row in past), default=None)
+
+    class StopWhenDiverged(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if not np.isfinite(logs["loss"]):
+                raise CourseError(f"The loss became {logs['loss']} in step {batch + 1} of an epoch: the training "
+                                  f"diverged. Lower learning_rate (now {settings['learning_rate']:g}) in 03_model.")
+
+    class EarlyStopping(keras.callbacks.EarlyStopping):
+        def on_train_begin(self, logs=None):
+            super().on_train_begin(logs)
+            for epoch, row in enumerate(past):  # what it would have seen without the interruption
+                self.on_epoch_end(epoch, row)
+
+    class SaveState(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.started = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            record["seconds"] += time.perf_counter() - self.started
+            record["epochs"] = epoch + 1
+            record["images_seen"] = record["epochs"] * images_per_epoch
+            with whole_file(folder / "resume.weights.h5") as part:
+                self.model.save_weights(part)
+            write_json(folder / "training.json", record)
+
+    return [
+        StopWhenDiverged(),
+        keras.callbacks.ModelCheckpoint(folder / "best.keras", monitor=monitor, mode=mode, save_best_only=True,
+                                        initial_value_threshold=best),
+        keras.callbacks.CSVLogger(folder / "history.csv", append=True),
+        EarlyStopping(monitor=monitor, mode=mode, patience=settings["patience"]),
+        SaveState(),
+    ]
+
+
+def read_history(work_dir):
+    """Return history.csv as a list of dicts, one an epoch, all values float.
+
+    Raises CourseError if 04 has not run.
+    """
+    path = work_dir / "model" / "history.csv"
+    if not path.exists():
+        raise CourseError(f"history.csv is not in {path.parent}: run 04_training first.")
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def write_history(work_dir, rows):
+    """Write the rows of a history as history.csv, as Keras' CSVLogger would have."""
+    with whole_file(work_dir / "model" / "history.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
+        if rows:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows([{**row, "epoch": int(row["epoch"])} for row in rows])
+
+
+def plot_history(history):
+    """Plot accuracy, loss and soft Dice against the epoch, for train and valid; returns a Matplotlib figure."""
+    import matplotlib.pyplot as plt
+
+    epochs = [int(row["epoch"]) + 1 for row in history]
+    figure, panels = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    for axes, name, title in zip(panels, ("accuracy", "loss", "dice_coef"), ("Accuracy", "Loss", "Soft Dice")):
+        for prefix, label, style in (("", "train", "-o"), ("val_", "valid", "--s")):
+            axes.plot(epochs, [row[prefix + name] for row in history], style, markersize=3, label=label)
+        axes.set(title=title, xlabel="epoch", ylabel=title.lower())
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend()
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------
+# 05: evaluation
+# ---------------------------------------------------------------------------------------------------------
+
+def load_trained_model(work_dir):
+    """Load model/best.keras in Keras' safe mode and compile it again as its recipe says.
+
+    Raises CourseError if 04 has not run.
+    """
+    import keras
+
+    path = work_dir / "model" / "best.keras"
+    if not path.exists():
+        raise CourseError(f"best.keras is not in {path.parent}: run 04_training first.")
+    settings = load_settings(work_dir)
+    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    compile_model(model, settings["learning_rate"], settings["loss"])
+    return model
+
+
+def confusion_counts(truth, prediction):
+    """Count the pixels of two masks of one shape: true and false positives, false and true negatives.
+
+    truth and prediction: arrays of bool, or of any number type holding only 0 and 1.
+    Raises ValueError for other values or for shapes that differ.
+    """
+    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    if truth.shape != prediction.shape:
+        raise ValueError(f"The masks differ in shape: {truth.shape} and {prediction.shape}.")
+    for name, mask in (("truth", truth), ("prediction", prediction)):
+        if not ((mask == 0) | (mask == 1)).all():
+            raise ValueError(f"The {name} holds other values than 0 and 1: apply the threshold first.")
+    truth, prediction = truth.astype(bool), prediction.astype(bool)
+    true_positives = np.count_nonzero(truth & prediction)
+    false_positives = np.count_nonzero(prediction) - true_positives
+    false_negatives = np.count_nonzero(truth) - true_positives
+    return {"true_positives": true_positives, "false_positives": false_positives, "false_negatives": false_negatives,
+            "true_negatives": truth.size - true_positives - false_positives - false_negatives}
+
+
+def add_counts(counts):
+    """Add up an iterable of confusion counts."""
+    total = dict.fromkeys(("true_positives", "false_positives", "false_negatives", "true_negatives"), 0)
+    for entry in counts:
+        total = {name: total[name] + entry[name] for name in total}
+    return total
+
+
+def scores(counts):
+    """Return dice, iou, precision, recall and accuracy, each from 0 to 1, of confusion counts.
+
+    An empty prediction of an empty mask is perfect: dice, iou, precision and recall are 1. Where only one of
+    the two is empty they are 0.
+    """
+    tp, fp, fn, tn = (counts[name] for name in ("true_positives", "false_positives", "false_negatives", "true_negatives"))
+    empty = tp + fp + fn == 0
+
+    def ratio(part, whole):
+        return 1.0 if empty else part / whole if whole else 0.0
+
+    return {"dice": ratio(2 * tp, 2 * tp + fp + fn), "iou": ratio(tp, tp + fp + fn), "precision": ratio(tp, tp + fp),
+            "recall": ratio(tp, tp + fn), "accuracy": (tp + tn) / (tp + fp + fn + tn)}
+
+
+def dice(truth, prediction):
+    """Return the Dice of two masks (see `confusion_counts` for what they may be), 0 to 1; both empty is 1."""
+    return scores(confusion_counts(truth, prediction))["dice"]
+
+
+def predict_probabilities(model, X, batch_size=16):
+    """Return the network's probabilities for X (N, S, S, 1): float32 of shape (N, S, S), 0 to 1."""
+    return model.predict(X, batch_size=batch_size, verbose=0)[..., 0]
+
+
+def resize_probability(probability, shape):
+    """Resize a (S, S) map of probabilities bilinearly to `shape` (height, width); float32, 0 to 1."""
+    height, width = shape
+    return np.asarray(Image.fromarray(probability).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def own_resolution_counts(description, work_dir, subset, slices, probabilities, threshold):
+    """Return the confusion counts of each slice at its mask's own resolution.
+
+    The probabilities are resized bilinearly, then the threshold is applied. `slices` are the entries of
+    arrays.json that belong to the rows of `probabilities` (N, S, S).
+    """
+    def count(pair, probability):
+        mask = read_mask(pair_paths(description, work_dir, subset, pair["name"])[1], description["mask_values"])
+        return confusion_counts(mask, resize_probability(probability, mask.shape) >= threshold)
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(count, slices, probabilities))
+
+
+def dice_per_patient(slices, slice_counts):
+    """Return the Dice of each patient's whole volume as a dict from patient to number."""
+    patients = {}
+    for pair, counts in zip(slices, slice_counts):
+        patients.setdefault(pair["patient"], []).append(counts)
+    return {patient: scores(add_counts(counts))["dice"] for patient, counts in patients.items()}
+
+
+def evaluate_subset(model, work_dir, subset, threshold):
+    """Evaluate the model on a subset; return (metrics for metrics.json, probabilities (N, S, S), counts a slice).
+
+    `dice_per_patient`, their mean and standard deviation (over patients, n - 1) are at the masks' own resolution.
+    All else is pooled over all pixels at the network's resolution, because the report printed it so.
+    """
+    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    X, y = load_arrays(work_dir, subset)
+    probabilities = predict_probabilities(model, X)
+    slice_counts = own_resolution_counts(description, work_dir, subset, slices, probabilities, threshold)
+    per_patient = dice_per_patient(slices, slice_counts)
+    values = list(per_patient.values())
+    pooled = confusion_counts(y[..., 0], probabilities >= threshold)
+    metrics = {
+        "dice_per_patient": per_patient,
+        "dice_patient_mean": float(np.mean(values)),
+        "dice_patient_std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+        **scores(pooled),
+        "accuracy_predicting_nothing": scores(confusion_counts(y, np.zeros_like(y)))["accuracy"],
+        "loss": model.evaluate(X, y, batch_size=16, verbose=0, return_dict=True)["loss"],
+        "confusion": pooled,
+    }
+    return metrics, probabilities, slice_counts
+
+
+def rank_slices(slice_counts):
+    """Return (indices, dice) of the slices whose mask is not empty, from the best Dice to the worst."""
+    with_atrium = [i for i, counts in enumerate(slice_counts) if counts["true_positives"] + counts["false_negatives"]]
+    values = {i: scores(slice_counts[i])["dice"] for i in with_atrium}
+    order = sorted(with_atrium, key=values.get, reverse=True)
+    return order, [values[i] for i in order]
+
+
+def plot_predictions(work_dir, subset, probabilities, slice_counts, threshold):
+    """Draw the best, the median and the worst slice that hold atrium: image, truth, prediction, both outlines."""
+    import matplotlib.pyplot as plt
+
+    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    X, y = load_arrays(work_dir, subset)
+    order, values = rank_slices(slice_counts)
+    shown = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}
+    figure, panels = plt.subplots(3, 4, figsize=(9, 7.2), layout="constrained")
+    for row, (label, rank) in zip(panels, shown.items()):
+        index = order[rank]
+        image, truth, prediction = X[index, ..., 0], y[index, ..., 0], probabilities[index] >= threshold
+        row[0].set_title(f"{label}: {slices[index]['name']}, Dice {values[rank]:.2f}", fontsize=9, loc="left")
+        for axes, picture in zip(row, (image, truth, prediction, image)):
+            axes.imshow(picture, cmap="gray")
+            axes.set(xticks=[], yticks=[])
+        for mask, color, style in ((truth, TRUTH_COLOR, "solid"), (prediction, PREDICTION_COLOR, "dashed")):
+            if mask.any():
+                row[3].contour(mask, [0.5], colors=color, linestyles=style, linewidths=1.2)
+    for axes, title in zip(panels[-1], ("image", "truth", "prediction", "truth (orange), prediction (blue)")):
+        axes.set_xlabel(title)
+    return figure
+
+
+def write_results(work_dir, settings, metrics):
+    """Write results/metrics.json and results/patients.csv; return the path of metrics.json.
+
+    `metrics` holds what `evaluate_subset` returned for each subset that was opened.
+    """
+    training = read_json(work_dir / "model" / "training.json", "04_training")
+    folder = work_dir / "results"
+    folder.mkdir(exist_ok=True)
+    with whole_file(folder / "patients.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["subset", "patient", "dice"])
+        for subset, result in metrics.items():
+            writer.writerows([subset, patient, value] for patient, value in result["dice_per_patient"].items())
+    chosen = {name: settings[name] for name in ("dataset", "profile", "recipe", "image_size", "seed", "threshold")}
+    write_json(folder / "metrics.json", {
+        **chosen, "epochs": training["epochs"], "parameters": load_trained_model(work_dir).count_params(),
+        "seconds_training": training["seconds"], "images_seen": training["images_seen"], "versions": versions(),
+        **metrics})
+    return folder / "metrics.json"
+
+
+def versions():
+    """Return the versions of Python, TensorFlow and Keras that run."""
+    import keras
+    import tensorflow as tf
+
+    return {"python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__}

@@ -1,0 +1,226 @@
+"""A made-up chest MRI to practise on where the real heart data cannot be fetched.
+
+Every patient is one three-dimensional scene of smooth shapes, in millimetres: a torso with lungs, spine and belly, and
+a heart whose left atrium is to be found among chambers and vessels full of the same bright blood. Place, build, contrast,
+coil shading and noise differ from patient to patient. It resembles anatomy; it does not teach it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+PATIENTS = {"train": 12, "valid": 4, "test": 4}
+FIELD_OF_VIEW = 400.0  # mm, height and width of a slice
+SLAB = 120.0  # mm, from the first slice (patient's left) to the last (right)
+EDGE = 3.0  # mm over which one tissue fades into the next
+BEND = 10.0  # mm, the furthest that a place is moved to bend the shapes
+TEXTURE_WAVES = 12
+
+# Brightness of the tissues. The blood in ventricles and vessels is 1.
+LUNG, WALL, MUSCLE, BONE, FAT, MYOCARDIUM, ATRIUM = 0.05, 0.18, 0.22, 0.30, 0.38, 0.42, 0.92
+
+# The heart: mm from the middle of the left atrium as (z to the patient's right, y down, x forward).
+CHAMBERS = [  # centre, radii, thickness of the wall, its brightness
+    ((-32, 26, 50), (32, 32, 38), 10, MYOCARDIUM),  # left ventricle
+    ((4, 12, 66), (34, 42, 22), 4, WALL),  # right ventricle
+    ((42, 16, 38), (22, 34, 27), 3, WALL),  # right atrium
+]
+VESSELS = [  # points on the centre line, radius
+    ([(6, -8, 36), (14, -62, 34), (6, -88, 12), (-8, -84, -22), (-14, -50, -38), (-12, 250, -38)], 12),  # aorta
+    ([(-8, -22, 58), (-14, -48, 30), (-8, -46, 4)], 12),  # pulmonary artery
+    ([(-8, -46, 4), (52, -42, 0)], 8),  # its right branch
+    ([(42, -130, 20), (42, 10, 30)], 10),  # upper vena cava
+    ([(42, 30, 30), (36, 95, 0)], 10),  # lower vena cava
+]
+ATRIUM_RADII = (24, 33, 22)
+VEIN_TIPS = [(-28, -14, -16), (-26, 14, -18), (28, -14, -14), (27, 16, -16)]
+VEIN_RADIUS = 7
+
+
+def make_sample(folder, seed=0, patients=PATIENTS, slices=20, size=320, progress=None):
+    """Draw the made-up patients and write them to `folder/SUBSET/{images,masks}/sample_PATIENT_SLICE.png`.
+
+    patients maps the name of a subset to its number of patients; patients are numbered from 1 through all subsets,
+    slices from 0. Images and masks are 8-bit RGB of size x size pixels with three equal channels, masks 0 or 255. A
+    patient's pixels depend on nothing but seed, patient number, slices and size. progress, if given, is called as
+    progress(done, total) after each patient. Files of the same name are overwritten.
+
+    Returns {"spacing": [row, column, slice]} in millimetres. Raises ValueError for a negative seed, and for slices or
+    size below 1.
+    """
+    if seed < 0 or slices < 1 or size < 1:
+        raise ValueError(f"seed must be at least 0, slices and size at least 1, not {seed}, {slices} and {size}")
+    subsets = [subset for subset, count in patients.items() for _ in range(count)]
+    for patient, subset in enumerate(subsets, start=1):
+        for kind, volume in zip(("images", "masks"), draw_patient(seed, patient, slices, size)):
+            target = Path(folder, subset, kind)
+            target.mkdir(parents=True, exist_ok=True)
+            for number, picture in enumerate(volume):
+                rgb = Image.merge("RGB", [Image.fromarray(picture)] * 3)
+                rgb.save(target / f"sample_{patient:03d}_{number:03d}.png", compress_level=1)
+        if progress:
+            progress(patient, len(subsets))
+    return {"spacing": [FIELD_OF_VIEW / size, FIELD_OF_VIEW / size, SLAB / slices]}
+
+
+def draw_patient(seed, patient, slices=20, size=320):
+    """Image and mask of one patient: two uint8 arrays (slices, size, size), the mask 0 or 255."""
+    rng = np.random.default_rng([seed, patient])
+    grid = voxel_grid(rng, slices, size)
+    scene = np.zeros((slices, size, size), np.float32)
+    heart = rng.uniform((-8, -46, -22), (8, 14, 16)).astype(np.float32)  # middle of the left atrium
+    grain = texture(rng, grid)
+    draw_torso(rng, scene, grid, heart, grain)
+    draw_spine(scene, grid, heart)
+    atrium = draw_heart(rng, scene, grid, heart)
+    return expose(rng, scene, grain), np.where(atrium, np.uint8(255), np.uint8(0))
+
+
+def centres(count, length):
+    """Middles of `count` equal steps over `length` mm, from the middle of the whole."""
+    return ((np.arange(count) + 0.5) / count - 0.5) * length
+
+
+def voxel_grid(rng, slices, size):
+    """Three float32 arrays (slices, size, size): z, y, x in mm from the middle of the scan.
+
+    Slow waves bend them, so that no shape drawn on them stays exact.
+    """
+    z = centres(slices, SLAB)[:, None, None]
+    y = centres(size, FIELD_OF_VIEW)[None, :, None]
+    x = y.reshape(1, 1, size)
+
+    def waves(along):  # two waves of 70 to 160 mm, shifting from slice to slice
+        phases = (along / rng.uniform(11, 25) + z / 40 + rng.uniform(0, 2 * np.pi) for _ in range(2))
+        return sum(rng.uniform(0, BEND / 4) * np.cos(phase) for phase in phases)
+
+    bent = z, y + waves(x) + waves(y), x + waves(y) + waves(x)
+    return [np.broadcast_to(axis, (slices, size, size)).astype(np.float32) for axis in bent]
+
+
+def texture(rng, grid):
+    """Smooth random field of mean 0 and deviation 1, float32: waves of 10 to 40 mm in all directions."""
+    z, y, x = grid
+    fields = []
+    for _ in range(2):
+        angle, phase = rng.uniform(0, 2 * np.pi, (2, TEXTURE_WAVES))
+        frequency = 2 * np.pi / rng.uniform(10, 40, TEXTURE_WAVES)
+        rows, columns = frequency * np.cos(angle), frequency * np.sin(angle)
+        waves = (np.cos(r * y[0].astype(float) + c * x[0] + p) for r, c, p in zip(rows, columns, phase))
+        fields.append((sum(waves) / np.sqrt(TEXTURE_WAVES / 2)).astype(np.float32))
+    turn = z[:, :1, :1] / 15  # another field some 24 mm further
+    return np.cos(turn) * fields[0] + np.sin(turn) * fields[1]
+
+
+def paint(scene, shape, brightness):
+    """Cover the part of the scene that lies inside a shape, with a soft edge."""
+    where, depth = shape
+    cover = np.clip(depth / EDGE + 0.5, 0, 1)
+    scene[where] += cover * (brightness - scene[where])
+
+
+def nearby(grid, low, high):
+    """The voxels that may lie between two corners (z, y, x) in mm, as three slices into the grid."""
+    lengths = SLAB, FIELD_OF_VIEW, FIELD_OF_VIEW
+    lines = (centres(count, length) for count, length in zip(grid[0].shape, lengths))
+    reach = BEND + EDGE
+    return tuple(slice(*np.searchsorted(line, (a - reach, b + reach))) for line, a, b in zip(lines, low, high))
+
+
+def ellipsoid(grid, centre, radii):
+    """A shape: the voxels around an ellipsoid, and how many mm they lie below its surface (negative outside)."""
+    centre, radii = np.float32(centre), np.float32(radii)
+    where = nearby(grid, centre - radii, centre + radii)
+    squares = sum(((axis[where] - c) / r) ** 2 for axis, c, r in zip(grid, centre, radii))
+    return where, (1 - np.sqrt(squares)) * radii.min()
+
+
+def tube(grid, start, end, radius):
+    """A shape as `ellipsoid` gives it: a straight tube with round ends."""
+    start, end, radius = np.float32(start), np.float32(end), np.float32(radius)
+    where = nearby(grid, np.minimum(start, end) - radius, np.maximum(start, end) + radius)
+    step = end - start
+    offsets = [axis[where] - s for axis, s in zip(grid, start)]
+    along = np.clip(sum(o * d for o, d in zip(offsets, step / (step**2).sum())), 0, 1)
+    return where, radius - np.sqrt(sum((o - along * d) ** 2 for o, d in zip(offsets, step)))
+
+
+def draw_torso(rng, scene, grid, heart, grain):
+    """Chest wall, lungs and belly around a left atrium that will be centred on `heart`."""
+    z, y, x = (axis - middle for axis, middle in zip(grid, heart))
+    narrowing = np.minimum(grid[1], 0) ** 2 / 700  # towards the neck
+    half_width = 112 * rng.uniform(0.92, 1.08) - grid[0] ** 2 / 400 - narrowing
+    depth = half_width - np.abs(x - rng.uniform(0, 10) + narrowing / 3)
+    ribs = 0.07 * np.cos(y / 4 + x / 40)
+    lung_vessels = 0.35 * np.clip(grain - 1.1, 0, 1)
+    paint(scene, (np.s_[:], depth), FAT)
+    paint(scene, (np.s_[:], depth - rng.uniform(5, 12)), MUSCLE + ribs)
+    paint(scene, (np.s_[:], depth - rng.uniform(22, 28)), LUNG + lung_vessels)
+    paint(scene, ellipsoid(grid, heart + (0, 0, 34), (50, 62, 60)), 0.12)  # tissue around the heart
+
+    below_diaphragm = y - rng.uniform(56, 66) - (x - 20) ** 2 / 240
+    liver = (rng.uniform(0.6, 0.8) + 0.05 * grain) * np.clip(0.75 + z / 120, 0.4, 1)
+    paint(scene, (np.s_[:], np.minimum(below_diaphragm, depth - 14)), liver)
+    paint(scene, ellipsoid(grid, heart + (-45, 118, 35), (38, 34, 44)), 0.12)  # stomach
+    paint(scene, ellipsoid(grid, heart + (-52, 110, -48), (28, 38, 30)), 0.85)  # spleen
+
+
+def draw_spine(scene, grid, heart):
+    """Vertebrae with the discs between them, and the spinal canal, behind a left atrium centred on `heart`."""
+    where = nearby(grid, heart + (-26, -300, -90), heart + (34, 300, -46))
+    z, y, x = (axis[where] - middle for axis, middle in zip(grid, heart))
+    column = np.minimum(16 - np.abs(x + 68), 24 - np.abs(z - 4))
+    discs = np.clip(3 * np.cos(y / 4) - 1.8, 0, 1)
+    paint(scene, (where, column + 6), WALL)
+    paint(scene, (where, column), BONE - 0.14 * discs)
+    paint(scene, tube(grid, heart + (4, -300, -92), heart + (4, 300, -92), 7), 0.5)
+
+
+def draw_heart(rng, scene, grid, heart):
+    """Chambers and vessels, the left atrium last. Returns the left atrium's voxels, a bool array of the scene's shape."""
+    scale, turn = rng.uniform(0.88, 1.12), rng.uniform(-0.2, 0.2)
+    rotation = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
+
+    def place(point):  # from the heart's own mm into the scan
+        return heart + scale * (rotation * point).sum(axis=1)
+
+    for centre, radii, wall, wall_brightness in CHAMBERS:
+        centre = place(centre + rng.uniform(-3, 3, 3))
+        radii = scale * rng.uniform(0.92, 1.08, 3) * radii
+        paint(scene, ellipsoid(grid, centre, radii + wall), wall_brightness)
+        paint(scene, ellipsoid(grid, centre, radii), 1)
+    for line, radius in VESSELS:
+        points = [place(point) for point in line + rng.uniform(-3, 3, 3)]
+        radius *= scale * rng.uniform(0.9, 1.1)
+        for wall, brightness in ((2, WALL), (0, 1)):
+            for start, end in zip(points, points[1:]):
+                paint(scene, tube(grid, start, end, radius + wall), brightness)
+
+    radii = scale * rng.uniform(0.93, 1.07, 3) * ATRIUM_RADII
+    shapes = [ellipsoid(grid, heart, radii), ellipsoid(grid, place(rng.uniform(-9, 9, 3)), 0.85 * radii)]
+    for tip in VEIN_TIPS:
+        tip = place(tip + rng.uniform(-4, 4, 3))
+        shapes.append(tube(grid, (3 * heart + tip) / 4, tip, scale * rng.uniform(0.8, 1.2) * VEIN_RADIUS))
+    depth = np.full(scene.shape, -np.inf, np.float32)
+    for where, shape_depth in shapes:
+        depth[where] = np.maximum(depth[where], shape_depth)
+    where = nearby(grid, heart - 70, heart + 70)
+    paint(scene, (where, depth[where] + 3), WALL)
+    paint(scene, (where, depth[where]), ATRIUM)
+    return depth > 0
+
+
+def expose(rng, scene, grain):
+    """What the scanner makes of a scene: contrast, coil shading and Rician noise. Grey values as uint8."""
+    line = centres(scene.shape[1], 2.0)  # -1 to 1 over the field of view
+    y, x = line[:, None], line[None, :]
+    across = 0.65 + 1.2 * (x - rng.uniform(-0.15, 0.15)) ** 2  # strongest next to the coils on chest and back
+    along = np.cos(1.3 * (y - rng.uniform(-0.1, 0.1))) ** 2
+    tilt = 1 + rng.uniform(-0.25, 0.25) * x + rng.uniform(-0.25, 0.25) * y
+    gain = rng.uniform(150, 220)  # grey values for blood where the shading is 1
+    signal = scene + rng.uniform(-0.2, 0.4) * scene * (scene - 1)  # a contrast curve through 0 and 1
+    signal *= 1 + 0.05 * grain
+    signal *= (gain * across * along * tilt).astype(np.float32)
+    noise = rng.standard_normal((2, *scene.shape), np.float32) * rng.uniform(4, 9)
+    return np.rint(np.clip(np.sqrt((signal + noise[0]) ** 2 + noise[1] ** 2), 0, 255)).astype(np.uint8)

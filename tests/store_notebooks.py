@@ -1,0 +1,86 @@
+"""Execute the notebooks and store them with their outputs: `make notebooks`.
+
+Nobody edits an output by hand. The profile is that of the regression run, the data are the sample, all files go to a
+fresh folder. What differs between machines (paths, times in the metadata, progress bars) is taken out. The address of
+the repository in pyproject.toml is written into every set-up cell, and gives every notebook its Colab badge.
+"""
+
+import os
+import re
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+import nbclient
+import nbformat
+
+COURSE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(COURSE))
+
+from conftest import NOTEBOOK_PROFILE  # noqa: E402
+from helpers import whole_file  # noqa: E402
+
+BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
+
+
+def repository():
+    """Return the address of the course's repository, or an empty string where none is set."""
+    return tomllib.loads((COURSE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]["repository"]
+
+
+def colab_address(address, name):
+    """Return where Colab opens a notebook of a GitHub repository."""
+    return f"{address.replace('https://github.com', 'https://colab.research.google.com/github')}/blob/main/notebooks/{name}"
+
+
+def stamp(notebook, name, address):
+    """Write the repository's address into the set-up cell and the badge under the title."""
+    first = notebook.cells[0]
+    first.source = re.sub(r"\n\n\[!\[Open in Colab\].*", "", first.source)
+    if address:
+        title, _, rest = first.source.partition("\n")
+        first.source = f"{title}\n\n{BADGE.format(address=colab_address(address, name))}{rest and chr(10)}{rest}"
+    for cell in notebook.cells:
+        if cell.source.startswith("import subprocess\nimport sys\n"):
+            cell.source = re.sub(r'^REPOSITORY = ".*?"', f'REPOSITORY = "{address}"', cell.source, flags=re.MULTILINE)
+
+
+def clean(notebook, folder):
+    """Take out of an executed notebook what differs from machine to machine."""
+    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+                         "language_info": {"name": "python"}}
+    for cell in notebook.cells:
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                if output.output_type == "stream":
+                    output.text = output.text.replace(f"{folder}{os.sep}", "")
+
+
+def execute(name, folder, profile):
+    """Execute one notebook in its own folder and write it back, whole or not at all."""
+    path = COURSE / "notebooks" / name
+    notebook = nbformat.read(path, as_version=4)
+    stamp(notebook, name, repository())
+    os.environ.update(UNET_WORK_DIR=str(folder / "data"), UNET_PROFILE=profile, TF_CPP_MIN_LOG_LEVEL="3")
+    client = nbclient.NotebookClient(notebook, kernel_name="python3", timeout=3600,
+                                     resources={"metadata": {"path": str(path.parent)}})
+    client.execute()
+    clean(notebook, folder)
+    with whole_file(path) as part:
+        nbformat.write(notebook, part)
+    print(f"stored {name}", flush=True)
+
+
+def main():
+    """Store all notebooks, in the order of their numbers: each reads what the one before left."""
+    names = sorted(path.name for path in (COURSE / "notebooks").glob("*.ipynb"))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            execute(name, Path(folder), "smoke" if name.startswith("00") else NOTEBOOK_PROFILE)
+
+
+if __name__ == "__main__":
+    main()

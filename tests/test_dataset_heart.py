@@ -1,0 +1,467 @@
+"""The heart data: the download from a server that misbehaves, and volumes turned into slices."""
+
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import os
+import re
+import tarfile
+import threading
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset_import import CourseError, dataset_root, import_dataset
+from dataset_sources import HEART_MD5, HEART_SIZE, HEART_SLICES, HEART_URL, download, fetch_heart, unpack, write_slices
+
+PATIENTS = {patient: slices for patients in HEART_SLICES.values() for patient, slices in patients.items()}
+CONTENT = np.random.default_rng(0).bytes(300_000)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """A server on loopback that serves `content` and counts; the attributes say how it misbehaves."""
+
+    daemon_threads = True
+
+    def __init__(self, content):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = content
+        self.ranges_seen = []
+        self.cuts = []  # after how many bytes to cut the next connections
+        self.ranges = True
+        self.status = None
+        self.says_length = True
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/Task02_Heart.tar"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        """Say nothing."""
+
+    def do_GET(self):  # noqa: N802
+        server = self.server
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", server.url)
+            self.end_headers()
+            return
+        server.ranges_seen.append(self.headers.get("Range"))
+        if server.status:
+            self.send_error(server.status)
+            return
+        start = 0
+        if server.ranges and self.headers.get("Range"):
+            start = int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1])
+            if start >= len(server.content):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+        else:
+            self.send_response(200)
+        body = server.content[start:]
+        if server.says_length:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
+        self.close_connection = True
+
+
+@pytest.fixture()
+def serve():
+    """A function that starts a Server for some bytes; all are stopped in the end."""
+    servers = []
+
+    def start(content):
+        servers.append(Server(content))
+        threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def get(server, path, content=CONTENT, **options):
+    options = {"attempts": 3, "wait": 0.001, "timeout": 5, "progress": False, **options}
+    return download(options.pop("url", server.url), path, len(content), hashlib.md5(content).hexdigest(), **options)
+
+
+def test_a_download_arrives_whole(serve, tmp_path):
+    path = get(serve(CONTENT), tmp_path / "file")
+    assert path.read_bytes() == CONTENT
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_cut_connection_is_continued_where_it_stopped(serve, tmp_path):
+    server = serve(CONTENT)
+    server.cuts = [100_000, 50_000]
+    assert get(server, tmp_path / "file").read_bytes() == CONTENT
+    assert server.ranges_seen == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_a_part_from_an_earlier_day_is_continued(serve, tmp_path):
+    server = serve(CONTENT)
+    (tmp_path / "file.part").write_bytes(CONTENT[:250_000])
+    assert get(server, tmp_path / "file").read_bytes() == CONTENT
+    assert server.ranges_seen == ["bytes=250000-"]
+
+
+def test_a_whole_part_needs_no_network(tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    assert get(None, tmp_path / "file", url="http://127.0.0.1:9/").read_bytes() == CONTENT
+
+
+def test_a_server_that_refuses_ranges_is_asked_for_all(serve, tmp_path):
+    server = serve(CONTENT)
+    server.ranges = False
+    server.cuts = [100_000]
+    assert get(server, tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_redirect_is_followed_and_keeps_the_range(serve, tmp_path):
+    server = serve(CONTENT)
+    (tmp_path / "file.part").write_bytes(CONTENT[:1000])
+    assert get(server, tmp_path / "file", url=server.url.replace("Task02_Heart.tar", "moved")).read_bytes() == CONTENT
+    assert server.ranges_seen == ["bytes=1000-"]
+
+
+def test_many_cuts_that_each_bring_something_are_no_failure(serve, tmp_path):
+    server = serve(CONTENT)
+    server.cuts = [20_000] * 10
+    assert get(server, tmp_path / "file", attempts=2).read_bytes() == CONTENT
+
+
+def test_a_wrong_byte_is_found_and_the_part_deleted(serve, tmp_path):
+    wrong = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+    with pytest.raises(CourseError, match="arrived damaged or is another file .* it was deleted; run this again"):
+        get(serve(wrong), tmp_path / "file")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_short_file_is_refused_before_it_is_fetched(serve, tmp_path):
+    with pytest.raises(CourseError, match="is 299,000 bytes long where 300,000 are expected"):
+        get(serve(CONTENT[:299_000]), tmp_path / "file")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_short_file_of_unknown_length_is_given_up(serve, tmp_path):
+    server = serve(CONTENT[:299_000])
+    server.says_length = False
+    with pytest.raises(CourseError, match="could not be downloaded .*299,000 of 300,000 bytes are here"):
+        get(server, tmp_path / "file")
+    assert len(server.ranges_seen) <= 5
+
+
+def test_a_file_without_end_is_not_written_beyond_its_size(serve, tmp_path):
+    server = serve(CONTENT * 20)
+    server.says_length = False
+    with pytest.raises(CourseError, match="arrived damaged or is another file"):
+        get(server, tmp_path / "file")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_missing_address_is_not_tried_again(serve, tmp_path):
+    server = serve(CONTENT)
+    server.status = 404
+    with pytest.raises(CourseError, match="the server answers 404"):
+        get(server, tmp_path / "file")
+    assert len(server.ranges_seen) == 1
+
+
+def test_an_overloaded_server_is_tried_a_few_times(serve, tmp_path):
+    server = serve(CONTENT)
+    server.status = 503
+    with pytest.raises(CourseError, match="the server answers 503"):
+        get(server, tmp_path / "file")
+    assert len(server.ranges_seen) == 3
+
+
+def test_without_a_network_one_sentence_names_the_alternatives(tmp_path):
+    with pytest.raises(CourseError) as caught:
+        fetch_heart(tmp_path, url="http://127.0.0.1:9/x.tar", attempts=2, wait=0.001, progress=False)
+    assert "could not be downloaded" in str(caught.value)
+    assert "put Task02_Heart.tar" in str(caught.value)
+    assert "dataset='sample'" in str(caught.value)
+
+
+def test_only_web_addresses_are_opened(tmp_path):
+    with pytest.raises(CourseError, match="not an http or https address"):
+        download("file:///etc/passwd", tmp_path / "file", 1, "")
+
+
+def test_the_official_archive_is_the_default():
+    assert HEART_URL.endswith("/Task02_Heart.tar")
+    assert (HEART_SIZE, HEART_MD5) == (455_721_472, "06ee59366e1e5124267b774dbd654057")
+    assert {subset: sum(slices.values()) for subset, slices in HEART_SLICES.items()} == {
+        "train": 1160,
+        "valid": 569,
+        "test": 542,
+    }
+
+
+# --- from the archive to the dataset --------------------------------------------------------------------
+
+
+def volume_bytes(values, spacing=(1.25, 1.25, 1.37)):
+    image = nibabel.Nifti1Image(values, np.diag([*spacing, 1]))
+    return gzip.compress(image.to_bytes(), 1)
+
+
+def volumes_of(patient, slices, number):
+    """A small image and label volume; no two patients alike."""
+    rng = np.random.default_rng(number)
+    image = rng.integers(0, 2000, (12, 10, slices)).astype(np.uint16)
+    label = np.zeros((12, 10, slices), np.uint8)
+    label[2:5, 3:7, : slices // 2] = 1
+    return volume_bytes(image), volume_bytes(label)
+
+
+def heart_archive(patients=PATIENTS, title="LeftAtrium", labels=None):
+    """The bytes of an archive like the official one."""
+    files = {}
+    for number, (patient, slices) in enumerate(patients.items()):
+        for folder, content in zip(("imagesTr", "labelsTr"), volumes_of(patient, slices, number)):
+            files[f"Task02_Heart/{folder}/{patient}.nii.gz"] = content
+            files[f"Task02_Heart/{folder}/._{patient}.nii.gz"] = b"Mac OS X"
+    files["Task02_Heart/imagesTs/la_001.nii.gz"] = b"has no label"
+    files["Task02_Heart/dataset.json"] = json.dumps(
+        {"name": title, "labels": labels or {"0": "background", "1": "left atrium"}}
+    ).encode()
+    return tar_of(files)
+
+
+def tar_of(files):
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as packed:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            packed.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+@pytest.fixture(scope="module")
+def archive():
+    return heart_archive()
+
+
+@pytest.fixture(scope="module")
+def heart_tar(archive, tmp_path_factory):
+    path = tmp_path_factory.mktemp("archive") / "Task02_Heart.tar"
+    path.write_bytes(archive)
+    return path
+
+
+def source(server, content):
+    return {"url": server.url, "size": len(content), "md5": hashlib.md5(content).hexdigest(), "wait": 0.001}
+
+
+def slices_of_patients(description):
+    return {
+        subset: {
+            patient: sum(pair["patient"] == patient for pair in pairs)
+            for patient in sorted({pair["patient"] for pair in pairs})
+        }
+        for subset, pairs in description["subsets"].items()
+    }
+
+
+def test_the_heart_data_come_from_the_server_in_the_reports_split(serve, archive, tmp_path):
+    server = serve(archive)
+    server.cuts = [100_000]
+    description = import_dataset("heart", tmp_path, heart_source=source(server, archive), progress=False)
+    assert slices_of_patients(description) == HEART_SLICES
+    assert {subset: len(pairs) for subset, pairs in description["subsets"].items()} == {
+        "train": 1160,
+        "valid": 569,
+        "test": 542,
+    }
+    assert description["spacing"] == [1.25, 1.25, 1.37]
+    assert description["name"] == description["source"] == "heart"
+    root = dataset_root(description, tmp_path)
+    assert len(list(root.rglob("*.png"))) == 2 * 2271
+    assert sorted(os.listdir(tmp_path)) == ["Task02_Heart.tar", "dataset", "dataset.json"]
+    with Image.open(root / "train" / "images" / "la_003_077.png") as picture:
+        assert (picture.mode, picture.size) == ("RGB", (12, 10))
+    import_dataset("heart", tmp_path, heart_source=source(server, archive), progress=False)
+    assert len(server.ranges_seen) == 2  # the archive that is there is not fetched again
+
+
+def test_an_archive_that_the_user_has_is_taken(heart_tar, tmp_path):
+    by_source = import_dataset("heart", tmp_path / "one", heart_source=heart_tar, progress=False)
+    by_path = import_dataset(heart_tar, tmp_path / "two", progress=False)
+    assert slices_of_patients(by_path) == HEART_SLICES
+    assert by_source["fingerprint"] == by_path["fingerprint"]
+
+
+def test_an_unpacked_folder_in_the_work_folder_is_taken(heart_tar, tmp_path):
+    unpack(heart_tar, tmp_path)
+    assert not (tmp_path / "Task02_Heart" / "imagesTs").exists()
+    (tmp_path / "Task02_Heart" / "imagesTr" / "._la_003.nii.gz").write_bytes(b"Mac OS X")
+    assert slices_of_patients(import_dataset("heart", tmp_path, progress=False)) == HEART_SLICES
+
+
+def fewer(*missing):
+    return {patient: 3 for patient in PATIENTS if patient not in missing}
+
+
+def write_archive(path, *arguments, **options):
+    path.write_bytes(heart_archive(*arguments, **options))
+    return path
+
+
+def test_incomplete_heart_data_are_refused_with_the_missing_patients(tmp_path):
+    path = write_archive(tmp_path / "heart.tar", fewer("la_004", "la_030"))
+    with pytest.raises(CourseError, match=r"2 of 20 patients are missing \(la_004, la_030\)"):
+        import_dataset("heart", tmp_path, heart_source=path, progress=False)
+
+
+def test_incomplete_heart_data_go_where_the_report_has_them_when_allowed(tmp_path):
+    patients = {"la_003": 130, "la_018": 122, "la_030": 110}
+    path = write_archive(tmp_path / "heart.tar", patients)
+    description = import_dataset("heart", tmp_path, heart_source=path, allow_incomplete=True, progress=False)
+    assert slices_of_patients(description) == {
+        "train": {"la_003": 130},
+        "valid": {"la_030": 110},
+        "test": {"la_018": 122},
+    }
+    assert any("incomplete, as allowed" in note for note in description["notes"])
+
+
+def test_incomplete_heart_data_that_leave_a_subset_empty_are_refused(tmp_path):
+    path = write_archive(tmp_path / "heart.tar", {"la_009": 2, "la_016": 2})
+    with pytest.raises(CourseError, match=r"\(la_009, la_016\) valid and test would be empty"):
+        import_dataset("heart", tmp_path, heart_source=path, allow_incomplete=True, progress=False)
+
+
+def test_a_wrong_number_of_slices_is_refused(tmp_path):
+    path = write_archive(tmp_path / "heart.tar", {**PATIENTS, "la_029": 108})
+    with pytest.raises(CourseError, match="la_029 has 108 slices where the report has 109"):
+        import_dataset("heart", tmp_path, heart_source=path, progress=False)
+
+
+def test_an_excluded_patient_is_not_missing(tmp_path):
+    path = write_archive(tmp_path / "heart.tar", {name: n for name, n in PATIENTS.items() if name != "la_005"})
+    with pytest.raises(CourseError, match="exclude names 'la_005'"):
+        import_dataset("heart", tmp_path, heart_source=path, exclude=["la_005"], progress=False)
+    path = write_archive(tmp_path / "heart.tar", PATIENTS)
+    description = import_dataset("heart", tmp_path, heart_source=path, exclude=["la_005"], progress=False)
+    assert len(description["subsets"]["train"]) == 1040
+    assert description["excluded"] == ["la_005"]
+
+
+# --- any volumes ----------------------------------------------------------------------------------------
+
+
+def write_task(folder, patients=4, labels=(1,), names=None, image=None, spacing=(2, 3, 4)):
+    """A decathlon task of small volumes with the given label values."""
+    for number in range(patients):
+        values = np.random.default_rng(number).integers(0, 900, (8, 6, 5)).astype(np.int16) if image is None else image
+        label = np.zeros((8, 6, 5), np.uint8)
+        for row, value in enumerate(labels):
+            label[1 + 2 * row, 1:4, 1:4] = value
+        for kind, content in (("imagesTr", values), ("labelsTr", label)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            (folder / kind / f"case_{number}.nii.gz").write_bytes(volume_bytes(content, spacing))
+    (folder / "dataset.json").write_text(json.dumps({"name": "Organ", "labels": names or {"0": "background"}}))
+    return folder
+
+
+def masks_of(description, work_dir):
+    root = dataset_root(description, work_dir)
+    return {path.stem: np.asarray(Image.open(path))[..., 0] for path in root.glob("*/masks/*.png")}
+
+
+def test_volumes_of_another_task_are_split_by_patient_with_their_spacing(tmp_path):
+    description = import_dataset(write_task(tmp_path / "Task00"), tmp_path / "data", progress=False)
+    assert {subset: len({pair["patient"] for pair in pairs}) for subset, pairs in description["subsets"].items()} == {
+        "train": 2,
+        "valid": 1,
+        "test": 1,
+    }
+    assert description["spacing"] == [3, 2, 4]  # the row runs along the second axis after the turn
+    assert description["subsets"]["test"][0]["size"] == [6, 8]
+
+
+def test_slices_are_upright_and_scaled_by_the_volumes_maximum(tmp_path):
+    values = np.arange(8 * 6 * 5).reshape(8, 6, 5).astype(np.float32)
+    task = write_task(tmp_path / "Task00", image=values, patients=1)
+    pair = [task / kind / "case_0.nii.gz" for kind in ("imagesTr", "labelsTr")]
+    assert write_slices(*pair, "case_0", tmp_path / "out", None)["slices"] == 5
+    for number in range(5):
+        written = np.asarray(Image.open(tmp_path / "out" / "images" / f"case_0_{number:03d}.png"))
+        expected = np.rint(np.rot90(values[..., number]) * (255 / values.max()))
+        assert (written == expected[..., None]).all()
+
+
+@pytest.mark.parametrize("chosen", ["wall", 2, ["wall"]])
+def test_a_label_is_chosen_by_name_or_number(tmp_path, chosen):
+    task = write_task(tmp_path / "Task00", labels=(1, 2), names={"0": "background", "1": "cavity", "2": "wall"})
+    description = import_dataset(task, tmp_path / "data", foreground=chosen, progress=False)
+    assert all(
+        mask.sum() == (9 if int(name[-3:]) in (1, 2, 3) else 0) * 85
+        for name, mask in masks_of(description, tmp_path / "data").items()
+    )
+
+
+def test_several_labels_together_are_one_foreground(tmp_path):
+    task = write_task(tmp_path / "Task00", labels=(1, 2))
+    description = import_dataset(task, tmp_path / "data", foreground=[1, 2], progress=False)
+    assert masks_of(description, tmp_path / "data")["case_0_001"].sum() == 6 * 255
+
+
+def test_negative_values_become_black_and_are_told(tmp_path):
+    values = np.linspace(-1000, 1000, 240).reshape(8, 6, 5).astype(np.float32)
+    description = import_dataset(
+        write_task(tmp_path / "Task00", image=values), tmp_path / "data", patient_pattern=None, progress=False
+    )
+    assert any("negative values" in note for note in description["notes"])
+    assert description["audit"]["subsets"]["train"]["intensity"] == [0, 255]
+
+
+def test_volumes_of_different_spacing_give_distances_in_pixels(tmp_path):
+    task = write_task(tmp_path / "Task00")
+    values = np.ones((8, 6, 5), np.int16)
+    (task / "imagesTr" / "case_0.nii.gz").write_bytes(volume_bytes(values, (1, 1, 1)))
+    description = import_dataset(task, tmp_path / "data", progress=False)
+    assert description["spacing"] is None
+    assert any("spacing differs" in note for note in description["notes"])
+
+
+def test_the_real_volumes_become_the_real_slices(heart, tmp_path):
+    nifti = heart.parent / "heart-nifti" / "Task02_Heart"
+    if not nifti.is_dir():
+        pytest.skip("beside HEART_DATASET there is no heart-nifti/Task02_Heart")
+    for patient, subset in (("la_009", "train"), ("la_016", "test")):
+        written = write_slices(
+            nifti / "imagesTr" / f"{patient}.nii.gz", nifti / "labelsTr" / f"{patient}.nii.gz", patient, tmp_path, None
+        )
+        assert written["spacing"] == pytest.approx([1.25, 1.25, 1.37])
+        assert written["slices"] == PATIENTS[patient]
+        for number in range(written["slices"]):
+            name = f"{patient}_{number:03d}.png"
+            image, mask = (np.asarray(Image.open(tmp_path / kind / name)) for kind in ("images", "masks"))
+            real_image, real_mask = (
+                np.asarray(Image.open(heart / subset / kind / name)) for kind in ("images", "masks")
+            )
+            assert image.shape == (320, 320, 3)
+            assert (mask == real_mask).all()
+            assert np.abs(image.astype(int) - real_image)[32:-32, 32:-32].max() <= 1
+
+
+def test_the_real_volumes_alone_are_told_to_be_incomplete(heart, tmp_path):
+    nifti = heart.parent / "heart-nifti" / "Task02_Heart"
+    if not nifti.is_dir():
+        pytest.skip("beside HEART_DATASET there is no heart-nifti/Task02_Heart")
+    with pytest.raises(CourseError, match="18 of 20 patients are missing"):
+        import_dataset(nifti, tmp_path, progress=False)
+    assert os.listdir(tmp_path) == []

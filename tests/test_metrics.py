@@ -1,0 +1,88 @@
+"""The scores agree with an independent implementation, and with our definition where masks are empty."""
+
+import itertools
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
+
+import helpers
+
+RNG = np.random.default_rng(7)
+ONE_PIXEL = np.zeros((16, 16), bool)
+ONE_PIXEL[3, 5] = True
+MASKS = {"random": RNG.random((16, 16)) > 0.7, "other": RNG.random((16, 16)) > 0.5, "full": np.ones((16, 16), bool),
+         "one pixel": ONE_PIXEL}
+EMPTY = np.zeros((16, 16), bool)
+TYPES = (bool, np.uint8, np.float32)
+
+
+def all_scores(truth, prediction):
+    return helpers.scores(helpers.confusion_counts(truth, prediction))
+
+
+@pytest.mark.parametrize(("truth", "prediction"), itertools.product(MASKS, MASKS))
+@pytest.mark.parametrize(("truth_type", "prediction_type"), itertools.product(TYPES, TYPES))
+def test_scores_agree_with_scikit_learn(truth, prediction, truth_type, prediction_type):
+    truth, prediction = MASKS[truth], MASKS[prediction]
+    got = all_scores(truth.astype(truth_type), prediction.astype(prediction_type))
+    flat = truth.ravel(), prediction.ravel()
+    expected = {"dice": f1_score, "iou": jaccard_score, "precision": precision_score, "recall": recall_score}
+    for name, function in expected.items():
+        assert got[name] == pytest.approx(function(*flat, zero_division=0), abs=1e-6), name
+    assert got["accuracy"] == pytest.approx(accuracy_score(*flat), abs=1e-6)
+
+
+@pytest.mark.parametrize(("truth_type", "prediction_type"), itertools.product(TYPES, TYPES))
+def test_nothing_found_where_nothing_is_is_perfect(truth_type, prediction_type):
+    got = all_scores(EMPTY.astype(truth_type), EMPTY.astype(prediction_type))
+    assert got == {"dice": 1, "iou": 1, "precision": 1, "recall": 1, "accuracy": 1}
+
+
+def test_one_empty_mask_of_two_scores_nothing():
+    for truth, prediction in ((EMPTY, ONE_PIXEL), (ONE_PIXEL, EMPTY)):
+        got = all_scores(truth, prediction)
+        assert [got[name] for name in ("dice", "iou", "precision", "recall")] == [0, 0, 0, 0]
+        assert got["accuracy"] == pytest.approx(255 / 256)
+
+
+def test_precision_and_recall_are_not_exchanged():
+    truth, prediction = np.array([1, 1, 1, 1, 0]), np.array([1, 0, 0, 0, 0])
+    got = all_scores(truth, prediction)
+    assert (got["precision"], got["recall"]) == (1, 0.25)
+    assert got["dice"] == pytest.approx(0.4) == helpers.dice(truth, prediction)
+
+
+def test_counts_are_named_for_what_they_count():
+    truth, prediction = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0]), np.array([1, 1, 0, 1, 1, 1, 0, 0, 0, 0])
+    assert helpers.confusion_counts(truth, prediction) == {
+        "true_positives": 2, "false_positives": 3, "false_negatives": 1, "true_negatives": 4}
+
+
+@pytest.mark.parametrize("wrong", [np.array([0, 255]), np.array([0.0, 0.3]), np.array([0, np.nan])])
+def test_a_mask_with_other_values_than_0_and_1_is_refused(wrong):
+    with pytest.raises(ValueError, match="threshold"):
+        helpers.confusion_counts(np.array([0, 1]), wrong)
+    with pytest.raises(ValueError, match="truth"):
+        helpers.confusion_counts(wrong, np.array([0, 1]))
+
+
+def test_masks_of_different_shape_are_refused():
+    with pytest.raises(ValueError, match="shape"):
+        helpers.confusion_counts(np.zeros((4, 4)), np.zeros((4, 5)))
+
+
+def test_a_patients_dice_is_of_the_whole_volume_not_the_mean_over_slices():
+    slices = [{"patient": "a"}, {"patient": "a"}, {"patient": "b"}]
+    truth = [np.array([1, 1, 1, 1]), np.array([1, 0, 0, 0]), np.array([0, 0, 0, 0])]
+    prediction = [np.array([1, 1, 1, 1]), np.array([0, 1, 0, 0]), np.array([0, 0, 0, 0])]
+    counts = [helpers.confusion_counts(*pair) for pair in zip(truth, prediction)]
+    assert helpers.dice_per_patient(slices, counts) == {"a": pytest.approx(8 / 10), "b": 1}
+
+
+def test_slices_are_ranked_by_dice_and_empty_ones_left_out():
+    pairs = [([1, 1], [1, 0]), ([0, 0], [0, 0]), ([1, 1], [1, 1]), ([0, 1], [1, 0])]
+    counts = [helpers.confusion_counts(np.array(truth), np.array(prediction)) for truth, prediction in pairs]
+    order, values = helpers.rank_slices(counts)
+    assert order == [2, 0, 3]
+    assert values == [1, pytest.approx(2 / 3), 0]

@@ -1,0 +1,153 @@
+"""The network is the report's, layer by layer, and computes what it should."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import helpers
+
+keras = pytest.importorskip("keras")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return helpers.create_model(0.001, "he_normal", 0.0, "relu")
+
+
+def table():
+    with open(Path(__file__).parent / "architecture.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def inputs_of(layer):
+    tensors = layer.input if isinstance(layer.input, list) else [layer.input]
+    return [tensor._keras_history.operation.name for tensor in tensors]
+
+
+def in_the_reports_order(model):
+    """The layers from image to mask in the order in which they were built."""
+    order = {}
+    for node_layer in model.layers:
+        order[node_layer.name] = node_layer
+    # a layer stands behind all that it reads: follow the single chain of first inputs back from the mask
+    chain, layer = [], model.layers[-1]
+    while True:
+        chain.append(layer)
+        if not hasattr(layer, "input") or type(layer).__name__ == "InputLayer":
+            return chain[::-1]
+        layer = order[inputs_of(layer)[0]]
+
+
+def test_every_layer_has_the_type_shape_and_parameters_of_the_reports_table(model):
+    layers, rows = in_the_reports_order(model), table()
+    assert len(layers) == len(rows) == len(model.layers)
+    for layer, row in zip(layers, rows):
+        assert type(layer).__name__ == row["type"]
+        shape = layer.output.shape if row["type"] != "InputLayer" else layer.batch_shape
+        assert list(shape[1:]) == [int(size) for size in row["output_shape"].split(",")], row["layer"]
+        assert layer.count_params() == int(row["params"]), row["layer"]
+
+
+def test_every_layer_is_connected_as_in_the_reports_table(model):
+    layers, rows = in_the_reports_order(model), table()
+    name_in_report = {layer.name: row["layer"] for layer, row in zip(layers, rows)}
+    for layer, row in zip(layers, rows):
+        if row["connected_to"]:
+            assert [name_in_report[name] for name in inputs_of(layer)] == row["connected_to"].split("+"), row["layer"]
+
+
+def test_the_network_has_the_reports_number_of_parameters(model):
+    assert model.count_params() == 1_927_841
+
+
+def test_convolutions_use_the_activation_and_initialiser_that_were_asked_for():
+    model = helpers.create_model(0.01, "glorot_uniform", 0.25, "elu", 32)
+    convolutions = [layer for layer in model.layers if type(layer).__name__ == "Conv2D"]
+    assert {layer.activation.__name__ for layer in convolutions[:-1]} == {"elu"}
+    assert convolutions[-1].activation.__name__ == "sigmoid"
+    assert {type(layer.kernel_initializer).__name__ for layer in convolutions} == {"GlorotUniform"}
+    assert [layer.rate for layer in model.layers if type(layer).__name__ == "Dropout"] == [0.25]
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
+
+
+def test_the_answer_is_a_probability_for_each_pixel():
+    model = helpers.create_model(image_size=32)
+    X = np.random.default_rng(0).random((3, 32, 32, 1), np.float32)
+    probabilities = helpers.predict_probabilities(model, X)
+    assert probabilities.shape == (3, 32, 32) and probabilities.dtype == np.float32
+    assert 0 <= probabilities.min() < probabilities.max() <= 1
+
+
+def test_one_seed_gives_one_set_of_first_weights():
+    def weights(seed):
+        keras.utils.set_random_seed(seed)
+        return helpers.create_model(image_size=16).get_weights()
+
+    first, again, other = weights(3), weights(3), weights(4)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again))
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_a_reduced_precision_changes_no_parameter_and_keeps_float32_answers():
+    model = helpers.create_model(image_size=16, precision="mixed_bfloat16")
+    assert model.count_params() == 1_927_841
+    assert {weight.dtype for weight in model.trainable_variables} == {"float32"}
+    assert model.output.dtype == "float32"
+
+
+def test_the_first_answer_follows_the_output_bias():
+    X = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
+    answers = [helpers.predict_probabilities(helpers.create_model(image_size=32, output_bias=bias), X).mean()
+               for bias in (0.0, -6.0)]
+    assert answers[1] < answers[0] / 2
+
+
+@pytest.mark.parametrize(("text", "expected"), [("flags : sse avx512_bf16 x", "mixed_bfloat16"),
+                                                ("flags : amx_bf16", "mixed_bfloat16"),
+                                                ("flags : sse avx512f", "float32")])
+def test_auto_precision_follows_the_processors_flags(monkeypatch, text, expected):
+    monkeypatch.setattr(Path, "read_text", lambda self, *args, **kwargs: text)
+    monkeypatch.setattr(Path, "exists", lambda self: True)
+    monkeypatch.setattr(helpers, "gpu_found", lambda: False)
+    assert helpers.choose_precision("auto") == expected
+    assert helpers.choose_precision("float32") == "float32"
+    monkeypatch.setattr(helpers, "gpu_found", lambda: True)
+    assert helpers.choose_precision("auto") == "float32"
+
+
+def test_soft_dice_is_the_formula():
+    truth, answer = np.array([[1, 1, 0, 0]], "float32"), np.array([[0.5, 1, 0.25, 0]], "float32")
+    assert float(helpers.dice_coef(truth, answer)) == pytest.approx((2 * 1.5 + 1) / (2 + 1.75 + 1))
+    assert float(helpers.dice_coef(truth, truth)) == pytest.approx(1)
+    assert float(helpers.dice_coef(truth * 0, truth * 0)) == pytest.approx(1)
+
+
+def test_the_loss_is_cross_entropy_plus_one_minus_soft_dice():
+    rng = np.random.default_rng(1)
+    truth, answer = (rng.random((2, 8, 8, 1)) > 0.7).astype("float32"), rng.uniform(0.05, 0.95, (2, 8, 8, 1)).astype("float32")
+    cross_entropy = -np.mean(truth * np.log(answer) + (1 - truth) * np.log(1 - answer))
+    soft_dice = (2 * np.sum(truth * answer) + 1) / (truth.sum() + answer.sum() + 1)
+    assert float(helpers.bce_dice_loss(truth, answer)) == pytest.approx(cross_entropy + 1 - soft_dice, abs=1e-5)
+
+
+def test_a_gpu_that_tensorflow_cannot_use_stops_the_full_profile(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(helpers, "gpu_found", lambda: True)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    with pytest.raises(helpers.CourseError, match="TensorFlow cannot use it"):
+        helpers.check_gpu({"profile": "full"})
+    helpers.check_gpu({"profile": "quick"})
+
+
+def test_the_drawing_has_a_bar_for_every_layer():
+    import matplotlib
+
+    matplotlib.use("agg")
+    model = helpers.create_model(image_size=32)
+    figure = helpers.plot_network(model)
+    bars = [patch for patch in figure.axes[0].patches if type(patch).__name__ == "Rectangle"]
+    assert len(bars) == len(model.layers)
+    assert bars[0].get_height() == 32

@@ -1,0 +1,159 @@
+"""The committed notebooks are whole, alike in form, and really compared by nbval."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+import store_notebooks
+from conftest import COURSE
+
+NOTEBOOKS = sorted((COURSE / "notebooks").glob("*.ipynb"))
+LESSONS = [path for path in NOTEBOOKS if not path.name.startswith("00")]
+NOT_COMPARED = {"nbval-ignore-output", "nbval-skip"}
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell):
+    return set(cell.metadata.get("tags", []))
+
+
+def texts(cell):
+    """What a cell printed or returned as text, figures aside."""
+    printed = [output.text for output in cell.outputs if output.output_type == "stream"]
+    shown = [output.data["text/plain"] for output in cell.outputs if "data" in output and "image/png" not in output.data]
+    return [text for text in printed + shown if text.strip()]
+
+
+def test_the_notebooks_are_numbered():
+    assert [path.stem for path in NOTEBOOKS] == ["00_run_all", "01_dataset_upload", "02_preprocessing", "03_model",
+                                                 "04_training", "05_evaluation"]
+
+
+@each_notebook
+def test_every_code_cell_was_executed_in_order_and_without_an_error(path):
+    cells = code_cells(read(path))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+
+
+@each_notebook
+def test_there_is_one_cell_of_literal_parameters_each_with_a_comment(path):
+    marked = [cell for cell in code_cells(read(path)) if "parameters" in tags(cell)]
+    assert len(marked) == 1
+    for node in ast.parse(marked[0].source).body:
+        assert isinstance(node, ast.Assign)
+        ast.literal_eval(node.value)
+    assert all("  # " in line for line in marked[0].source.splitlines())
+
+
+@each_notebook
+def test_words_come_first_and_cells_are_short(path):
+    notebook = read(path)
+    assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
+    assert sum(bool(re.match("# ", cell.source)) for cell in notebook.cells if cell.cell_type == "markdown") == 1
+    assert max(len(cell.source.splitlines()) for cell in code_cells(notebook)) <= 25
+    for cell in code_cells(notebook):
+        ast.parse(cell.source)
+
+
+@each_notebook
+def test_outputs_hold_no_path_no_warning_and_no_foreign_metadata(path):
+    notebook = read(path)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags"}
+        for text in texts(cell) if cell.cell_type == "code" else []:
+            assert not re.search(r"(?<![\w.])/(home|root|tmp|usr|work|Users|var)/|[Ww]arning", text), text
+
+
+@each_notebook
+def test_only_helpers_and_libraries_of_the_field_are_imported(path):
+    allowed = {"helpers", "subprocess", "sys", "pathlib", "inspect", "json", "google", "keras", "numpy", "matplotlib"}
+    allowed |= {"batch"} if path.stem == "00_run_all" else set()
+    imported = set()
+    for cell in code_cells(read(path)):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Import):
+                imported |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.split(".")[0])
+    assert imported <= allowed
+
+
+def test_the_set_up_cell_is_the_same_everywhere():
+    assert len({code_cells(read(path))[0].source for path in NOTEBOOKS}) == 1
+
+
+@each_notebook
+def test_badge_set_up_cell_and_repository_agree(path):
+    notebook = read(path)
+    address = store_notebooks.repository()
+    assert f'REPOSITORY = "{address}"' in code_cells(notebook)[0].source
+    badge = re.search(r"\[!\[Open in Colab\].*\]\((.*)\)", notebook.cells[0].source)
+    assert (badge and badge[1]) == (store_notebooks.colab_address(address, path.name) if address else None)
+
+
+def test_a_known_repository_gives_a_badge_and_an_unknown_one_takes_it_away():
+    notebook, address = read(NOTEBOOKS[0]), "https://github.com/somebody/course"
+    before = [cell.source for cell in notebook.cells]
+    store_notebooks.stamp(notebook, "00_run_all.ipynb", address)
+    assert "colab.research.google.com/github/somebody/course/blob/main/notebooks/00_run_all.ipynb" in notebook.cells[0].source
+    assert f'REPOSITORY = "{address}"' in code_cells(notebook)[0].source
+    store_notebooks.stamp(notebook, "00_run_all.ipynb", store_notebooks.repository())
+    assert [cell.source for cell in notebook.cells] == before
+
+
+def test_at_most_a_fifth_of_the_cells_that_print_is_not_compared():
+    printing = [cell for path in LESSONS for cell in code_cells(read(path)) if texts(cell)]
+    ignored = [cell for cell in printing if tags(cell) & NOT_COMPARED]
+    assert len(printing) >= 25 and len(ignored) <= 0.2 * len(printing)
+    for path in NOTEBOOKS:
+        assert not re.search("NBVAL|PYTEST_VALIDATE", path.read_text(encoding="utf-8"))
+
+
+# One compared output of each notebook, as (what is printed, what a faulty notebook would have printed).
+ALTERED = {
+    "01_dataset_upload": ("Patients in two subsets: 0", "Patients in two subsets: 1"),
+    "02_preprocessing": ("Left out of training: nobody", "Left out of training: somebody"),
+    "03_model": ("Parameters: 1,927,841", "Parameters: 1,927,842"),
+    "04_training": ("240 train slices", "241 train slices"),
+    "05_evaluation": ("To be evaluated: valid, test", "To be evaluated: valid"),
+}
+
+
+def test_nbval_fails_where_one_compared_value_differs(tmp_path):
+    """Each copy ends with its altered cell, so that nothing is trained; 03 runs on and leaves a model for 05."""
+    for path in LESSONS:
+        notebook, (old, new) = read(path), ALTERED[path.stem]
+        found = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code" and any(old in t for t in texts(cell))]
+        assert len(found) == 1, f"{old!r} is in {len(found)} cells of {path.name}"
+        for output in notebook.cells[found[0]].outputs:
+            output.text = output.text.replace(old, new)
+        if path.stem != "03_model":
+            del notebook.cells[found[0] + 1:]
+        if path.stem == "05_evaluation":
+            copy = ("import os, pathlib, shutil\nmodel = pathlib.Path(os.environ['UNET_WORK_DIR']) / 'model'\n"
+                    "shutil.copy(model / 'untrained.keras', model / 'best.keras');")
+            notebook.cells.insert(0, nbformat.v4.new_code_cell(copy))
+        nbformat.write(notebook, tmp_path / path.name)
+    for name in ("helpers.py", "dataset_import.py", "conftest.py", "pyproject.toml"):
+        assert (COURSE / name).exists()
+    for file in [*COURSE.glob("*.py"), COURSE / "requirements.txt", COURSE / "pyproject.toml"]:
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    done = subprocess.run([sys.executable, "-m", "pytest", "--nbval", "-q", "--tb=line", "-rf", *map(str, sorted(tmp_path.glob("0*.ipynb")))],
+                          cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
+    failed = re.findall(r"^FAILED .*?(\d\d_\w+)\.ipynb::", done.stdout, flags=re.MULTILINE)
+    assert sorted(failed) == sorted(ALTERED), done.stdout[-3000:]

@@ -1,0 +1,154 @@
+"""The arrays are what 02 says they are."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import helpers
+from conftest import COURSE
+
+
+def disc(height, width, row, column, radius):
+    rows, columns = np.mgrid[:height, :width]
+    return (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+
+
+def centre(mask):
+    return np.array([(np.mean(where) + 0.5) / size for where, size in zip(np.nonzero(mask), mask.shape)])
+
+
+@pytest.mark.parametrize("size", [96, 128, 160, 192, 256, 320, 384])
+@pytest.mark.parametrize("shape", [(320, 320), (300, 200)])
+def test_a_resized_mask_keeps_its_place_and_area(size, shape):
+    mask = disc(*shape, 0.43 * shape[0], 0.37 * shape[1], 30)
+    small = helpers.resize_mask(mask, size)
+    assert small.dtype == bool and small.shape == (size, size)
+    assert np.abs(centre(small) - centre(mask)).max() * size < 0.15
+    assert small.mean() == pytest.approx(mask.mean(), rel=0.02)
+
+
+def test_a_mask_pixel_is_set_from_half_its_area_on():
+    mask = np.array([[1, 0, 1, 1], [1, 0, 1, 0], [0, 0, 1, 0], [1, 0, 0, 0]], bool)
+    assert np.array_equal(helpers.resize_mask(mask, 2), [[True, True], [False, False]])
+
+
+def test_area_average_weighs_parts_of_pixels():
+    values = np.array([[3.0, 6.0, 0.0]])
+    assert np.allclose(helpers.area_average(values, 2, axis=1), [[(3 + 0.5 * 6) / 1.5, (0.5 * 6 + 0) / 1.5]])
+    assert np.allclose(helpers.area_average(values.T, 2, axis=0), [[4], [2]])
+
+
+def test_a_shrunk_image_is_antialiased():
+    stripes = np.tile(np.array([[0, 255]], np.uint8), (64, 32))
+    small = helpers.resize_image(stripes, 16)
+    assert small.dtype == np.uint8 and 120 <= small[:, 2:-2].min() <= small[:, 2:-2].max() <= 135
+
+
+def test_arrays_hold_each_pair_in_order(work_dir):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    record = helpers.prepare_arrays(description, work_dir, 64, progress=False)
+    for subset in helpers.SUBSETS:
+        X, y = helpers.load_arrays(work_dir, subset)
+        pairs = description["subsets"][subset]
+        assert X.shape == y.shape == (len(pairs), 64, 64, 1)
+        assert X.dtype == np.float32 and y.dtype == np.uint8
+        assert [pair["name"] for pair in record["slices"][subset]] == [pair["name"] for pair in pairs]
+        for index, pair in enumerate(pairs):
+            image, mask = helpers.pair_paths(description, work_dir, subset, pair["name"])
+            with Image.open(image) as picture:
+                expected = np.asarray(picture.convert("L").resize((64, 64), Image.Resampling.BILINEAR)) / 255
+            assert np.allclose(X[index, ..., 0], expected, atol=1e-6)
+            assert np.array_equal(y[index, ..., 0], helpers.resize_mask(helpers.read_mask(mask), 64))
+        assert y.any() and set(np.unique(y)) == {0, 1}
+
+
+def test_values_are_divided_by_255_once(work_dir):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    pair = description["subsets"]["train"][0]
+    image_path, _ = helpers.pair_paths(description, work_dir, "train", pair["name"])
+    Image.fromarray(np.full((320, 320, 3), 255, np.uint8)).save(image_path)
+    helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    assert (helpers.load_arrays(work_dir, "train")[0][0] == 1).all()
+
+
+def test_a_second_run_redoes_nothing_and_a_changed_input_does(work_dir):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    files = sorted((work_dir / "npy").iterdir())
+    before = {path: path.stat().st_mtime_ns for path in files}
+    helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    helpers.prepare_arrays(description, work_dir, 24, progress=False)
+    assert helpers.load_arrays(work_dir, "valid")[0].shape[1] == 24
+
+
+def test_arrays_that_lost_their_end_are_made_again(work_dir):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    path = work_dir / "npy" / "valid_X.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(helpers.CourseError, match="run 02_preprocessing again"):
+        helpers.load_arrays(work_dir, "valid")
+    helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    assert path.read_bytes() == whole
+
+
+def test_an_interrupted_preparation_leaves_no_record(work_dir, monkeypatch):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    monkeypatch.setattr(helpers, "read_mask", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        helpers.prepare_arrays(description, work_dir, 24, progress=False)
+    assert not (work_dir / "npy" / "arrays.json").exists()
+    assert all(path.suffix == ".npy" and ".part" not in path.name for path in (work_dir / "npy").iterdir())
+
+
+def test_left_out_patients_are_not_in_train(work_dir):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    patient = description["subsets"]["train"][0]["patient"]
+    record = helpers.prepare_arrays(description, work_dir, 16, [patient], progress=False)
+    kept = {pair["patient"] for pair in record["slices"]["train"]}
+    assert patient not in kept and kept and record["made_from"]["left_out"] == [patient]
+    assert len(helpers.load_arrays(work_dir, "train")[0]) == len(record["slices"]["train"])
+
+
+def test_a_twin_across_subsets_is_left_out_on_the_train_side_only():
+    twins = [{"patients": [["train", "la_005"], ["valid", "la_026"]]}, {"patients": [["train", "a"], ["train", "b"]]},
+             {"patients": [["valid", "c"], ["test", "d"]]}]
+    assert helpers.left_out_twins({"twins": twins}) == ["la_005"]
+
+
+def test_leaving_out_all_patients_is_refused(work_dir):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    everybody = {pair["patient"] for pair in description["subsets"]["train"]}
+    with pytest.raises(helpers.CourseError, match="No train slices are left"):
+        helpers.prepare_arrays(description, work_dir, 16, everybody, progress=False)
+
+
+def test_arrays_are_never_unpickled(work_dir):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    record = helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    path = work_dir / "npy" / "train_X.npy"
+    with open(path, "wb") as file:
+        np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    record["files"]["train_X.npy"]["bytes"] = path.stat().st_size
+    helpers.write_json(work_dir / "npy" / "arrays.json", record)
+    with pytest.raises(ValueError, match="(?i)pickle|python objects"):
+        helpers.load_arrays(work_dir, "train")
+
+
+def test_the_first_two_notebooks_never_import_tensorflow(work_dir):
+    code = ("import sys, json, pathlib; sys.path.insert(0, sys.argv[1]); import helpers\n"
+            "work_dir = pathlib.Path(sys.argv[2]); d = json.loads((work_dir / 'dataset.json').read_text())\n"
+            "helpers.import_dataset('sample', work_dir, sample=helpers.PROFILES['smoke']['sample'], progress=False)\n"
+            "helpers.prepare_arrays(d, work_dir, 16, progress=False); helpers.plot_pairs(d, work_dir)\n"
+            "sys.exit(any(name.split('.')[0] in ('tensorflow', 'keras') for name in sys.modules))")
+    done = subprocess.run([sys.executable, "-c", code, str(COURSE), str(work_dir)], check=False,
+                          env={**os.environ, "MPLBACKEND": "agg"})
+    assert done.returncode == 0

@@ -1,0 +1,112 @@
+"""Choices are made once, checked, and travel as a file; a step whose input is missing says what to run."""
+
+import json
+
+import pytest
+
+import helpers
+
+
+def test_unknown_choices_are_refused_with_what_there_is():
+    for profile, recipe, seed, expected in (("huge", "best", 0, "choose one of smoke, quick, hour, full"),
+                                            ("quick", "worst", 0, "choose one of report, best"),
+                                            ("quick", "best", "7", "whole number"), ("quick", "best", -1, "whole number"),
+                                            ("quick", "best", True, "whole number")):
+        with pytest.raises(helpers.CourseError, match=expected):
+            helpers.new_settings("sample", profile, recipe, seed)
+
+
+def test_the_profile_is_the_one_asked_for_else_the_environments_else_the_machines(monkeypatch):
+    monkeypatch.setattr(helpers, "gpu_found", lambda: True)
+    monkeypatch.setenv("UNET_PROFILE", "smoke")
+    assert helpers.choose_profile("hour") == ("hour", "you chose it")
+    assert helpers.choose_profile()[0] == "smoke"
+    monkeypatch.delenv("UNET_PROFILE")
+    assert helpers.choose_profile()[0] == "full"
+    monkeypatch.setattr(helpers, "gpu_found", lambda: False)
+    assert helpers.choose_profile()[0] == "quick"
+    with pytest.raises(helpers.CourseError, match="no profile 'fast'"):
+        helpers.choose_profile("fast")
+
+
+@pytest.mark.parametrize(("listing", "code", "expected"), [("GPU 0: Tesla T4 (UUID: x)", 0, True), ("No devices were found", 6, False)])
+def test_a_gpu_is_what_nvidia_smi_lists(monkeypatch, tmp_path, listing, code, expected):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{listing}'\nexit {code}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert helpers.gpu_found() is expected
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert helpers.gpu_found() is False
+
+
+def test_the_reports_recipe_and_the_full_profile_are_the_reports():
+    settings = helpers.new_settings("heart", "full", "report", 0)
+    expected = {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None, "learning_rate": 0.001,
+                "kernel_initializer": "he_normal", "dropout_rate": 0.0, "activation": "relu", "loss": "binary_crossentropy",
+                "monitor": "val_loss", "augment": False, "leave_out_twins": False, "precision": "float32"}
+    assert {name: settings[name] for name in expected} == expected
+
+
+def test_an_override_is_recorded_and_none_is_not(work_dir):
+    before = helpers.load_settings(work_dir)
+    assert helpers.load_settings(work_dir, image_size=None, epochs=None) == before
+    assert helpers.load_settings(work_dir, image_size=64)["image_size"] == 64
+    assert json.loads((work_dir / "settings.json").read_text()) == {**before, "image_size": 64}
+
+
+@pytest.mark.parametrize(("name", "value"), [("image_size", 100), ("image_size", 0), ("image_size", 64.0), ("image_size", "64"),
+                                             ("learning_rate", 0), ("learning_rate", "fast"), ("dropout_rate", 1),
+                                             ("epochs", 0), ("batch_size", 2.5), ("threshold", 1), ("threshold", True)])
+def test_an_override_that_cannot_work_is_refused_and_not_recorded(work_dir, name, value):
+    before = (work_dir / "settings.json").read_bytes()
+    with pytest.raises(helpers.CourseError, match=f"^{name} is "):
+        helpers.load_settings(work_dir, **{name: value})
+    assert (work_dir / "settings.json").read_bytes() == before
+
+
+def test_a_missing_input_names_the_notebook_to_run_first(tmp_path):
+    for step, expected in ((lambda: helpers.load_settings(tmp_path), "run 01_dataset_upload first"),
+                           (lambda: helpers.load_arrays(tmp_path, "train"), "run 02_preprocessing first"),
+                           (lambda: helpers.read_history(tmp_path), "run 04_training first"),
+                           (lambda: helpers.load_trained_model(tmp_path), "run 04_training first")):
+        with pytest.raises(helpers.CourseError, match=expected):
+            step()
+
+
+def test_the_work_folder_is_the_one_asked_for_else_the_environments_else_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("UNET_WORK_DIR", str(tmp_path / "from environment"))
+    assert helpers.open_work_folder(tmp_path / "asked for") == (tmp_path / "asked for").resolve()
+    assert helpers.open_work_folder() == (tmp_path / "from environment").resolve()
+    assert (tmp_path / "from environment").is_dir()
+    monkeypatch.delenv("UNET_WORK_DIR")
+    monkeypatch.setattr(helpers, "COURSE_FOLDER", tmp_path / "course")
+    assert helpers.open_work_folder() == (tmp_path / "course" / "data").resolve()
+
+
+def test_equal_inputs_have_equal_fingerprints(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    first = helpers.fingerprint({"a": 1, "b": [2]}, path)
+    assert first == helpers.fingerprint({"b": [2], "a": 1}, path)
+    assert first != helpers.fingerprint({"a": 1, "b": [3]}, path)
+    path.write_bytes(b"two")
+    assert first != helpers.fingerprint({"a": 1, "b": [2]}, path)
+
+
+def test_set_up_installs_only_what_is_missing(monkeypatch, tmp_path):
+    (tmp_path / "requirements.txt").write_text("# packages\nnumpy>=2.0,<3\npillow>=11\n\nsurely-missing>=1,<2\n")
+    calls = []
+    monkeypatch.setattr(helpers, "COURSE_FOLDER", tmp_path)
+    monkeypatch.setattr(helpers.subprocess, "run", lambda command, check: calls.append(command))
+    helpers.set_up()
+    assert [command[-1] for command in calls] == ["surely-missing>=1,<2"] and "--upgrade" not in calls[0]
+
+
+def test_importing_helpers_is_quick_and_loads_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = "import sys, helpers; print([n for n in ('tensorflow', 'keras', 'matplotlib.pyplot', 'nibabel', 'sklearn') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=helpers.COURSE_FOLDER, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,278 @@
+"""Order, augmentation, resuming and recording of a training."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import helpers
+from conftest import COURSE
+
+SETTINGS = {**helpers.new_settings("sample", "smoke", "report", 0), "image_size": 16, "epochs": 3,
+            "images_per_epoch": None, "batch_size": 8}
+
+
+def make_arrays(work_dir, image_size=16):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    helpers.prepare_arrays(description, work_dir, image_size, progress=False)
+
+
+def make_model(work_dir, settings):
+    import keras
+
+    keras.utils.set_random_seed(settings["seed"])
+    model = helpers.create_model(settings["learning_rate"], "he_normal", settings["dropout_rate"], "relu",
+                                 settings["image_size"], batch_normalization_momentum=0.9)
+    (work_dir / "model").mkdir(exist_ok=True)
+    model.save(work_dir / "model" / "untrained.keras")
+
+
+def train(work_dir, settings, stop_after=None):
+    """What 04 does; `stop_after` epochs the power fails."""
+    import keras
+
+    X, y = helpers.load_arrays(work_dir, "train")
+    keras.utils.set_random_seed(settings["seed"])
+    model = keras.saving.load_model(work_dir / "model" / "untrained.keras", compile=False)
+    callbacks, first_epoch = helpers.prepare_training(model, work_dir, settings, len(X))
+
+    class PowerFailure(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == stop_after:
+                raise KeyboardInterrupt
+
+    if first_epoch < settings["epochs"]:
+        model.fit(helpers.training_batches(X, y, settings, first_epoch), initial_epoch=first_epoch,
+                  steps_per_epoch=helpers.steps_per_epoch(len(X), settings), epochs=settings["epochs"],
+                  validation_data=helpers.load_arrays(work_dir, "valid"), callbacks=[*callbacks, PowerFailure()], shuffle=False,
+                  verbose=0)
+    return model, first_epoch
+
+
+# --- the order of the slices --------------------------------------------------------------------------
+
+
+def test_an_epoch_shows_every_slice_once_in_an_order_that_changes():
+    has_atrium = np.arange(30) % 3 > 0
+    orders = [helpers.epoch_order(has_atrium, epoch, SETTINGS) for epoch in range(2)]
+    assert all(sorted(order) == list(range(30)) for order in orders)
+    assert list(orders[0]) != list(orders[1]) and list(orders[0]) != list(range(30))
+
+
+def test_the_order_follows_from_seed_and_epoch():
+    has_atrium = np.arange(30) % 3 > 0
+    for settings in (SETTINGS, {**SETTINGS, "foreground_share": 0.75, "images_per_epoch": 12}):
+        first = helpers.epoch_order(has_atrium, 5, settings)
+        assert np.array_equal(first, helpers.epoch_order(has_atrium, 5, settings))
+        assert not np.array_equal(first, helpers.epoch_order(has_atrium, 5, {**settings, "seed": 1}))
+
+
+def test_short_epochs_together_show_every_slice():
+    settings = {**SETTINGS, "images_per_epoch": 10}
+    shown = np.concatenate([helpers.epoch_order(np.ones(30, bool), epoch, settings) for epoch in range(3)])
+    assert sorted(shown) == list(range(30))
+
+
+def test_the_share_of_slices_with_atrium_is_kept():
+    has_atrium = np.arange(40) < 10
+    order = helpers.epoch_order(has_atrium, 2, {**SETTINGS, "foreground_share": 0.75, "images_per_epoch": 24})
+    assert len(order) == 24 and has_atrium[order].sum() == 18
+
+
+def test_batches_keep_images_and_masks_together():
+    X = np.arange(20, dtype=np.float32).reshape(20, 1, 1, 1) * np.ones((1, 4, 4, 1), np.float32)
+    y = (X.astype(np.uint8) % 2)
+    batches = list(helpers.training_batches(X, y, {**SETTINGS, "epochs": 2}))
+    assert [len(images) for images, _ in batches] == [8, 8, 4] * 2
+    for images, masks in batches:
+        assert np.array_equal(images.numpy() % 2, masks.numpy())
+
+
+def test_steps_cover_the_last_incomplete_batch():
+    assert helpers.steps_per_epoch(1160, {"images_per_epoch": None, "batch_size": 32}) == 37
+    assert helpers.steps_per_epoch(1160, {"images_per_epoch": 400, "batch_size": 8}) == 50
+
+
+# --- augmentation -------------------------------------------------------------------------------------
+
+
+def blobs(count=6, size=64):
+    rng = np.random.default_rng(3)
+    rows, columns = np.mgrid[:size, :size]
+    masks = [((rows - rng.integers(24, 40)) ** 2 + (columns - rng.integers(24, 40)) ** 2 < 100) for _ in range(count)]
+    masks = np.array(masks, np.float32)[..., None]
+    return masks * 0.6 + 0.2, masks
+
+
+def test_image_and_mask_move_together():
+    images, masks = blobs()
+    moved_images, moved_masks = (part.numpy() for part in helpers.augment(images, masks, [0, 1]))
+    assert moved_masks.shape == masks.shape and moved_images.shape == images.shape
+    for image, mask in zip(moved_images[..., 0], moved_masks[..., 0].astype(bool)):
+        middle = (image[mask].mean() + np.median(image[~mask])) / 2
+        assert helpers.dice(mask, image > middle) > 0.9
+
+
+def test_augmentation_moves_and_differs_from_slice_to_slice():
+    image, mask = blobs(1)
+    images, masks = np.repeat(image, 4, 0), np.repeat(mask, 4, 0)
+    moved = helpers.augment(images, masks, [0, 1])[1].numpy()
+    assert not any(np.array_equal(a, mask[0]) for a in moved)
+    assert not np.array_equal(moved[0], moved[1])
+
+
+def test_augmented_arrays_stay_in_range():
+    images, masks = blobs()
+    moved_images, moved_masks = (part.numpy() for part in helpers.augment(images, masks, [4, 2]))
+    assert 0 <= moved_images.min() and moved_images.max() <= 1 and np.isfinite(moved_images).all()
+    assert set(np.unique(moved_masks)) == {0, 1}
+
+
+def test_augmentation_follows_from_its_seed():
+    images, masks = blobs()
+    first, again, other = (helpers.augment(images, masks, seed)[0].numpy() for seed in ([0, 1], [0, 1], [0, 2]))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_only_a_recipe_that_says_so_augments():
+    images, masks = blobs(8)
+    plain = {**SETTINGS, "epochs": 1}
+    shown = [next(iter(helpers.training_batches(images, masks, {**plain, "augment": augment})))[0].numpy()
+             for augment in (False, True)]
+    order = helpers.epoch_order(masks.any((1, 2, 3)), 0, plain)
+    assert np.array_equal(shown[0], images[order]) and not np.array_equal(shown[1], images[order])
+
+
+# --- the training -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [
+    {},
+    {"loss": "bce_dice_loss", "learning_rate_schedule": "cosine", "augment": True, "foreground_share": 0.75,
+     "images_per_epoch": 20, "monitor": "val_iou", "dropout_rate": 0.2}], ids=["plain", "with everything"])
+def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, changes):
+    import shutil
+
+    settings = {**SETTINGS, **changes}
+    make_arrays(work_dir)
+    make_model(work_dir, settings)
+    other = shutil.copytree(work_dir, tmp_path / "other")
+    model, _ = train(work_dir, settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(other, settings, stop_after=2)
+    resumed, first_epoch = train(other, settings)
+    assert first_epoch == 2
+    assert (work_dir / "model" / "history.csv").read_bytes() == (other / "model" / "history.csv").read_bytes()
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), resumed.get_weights()))
+    records = [json.loads((folder / "model" / "training.json").read_text()) for folder in (work_dir, other)]
+    assert [(record["epochs"], record["images_seen"]) for record in records] == [(3, 3 * (settings["images_per_epoch"] or 30))] * 2
+
+
+def test_a_row_that_was_logged_before_its_state_was_saved_is_taken_back(work_dir):
+    make_arrays(work_dir)
+    make_model(work_dir, SETTINGS)
+    train(work_dir, SETTINGS)
+    expected = (work_dir / "model" / "history.csv").read_text()
+    (work_dir / "model" / "history.csv").write_text(expected + expected.splitlines()[-1].replace("2,", "3,", 1) + "\n")
+    _, first_epoch = train(work_dir, SETTINGS)
+    assert first_epoch == 3 and (work_dir / "model" / "history.csv").read_text() == expected
+
+
+def test_a_complete_training_is_not_run_again(work_dir):
+    make_arrays(work_dir)
+    make_model(work_dir, SETTINGS)
+    train(work_dir, SETTINGS)
+    before = (work_dir / "model" / "best.keras").stat().st_mtime_ns
+    _, first_epoch = train(work_dir, SETTINGS)
+    assert first_epoch == SETTINGS["epochs"] and (work_dir / "model" / "best.keras").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 0.002}, {"seed": 5}, {"epochs": 4}])
+def test_other_settings_start_a_training_anew(work_dir, change):
+    make_arrays(work_dir)
+    make_model(work_dir, SETTINGS)
+    train(work_dir, {**SETTINGS, "epochs": 1} if "epochs" not in change else SETTINGS)
+    _, first_epoch = train(work_dir, {**SETTINGS, "epochs": 1, **change} if "epochs" not in change else {**SETTINGS, **change})
+    assert first_epoch == 0
+
+
+def test_the_best_weights_by_the_recipes_figure_are_kept(work_dir):
+    import keras
+
+    make_arrays(work_dir)
+    make_model(work_dir, SETTINGS)
+    train(work_dir, SETTINGS)
+    history = helpers.read_history(work_dir)
+    model = keras.saving.load_model(work_dir / "model" / "best.keras", compile=False)
+    helpers.compile_model(model, 0.001, "binary_crossentropy")
+    loss = model.evaluate(*helpers.load_arrays(work_dir, "valid"), verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(min(row["val_loss"] for row in history), rel=1e-4)
+
+
+def test_early_stopping_counts_the_epochs_before_an_interruption(work_dir):
+    settings = {**SETTINGS, "epochs": 8, "patience": 2, "learning_rate": 1e-12}
+    make_arrays(work_dir)
+    make_model(work_dir, settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(work_dir, settings, stop_after=1)
+    rows = helpers.read_history(work_dir)
+    rows[0]["val_loss"] = 0.0  # nothing after it can be better
+    helpers.write_history(work_dir, rows)
+    train(work_dir, settings)
+    assert len(helpers.read_history(work_dir)) == 3
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_sentence(work_dir):
+    settings = {**SETTINGS, "learning_rate": 9.0}
+    make_arrays(work_dir)
+    X, y = (np.array(array) for array in helpers.load_arrays(work_dir, "train"))
+    X[:] = np.nan
+    np.save(work_dir / "npy" / "train_X.npy", X)
+    make_model(work_dir, settings)
+    with pytest.raises(helpers.CourseError, match="diverged. Lower learning_rate"):
+        train(work_dir, settings)
+    assert not (work_dir / "model" / "best.keras").exists()
+
+
+def test_a_history_survives_writing_and_reading_to_the_last_digit(work_dir):
+    (work_dir / "model").mkdir()
+    rows = [{"epoch": 0.0, "loss": 0.1 + 0.2, "val_loss": 1 / 3}, {"epoch": 1.0, "loss": 1e-17, "val_loss": 2.0}]
+    helpers.write_history(work_dir, rows)
+    assert helpers.read_history(work_dir) == rows
+    with open(work_dir / "model" / "history.csv", newline="") as file:
+        assert next(csv.reader(file)) == ["epoch", "loss", "val_loss"]
+
+
+def test_the_curves_show_train_and_valid(work_dir):
+    import matplotlib
+
+    matplotlib.use("agg")
+    rows = [{"epoch": float(n), **{p + name: n + 0.5 for p in ("", "val_") for name in ("loss", "accuracy", "dice_coef")}}
+            for n in range(3)]
+    figure = helpers.plot_history(rows)
+    assert [axes.get_title() for axes in figure.axes] == ["Accuracy", "Loss", "Soft Dice"]
+    for axes in figure.axes:
+        assert [line.get_label() for line in axes.lines] == ["train", "valid"]
+        assert list(axes.lines[0].get_xdata()) == [1, 2, 3]
+
+
+def test_a_killed_process_resumes(work_dir):
+    """Not a polite exception: the process is killed in the middle of an epoch."""
+    make_arrays(work_dir)
+    make_model(work_dir, SETTINGS)
+    code = (f"import sys; sys.path[:0] = [{str(COURSE)!r}, {str(COURSE / 'tests')!r}]\n"
+            "import os, signal, json, pathlib, keras, helpers, test_training as t\n"
+            "class Kill(keras.callbacks.Callback):\n"
+            "    def on_train_batch_end(self, batch, logs=None):\n"
+            "        if int(self.model.optimizer.iterations) == 6: os.kill(os.getpid(), 9)\n"
+            "original = helpers.prepare_training\n"
+            "helpers.prepare_training = lambda *a: (lambda c, e: ([*c, Kill()], e))(*original(*a))\n"
+            f"t.train(pathlib.Path({str(work_dir)!r}), t.SETTINGS)")
+    done = subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    assert done.returncode == -9
+    _, first_epoch = train(work_dir, SETTINGS)
+    assert first_epoch == 1 and len(helpers.read_history(work_dir)) == 3
