@@ -365,6 +365,8 @@ def _find_files(folder, work_dir, notes):
     """
     found, other = [], []
     for path in _walk(folder, work_dir):
+        if not path.name.isprintable():
+            raise CourseError(f"The file name {path.name!r} holds letters that no system can show: rename this file.")
         if file_suffix(path.name) in PICTURES + VOLUMES:
             found.append((path, *_classify(path.relative_to(folder))))
         else:
@@ -580,8 +582,8 @@ def _split(pairs, seed, notes):
     if len(groups) < 3:
         raise CourseError(
             f"{len(groups)} {'patient is' if len(groups) == 1 else 'patients are'} too few to split into train, "
-            f"valid and test ({', '.join(groups)}): three are needed; if file names hold no patient, "
-            "give patient_pattern=None."
+            f"valid and test ({', '.join(groups)}; one scan under two names counts once): three are needed; "
+            "if file names hold no patient, give patient_pattern=None."
         )
     random.Random(seed).shuffle(groups)
     subset_of = {}

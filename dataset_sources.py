@@ -20,7 +20,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -159,7 +158,7 @@ def _tar_entries(archive):
 def _safe_parts(name, archive):
     """Return the folders and the file name of an archive's entry; refuse a name that leaves the folder."""
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:
+    if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name) or "\0" in name:
         raise CourseError(
             f"{archive.name} holds the path {name!r}, which leads out of its folder: "
             "it is refused; do not use this archive."
@@ -186,7 +185,11 @@ def unpack(archive, folder, progress=None):
             "pack the dataset's folder as a zip, or give the folder itself."
         )
     allowed = min(MAX_UNPACKED, max(FREE_RATIO, MAX_RATIO * archive.stat().st_size))
-    seen, declared, written = set(), 0, 0
+    too_large = CourseError(
+        f"{archive.name} unpacks to more than {allowed / 2**20:,.0f} MB from {archive.stat().st_size / 2**20:,.1f} MB: "
+        "it is refused as a bomb; if it is not one, unpack it and give the folder."
+    )
+    seen, declared, written, passed_over = set(), 0, 0, ""
     try:
         for count, (name, kind, size, open_entry) in enumerate(entries, 1):
             parts = _safe_parts(name, archive)
@@ -195,6 +198,9 @@ def unpack(archive, folder, progress=None):
                     f"{archive.name} holds more than {MAX_ENTRIES:,} entries, "
                     "which no dataset of this course does: it is refused."
                 )
+            declared += size
+            if declared > allowed:
+                raise too_large
             if any(is_stray(part) for part in parts) or kind == "folder":
                 continue
             if kind == "link":
@@ -202,30 +208,32 @@ def unpack(archive, folder, progress=None):
                     f"{archive.name} holds the link {name!r}: links are refused; pack the files themselves."
                 )
             if file_suffix(name) not in PICTURES + VOLUMES and parts[-1] != "dataset.json":
+                passed_over = passed_over or parts[-1]
                 continue
             key = unicodedata.normalize("NFC", "/".join(parts)).casefold()
             if key in seen:
                 raise CourseError(f"{archive.name} holds {name!r} twice: keep one of them and pack it again.")
             seen.add(key)
-            declared += size
             target = folder.joinpath(*parts)
             target.parent.mkdir(parents=True, exist_ok=True)
             with open_entry() as source, open(target, "xb") as file:
-                while True:
-                    if max(declared, written) > allowed:
-                        raise CourseError(
-                            f"{archive.name} unpacks to more than {allowed / 2**20:,.0f} MB from "
-                            f"{archive.stat().st_size / 2**20:,.1f} MB: it is refused as a bomb; "
-                            "if it is not one, unpack it and give the folder."
-                        )
-                    piece = source.read(2**20)
-                    if not piece:
-                        break
+                while piece := source.read(2**20):
                     written += file.write(piece)
+                    if written > allowed:
+                        raise too_large
                     if progress:
                         progress(len(piece))
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, UnicodeError) as error:
+    except CourseError:
+        raise
+    except Exception as error:  # zipfile, tarfile and what they unpack with have no common error for damage
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise CourseError(f"{archive.name} is damaged ({error}): copy or pack it again.") from error
+    if not seen:
+        held = (
+            f", only {passed_over} and the like: unpack what it holds and give that" if passed_over else ": it is empty"
+        )
+        raise CourseError(f"{archive.name} holds no picture and no volume{held}.")
 
 
 # --- download -------------------------------------------------------------------------------------------

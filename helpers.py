@@ -76,33 +76,55 @@ def open_work_folder(work_dir=None):
         from google.colab import drive
 
         drive.mount("/content/drive")
-        folder = "/content/drive/MyDrive/left-atrium-course"
+        folder = "/content/drive/MyDrive/left-atrium-course-data"
     folder = Path(folder or COURSE_FOLDER / "data").expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 # A profile says how much work is done. `sample` is the size of the made-up dataset, where that is used.
-# `images_per_epoch=None` shows the network every training slice once an epoch.
+# `images_per_epoch=None` shows the network all training slices in every epoch, as often as the recipe says.
+SAMPLE = {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}
 PROFILES = {
     "smoke": {"image_size": 32, "epochs": 2, "batch_size": 8, "images_per_epoch": 64,
               "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}},
-    "quick": {"image_size": 96, "epochs": 10, "batch_size": 8, "images_per_epoch": 400,
-              "sample": {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}},
-    "hour": {"image_size": 128, "epochs": 12, "batch_size": 16, "images_per_epoch": 1200,
-             "sample": {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}},
-    "full": {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None,
-             "sample": {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}},
+    "quick": {"image_size": 96, "epochs": 10, "batch_size": 8, "images_per_epoch": 480, "sample": SAMPLE},
+    "hour": {"image_size": 160, "epochs": 15, "batch_size": 8, "images_per_epoch": 3000, "sample": SAMPLE},
+    "full": {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None, "sample": SAMPLE},
 }
 
 # A recipe says how the network is trained. `report` is the recipe of the student report of 2022.
 RECIPES = {
-    "report": {"loss": "binary_crossentropy", "learning_rate": 0.001, "learning_rate_schedule": "constant",
-               "augment": False, "foreground_share": None, "batch_normalization_momentum": 0.99,
-               "output_bias": 0.0, "precision": "float32", "monitor": "val_loss", "leave_out_twins": False},
-    "best": {"loss": "bce_dice_loss", "learning_rate": 0.002, "learning_rate_schedule": "cosine",
-             "augment": True, "foreground_share": 0.75, "batch_normalization_momentum": 0.9,
-             "output_bias": -4.0, "precision": "auto", "monitor": "val_iou", "leave_out_twins": True},
+    "report": {
+        "loss": "binary_crossentropy",
+        "learning_rate": 0.001,
+        "learning_rate_schedule": "constant",
+        "augment": False,
+        "crop_share": 1.0,  # side of the square cut from a slice, as a share of its side
+        "foreground_share": None,  # share of the training slices that hold atrium; None: as it comes
+        "repeats": 1,  # how often an epoch shows each slice, where the profile gives no number of images
+        "batch_normalization_momentum": 0.99,
+        "output_bias": 0.0,
+        "precision": "float32",
+        "monitor": "val_loss",  # the best weights are those with the best of this figure
+        "leave_out_twins": False,
+        "smoothing": 0.0,  # mm over which the probabilities of neighbouring slices are averaged
+    },
+    "best": {
+        "loss": "bce_dice_loss",
+        "learning_rate": 0.002,
+        "learning_rate_schedule": "cosine",
+        "augment": True,
+        "crop_share": 0.6,
+        "foreground_share": 0.75,
+        "repeats": 3,
+        "batch_normalization_momentum": 0.9,
+        "output_bias": -4.0,  # an answer of 2 % to begin with: nearly all pixels are background
+        "precision": "auto",
+        "monitor": "val_iou",
+        "leave_out_twins": True,
+        "smoothing": 2.0,
+    },
 }
 
 # What both recipes share, as in the report.
@@ -231,8 +253,8 @@ def read_mask(path, mask_values=(0, 255)):
 
 
 def resize_image(image, size):
-    """Resize a (height, width) uint8 image to (size, size), smoothing before shrinking (antialiased)."""
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    """Resize a (height, width) uint8 image to (size, size); shrinking averages neighbours (antialiased)."""
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.HAMMING))
 
 
 def area_average(values, size, axis):
@@ -317,7 +339,8 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
         if not slices:
             raise CourseError(f"No {subset} slices are left: leave out fewer patients.")
         record["slices"][subset] = slices
-        _write_subset(description, work_dir, subset, slices, image_size, progress)
+        with whole_file(folder / f"{subset}_X.npy") as X_part, whole_file(folder / f"{subset}_y.npy") as y_part:
+            _fill_arrays(X_part, y_part, description, work_dir, subset, slices, image_size, progress)
         for kind in "Xy":
             name = f"{subset}_{kind}.npy"
             record["files"][name] = {"bytes": (folder / name).stat().st_size, "sha256": fingerprint(folder / name)}
@@ -330,28 +353,25 @@ def _is_as_recorded(folder, record, name):
     return path.exists() and path.stat().st_size == record["files"][name]["bytes"]
 
 
-def _write_subset(description, work_dir, subset, slices, image_size, progress):
+def _fill_arrays(X_path, y_path, description, work_dir, subset, slices, image_size, progress):
     from tqdm import tqdm
 
     shape = (len(slices), image_size, image_size, 1)
-    folder = work_dir / "npy"
-    with whole_file(folder / f"{subset}_X.npy") as X_part, whole_file(folder / f"{subset}_y.npy") as y_part:
-        X = np.lib.format.open_memmap(X_part, mode="w+", dtype=np.float32, shape=shape)
-        y = np.lib.format.open_memmap(y_part, mode="w+", dtype=np.uint8, shape=shape)
+    X = np.lib.format.open_memmap(X_path, mode="w+", dtype=np.float32, shape=shape)
+    y = np.lib.format.open_memmap(y_path, mode="w+", dtype=np.uint8, shape=shape)
 
-        def prepare(index):
-            image_path, mask_path = pair_paths(description, work_dir, subset, slices[index]["name"])
-            X[index, ..., 0] = resize_image(read_image(image_path), image_size) / np.float32(255)
-            y[index, ..., 0] = resize_mask(read_mask(mask_path, description["mask_values"]), image_size)
+    def prepare(index):
+        image_path, mask_path = pair_paths(description, work_dir, subset, slices[index]["name"])
+        X[index, ..., 0] = resize_image(read_image(image_path), image_size) / np.float32(255)
+        y[index, ..., 0] = resize_mask(read_mask(mask_path, description["mask_values"]), image_size)
 
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            with tqdm(total=len(slices), desc=subset, unit="slice", disable=not progress) as bar:
-                for start in range(0, len(slices), 256):  # a few at a time: the queue stays short
-                    for _ in pool.map(prepare, range(start, min(start + 256, len(slices)))):
-                        bar.update()
-        X.flush()
-        y.flush()
-        del X, y
+    bar = tqdm(total=len(slices), desc=subset, unit="slice", disable=not progress)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, bar:
+        for start in range(0, len(slices), 256):  # a few at a time: the queue stays short
+            for _ in pool.map(prepare, range(start, min(start + 256, len(slices)))):
+                bar.update()
+    X.flush()
+    y.flush()
 
 
 def load_arrays(work_dir, subset):
@@ -536,7 +556,7 @@ def epoch_order(has_atrium, epoch, settings):
     `has_atrium` is one bool a slice. With `foreground_share` that share of the slices holds some atrium.
     """
     seed, share = settings["seed"], settings["foreground_share"]
-    count = settings["images_per_epoch"] or len(has_atrium)
+    count = images_in_epoch(len(has_atrium), settings)
     with_atrium, without = np.flatnonzero(has_atrium), np.flatnonzero(~has_atrium)
     if share is None or not len(without) or not len(with_atrium):
         return shuffled_stream(np.arange(len(has_atrium)), epoch * count, count, [seed])
@@ -566,51 +586,81 @@ def training_batches(X, y, settings, first_epoch=0):
     signature = (tf.TensorSpec([None, *X.shape[1:]], tf.float32), tf.TensorSpec([None, *y.shape[1:]], tf.float32),
                  tf.TensorSpec([2], tf.int64))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    prepare = augment if settings["augment"] else (lambda images, masks, seed: (images, masks))
-    return dataset.map(prepare).prefetch(2)
+    crop_size = round(settings["crop_share"] * X.shape[1] / 8) * 8  # the network halves the image three times
+
+    def prepare(images, masks, seed):
+        return augment(images, masks, seed, crop_size) if settings["augment"] else (images, masks)
+
+    return dataset.map(prepare, num_parallel_calls=2).prefetch(4)
+
+
+def images_in_epoch(slices, settings):
+    """Return how many images an epoch shows of a training set of `slices` slices."""
+    return settings["images_per_epoch"] or settings["repeats"] * slices
 
 
 def steps_per_epoch(slices, settings):
-    """Return the number of batches in an epoch of a training set of `slices` slices."""
-    return -(-(settings["images_per_epoch"] or slices) // settings["batch_size"])
+    """Return the number of batches in an epoch; the last one may be smaller than the others."""
+    return -(-images_in_epoch(slices, settings) // settings["batch_size"])
 
 
-def augment(images, masks, seed):
-    """Return the batch as other patients and other scanners might have looked: image and mask move together.
+def augment(images, masks, seed, crop_size):
+    """Return the batch as other patients and other scanners might have looked; image and mask move together.
 
-    images and masks: float32 tensors (N, S, S, 1); masks hold 0 and 1, and do so afterwards; images stay in
-    [0, 1]. seed: two whole numbers; the same seed gives the same result. Each slice is rotated by up to 15
-    degrees, scaled by up to 20 % and shifted by up to 10 % of its size; then its contrast changes (gamma) and noise is added.
+    images, masks: float32 tensors (N, S, S, 1) in [0, 1]; masks hold only 0 and 1, and do so afterwards.
+    seed: two whole numbers; the same seed gives the same result.
+    Returns images and masks of shape (N, crop_size, crop_size, 1): a square cut anywhere from each slice, turned by up
+    to 15 degrees and scaled by up to a factor of 1.2. Then the brightness of the image changes: gamma, contrast, a
+    smooth shading as a receiving coil makes it, an offset and noise. Images may leave [0, 1] a little.
     """
     import math
 
     import tensorflow as tf
 
     count, size = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
-    seeds = tf.random.split(seed, 6)
+    seeds = iter(tf.unstack(tf.random.split(seed, 11)))
 
-    def uniform(number, low, high, shape=()):
-        return tf.random.stateless_uniform([count, *shape], seeds[number], low, high)
+    def uniform(limit, *shape):
+        return tf.random.stateless_uniform([count, *shape], next(seeds), -limit, limit)
 
-    angle = uniform(0, -math.pi / 12, math.pi / 12)
-    scale = uniform(1, 0.8, 1.2)
-    shift = uniform(2, -0.1, 0.1, (2,)) * size
-    cosine, sine, centre = tf.cos(angle) / scale, tf.sin(angle) / scale, (size - 1) / 2
-    x_shift = centre - (cosine * centre - sine * centre) + shift[:, 0]
-    y_shift = centre - (sine * centre + cosine * centre) + shift[:, 1]
+    # Where a pixel of the crop comes from: [x, y] = matrix @ ([column, row] - crop's middle) + middle
+    angle, scale = uniform(math.pi / 12), tf.exp(uniform(math.log(1.2)))
+    cosine, sine = tf.cos(angle) / scale, tf.sin(angle) / scale
+    middle = (size - 1) / 2 + uniform(1.0, 2) * (size - crop_size) / 2
+    half = (crop_size - 1) / 2
+    x_start = middle[:, 0] - (cosine - sine) * half
+    y_start = middle[:, 1] - (sine + cosine) * half
     zero = tf.zeros_like(angle)
-    transforms = tf.stack([cosine, -sine, x_shift, sine, cosine, y_shift, zero, zero], axis=1)
+    transforms = tf.stack([cosine, -sine, x_start, sine, cosine, y_start, zero, zero], axis=1)
 
-    def moved(pictures):
+    def cut(pictures):
         return tf.raw_ops.ImageProjectiveTransformV3(
-            images=pictures, transforms=transforms, output_shape=tf.shape(images)[1:3], fill_value=0.0,
+            images=pictures, transforms=transforms, output_shape=[crop_size, crop_size], fill_value=0.0,
             interpolation="BILINEAR", fill_mode="CONSTANT")
 
-    images, masks = moved(images), tf.cast(moved(masks) >= 0.5, tf.float32)
-    gamma = tf.exp(uniform(3, -0.4, 0.4, (1, 1, 1)))
-    noise = tf.random.stateless_normal(tf.shape(images), seeds[4], stddev=0.02)
-    images = tf.clip_by_value(images ** gamma * uniform(5, 0.7, 1.3, (1, 1, 1)) + noise, 0, 1)
-    return images, masks
+    images, masks = cut(images), tf.cast(cut(masks) >= 0.5, tf.float32)
+    images **= tf.exp(uniform(0.3, 1, 1, 1))
+    images *= tf.exp(uniform(0.2, 1, 1, 1))
+    images *= tf.exp(tf.image.resize(uniform(0.3, 4, 4, 1), [crop_size, crop_size], "bicubic"))
+    images += uniform(0.1, 1, 1, 1)
+    noise = tf.random.stateless_normal(tf.shape(images), next(seeds))
+    return images + noise * tf.abs(uniform(0.03, 1, 1, 1)), masks
+
+
+def load_untrained_model(work_dir):
+    """Load the model of 03 with an input of any size: it trains on crops and answers for whole slices.
+
+    Raises CourseError if 03 has not run.
+    """
+    import keras
+
+    path = work_dir / "model" / "untrained.keras"
+    if not path.exists():
+        raise CourseError(f"untrained.keras is not in {path.parent}: run 03_model first.")
+    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    any_size = keras.models.clone_model(model, input_tensors=keras.Input((None, None, 1), name="image"))
+    any_size.set_weights(model.get_weights())
+    return any_size
 
 
 def prepare_training(model, work_dir, settings, training_slices):
@@ -626,7 +676,9 @@ def prepare_training(model, work_dir, settings, training_slices):
     steps = steps_per_epoch(training_slices, settings)
     rate = settings["learning_rate"]
     if settings["learning_rate_schedule"] == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, steps * settings["epochs"])
+        warm_up = round(0.03 * steps * settings["epochs"])
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0, steps * settings["epochs"] - warm_up, warmup_target=rate, warmup_steps=warm_up)
     compile_model(model, rate, settings["loss"])
     model.optimizer.build(model.trainable_variables)
 
@@ -646,8 +698,7 @@ def prepare_training(model, work_dir, settings, training_slices):
         model.load_weights(state)
         past = read_history(work_dir)[:int(model.optimizer.iterations) // steps]
     write_history(work_dir, past)
-    images_per_epoch = settings["images_per_epoch"] or training_slices
-    return _training_callbacks(folder, settings, images_per_epoch, past, record), len(past)
+    return _training_callbacks(folder, settings, images_in_epoch(training_slices, settings), past, record), len(past)
 
 
 def _training_callbacks(folder, settings, images_per_epoch, past, record):
@@ -671,6 +722,9 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
     class SaveState(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             self.started = time.perf_counter()
+            for layer in self.model.layers:  # Keras does not save the state of dropout's random numbers
+                if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
+                    layer.seed_generator.state.assign([settings["seed"], epoch])
 
         def on_epoch_end(self, epoch, logs=None):
             record["seconds"] += time.perf_counter() - self.started
@@ -759,9 +813,9 @@ def confusion_counts(truth, prediction):
         if not ((mask == 0) | (mask == 1)).all():
             raise ValueError(f"The {name} holds other values than 0 and 1: apply the threshold first.")
     truth, prediction = truth.astype(bool), prediction.astype(bool)
-    true_positives = np.count_nonzero(truth & prediction)
-    false_positives = np.count_nonzero(prediction) - true_positives
-    false_negatives = np.count_nonzero(truth) - true_positives
+    true_positives = int(np.count_nonzero(truth & prediction))
+    false_positives = int(np.count_nonzero(prediction)) - true_positives
+    false_negatives = int(np.count_nonzero(truth)) - true_positives
     return {"true_positives": true_positives, "false_positives": false_positives, "false_negatives": false_negatives,
             "true_negatives": truth.size - true_positives - false_positives - false_negatives}
 
@@ -800,6 +854,26 @@ def predict_probabilities(model, X, batch_size=16):
     return model.predict(X, batch_size=batch_size, verbose=0)[..., 0]
 
 
+def smooth_between_slices(probabilities, slices, spacing, sigma):
+    """Average the probabilities of neighbouring slices of a patient with Gaussian weights.
+
+    probabilities: (N, S, S) float32 for `slices`, the entries of arrays.json. spacing: [row, column, slice] in mm, or
+    None where it is not known. sigma: standard deviation of the weights in mm. The network sees one slice at a time;
+    a chamber does not come and go between slices that lie a millimetre apart. With sigma 0, without spacing, or
+    without slice numbers the probabilities are returned as they are.
+    """
+    if not sigma or spacing is None:
+        return probabilities
+    smoothed = probabilities.copy()
+    for patient in {pair["patient"] for pair in slices if pair["slice"] is not None}:
+        rows = np.array([row for row, pair in enumerate(slices) if pair["patient"] == patient])
+        places = np.array([slices[row]["slice"] for row in rows]) * spacing[2]
+        weights = np.exp(-0.5 * ((places[:, None] - places[None, :]) / sigma) ** 2)
+        weights /= weights.sum(axis=1, keepdims=True)
+        smoothed[rows] = np.tensordot(weights.astype(np.float32), probabilities[rows], axes=1)
+    return smoothed
+
+
 def resize_probability(probability, shape):
     """Resize a (S, S) map of probabilities bilinearly to `shape` (height, width); float32, 0 to 1."""
     height, width = shape
@@ -828,16 +902,17 @@ def dice_per_patient(slices, slice_counts):
     return {patient: scores(add_counts(counts))["dice"] for patient, counts in patients.items()}
 
 
-def evaluate_subset(model, work_dir, subset, threshold):
+def evaluate_subset(model, work_dir, subset, threshold, smoothing=0.0):
     """Evaluate the model on a subset; return (metrics for metrics.json, probabilities (N, S, S), counts a slice).
 
+    `smoothing` is in mm, see `smooth_between_slices`.
     `dice_per_patient`, their mean and standard deviation (over patients, n - 1) are at the masks' own resolution.
     All else is pooled over all pixels at the network's resolution, because the report printed it so.
     """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
     X, y = load_arrays(work_dir, subset)
-    probabilities = predict_probabilities(model, X)
+    probabilities = smooth_between_slices(predict_probabilities(model, X), slices, description["spacing"], smoothing)
     slice_counts = own_resolution_counts(description, work_dir, subset, slices, probabilities, threshold)
     per_patient = dice_per_patient(slices, slice_counts)
     values = list(per_patient.values())
@@ -899,7 +974,7 @@ def write_results(work_dir, settings, metrics):
         writer.writerow(["subset", "patient", "dice"])
         for subset, result in metrics.items():
             writer.writerows([subset, patient, value] for patient, value in result["dice_per_patient"].items())
-    chosen = {name: settings[name] for name in ("dataset", "profile", "recipe", "image_size", "seed", "threshold")}
+    chosen = {name: settings[name] for name in ("dataset", "profile", "recipe", "image_size", "seed", "threshold", "smoothing")}
     write_json(folder / "metrics.json", {
         **chosen, "epochs": training["epochs"], "parameters": load_trained_model(work_dir).count_params(),
         "seconds_training": training["seconds"], "images_seen": training["images_seen"], "versions": versions(),

@@ -1,8 +1,11 @@
 """A made-up chest MRI to practise on where the real heart data cannot be fetched.
 
-Every patient is one three-dimensional scene of smooth shapes, in millimetres: a torso with lungs, spine and belly, and
-a heart whose left atrium is to be found among chambers and vessels full of the same bright blood. Place, build, contrast,
-coil shading and noise differ from patient to patient. It resembles anatomy; it does not teach it.
+Every patient is one three-dimensional scene of smooth shapes, cut into sagittal slices: a torso with lungs, spine and
+belly, and a heart whose left atrium is to be found among chambers and vessels full of the same bright blood. Place,
+build, contrast, coil shading and noise differ from patient to patient. It resembles anatomy; it does not teach it.
+
+All lengths are in millimetres. What is drawn is float32, and cosines are taken in float64, so that the pixels do not
+depend on the machine.
 """
 
 from pathlib import Path
@@ -11,16 +14,17 @@ import numpy as np
 from PIL import Image
 
 PATIENTS = {"train": 12, "valid": 4, "test": 4}
-FIELD_OF_VIEW = 400.0  # mm, height and width of a slice
-SLAB = 120.0  # mm, from the first slice (patient's left) to the last (right)
-EDGE = 3.0  # mm over which one tissue fades into the next
-BEND = 10.0  # mm, the furthest that a place is moved to bend the shapes
-TEXTURE_WAVES = 12
+FIELD_OF_VIEW = 400.0  # height and width of a slice
+SLAB = 120.0  # from the first slice (patient's left) to the last (right)
+EDGE = 3.0  # over this length one tissue fades into the next
+BEND = 10.0  # the furthest that a place is moved to bend the shapes
+TEXTURE_WAVES = 16
 
-# Brightness of the tissues. The blood in ventricles and vessels is 1.
-LUNG, WALL, MUSCLE, BONE, FAT, MYOCARDIUM, ATRIUM = 0.05, 0.18, 0.22, 0.30, 0.38, 0.42, 0.92
+# Brightness of the tissues. The other chambers and vessels differ from patient to patient, within BLOOD.
+LUNG, STOMACH, AROUND_HEART, WALL, MUSCLE, BONE = 0.05, 0.12, 0.12, 0.18, 0.22, 0.30
+FAT, MYOCARDIUM, SPINAL_CANAL, SPLEEN, ATRIUM, BLOOD = 0.38, 0.42, 0.50, 0.85, 0.92, (0.90, 1.15)
 
-# The heart: mm from the middle of the left atrium as (z to the patient's right, y down, x forward).
+# Places are (z to the patient's right, y down, x forward), those of the heart from the middle of the left atrium.
 CHAMBERS = [  # centre, radii, thickness of the wall, its brightness
     ((-32, 26, 50), (32, 32, 38), 10, MYOCARDIUM),  # left ventricle
     ((4, 12, 66), (34, 42, 22), 4, WALL),  # right ventricle
@@ -30,11 +34,10 @@ VESSELS = [  # points on the centre line, radius
     ([(6, -8, 36), (14, -62, 34), (6, -88, 12), (-8, -84, -22), (-14, -50, -38), (-12, 250, -38)], 12),  # aorta
     ([(-8, -22, 58), (-14, -48, 30), (-8, -46, 4)], 12),  # pulmonary artery
     ([(-8, -46, 4), (52, -42, 0)], 8),  # its right branch
-    ([(42, -130, 20), (42, 10, 30)], 10),  # upper vena cava
-    ([(42, 30, 30), (36, 95, 0)], 10),  # lower vena cava
+    ([(42, -130, 20), (44, 20, 28), (36, 100, 4)], 10),  # venae cavae
 ]
 ATRIUM_RADII = (24, 33, 22)
-VEIN_TIPS = [(-28, -14, -16), (-26, 14, -18), (28, -14, -14), (27, 16, -16)]
+VEIN_TIPS = [(-28, -14, -16), (-26, 14, -18), (28, -14, -14), (27, 16, -16)]  # pulmonary veins
 VEIN_RADIUS = 7
 
 
@@ -70,7 +73,7 @@ def draw_patient(seed, patient, slices=20, size=320):
     grid = voxel_grid(rng, slices, size)
     scene = np.zeros((slices, size, size), np.float32)
     heart = rng.uniform((-8, -46, -22), (8, 14, 16)).astype(np.float32)  # middle of the left atrium
-    grain = texture(rng, grid)
+    grain = texture(rng, slices, size)
     draw_torso(rng, scene, grid, heart, grain)
     draw_spine(scene, grid, heart)
     atrium = draw_heart(rng, scene, grid, heart)
@@ -99,18 +102,19 @@ def voxel_grid(rng, slices, size):
     return [np.broadcast_to(axis, (slices, size, size)).astype(np.float32) for axis in bent]
 
 
-def texture(rng, grid):
-    """Smooth random field of mean 0 and deviation 1, float32: waves of 10 to 40 mm in all directions."""
-    z, y, x = grid
+def texture(rng, slices, size):
+    """Smooth random field, float32 (slices, size, size), mean 0, deviation 1: waves of 10 to 40 mm every way."""
+    z, line = centres(slices, SLAB), centres(size, FIELD_OF_VIEW)
     fields = []
     for _ in range(2):
         angle, phase = rng.uniform(0, 2 * np.pi, (2, TEXTURE_WAVES))
         frequency = 2 * np.pi / rng.uniform(10, 40, TEXTURE_WAVES)
-        rows, columns = frequency * np.cos(angle), frequency * np.sin(angle)
-        waves = (np.cos(r * y[0].astype(float) + c * x[0] + p) for r, c, p in zip(rows, columns, phase))
+        down = np.multiply.outer(frequency * np.cos(angle), line) + phase[:, None]
+        along = np.multiply.outer(frequency * np.sin(angle), line)
+        waves = (np.cos(d[:, None] + a) for d, a in zip(down, along))
         fields.append((sum(waves) / np.sqrt(TEXTURE_WAVES / 2)).astype(np.float32))
-    turn = z[:, :1, :1] / 15  # another field some 24 mm further
-    return np.cos(turn) * fields[0] + np.sin(turn) * fields[1]
+    turn = z[:, None, None] / 15  # another field some 24 mm further
+    return np.cos(turn).astype(np.float32) * fields[0] + np.sin(turn).astype(np.float32) * fields[1]
 
 
 def paint(scene, shape, brightness):
@@ -146,39 +150,44 @@ def tube(grid, start, end, radius):
     return where, radius - np.sqrt(sum((o - along * d) ** 2 for o, d in zip(offsets, step)))
 
 
+def rungs(scene, heart):
+    """A wave from -1 to 1 down the scan, as ribs and vertebrae follow each other: float32 (rows, 1)."""
+    y = centres(scene.shape[1], FIELD_OF_VIEW)[:, None]
+    return np.cos(2 * np.pi / 25 * (y - heart[1])).astype(np.float32)
+
+
 def draw_torso(rng, scene, grid, heart, grain):
     """Chest wall, lungs and belly around a left atrium that will be centred on `heart`."""
     z, y, x = (axis - middle for axis, middle in zip(grid, heart))
     narrowing = np.minimum(grid[1], 0) ** 2 / 700  # towards the neck
     half_width = 112 * rng.uniform(0.92, 1.08) - grid[0] ** 2 / 400 - narrowing
     depth = half_width - np.abs(x - rng.uniform(0, 10) + narrowing / 3)
-    ribs = 0.07 * np.cos(y / 4 + x / 40)
     lung_vessels = 0.35 * np.clip(grain - 1.1, 0, 1)
-    paint(scene, (np.s_[:], depth), FAT)
-    paint(scene, (np.s_[:], depth - rng.uniform(5, 12)), MUSCLE + ribs)
-    paint(scene, (np.s_[:], depth - rng.uniform(22, 28)), LUNG + lung_vessels)
-    paint(scene, ellipsoid(grid, heart + (0, 0, 34), (50, 62, 60)), 0.12)  # tissue around the heart
+    paint(scene, (..., depth), FAT)
+    paint(scene, (..., depth - rng.uniform(5, 12)), MUSCLE + 0.07 * rungs(scene, heart))  # with ribs
+    paint(scene, (..., depth - rng.uniform(22, 28)), LUNG + lung_vessels)
+    paint(scene, ellipsoid(grid, heart + (0, 0, 34), (50, 62, 60)), AROUND_HEART)
 
-    below_diaphragm = y - rng.uniform(56, 66) - (x - 20) ** 2 / 240
-    liver = (rng.uniform(0.6, 0.8) + 0.05 * grain) * np.clip(0.75 + z / 120, 0.4, 1)
-    paint(scene, (np.s_[:], np.minimum(below_diaphragm, depth - 14)), liver)
-    paint(scene, ellipsoid(grid, heart + (-45, 118, 35), (38, 34, 44)), 0.12)  # stomach
-    paint(scene, ellipsoid(grid, heart + (-52, 110, -48), (28, 38, 30)), 0.85)  # spleen
+    below_diaphragm = y - rng.uniform(56, 66) - (x - 20) ** 2 / 240  # a dome
+    liver = (rng.uniform(0.6, 0.8) + 0.03 * grain) * np.clip(0.75 + z / 120, 0.4, 1)  # dimmer to the left
+    paint(scene, (..., np.minimum(below_diaphragm, depth - 14)), liver)
+    paint(scene, ellipsoid(grid, heart + (-45, 118, 35), (38, 34, 44)), STOMACH)
+    paint(scene, ellipsoid(grid, heart + (-52, 110, -48), (28, 38, 30)), SPLEEN)
 
 
 def draw_spine(scene, grid, heart):
     """Vertebrae with the discs between them, and the spinal canal, behind a left atrium centred on `heart`."""
     where = nearby(grid, heart + (-26, -300, -90), heart + (34, 300, -46))
-    z, y, x = (axis[where] - middle for axis, middle in zip(grid, heart))
-    column = np.minimum(16 - np.abs(x + 68), 24 - np.abs(z - 4))
-    discs = np.clip(3 * np.cos(y / 4) - 1.8, 0, 1)
+    z, _, x = (axis[where] - middle for axis, middle in zip(grid, heart))
+    column = np.minimum(16 - np.abs(x + 68), 24 - np.abs(z - 4))  # half a vertebra is 16 deep and 24 wide
+    discs = np.clip(3 * rungs(scene, heart) - 1.8, 0, 1)
     paint(scene, (where, column + 6), WALL)
     paint(scene, (where, column), BONE - 0.14 * discs)
-    paint(scene, tube(grid, heart + (4, -300, -92), heart + (4, 300, -92), 7), 0.5)
+    paint(scene, tube(grid, heart + (4, -300, -92), heart + (4, 300, -92), 7), SPINAL_CANAL)
 
 
 def draw_heart(rng, scene, grid, heart):
-    """Chambers and vessels, the left atrium last. Returns the left atrium's voxels, a bool array of the scene's shape."""
+    """Chambers and vessels, the left atrium last. Returns the atrium's voxels, a bool array of the scene's shape."""
     scale, turn = rng.uniform(0.88, 1.12), rng.uniform(-0.2, 0.2)
     rotation = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
 
@@ -189,11 +198,11 @@ def draw_heart(rng, scene, grid, heart):
         centre = place(centre + rng.uniform(-3, 3, 3))
         radii = scale * rng.uniform(0.92, 1.08, 3) * radii
         paint(scene, ellipsoid(grid, centre, radii + wall), wall_brightness)
-        paint(scene, ellipsoid(grid, centre, radii), 1)
+        paint(scene, ellipsoid(grid, centre, radii), rng.uniform(*BLOOD))
     for line, radius in VESSELS:
         points = [place(point) for point in line + rng.uniform(-3, 3, 3)]
         radius *= scale * rng.uniform(0.9, 1.1)
-        for wall, brightness in ((2, WALL), (0, 1)):
+        for wall, brightness in ((2, WALL), (0, rng.uniform(*BLOOD))):
             for start, end in zip(points, points[1:]):
                 paint(scene, tube(grid, start, end, radius + wall), brightness)
 
@@ -216,9 +225,9 @@ def expose(rng, scene, grain):
     line = centres(scene.shape[1], 2.0)  # -1 to 1 over the field of view
     y, x = line[:, None], line[None, :]
     across = 0.65 + 1.2 * (x - rng.uniform(-0.15, 0.15)) ** 2  # strongest next to the coils on chest and back
-    along = np.cos(1.3 * (y - rng.uniform(-0.1, 0.1))) ** 2
+    along = np.cos(1.2 * (y - rng.uniform(-0.1, 0.1))) ** 2
     tilt = 1 + rng.uniform(-0.25, 0.25) * x + rng.uniform(-0.25, 0.25) * y
-    gain = rng.uniform(150, 220)  # grey values for blood where the shading is 1
+    gain = rng.uniform(150, 220)  # grey value of brightness 1 without shading
     signal = scene + rng.uniform(-0.2, 0.4) * scene * (scene - 1)  # a contrast curve through 0 and 1
     signal *= 1 + 0.05 * grain
     signal *= (gain * across * along * tilt).astype(np.float32)

@@ -18,8 +18,8 @@ import nbformat
 COURSE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(COURSE))
 
-from conftest import NOTEBOOK_PROFILE  # noqa: E402
-from helpers import whole_file  # noqa: E402
+from conftest import NOTEBOOK_PROFILE
+from helpers import whole_file
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
 
@@ -42,7 +42,7 @@ def stamp(notebook, name, address):
         title, _, rest = first.source.partition("\n")
         first.source = f"{title}\n\n{BADGE.format(address=colab_address(address, name))}{rest and chr(10)}{rest}"
     for cell in notebook.cells:
-        if cell.source.startswith("import subprocess\nimport sys\n"):
+        if cell.source.startswith("import importlib.util\nimport subprocess\n"):
             cell.source = re.sub(r'^REPOSITORY = ".*?"', f'REPOSITORY = "{address}"', cell.source, flags=re.MULTILINE)
 
 

@@ -1,0 +1,205 @@
+"""The audit: what it finds, and that it finds nothing where there is nothing."""
+
+import io
+import time
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset_import import CourseError, audit_rows, import_dataset, plot_findings, plot_twins
+
+matplotlib.use("Agg")
+
+SIZE = 64
+PLACES = {"p1": "train", "p2": "train", "p3": "valid", "p4": "test"}
+SLICES = 4
+
+
+def scan(seed):
+    """A volume of smooth shapes: uint8 (SLICES, SIZE, SIZE), neighbouring slices alike, another seed another scan."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (11, 11)), rng.uniform(0, 255, (11, 11))
+    smooth = [np.asarray(Image.fromarray(values.astype(np.float32)).resize((SIZE, SIZE), 3)) for values in coarse]
+    volume = np.stack([smooth[0] + index * 0.05 * (smooth[1] - smooth[0]) for index in range(SLICES)])
+    window = np.minimum(*np.mgrid[:SIZE, :SIZE])
+    window = np.minimum(window, window[::-1, ::-1]) / SIZE * 2  # dark at the border, as scans are
+    return np.clip(volume * np.clip(window, 0, 1), 0, 255).astype(np.uint8)
+
+
+def disc(row=30):
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    return (((rows - row) ** 2 + (columns - 30) ** 2 < 80) * 255).astype(np.uint8)
+
+
+@pytest.fixture()
+def scans():
+    """The images of a clean dataset: {patient: volume}."""
+    return {patient: scan(number) for number, patient in enumerate(PLACES)}
+
+
+@pytest.fixture()
+def masks():
+    return {patient: np.stack([disc()] * SLICES) for patient in PLACES}
+
+
+@pytest.fixture()
+def take(tmp_path):
+    """A function that writes images and masks and returns what the import says."""
+
+    def function(scans, masks, places=PLACES):
+        for patient, subset in places.items():
+            for kind, volume in (("images", scans[patient]), ("masks", masks[patient])):
+                (tmp_path / "source" / subset / kind).mkdir(parents=True, exist_ok=True)
+                for index, pixels in enumerate(volume):
+                    Image.fromarray(pixels).save(tmp_path / "source" / subset / kind / f"{patient}_{index:03d}.png")
+        return import_dataset(tmp_path / "source", tmp_path / "data", progress=False)
+
+    return function
+
+
+def findings(description):
+    return {finding["sentence"]: finding["count"] for finding in description["audit"]["findings"]}
+
+
+def test_a_clean_dataset_raises_no_doubt(take, scans, masks):
+    description = take(scans, masks)
+    assert findings(description) == {}
+    assert description["twins"] == []
+    with pytest.raises(CourseError, match="nothing to show"):
+        plot_findings(description, "data")
+    with pytest.raises(CourseError, match="found 0 scans under two names"):
+        plot_twins(description, "data")
+
+
+def test_the_table_tells_what_the_dataset_is(take, scans, masks):
+    masks["p3"][:2] = 0
+    description = take(scans, masks)
+    row = description["audit"]["subsets"]["valid"]
+    assert row["patients"] == ["p3"] and row["pairs"] == SLICES
+    assert row["sizes"] == [f"{SIZE}x{SIZE}x1"]
+    assert row["intensity"] == [scans["p3"].min(), scans["p3"].max()]
+    assert row["empty_share"] == 0.5
+    assert row["foreground_share"] == pytest.approx((masks["p3"] > 0).mean(), abs=1e-6)
+
+
+def test_one_scan_under_two_names_is_found_by_content_with_the_dice_of_its_annotations(take, scans, masks, tmp_path):
+    scans["p4"] = scans["p1"]
+    masks["p4"] = np.stack([disc(33)] * SLICES)
+    description = take(scans, masks)
+    one, other = masks["p1"] > 0, masks["p4"] > 0
+    dice = 2 * (one & other).sum() / (one.sum() + other.sum())
+    [twin] = description["twins"]
+    assert twin["patients"] == [["train", "p1"], ["test", "p4"]]
+    assert (twin["slices"], twin["dice"]) == (SLICES, round(dice, 4))
+    [(sentence, count)] = findings(description).items()
+    assert sentence.startswith("p1 (train) and p4 (test) are one scan under two names") and f"{dice:.3f}" in sentence
+    assert count == 2 * SLICES
+    figure = plot_twins(description, tmp_path / "data")
+    assert [panel.get_title() for panel in figure.axes[:2]] == ["p1_000, train", "p4_000, test"]
+    assert plot_findings(description, tmp_path / "data").axes
+
+
+def test_a_scan_in_another_order_of_slices_is_found(take, scans, masks):
+    scans["p3"] = scans["p2"][::-1]
+    [twin] = take(scans, masks)["twins"]
+    assert twin["patients"] == [["train", "p2"], ["valid", "p3"]] and twin["slices"] == SLICES
+
+
+def test_a_few_shared_pictures_are_no_twin_but_counted(take, scans, masks):
+    scans["p3"][1] = scans["p1"][1]
+    description = take(scans, masks)
+    assert description["twins"] == []
+    assert findings(description) == {"image that another patient has too": 1}
+
+
+def test_black_slices_do_not_make_twins(take, scans, masks):
+    for patient in PLACES:
+        scans[patient][:3] = 0
+    description = take(scans, masks)
+    assert description["twins"] == []
+    assert findings(description) == {"image of one single grey value": 3 * len(PLACES)}
+
+
+def as_jpeg(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
+    return np.asarray(Image.open(buffer))
+
+
+COPIES = {
+    "compressed": as_jpeg,
+    "noisy": lambda pixels: np.clip(pixels + np.random.default_rng(0).normal(0, 5, pixels.shape), 0, 255),
+    "brighter": lambda pixels: np.clip(pixels * 1.2 + 3, 0, 255),
+    "moved": lambda pixels: np.roll(pixels, 1, axis=0),
+}
+
+
+@pytest.mark.parametrize("change", COPIES)
+def test_near_copies_are_found_across_patients(change, take, scans, masks):
+    scans["p3"] = np.stack([COPIES[change](pixels).astype(np.uint8) for pixels in scans["p2"]])
+    description = take(scans, masks)
+    assert description["twins"] == []
+    assert findings(description) == {"p2 (train) and p3 (valid) look like copies of one scan": SLICES}
+
+
+def test_many_near_copies_are_summed_up(take, masks):
+    places = {f"p{number:02d}": ("train", "valid", "test")[number % 3] for number in range(8)}
+    scans = {patient: np.clip(scan(0) + number, 0, 255).astype(np.uint8) for number, patient in enumerate(places)}
+    found = findings(take(scans, {patient: masks["p1"] for patient in places}, places))
+    assert len(found) == 11
+    assert found["more that look like copies"] == (8 * 7 // 2 - 10) * SLICES
+
+
+def test_an_inverted_image_is_found(take, scans, masks):
+    scans["p2"][2] = 255 - scans["p2"][2]
+    assert findings(take(scans, masks)) == {"image that looks inverted beside the others": 1}
+
+
+def test_a_picture_twice_in_a_patient_is_found(take, scans, masks):
+    scans["p2"][2] = scans["p2"][0]
+    assert findings(take(scans, masks)) == {"image that its patient has twice": 1}
+
+
+def test_masks_at_the_border_and_masks_that_cover_most_are_found(take, scans, masks):
+    masks["p2"][0][10:12, 0] = 255
+    masks["p3"][1][2:-2, 2:-2] = 255
+    description = take(scans, masks)
+    assert findings(description) == {"mask that touches the border": 1, "mask that covers more than half": 1}
+    assert audit_rows(description)[0] == (1, "mask that touches the border", "train/p2_000")
+
+
+def test_a_patient_in_whom_nothing_is_drawn_is_found(take, scans, masks):
+    masks["p4"][:] = 0
+    assert findings(take(scans, masks)) == {"slice of a patient in whom nothing is drawn": SLICES}
+
+
+def test_the_sample_raises_no_doubt(tmp_path):
+    sample = {"patients": {"train": 2, "valid": 1, "test": 1}, "slices": 6, "size": 96}
+    description = import_dataset("sample", tmp_path, sample=sample, progress=False)
+    assert findings(description) == {}
+
+
+def test_the_real_data_hold_one_scan_under_two_names_and_no_other_doubt(heart, tmp_path):
+    began = time.monotonic()
+    description = import_dataset(heart, tmp_path, progress=False)
+    assert time.monotonic() - began < 60
+    assert description["twins"] == [
+        {
+            "patients": [["train", "la_005"], ["valid", "la_026"]],
+            "slices": 120,
+            "dice": pytest.approx(0.927, abs=5e-4),
+            "example": description["twins"][0]["example"],
+        }
+    ]
+    assert list(findings(description).values()) == [240]
+    table = description["audit"]["subsets"]
+    assert {subset: (row["pairs"], len(row["patients"]), row["sizes"]) for subset, row in table.items()} == {
+        "train": (950, 8, ["320x320x3"]),
+        "valid": (569, 5, ["320x320x3"]),
+        "test": (210, 2, ["320x320x3"]),
+    }
+    assert table["valid"]["empty_share"] == pytest.approx(0.43, abs=0.005)
+    figure = plot_twins(description, tmp_path)
+    assert "la_005 and la_026 are one scan: 120 identical slices, Dice 0.927" in figure.get_suptitle()

@@ -1,0 +1,631 @@
+"""The data door: what it takes, what it leaves in the work folder, and that it is never half of anything."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import types
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dataset_import as door
+from dataset_import import SUBSETS, CourseError, dataset_counts, dataset_root, format_table, import_dataset
+
+COURSE = Path(door.__file__).parent
+SIZE = 40
+PLACES = {"p1": "train", "p2": "train", "p3": "valid", "p4": "test"}
+
+
+def picture(seed):
+    """A picture whose largest value is 255, so that a scale by the maximum leaves it alone."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE + 4)).astype(np.uint8)
+    pixels[0, 0] = 255
+    return pixels
+
+
+def mask(seed):
+    """A two-valued mask (0, 1) with a disc that lies elsewhere for each seed."""
+    rows, columns = np.mgrid[:SIZE, : SIZE + 4]
+    row, column = np.random.default_rng(seed).integers(14, 26, 2)
+    return ((rows - row) ** 2 + (columns - column) ** 2 < 64).astype(np.uint8)
+
+
+TRUTH = {
+    f"{patient}_{index:03d}": (picture(10 * number + index), mask(10 * number + index))
+    for number, patient in enumerate(PLACES)
+    for index in range(3)
+}
+
+
+def write(folder, place="{subset}/{kind}/{name}.png", save_image=None, save_mask=None):
+    """Write TRUTH below `folder`; `place` says where, the functions (pixels, path) how."""
+    for name, pixels in TRUTH.items():
+        for kind, values, save in zip(("images", "masks"), pixels, (save_image, save_mask)):
+            subset, patient, index = PLACES[name[:2]], *name.split("_")
+            ending = "_mask" if kind == "masks" else ""
+            path = folder / place.format(
+                subset=subset, kind=kind, name=name, patient=patient, index=index, ending=ending
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if save:
+                save(values, path)
+            else:
+                Image.fromarray(values * (255 if kind == "masks" else 1)).save(path)
+    return folder
+
+
+def written(description, work_dir):
+    """Return {name: (image, mask as 0 and 1)} and hold that all files are in canonical form."""
+    root, pixels = dataset_root(description, work_dir), {}
+    for subset in SUBSETS:
+        for pair in description["subsets"][subset]:
+            image, drawn = (Image.open(root / subset / kind / f"{pair['name']}.png") for kind in ("images", "masks"))
+            assert image.mode in ("L", "RGB", "RGBA") and drawn.mode in ("L", "RGB", "RGBA")
+            assert list(image.size) == list(drawn.size) == pair["size"][::-1]
+            values = np.asarray(drawn.convert("L"))
+            assert set(np.unique(values)) <= set(description["mask_values"])
+            pixels[pair["name"]] = np.asarray(image.convert("L")), (values == description["mask_values"][1]).astype(int)
+    return pixels
+
+
+def hold_truth(description, work_dir, tolerance=0):
+    pixels = written(description, work_dir)
+    assert set(pixels) == set(TRUTH)
+    for name, (image, drawn) in TRUTH.items():
+        assert np.abs(pixels[name][0].astype(int) - image).max() <= tolerance
+        assert (pixels[name][1] == drawn).all()
+
+
+def places(description):
+    return {pair["patient"]: subset for subset in SUBSETS for pair in description["subsets"][subset]}
+
+
+def take(dataset, work_dir, **options):
+    return import_dataset(dataset, work_dir, progress=False, **options)
+
+
+@pytest.fixture()
+def dataset(tmp_path):
+    return write(tmp_path / "my dataset é")
+
+
+@pytest.fixture()
+def work_dir(tmp_path):
+    return tmp_path / "work folder ü"
+
+
+# --- what it takes --------------------------------------------------------------------------------------
+
+
+def test_a_canonical_folder_is_used_where_it_lies(dataset, work_dir):
+    description = take(dataset, work_dir)
+    assert os.listdir(work_dir) == ["dataset.json"]
+    assert description["root"] == str(dataset.resolve())
+    assert description["mask_values"] == [0, 255]
+    assert description["subsets"]["test"][1] == {"name": "p4_001", "patient": "p4", "slice": 1, "size": [40, 44]}
+    assert description["notes"] == [] and description["twins"] == [] and description["excluded"] == []
+    assert json.loads((work_dir / "dataset.json").read_text(encoding="utf-8")) == description
+    hold_truth(description, work_dir)
+
+
+def pack_zip(folder, path):
+    with zipfile.ZipFile(path, "w") as packed:
+        for file in sorted(folder.rglob("*.*")):
+            packed.write(file, file.relative_to(folder.parent).as_posix())
+            packed.writestr(f"__MACOSX/{file.relative_to(folder.parent).parent.as_posix()}/._{file.name}", b"Mac OS X")
+    return path
+
+
+def pack_tar(folder, path):
+    with tarfile.open(path, "w:gz") as packed:
+        packed.add(folder, "./outer/inner")
+    return path
+
+
+@pytest.mark.parametrize("pack, name", [(pack_zip, "data.zip"), (pack_tar, "data.tar.gz")])
+def test_an_archive_is_unpacked_into_the_work_folder(pack, name, dataset, work_dir, tmp_path):
+    description = take(pack(dataset, tmp_path / name), work_dir)
+    assert description["root"].startswith("dataset/")
+    assert sorted(os.listdir(work_dir)) == ["dataset", "dataset.json"]
+    assert description["fingerprint"] == take(dataset, tmp_path / "other")["fingerprint"]
+    hold_truth(description, work_dir)
+
+
+def save_as(**options):
+    return lambda values, path: Image.fromarray(values).save(path, **options)
+
+
+def save_palette(values, path):
+    drawn = Image.fromarray(values, "L").convert("P")
+    drawn.putpalette([0, 0, 0, 200, 30, 60] + [255] * 762)
+    drawn.putdata(values.ravel().tolist())
+    drawn.save(path)
+
+
+def save_sixteen_bit(values, path):
+    Image.fromarray(values.astype(np.uint16) * 257).save(path)
+
+
+def save_thirty_two_bit(values, path):
+    Image.fromarray(values.astype(np.int32) * 9).save(path)
+
+
+def save_mode(mode, factor=1):
+    return lambda values, path: Image.fromarray(values * factor).convert(mode).save(path)
+
+
+def save_two_colours(values, path):
+    Image.fromarray(np.where(values[..., None], (250, 40, 0), (10, 0, 90)).astype(np.uint8)).save(path)
+
+
+def save_blurred(values, path):
+    Image.fromarray(values * np.uint8(255)).save(path, quality=60)
+
+
+WAYS = {
+    "val": {"place": "{subset}/{kind}/{name}.png", "rename": ("valid", "val")},
+    "validation": {"place": "{subset}/{kind}/{name}.png", "rename": ("valid", "Validation")},
+    "upper case": {"place": "{subset}/{kind}/{name}.PNG", "rename": ("train", "TRAIN")},
+    "one level down": {"place": "some/where/{subset}/{kind}/{name}.png"},
+    "kind above subset": {"place": "{kind}/{subset}/{name}.png"},
+    "a folder for each patient": {"place": "{subset}/{kind}/{patient}/{index}.png"},
+    "masks by their ending": {"place": "{subset}/{name}{ending}.png"},
+    "masks by folder and ending": {"place": "{subset}/{kind}/{name}{ending}.png"},
+    "masks of 0 and 1": {"save_mask": save_as()},
+    "masks of one bit": {"save_mask": save_mode("1", 255)},
+    "masks with a palette": {"save_mask": save_palette},
+    "masks in two colours": {"save_mask": save_two_colours},
+    "masks of 16 bit": {"save_mask": save_sixteen_bit},
+    "blurred masks": {"place": "{subset}/{kind}/{name}.jpg", "save_mask": save_blurred, "tolerance": 255},
+    "BMP": {"place": "{subset}/{kind}/{name}.bmp"},
+    "TIFF": {"place": "{subset}/{kind}/{name}.tiff"},
+    "JPEG images": {"save_image": save_as(format="JPEG", quality=95), "tolerance": 60},
+    "RGB": {"save_image": save_mode("RGB"), "save_mask": save_mode("RGB", 255)},
+    "RGBA": {"save_image": save_mode("RGBA"), "save_mask": save_mode("RGBA", 255)},
+    "grey with alpha": {"save_image": save_mode("LA")},
+    "images with a palette": {"save_image": save_mode("P")},
+    "images of 16 bit": {"save_image": save_sixteen_bit},
+    "images of 32 bit": {"save_image": save_thirty_two_bit, "place": "{subset}/{kind}/{name}.tif"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_pictures_are_taken_however_they_are_stored(way, tmp_path, work_dir):
+    options = {**WAYS[way]}
+    tolerance, rename = options.pop("tolerance", 0), options.pop("rename", None)
+    folder = write(tmp_path / "source", **options)
+    if rename:
+        (folder / rename[0]).rename(folder / rename[1])
+    description = take(folder, work_dir)
+    assert places(description) == PLACES
+    hold_truth(description, work_dir, tolerance)
+
+
+def test_blurred_masks_are_told(tmp_path, work_dir):
+    folder = write(tmp_path / "source", "{subset}/{kind}/{name}.jpg", save_mask=save_blurred)
+    [note] = take(folder, work_dir)["notes"]
+    assert note.endswith("is blurred: masks are not two-valued, their values above 127.5 were taken as foreground.")
+
+
+def test_sixteen_bit_images_are_scaled_by_the_maximum_of_their_patient(tmp_path, work_dir):
+    def save(values, path):
+        Image.fromarray(values.astype(np.uint16) * 16).save(path)
+
+    folder = write(tmp_path / "source", save_image=save)
+    dim = np.full((SIZE, SIZE + 4), 1000, np.uint16)
+    Image.fromarray(dim).save(folder / "train" / "images" / "p1_001.png")
+    pixels = written(take(folder, work_dir), work_dir)
+    assert np.unique(pixels["p1_001"][0]).tolist() == [round(1000 * 255 / (255 * 16))]
+    assert (pixels["p1_000"][0] == TRUTH["p1_000"][0]).all()
+
+
+def test_a_picture_that_its_exif_turns_is_turned(tmp_path, work_dir):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+
+    def save(values, path):
+        Image.fromarray(np.rot90(values)).save(path, exif=exif)
+
+    def save_drawn(values, path):
+        save(values * np.uint8(255), path)
+
+    hold_truth(take(write(tmp_path / "source", save_image=save, save_mask=save_drawn), work_dir), work_dir)
+
+
+def test_several_label_values_can_be_chosen(tmp_path, work_dir):
+    def save(values, path):
+        drawn = values * np.uint8(2)
+        drawn[:3, :3] = 1
+        Image.fromarray(drawn).save(path)
+
+    folder = write(tmp_path / "source", save_mask=save)
+    hold_truth(take(folder, work_dir, foreground=2), work_dir)
+    both = written(take(folder, work_dir, foreground=[1, 2]), work_dir)
+    assert both["p1_000"][1].sum() == TRUTH["p1_000"][1].sum() + 9
+
+
+def test_strays_are_passed_over(dataset, work_dir):
+    before = take(dataset, work_dir)
+    for name in (
+        ".DS_Store",
+        "train/images/._p1_000.png",
+        "train/images/Thumbs.db",
+        "train/images/.ipynb_checkpoints/p1_000-checkpoint.png",
+        "test/masks/desktop.ini",
+        "__MACOSX/train/images/p9_000.png",
+        "readme.txt",
+    ):
+        (dataset / name).parent.mkdir(parents=True, exist_ok=True)
+        (dataset / name).write_bytes(b"stray")
+    assert take(dataset, work_dir) == before
+
+
+def test_pictures_outside_images_and_masks_are_passed_over_with_a_note(dataset, work_dir):
+    Image.fromarray(picture(0)).save(dataset / "preview.png")
+    description = take(dataset, work_dir)
+    assert len(description["notes"]) == 1 and "preview.png was passed over" in description["notes"][0]
+    hold_truth(description, work_dir)
+
+
+def test_a_link_that_leads_back_does_not_lead_round_and_round(dataset, work_dir):
+    (dataset / "train" / "again").symlink_to(dataset, target_is_directory=True)
+    hold_truth(take(dataset, work_dir), work_dir)
+
+
+# --- patients and subsets -------------------------------------------------------------------------------
+
+
+def without_subsets(folder, patients, slices=2):
+    for number in range(patients):
+        for index in range(slices):
+            for kind, values in (("images", picture(100 * number + index)), ("masks", mask(number) * np.uint8(255))):
+                (folder / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values).save(folder / kind / f"p{number:02d}_{index:03d}.png")
+    return folder
+
+
+@pytest.mark.parametrize("patients, expected", [(3, (1, 1, 1)), (4, (2, 1, 1)), (20, (10, 5, 5)), (33, (17, 8, 8))])
+def test_without_subsets_patients_are_split_in_the_reports_proportions(patients, expected, tmp_path, work_dir):
+    description = take(without_subsets(tmp_path / "source", patients, 1), work_dir)
+    assert tuple(list(places(description).values()).count(subset) for subset in SUBSETS) == expected
+    assert sum(map(len, description["subsets"].values())) == patients
+    assert "split by chance (seed 0)" in description["notes"][0]
+
+
+def test_the_split_depends_on_the_seed_alone(tmp_path, work_dir):
+    folder = without_subsets(tmp_path / "source", 12)
+    first, again, other = (places(take(folder, work_dir, seed=seed)) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_one_scan_under_two_names_is_not_split_apart(tmp_path, work_dir):
+    folder = without_subsets(tmp_path / "source", 9)
+    for index in range(2):
+        shutil.copy(folder / "images" / f"p03_00{index}.png", folder / "images" / f"p08_00{index}.png")
+    for seed in range(6):
+        description = take(folder, work_dir, seed=seed)
+        assert places(description)["p03"] == places(description)["p08"]
+        assert len(description["twins"]) == 1
+
+
+def test_slices_stand_in_numeric_order(tmp_path, work_dir):
+    folder = without_subsets(tmp_path / "source", 3, 1)
+    for kind in ("images", "masks"):
+        for index in (2, 10, 1):
+            shutil.copy(folder / kind / "p00_000.png", folder / kind / f"p00_{index}.png")
+    description = take(folder, work_dir)
+    slices = [pair["slice"] for pairs in description["subsets"].values() for pair in pairs if pair["patient"] == "p00"]
+    assert slices == [0, 1, 2, 10]
+
+
+def test_the_user_gives_the_pattern_of_patients(tmp_path, work_dir):
+    folder = write(tmp_path / "source", "{subset}/{kind}/{index}of{patient}.png")
+    description = take(folder, work_dir, patient_pattern=r"(?P<slice>\d+)of(?P<patient>.+)")
+    assert places(description) == PLACES
+    assert description["subsets"]["valid"][2] == {"name": "002ofp3", "patient": "p3", "slice": 2, "size": [40, 44]}
+
+
+@pytest.mark.parametrize("pattern", [None, r"scan(?P<patient>\d)_.*"])
+def test_names_without_a_patient_make_each_file_its_own_and_are_told(pattern, dataset, work_dir):
+    description = take(dataset, work_dir, patient_pattern=pattern)
+    assert set(places(description)) == set(TRUTH)
+    assert {pair["slice"] for pairs in description["subsets"].values() for pair in pairs} == {None}
+    assert "(and 11 more) does not name its patient" in description["notes"][0]
+
+
+def test_numbered_files_of_the_same_name_in_two_subsets_are_different_patients(tmp_path, work_dir):
+    folder = write(tmp_path / "source", "{subset}/{kind}/{index}.png")
+    description = take(folder, work_dir)
+    assert "train/001" in places(description) and "test/001" in places(description)
+
+
+def test_what_is_excluded_is_left_out_recorded_and_changes_the_fingerprint(dataset, work_dir):
+    whole = take(dataset, work_dir)
+    description = take(dataset, work_dir, exclude=["p2", "p1_001"])
+    assert [pair["name"] for pair in description["subsets"]["train"]] == ["p1_000", "p1_002"]
+    assert description["excluded"] == ["p1_001", "p2"]
+    assert description["fingerprint"] != whole["fingerprint"]
+    assert (dataset / "train" / "images" / "p2_000.png").exists()
+
+
+def test_a_bad_file_can_be_excluded(dataset, work_dir):
+    (dataset / "train" / "images" / "p2_000.png").write_text("not a picture")
+    (dataset / "train" / "masks" / "p2_001.png").unlink()
+    description = take(dataset, work_dir, exclude=["p2_000", "p2_001"])
+    assert len(description["subsets"]["train"]) == 4
+
+
+# --- the sample -----------------------------------------------------------------------------------------
+
+SAMPLE = {"patients": {"train": 1, "valid": 1, "test": 1}, "slices": 3, "size": 48}
+
+
+def test_the_sample_is_made_by_its_seed(work_dir):
+    one = take("sample", work_dir, sample=SAMPLE)
+    again = take("sample", work_dir, sample=SAMPLE)
+    other = take("sample", work_dir, seed=1, sample=SAMPLE)
+    assert one == again
+    assert one["fingerprint"] != other["fingerprint"]
+    assert one["spacing"] == [400 / 48, 400 / 48, 40]
+    assert [len(one["subsets"][subset]) for subset in SUBSETS] == [3, 3, 3]
+
+
+# --- what it leaves -------------------------------------------------------------------------------------
+
+
+def test_the_same_dataset_again_changes_nothing(dataset, work_dir, tmp_path):
+    packed = pack_zip(dataset, tmp_path / "data.zip")
+    first = take(packed, work_dir)
+    places_before = {path: path.stat().st_mtime_ns for path in (work_dir / "dataset").rglob("*")}
+    assert take(packed, work_dir) == first
+    assert {path: path.stat().st_mtime_ns for path in (work_dir / "dataset").rglob("*")} == places_before
+
+
+def test_an_altered_copy_is_not_taken_for_the_dataset(dataset, work_dir, tmp_path):
+    packed = pack_zip(dataset, tmp_path / "data.zip")
+    root = dataset_root(take(packed, work_dir), work_dir)
+    Image.fromarray(picture(99)).save(root / "train" / "images" / "p1_000.png")
+    hold_truth(take(packed, work_dir), work_dir)
+    assert len(os.listdir(work_dir / "dataset")) == 1
+
+
+def test_another_dataset_replaces_the_earlier_copy(dataset, work_dir, tmp_path):
+    packed = pack_zip(dataset, tmp_path / "data.zip")
+    earlier = take(packed, work_dir)
+    (work_dir / "dataset" / "mine").mkdir()
+    later = take(packed, work_dir, exclude="p2")
+    assert sorted(os.listdir(work_dir / "dataset")) == sorted([Path(later["root"]).name, "mine"])
+    assert earlier["root"] != later["root"]
+
+
+def test_a_work_folder_can_be_moved(dataset, work_dir, tmp_path):
+    description = take(pack_zip(dataset, tmp_path / "data.zip"), work_dir)
+    work_dir.rename(tmp_path / "moved")
+    hold_truth(description, tmp_path / "moved")
+
+
+def test_our_own_copy_can_be_imported_again(dataset, work_dir, tmp_path):
+    root = dataset_root(take(pack_zip(dataset, tmp_path / "data.zip"), work_dir), work_dir)
+    hold_truth(take(root, work_dir), work_dir)
+
+
+def test_a_dataset_in_the_work_folder_itself_is_found_without_our_copies(work_dir):
+    write(work_dir, "{subset}/{kind}/{name}.bmp")
+    take(work_dir, work_dir)
+    description = take(work_dir, work_dir)
+    hold_truth(description, work_dir)
+
+
+def test_a_users_folder_is_never_changed(tmp_path, work_dir):
+    folder = write(tmp_path / "source", "{subset}/{kind}/{name}.bmp")
+    before = {path: path.read_bytes() for path in folder.rglob("*.bmp")}
+    take(folder, work_dir)
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+
+
+def test_importing_needs_no_tensorflow():
+    heavy = {"tensorflow", "keras", "nibabel", "matplotlib", "tqdm"}
+    code = f"import dataset_import, sys; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=COURSE).returncode == 0
+
+
+# --- killed, or without room ----------------------------------------------------------------------------
+
+KILLED = """
+import json, os, signal, sys
+import dataset_import as door
+
+work_dir, earlier, later = sys.argv[1:]
+options = {"progress": False}
+
+
+def import_and_die(after):
+    count = 0
+
+    def hook(event, arguments):
+        nonlocal count
+        if event in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir") and work_dir in str(arguments[0]):
+            count += 1
+            if count == after:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    door.import_dataset(later, work_dir, **options)
+    print(count, flush=True)
+
+
+before = door.import_dataset(earlier, work_dir, **options)
+
+
+def kill(after):
+    # Kill an import of `later` at an event; tell whether the earlier dataset is in force, None where the import lived.
+    child = os.fork()
+    if child == 0:
+        import_and_die(after)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] == 0:
+        return None
+    description = json.load(open(os.path.join(work_dir, "dataset.json"), encoding="utf-8"))
+    root = os.path.join(work_dir, description["root"])
+    again = door.import_dataset(root, work_dir + "-looked", **options)
+    assert again["fingerprint"] == description["fingerprint"], "half-made at event %d" % after
+    return description["fingerprint"] == before["fingerprint"]
+
+
+after = 1
+while kill(after):
+    after += 7
+assert after > 70, after
+for moment in range(after - 7, after + 8):  # around the renames
+    door.import_dataset(earlier, work_dir, **options)
+    kill(moment)
+whole = door.import_dataset(earlier, work_dir, **options)
+assert whole == before
+assert sorted(os.listdir(work_dir)) == ["dataset", "dataset.json"], os.listdir(work_dir)
+assert os.listdir(os.path.join(work_dir, "dataset")) == [whole["root"].split("/")[1]]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+def test_an_import_killed_at_any_moment_leaves_a_whole_dataset(dataset, work_dir, tmp_path):
+    earlier = pack_zip(dataset, tmp_path / "earlier.zip")
+    for name in ("train/images/p1_001.png", "train/masks/p1_001.png"):
+        (dataset / name).unlink()
+    later = pack_zip(dataset, tmp_path / "later.zip")
+    outcome = subprocess.run(
+        [sys.executable, "-c", KILLED, work_dir, earlier, later], cwd=COURSE, capture_output=True, text=True
+    )
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_what_a_killed_import_left_is_removed_by_the_next(dataset, work_dir):
+    (work_dir / "dataset.importing-abc" / "unpacked").mkdir(parents=True)
+    (work_dir / "dataset.importing-abc" / "unpacked" / "a.png").write_bytes(b"half")
+    take(dataset, work_dir)
+    assert os.listdir(work_dir) == ["dataset.json"]
+
+
+def test_without_room_the_earlier_data_stay_and_a_sentence_says_so(dataset, work_dir, tmp_path, monkeypatch):
+    packed = pack_zip(dataset, tmp_path / "data.zip")
+    description = take(packed, work_dir)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(door.os, "replace", full)
+    with pytest.raises(CourseError, match="The disk of .* is full; earlier data there are untouched"):
+        take(packed, work_dir, exclude="p2")
+    monkeypatch.undo()
+    assert sorted(os.listdir(work_dir)) == ["dataset", "dataset.json"]
+    assert json.loads((work_dir / "dataset.json").read_text(encoding="utf-8")) == description
+    hold_truth(description, work_dir)
+
+
+FULL = """
+import json, os, sys
+import dataset_import as door
+
+work_dir, small, large = sys.argv[1:]
+before = door.import_dataset(small, work_dir, progress=False)
+try:
+    door.import_dataset(large, work_dir, progress=False)
+except door.CourseError as error:
+    print(error)
+assert sorted(os.listdir(work_dir)) == ["dataset", "dataset.json"], os.listdir(work_dir)
+assert json.load(open(os.path.join(work_dir, "dataset.json"), encoding="utf-8")) == before
+assert door.import_dataset(small, work_dir, progress=False) == before
+"""
+
+
+def may_mount():
+    command = ["unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["sample", "bmp"])
+def test_a_disk_that_is_really_full_is_told_and_the_earlier_data_stay(kind, dataset, work_dir, tmp_path):
+    if not may_mount():
+        pytest.skip("this machine allows no small file system of our own")
+    small = pack_zip(dataset, tmp_path / "small.zip")
+    large = "sample" if kind == "sample" else str(tmp_path / "large")
+    if kind == "bmp":
+        noise = np.random.default_rng(0).integers(0, 256, (900, 900)).astype(np.uint8)
+        drawn = np.zeros((900, 900), np.uint8)
+        drawn[:20] = 255
+        for subset in SUBSETS:
+            for name, values in (("images", noise), ("masks", drawn)):
+                (tmp_path / "large" / subset / name).mkdir(parents=True)
+                Image.fromarray(values).save(tmp_path / "large" / subset / name / f"{subset}_0.bmp")
+    work_dir.mkdir()
+    script = 'mount -t tmpfs -o size=1m none "$1" && exec "$2" -c "$3" "$1" "$4" "$5"'
+    mounted = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    command = [*mounted, work_dir, sys.executable, FULL, small, large]
+    outcome = subprocess.run(command, cwd=COURSE, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "is full; earlier data there are untouched" in outcome.stdout
+
+
+# --- upload, table --------------------------------------------------------------------------------------
+
+
+def pretend_colab(monkeypatch, uploaded):
+    files = types.ModuleType("google.colab.files")
+    files.upload = lambda: uploaded
+    colab = types.ModuleType("google.colab")
+    colab.files = files
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setitem(sys.modules, "google.colab.files", files)
+
+
+def test_an_upload_is_kept_in_the_work_folder(monkeypatch, dataset, work_dir, tmp_path):
+    pretend_colab(monkeypatch, {"data.zip": pack_zip(dataset, tmp_path / "data.zip").read_bytes()})
+    path = door.upload_dataset(work_dir)
+    assert path == work_dir / "data.zip"
+    hold_truth(take(path, work_dir), work_dir)
+
+
+@pytest.mark.parametrize("uploaded", [{}, {"a.zip": b"", "b.zip": b""}])
+def test_an_upload_is_one_file(monkeypatch, work_dir, uploaded):
+    pretend_colab(monkeypatch, uploaded)
+    with pytest.raises(CourseError, match=f"Choose one file.*{len(uploaded)} were uploaded"):
+        door.upload_dataset(work_dir)
+
+
+def test_an_upload_outside_colab_says_what_to_do(work_dir):
+    with pytest.raises(CourseError, match="Uploading works in Colab only: here, give the path"):
+        door.upload_dataset(work_dir)
+
+
+def test_the_table_is_the_reports(dataset, work_dir):
+    rows = dataset_counts(take(dataset, work_dir))
+    assert rows == [("train", 6, 6, "40x44x1", 2), ("valid", 3, 3, "40x44x1", 1), ("test", 3, 3, "40x44x1", 1)]
+    assert format_table(rows, ("subset", "images", "masks", "size", "patients")).splitlines() == [
+        "subset  images  masks  size     patients",
+        "------  ------  -----  -------  --------",
+        "train        6      6  40x44x1         2",
+        "valid        3      3  40x44x1         1",
+        "test         3      3  40x44x1         1",
+    ]
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("old")
+    (tmp_path / ".writing-99999-history.csv").write_text("left by a killed process")
+    with pytest.raises(ZeroDivisionError), door.whole_file(path) as temporary:
+        temporary.write_text("half")
+        1 / 0  # noqa: B018
+    assert path.read_text() == "old"
+    with door.whole_file(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["history.csv"]

@@ -1,0 +1,228 @@
+"""The made-up sample is what the course says it is: files, anatomy, and a task that needs more than a threshold."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sample_data
+
+SUBSETS = {"train": 12, "valid": 4, "test": 4}
+SLICES, SIZE = 20, 320
+
+
+def patients(array):
+    """Split what has one entry for each slice by patient."""
+    return array.reshape(-1, SLICES, *array.shape[1:])
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """The default sample: its folder, what make_sample returned, and all slices in order of patient and slice."""
+    folder = tmp_path_factory.mktemp("sample")
+    returned = sample_data.make_sample(folder)
+    files = sorted(folder.glob("*/images/*.png"), key=lambda path: path.name)
+    images = np.stack([np.asarray(Image.open(path))[:, :, 0] for path in files])
+    masks = np.stack([np.asarray(Image.open(path.parents[1] / "masks" / path.name))[:, :, 0] > 0 for path in files])
+    return SimpleNamespace(folder=folder, returned=returned, files=files, images=images, masks=masks)
+
+
+def small_sample(folder, **settings):
+    """All files of a quickly made sample, as {path below the folder: pixels}."""
+    sample_data.make_sample(folder, **{"patients": {"train": 2, "test": 1}, "slices": 3, "size": 64, **settings})
+    return {path.relative_to(folder).as_posix(): np.asarray(Image.open(path)) for path in folder.rglob("*.png")}
+
+
+def dice(truth, prediction):
+    return 2 * np.count_nonzero(truth & prediction) / (np.count_nonzero(truth) + np.count_nonzero(prediction))
+
+
+def best_threshold_dice(images, masks):
+    """Dice of the best of all rules "at least this bright is atrium", with the threshold chosen on the truth itself."""
+    predicted = np.bincount(images.ravel(), minlength=256)[::-1].cumsum()
+    hits = np.bincount(images[masks], minlength=256)[::-1].cumsum()
+    return (2 * hits / (predicted + np.count_nonzero(masks))).max()
+
+
+def smooth(image):
+    """Means over blocks of 8 x 8 pixels, in which the noise is hardly seen."""
+    return image.reshape(*image.shape[:-2], SIZE // 8, 8, SIZE // 8, 8).mean(axis=(-3, -1))
+
+
+def test_files_are_named_by_subset_patient_and_slice(sample):
+    expected, first = set(), 1
+    for subset, count in SUBSETS.items():
+        for patient in range(first, first + count):
+            expected |= {f"{subset}/{kind}/sample_{patient:03d}_{number:03d}.png"
+                         for kind in ("images", "masks") for number in range(SLICES)}
+        first += count
+    assert {path.relative_to(sample.folder).as_posix() for path in sample.folder.rglob("*") if path.is_file()} == expected
+
+
+def test_files_are_rgb_with_three_equal_channels(sample):
+    for path in [*sample.folder.glob("*/images/*_010.png"), *sample.folder.glob("*/masks/*_010.png")]:
+        picture = Image.open(path)
+        pixels = np.asarray(picture)
+        assert (picture.mode, pixels.shape, pixels.dtype) == ("RGB", (SIZE, SIZE, 3), np.uint8)
+        assert np.ptp(pixels, axis=2).max() == 0
+
+
+def test_masks_hold_0_and_255_only(sample):
+    values = set()
+    for path in sample.folder.glob("*/masks/*.png"):
+        values |= set(np.unique(np.asarray(Image.open(path))).tolist())
+    assert values == {0, 255}
+
+
+def test_spacing_is_that_of_the_pixels(sample):
+    assert sample.returned == {"spacing": [1.25, 1.25, 6.0]}
+
+
+def test_spacing_follows_size_and_slices(tmp_path):
+    returned = sample_data.make_sample(tmp_path, patients={"train": 1}, slices=3, size=64)
+    assert returned == {"spacing": [6.25, 6.25, 40.0]}
+
+
+def test_same_seed_gives_same_pixels(tmp_path):
+    first, second = small_sample(tmp_path / "first", seed=3), small_sample(tmp_path / "second", seed=3)
+    assert first.keys() == second.keys() and len(first) == 18
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_another_seed_gives_other_images_and_masks(tmp_path):
+    first, second = small_sample(tmp_path / "first", seed=3), small_sample(tmp_path / "second", seed=4)
+    for kind in ("images", "masks"):
+        name = f"train/{kind}/sample_001_001.png"
+        assert not np.array_equal(first[name], second[name])
+
+
+def test_pixels_of_a_patient_do_not_depend_on_the_other_patients(tmp_path):
+    few, many = small_sample(tmp_path / "few"), small_sample(tmp_path / "many", patients={"test": 3, "valid": 2})
+    for patient, subset in ((1, "train"), (2, "train"), (3, "test")):
+        for kind in ("images", "masks"):
+            name = f"{kind}/sample_{patient:03d}_001.png"
+            assert np.array_equal(few[f"{subset}/{name}"], many[f"test/{name}"])
+
+
+def test_pixels_are_those_of_other_machines():
+    image, mask = sample_data.draw_patient(seed=0, patient=1)
+    assert (image.sum(dtype=int), np.count_nonzero(mask)) == (0, 0)
+
+
+def test_progress_is_told_after_each_patient(tmp_path):
+    told = []
+    small_sample(tmp_path, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"slices": 0}, {"size": 0}])
+def test_impossible_numbers_are_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match="at least"):
+        sample_data.make_sample(tmp_path, **wrong)
+    assert not list(tmp_path.iterdir())
+
+
+def test_atrium_takes_3_to_8_thousandths_of_the_pixels(sample):
+    assert 0.003 <= sample.masks.mean() <= 0.008
+
+
+def test_atrium_is_absent_from_about_40_percent_of_the_slices(sample):
+    assert 0.35 <= np.mean(~sample.masks.any(axis=(1, 2))) <= 0.45
+
+
+def test_atrium_is_absent_from_25_to_55_percent_of_each_patients_slices(sample):
+    absent = patients(~sample.masks.any(axis=(1, 2))).mean(axis=1)
+    assert absent.min() >= 0.25 and absent.max() <= 0.55
+
+
+def test_atrium_appears_once_and_vanishes_at_both_ends(sample):
+    present = patients(sample.masks.any(axis=(1, 2))).astype(int)
+    assert not present[:, 0].any() and not present[:, -1].any()
+    assert (np.abs(np.diff(present, axis=1)).sum(axis=1) == 2).all()
+
+
+def test_atrium_stays_off_the_border(sample):
+    assert not np.delete(sample.masks, np.s_[16:-16], axis=1).any()
+    assert not np.delete(sample.masks, np.s_[16:-16], axis=2).any()
+
+
+def test_atrium_has_veins_that_leave_it_in_pieces(sample):
+    """In every patient some slice shows a thin outline: the chamber has ended there and only veins are left."""
+    areas = patients(sample.masks.sum(axis=(1, 2)))
+    for area in areas:
+        assert 0 < area[area > 0].min() < 0.25 * area.max()
+
+
+def test_neighbouring_slices_are_alike(sample):
+    """The atrium overlaps that of the next slice, far more than that of a slice five further."""
+    def overlap(step):
+        pairs = ((volume[k], volume[k + step]) for volume in patients(sample.masks) for k in range(SLICES - step))
+        return np.mean([dice(a, b) for a, b in pairs if a.any() and b.any()])
+    assert overlap(1) > 0.6 > overlap(5) + 0.1
+
+
+def test_patients_differ_in_size_of_the_atrium(sample):
+    volumes = patients(sample.masks).sum(axis=(1, 2, 3))
+    assert volumes.max() > 1.5 * volumes.min()
+    assert len(set(volumes.tolist())) == len(volumes)
+
+
+def test_patients_differ_in_place_of_the_atrium(sample):
+    middles = np.array([np.argwhere(mask)[:, 1:].mean(axis=0) for mask in patients(sample.masks)])
+    assert (middles.std(axis=0) > 6).all()  # pixels, down and across
+
+
+def test_patients_differ_in_brightness_of_the_atrium(sample):
+    means = [image[mask].mean() for image, mask in zip(patients(sample.images), patients(sample.masks))]
+    assert max(means) > 1.2 * min(means)
+
+
+def test_patients_differ_in_noise(sample):
+    noise = patients(sample.images)[:, :, :16, :16].std(axis=(1, 2, 3))
+    assert noise.max() > 1.4 * noise.min()
+
+
+def test_air_is_dark_and_noisy(sample):
+    air = sample.images[:, :16, :16]
+    assert air.mean() < 15
+    assert (patients(air).std(axis=(1, 2, 3)) > 1).all()
+
+
+def test_body_stands_out_from_the_air(sample):
+    """Along the middle rows the image steps up from the air within the outer thirds, on the back and on the chest."""
+    for volume in patients(sample.images):
+        profile = smooth(volume).mean(axis=0)[18:22].mean(axis=0)
+        air = profile[[0, 1, -2, -1]].mean()
+        assert profile[:14].max() > 2 * air and profile[-14:].max() > 2 * air
+
+
+def test_look_alikes_are_larger_and_as_bright_in_every_patient(sample):
+    """What is at least as bright as half of the atrium, and lies outside it, covers more than twice its area."""
+    for image, mask in zip(patients(sample.images), patients(sample.masks)):
+        look_alikes = image[~mask] >= np.median(image[mask])
+        assert np.count_nonzero(look_alikes) > 2 * np.count_nonzero(mask)
+
+
+def test_slices_without_the_atrium_hold_look_alikes_too(sample):
+    for image, mask in zip(patients(sample.images), patients(sample.masks)):
+        absent = ~mask.any(axis=(1, 2))
+        assert np.count_nonzero(image[absent] >= np.median(image[mask])) > 0.5 * np.count_nonzero(mask)
+
+
+def test_one_threshold_for_all_stays_under_dice_0_3(sample):
+    assert 0.05 < best_threshold_dice(sample.images, sample.masks) < 0.3
+
+
+def test_a_threshold_chosen_for_each_patient_stays_under_dice_0_3(sample):
+    scores = [best_threshold_dice(*pair) for pair in zip(patients(sample.images), patients(sample.masks))]
+    assert max(scores) < 0.3
+
+
+@pytest.mark.parametrize("by_slice", [False, True])
+def test_the_mean_mask_of_the_training_patients_stays_under_dice_0_5(sample, by_slice):
+    """The place alone does not give the atrium away, not even with the slice's number and the best threshold."""
+    train, test = patients(sample.masks)[:12], patients(sample.masks)[12:]
+    mean = train.mean(axis=0 if by_slice else (0, 1))
+    scores = [dice(test, np.broadcast_to(mean >= level, test.shape)) for level in np.unique(mean)[1:]]
+    assert 0.1 < max(scores) < 0.5
