@@ -124,11 +124,12 @@ def import_dataset(
         folder, spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
         images, masks = _find_files(folder, work_dir, notes)
         if any(file_suffix(path.name) in VOLUMES for path in [*images.values(), *masks.values()]):
-            subset_of = _choose_volumes(images, masks, dataset == "heart", exclude, allow_incomplete, notes)
+            is_heart = dataset == "heart" or _is_heart(images)
+            subset_of = _choose_volumes(images, masks, is_heart, exclude, allow_incomplete, notes)
             pairs, spacing = _pairs_of_volumes(
                 images, masks, subset_of, building / "slices", foreground, notes, progress
             )
-            if dataset == "heart":
+            if is_heart:
                 _check_heart_slices(pairs)
             foreground = None
         elif dataset == "heart":
@@ -289,12 +290,16 @@ def _same_files(one, other):
     )
 
 
+def _copies(work_dir):
+    """Return the folders that imports converted into, as against what a user keeps beside them."""
+    return [place for place in (work_dir / "dataset").glob("*") if re.fullmatch(r"[0-9a-f]{12}(-\d+)?", place.name)]
+
+
 def _forget_earlier(work_dir, root, source):
     """Remove what earlier imports converted, except what is in use."""
-    for folder in (work_dir / "dataset").glob("*"):
-        ours = re.fullmatch(r"[0-9a-f]{12}(-\d+)?", folder.name)
-        if ours and folder != work_dir / root and folder.resolve() not in (Path(root), source, *source.parents):
-            shutil.rmtree(folder, ignore_errors=True)  # a file that another program holds goes the next time
+    for place in _copies(work_dir):
+        if place != work_dir / root and place.resolve() not in (Path(root), source, *source.parents):
+            shutil.rmtree(place, ignore_errors=True)  # a file that another program holds goes the next time
 
 
 # --- which file is what ---------------------------------------------------------------------------------
@@ -314,8 +319,8 @@ def _compile_pattern(patient_pattern):
 
 def _walk(folder, work_dir):
     """Yield the files below a folder, strays and the work folder's own copies passed over."""
-    skipped = {(work_dir / "dataset").resolve(), *(path.resolve() for path in work_dir.glob("dataset.importing-*"))}
-    skipped -= {folder, *folder.parents}
+    skipped = {path.resolve() for path in [*_copies(work_dir), *work_dir.glob("dataset.importing-*")]}
+    skipped -= {folder.resolve(), *folder.resolve().parents}
     seen, count = set(), 0
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         real = Path(place).resolve()
@@ -469,8 +474,7 @@ def _choose_volumes(images, masks, is_heart, exclude, allow_incomplete, notes):
     if pictures:
         raise CourseError(sentence_about(pictures, "is a picture among NIfTI volumes", "give a folder with one kind."))
     official = {patient: subset for subset, patients in HEART_SLICES.items() for patient in patients}
-    _, title = read_label_names(_volumes_folder(images))
-    if not is_heart and (title != "LeftAtrium" or not all(name in official for _, name in images)):
+    if not is_heart:
         return {key: key[0] for key in images}
     present = {name: (subset, name) for subset, name in images}
     missing = [name for name in official if name not in present and name not in exclude]
@@ -496,14 +500,20 @@ def _choose_volumes(images, masks, is_heart, exclude, allow_incomplete, notes):
     return {present[name]: official[name] for name in official if name in present}
 
 
-def _volumes_folder(images):
-    """Return the folder in which a decathlon task has its `dataset.json`."""
-    return next(iter(images.values())).parent.parent
+def _task_description(images):
+    """Return the label names and the name of the decathlon task whose images these are."""
+    return read_label_names(next(iter(images.values())).parent.parent) if images else ({}, "")
+
+
+def _is_heart(images):
+    """Tell whether these are the official heart volumes, by the name of the task and of the patients."""
+    patients = {patient for subset in HEART_SLICES.values() for patient in subset}
+    return _task_description(images)[1] == "LeftAtrium" and {name for _, name in images} <= patients
 
 
 def _pairs_of_volumes(images, masks, subset_of, folder, foreground, notes, progress):
     """Write the slices of the volumes in `subset_of` below `folder`; return their pairs and the spacing."""
-    names, _ = read_label_names(_volumes_folder(images))
+    names, _ = _task_description(images)
     chosen = foreground_values(foreground, names)
 
     def write(key):

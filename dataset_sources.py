@@ -153,6 +153,9 @@ def _tar_entries(archive):
         for entry in packed:
             kind = "folder" if entry.isdir() else "file" if entry.isfile() else "link"
             yield entry.name, kind, entry.size, lambda entry=entry: packed.extractfile(entry)
+        for _ in range(64):  # padding follows the last entry, then the checksum of a compressed archive
+            if not packed.fileobj.read(2**20):
+                break
 
 
 def _safe_parts(name, archive):
@@ -225,6 +228,10 @@ def unpack(archive, folder, progress=None):
                         progress(len(piece))
     except CourseError:
         raise
+    except (FileExistsError, NotADirectoryError) as error:
+        raise CourseError(
+            f"{archive.name} holds {name!r} below or above a file of that name: pack it again."
+        ) from error
     except Exception as error:  # zipfile, tarfile and what they unpack with have no common error for damage
         if isinstance(error, OSError) and error.errno is not None:
             raise

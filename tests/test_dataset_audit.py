@@ -144,6 +144,14 @@ def test_near_copies_are_found_across_patients(change, take, scans, masks):
     assert findings(description) == {"p2 (train) and p3 (valid) look like copies of one scan": SLICES}
 
 
+def test_almost_empty_pictures_are_no_near_copies(take, scans, masks):
+    for number, patient in enumerate(PLACES):
+        scans[patient][:] = 0
+        scans[patient][:, 20, 20] = 40
+        scans[patient][range(SLICES), 50, range(SLICES)] = 1 + number
+    assert findings(take(scans, masks)) == {}
+
+
 def test_many_near_copies_are_summed_up(take, masks):
     places = {f"p{number:02d}": ("train", "valid", "test")[number % 3] for number in range(8)}
     scans = {patient: np.clip(scan(0) + number, 0, 255).astype(np.uint8) for number, patient in enumerate(places)}

@@ -365,6 +365,22 @@ def compressed_tar_bomb(folder):
     return tar_with(folder / "heart.tar.gz", ("train/images/a.png", b"\0" * (65 * 2**20)), mode="w:gz")
 
 
+@case(r"heart\.tar\.gz unpacks to more than 64 MB from .* refused as a bomb")
+def compressed_tar_bomb_in_a_file_that_is_not_read(folder):
+    return tar_with(folder / "heart.tar.gz", ("notes.txt", b"\0" * (65 * 2**20)), mode="w:gz")
+
+
+@case(r"heart\.tar\.gz is damaged")
+def compressed_tar_with_a_wrong_byte(folder):
+    content = np.random.default_rng(0).bytes(50_000)
+    return alter(tar_with(folder / "heart.tar.gz", ("train/images/a.png", content), mode="w:gz"), 30_000)
+
+
+@case(r"holds 'train/images/p1_000\.png/p1_001\.png' below or above a file of that name")
+def zip_with_a_file_below_a_file(folder):
+    return zip_with(folder / "heart.zip", [("train/images/p1_000.png/p1_001.png", b"")])
+
+
 # --- folders --------------------------------------------------------------------------------------------
 
 
@@ -411,9 +427,13 @@ def images_outside_the_subsets(folder):
     return folder
 
 
-@case(
-    r"Patient 'p1' is in two subsets \(test/p1_004 and train/p1_000\)|Patient 'p1' is in two subsets \(train/p1_000 and"
-)
+@case(r"The file name 'p1_0\\udce9\.png' holds letters that no system can show")
+def name_that_is_no_text(folder):
+    picture().save(make_dataset(folder) / "train" / "images" / "p1_0\udce9.png")
+    return folder
+
+
+@case(r"Patient 'p1' is in two subsets \(test/p1_004 and train/p1_000\)")
 def patient_in_two_subsets(folder):
     make_dataset(folder)
     for kind in ("images", "masks"):
@@ -630,6 +650,12 @@ def volume_that_claims_to_be_huge(folder):
     header.set_data_shape((30000, 30000, 30000))
     header["magic"], header["vox_offset"] = b"n+1", 352
     (make_task(folder) / "imagesTr" / "case_0.nii.gz").write_bytes(gzip.compress(header.binaryblock + b"\0" * 100))
+    return folder
+
+
+@case(r"labelsTr/case_0\.nii\.gz \(and 2 more\) is a mask without an image")
+def labels_without_volumes(folder):
+    shutil.rmtree(make_task(folder) / "imagesTr")
     return folder
 
 

@@ -220,9 +220,9 @@ def test_sixteen_bit_images_are_scaled_by_the_maximum_of_their_patient(tmp_path,
 
     folder = write(tmp_path / "source", save_image=save)
     dim = np.full((SIZE, SIZE + 4), 1000, np.uint16)
-    Image.fromarray(dim).save(folder / "train" / "images" / "p1_001.png")
+    Image.fromarray(dim).save(folder / "train" / "images" / "p1_002.png")
     pixels = written(take(folder, work_dir), work_dir)
-    assert np.unique(pixels["p1_001"][0]).tolist() == [round(1000 * 255 / (255 * 16))]
+    assert np.unique(pixels["p1_002"][0]).tolist() == [round(1000 * 255 / (255 * 16))]
     assert (pixels["p1_000"][0] == TRUTH["p1_000"][0]).all()
 
 
@@ -423,6 +423,13 @@ def test_a_dataset_in_the_work_folder_itself_is_found_without_our_copies(work_di
     hold_truth(description, work_dir)
 
 
+def test_a_users_own_folder_called_dataset_is_found_and_stays(work_dir):
+    folder = write(work_dir / "dataset", "{subset}/{kind}/{name}.bmp")
+    hold_truth(take(folder, work_dir), work_dir)
+    hold_truth(take(folder, work_dir), work_dir)
+    assert {"train", "valid", "test"} < set(os.listdir(folder))
+
+
 def test_a_users_folder_is_never_changed(tmp_path, work_dir):
     folder = write(tmp_path / "source", "{subset}/{kind}/{name}.bmp")
     before = {path: path.read_bytes() for path in folder.rglob("*.bmp")}
@@ -444,6 +451,7 @@ import dataset_import as door
 
 work_dir, earlier, later = sys.argv[1:]
 options = {"progress": False}
+in_force = os.path.join(work_dir, "dataset.json")
 
 
 def import_and_die(after):
@@ -455,6 +463,8 @@ def import_and_die(after):
             count += 1
             if count == after:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if event == "open" and str(arguments[0]) == in_force and "r" not in str(arguments[1]):
+                os._exit(3)  # a kill while it is being written would leave half of it
 
     sys.addaudithook(hook)
     door.import_dataset(later, work_dir, **options)
@@ -470,9 +480,11 @@ def kill(after):
     if child == 0:
         import_and_die(after)
         os._exit(0)
-    if os.waitpid(child, 0)[1] == 0:
+    status = os.waitpid(child, 0)[1]
+    assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL, status
+    if status == 0:
         return None
-    description = json.load(open(os.path.join(work_dir, "dataset.json"), encoding="utf-8"))
+    description = json.load(open(in_force, encoding="utf-8"))
     root = os.path.join(work_dir, description["root"])
     again = door.import_dataset(root, work_dir + "-looked", **options)
     assert again["fingerprint"] == description["fingerprint"], "half-made at event %d" % after

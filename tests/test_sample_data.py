@@ -57,7 +57,8 @@ def test_files_are_named_by_subset_patient_and_slice(sample):
             expected |= {f"{subset}/{kind}/sample_{patient:03d}_{number:03d}.png"
                          for kind in ("images", "masks") for number in range(SLICES)}
         first += count
-    assert {path.relative_to(sample.folder).as_posix() for path in sample.folder.rglob("*") if path.is_file()} == expected
+    found = {path.relative_to(sample.folder).as_posix() for path in sample.folder.rglob("*") if path.is_file()}
+    assert found == expected
 
 
 def test_files_are_rgb_with_three_equal_channels(sample):
@@ -105,9 +106,11 @@ def test_pixels_of_a_patient_do_not_depend_on_the_other_patients(tmp_path):
             assert np.array_equal(few[f"{subset}/{name}"], many[f"test/{name}"])
 
 
-def test_pixels_are_those_of_other_machines():
+def test_pixels_are_those_of_other_machines_and_versions():
+    """Sums that were noted down once. A last digit of a cosine may move a pixel by one grey value, no more."""
     image, mask = sample_data.draw_patient(seed=0, patient=1)
-    assert (image.sum(dtype=int), np.count_nonzero(mask)) == (0, 0)
+    assert image.sum(dtype=int) == pytest.approx(34150241, abs=20)
+    assert np.count_nonzero(mask) == pytest.approx(13906, abs=2)
 
 
 def test_progress_is_told_after_each_patient(tmp_path):
@@ -147,19 +150,21 @@ def test_atrium_stays_off_the_border(sample):
     assert not np.delete(sample.masks, np.s_[16:-16], axis=2).any()
 
 
-def test_atrium_has_veins_that_leave_it_in_pieces(sample):
-    """In every patient some slice shows a thin outline: the chamber has ended there and only veins are left."""
-    areas = patients(sample.masks.sum(axis=(1, 2)))
-    for area in areas:
-        assert 0 < area[area > 0].min() < 0.25 * area.max()
+def test_atrium_ends_in_separate_veins(sample):
+    """In every patient some slice shows it in pieces one above the other, with rows between that hold none of it."""
+    rows = patients(sample.masks.any(axis=2)).astype(int)
+    pieces = (np.diff(rows, axis=2, prepend=0) == 1).sum(axis=2)
+    assert (pieces.max(axis=1) >= 2).all()
 
 
 def test_neighbouring_slices_are_alike(sample):
-    """The atrium overlaps that of the next slice, far more than that of a slice five further."""
-    def overlap(step):
-        pairs = ((volume[k], volume[k + step]) for volume in patients(sample.masks) for k in range(SLICES - step))
-        return np.mean([dice(a, b) for a, b in pairs if a.any() and b.any()])
-    assert overlap(1) > 0.6 > overlap(5) + 0.1
+    """Where two slices in a row hold the atrium, its outlines overlap; the whole pictures are alike as well."""
+    for images, masks in zip(patients(sample.images), patients(sample.masks)):
+        pairs = [(a, b) for a, b in zip(masks, masks[1:]) if a.any() and b.any()]
+        assert np.mean([dice(a, b) for a, b in pairs]) > 0.5
+        pictures = smooth(images)
+        step, apart = np.abs(pictures[1:] - pictures[:-1]).mean(), np.abs(pictures[8:] - pictures[:-8]).mean()
+        assert step < 0.6 * apart
 
 
 def test_patients_differ_in_size_of_the_atrium(sample):
@@ -224,5 +229,6 @@ def test_the_mean_mask_of_the_training_patients_stays_under_dice_0_5(sample, by_
     """The place alone does not give the atrium away, not even with the slice's number and the best threshold."""
     train, test = patients(sample.masks)[:12], patients(sample.masks)[12:]
     mean = train.mean(axis=0 if by_slice else (0, 1))
-    scores = [dice(test, np.broadcast_to(mean >= level, test.shape)) for level in np.unique(mean)[1:]]
+    levels = np.linspace(0, mean.max(), 21)[1:]
+    scores = [dice(test, np.broadcast_to(mean >= level, test.shape)) for level in levels]
     assert 0.1 < max(scores) < 0.5
