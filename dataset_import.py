@@ -151,7 +151,6 @@ def import_dataset(
         pairs.sort(key=reading_order)
         fingerprint = _fingerprint(pairs)
         place = _place_for(root, work_dir, fingerprint) if building in root.parents else None
-        twins, findings = audit(pairs, mask_values)
         description = {
             "format": 1,
             "name": dataset if dataset in ("sample", "heart") else Path(dataset).expanduser().resolve().stem,
@@ -159,19 +158,10 @@ def import_dataset(
             "root": f"dataset/{place.name}" if place else str(root),
             "spacing": spacing,
             "mask_values": mask_values,
-            "subsets": {
-                subset: [
-                    {"name": pair.name, "patient": pair.patient, "slice": pair.slice, "size": list(pair.facts.size)}
-                    for pair in pairs
-                    if pair.subset == subset
-                ]
-                for subset in SUBSETS
-            },
-            "twins": twins,
             "excluded": sorted(exclude),
             "notes": notes,
-            "audit": findings,
             "fingerprint": fingerprint,
+            **_describe(pairs, mask_values),
         }
         # All is written; what follows only renames, and until the last line the earlier dataset is in force.
         write_json(building / "dataset.json", description)
@@ -181,6 +171,16 @@ def import_dataset(
         os.replace(building / "dataset.json", work_dir / "dataset.json")
         _forget_earlier(work_dir, description["root"], folder)
     return description
+
+
+def _describe(pairs, mask_values):
+    """Return the part of a description that tells of the pairs: `subsets`, `twins` and `audit`."""
+    subsets = {subset: [] for subset in SUBSETS}
+    for pair in pairs:
+        entry = {"name": pair.name, "patient": pair.patient, "slice": pair.slice, "size": list(pair.facts.size)}
+        subsets[pair.subset].append(entry)
+    twins, findings = audit(pairs, mask_values)
+    return {"twins": twins, "audit": findings, "subsets": subsets}
 
 
 def upload_dataset(work_dir):

@@ -120,7 +120,7 @@ def file_suffix(name):
 
 def progress_bar(progress, label, total=None, **options):
     """Return a tqdm bar that shows itself after two seconds, and goes when it is done; `progress` false shows none."""
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     return tqdm(total=total, desc=label, disable=not progress, delay=2, leave=False, **options)
 

@@ -24,10 +24,12 @@ from PIL import Image
 from dataset_import import (  # noqa: F401  (the notebooks reach these through helpers)
     SUBSETS,
     CourseError,
+    audit_rows,
     dataset_counts,
     dataset_root,
     format_table,
     import_dataset,
+    plot_findings,
     plot_twins,
     upload_dataset,
     whole_file,
