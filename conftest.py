@@ -2,10 +2,12 @@
 
 import os
 import tempfile
+import tomllib
+from pathlib import Path
 
 import pytest
 
-NOTEBOOK_PROFILE = "quick"  # the profile in which the committed notebooks were executed
+COURSE_SETTINGS = tomllib.loads((Path(__file__).parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
 _folder = pytest.StashKey()
 
 
@@ -25,4 +27,4 @@ def pytest_unconfigure(config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Run the batch notebook in the smallest profile, the others in the one they were stored with."""
-    os.environ["UNET_PROFILE"] = "smoke" if item.path.name == "00_run_all.ipynb" else NOTEBOOK_PROFILE
+    os.environ["UNET_PROFILE"] = "smoke" if item.path.name == "00_run_all.ipynb" else COURSE_SETTINGS["notebook_profile"]

@@ -8,6 +8,7 @@ import concurrent.futures
 import csv
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -91,7 +92,7 @@ PROFILES = {
     "smoke": {"image_size": 32, "epochs": 2, "batch_size": 8, "images_per_epoch": 64,
               "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}},
     "quick": {"image_size": 96, "epochs": 10, "batch_size": 8, "images_per_epoch": 480, "sample": SAMPLE},
-    "hour": {"image_size": 160, "epochs": 15, "batch_size": 8, "images_per_epoch": 3000, "sample": SAMPLE},
+    "hour": {"image_size": 160, "epochs": 12, "batch_size": 8, "images_per_epoch": 3000, "sample": SAMPLE},
     "full": {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None, "sample": SAMPLE},
 }
 
@@ -110,7 +111,7 @@ RECIPES = {
         "precision": "float32",
         "monitor": "val_loss",  # the best weights are those with the best of this figure
         "leave_out_twins": False,
-        "smoothing": 0.0,  # mm over which the probabilities of neighbouring slices are averaged
+        "planes": 1,  # 1: the slices; 3: also the volume's cuts along its rows and columns
     },
     "best": {
         "loss": "bce_dice_loss",
@@ -125,7 +126,7 @@ RECIPES = {
         "precision": "auto",
         "monitor": "val_iou",
         "leave_out_twins": True,
-        "smoothing": 2.0,
+        "planes": 3,
     },
 }
 
@@ -265,7 +266,7 @@ def area_average(values, size, axis):
     running_sum = np.insert(np.cumsum(values, axis, dtype=np.float64), 0, 0, axis)
     edges = np.linspace(0, old, size + 1)
     whole = np.minimum(edges.astype(int), old - 1)
-    rest = np.expand_dims(edges - whole, 1 - axis)
+    rest = (edges - whole).reshape([-1 if position == axis else 1 for position in range(values.ndim)])
     at_edges = (1 - rest) * running_sum.take(whole, axis) + rest * running_sum.take(whole + 1, axis)
     return np.diff(at_edges, axis=axis) / (old / size)
 
@@ -406,7 +407,7 @@ def dice_coef(y_true, y_pred, smooth=1.0):
     """Return the soft Dice coefficient of a whole batch, as the report shows it while training.
 
     2 * sum(t * p) + smooth over sum(t) + sum(p) + smooth, with probabilities p and truth t, both in [0, 1]
-    and of the same shape. `smooth` keeps it defined for empty masks (Milletari et al., V-Net, 2016).
+    and of the same shape. `smooth` keeps it defined for empty masks.
     It is not the Dice of a segmentation: nothing is thresholded, and the slices of a batch are mixed.
     """
     from keras import ops
@@ -420,11 +421,15 @@ def bce_dice_loss(y_true, y_pred):
     """Return binary cross-entropy plus one minus the soft Dice of the batch: a scalar, 0 at best.
 
     Cross-entropy judges each pixel alone, and nearly all pixels are background. The Dice term looks at the
-    overlap only, so a missed atrium costs as much as it should.
+    overlap only, so a missed atrium costs as much as it should. Its sums are of squares (Milletari et al., V-Net,
+    2016), so that a pixel that is half atrium is best answered with one half.
     """
     import keras
+    from keras import ops
 
-    return keras.ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - dice_coef(y_true, y_pred)
+    overlap = 2 * ops.sum(y_true * y_pred) + 1
+    soft_dice = overlap / (ops.sum(y_true**2) + ops.sum(y_pred**2) + 1)
+    return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - soft_dice
 
 
 LOSSES = {"binary_crossentropy": "binary_crossentropy", "bce_dice_loss": bce_dice_loss}
@@ -477,7 +482,12 @@ def compile_model(model, learning_rate, loss):
     """
     import keras
 
-    iou = keras.metrics.BinaryIoU(target_class_ids=[1], threshold=0.5, name="iou")
+    class IoU(keras.metrics.BinaryIoU):
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            atrium = keras.ops.cast(y_true, "float32") >= 0.5  # augmented masks have soft edges
+            return super().update_state(atrium, y_pred, sample_weight)
+
+    iou = IoU(target_class_ids=[1], threshold=0.5, name="iou")
     model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=LOSSES[loss],
                   metrics=[dice_coef, "accuracy", iou])
 
@@ -552,13 +562,14 @@ def shuffled_stream(indices, start, count, seed):
     return np.concatenate([*stream, np.empty(0, int)]).astype(int)[offset:offset + count]
 
 
-def epoch_order(has_atrium, epoch, settings):
-    """Return the slices that an epoch shows, in order: whole numbers, drawn by seed and epoch alone.
+def epoch_order(has_atrium, epoch, settings, slices):
+    """Return the pictures that an epoch shows, in order: whole numbers, drawn by seed and epoch alone.
 
-    `has_atrium` is one bool a slice. With `foreground_share` that share of the slices holds some atrium.
+    `has_atrium` is one bool a picture. With `foreground_share` that share of the pictures holds some atrium.
+    `slices` is the size of the training set, which gives the length of an epoch where the profile does not.
     """
     seed, share = settings["seed"], settings["foreground_share"]
-    count = images_in_epoch(len(has_atrium), settings)
+    count = images_in_epoch(slices, settings)
     with_atrium, without = np.flatnonzero(has_atrium), np.flatnonzero(~has_atrium)
     if share is None or not len(without) or not len(with_atrium):
         return shuffled_stream(np.arange(len(has_atrium)), epoch * count, count, [seed])
@@ -568,27 +579,108 @@ def epoch_order(has_atrium, epoch, settings):
     return np.random.default_rng([seed, epoch]).permutation(order)
 
 
-def training_batches(X, y, settings, first_epoch=0):
+def find_volumes(slices):
+    """Return the volumes that the slices of a subset stack up to, as a list of (first row, last row + 1).
+
+    slices: entries of arrays.json, in the order of the arrays' rows. A patient makes a volume if there are at least
+    eight slices with numbers.
+    """
+    volumes = []
+    for _, group in itertools.groupby(enumerate(slices), key=lambda entry: entry[1]["patient"]):
+        rows = [row for row, pair in group if pair["slice"] is not None]
+        if len(rows) >= 8:
+            volumes.append((rows[0], rows[-1] + 1))
+    return volumes
+
+
+def slice_step(description, image_size):
+    """Return the distance between two slices in pixels of the network's image.
+
+    Where the dataset's spacing is not known, slices are taken to lie one pixel of the original apart.
+    """
+    row, _, depth = description["spacing"] or (1, 1, 1)
+    height = description["subsets"]["train"][0]["size"][0]
+    return depth / row * image_size / height
+
+
+def resample_slices(values, count):
+    """Resample an array along its first axis to `count` entries: averaged when it shrinks, interpolated when it grows."""
+    if count <= len(values):
+        return area_average(values, count, axis=0).astype(np.float32)
+    places = np.clip((np.arange(count) + 0.5) * len(values) / count - 0.5, 0, len(values) - 1)
+    below = places.astype(int)
+    above = np.minimum(below + 1, len(values) - 1)
+    weight = (places - below).reshape([-1] + [1] * (values.ndim - 1)).astype(np.float32)
+    return ((1 - weight) * values[below] + weight * values[above]).astype(np.float32)
+
+
+def in_square(picture, size):
+    """Return a (size, size) copy of a picture, centred: what is too large is cut off, what is missing is black."""
+    square = np.zeros((size, size), np.float32)
+    spans = [min(length, size) for length in picture.shape]
+    source = tuple(slice((length - span) // 2, (length - span) // 2 + span) for length, span in zip(picture.shape, spans))
+    target = tuple(slice((size - span) // 2, (size - span) // 2 + span) for span in spans)
+    square[target] = picture[source]
+    return square
+
+
+class TrainingPictures:
+    """All pictures to train on: the slices, and with three planes every volume's cuts along rows and columns as well.
+
+    X, y: arrays (N, S, S, 1). volumes: pairs (first row, last row + 1). step: distance between slices in pixels.
+    """
+
+    def __init__(self, X, y, volumes=(), step=1.0):
+        self.X, self.y, self.step = X, y, step
+        self.places = [(0, 0, len(X), row) for row in range(len(X))]
+        has_atrium = [np.array([row.any() for row in y], bool)]
+        for start, stop in volumes:
+            for axis in (1, 2):
+                self.places += [(axis, start, stop, index) for index in range(X.shape[1])]
+                has_atrium.append(y[start:stop, ..., 0].any(axis=(0, 3 - axis)))
+        self.has_atrium = np.concatenate(has_atrium)
+
+    def take(self, chosen):
+        """Return the pictures with the given numbers as X and y, float32 of shape (len(chosen), S, S, 1)."""
+        pictures = [[self._cut(array, *self.places[number]) for number in chosen] for array in (self.X, self.y)]
+        return [np.stack(part)[..., None] for part in pictures]
+
+    def _cut(self, array, axis, start, stop, index):
+        if axis == 0:
+            return array[index, ..., 0].astype(np.float32)
+        cut = array[start:stop, index, :, 0] if axis == 1 else array[start:stop, :, index, 0]
+        cut = resample_slices(cut, max(1, round((stop - start) * self.step)))
+        return in_square(cut if axis == 1 else cut.T, array.shape[1])
+
+
+def load_training_pictures(work_dir, settings):
+    """Return the TrainingPictures of a work folder, in as many planes as the recipe says."""
+    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    X, y = load_arrays(work_dir, "train")
+    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
+    volumes = find_volumes(slices) if settings["planes"] == 3 else []
+    return TrainingPictures(X, y, volumes, slice_step(description, X.shape[1]))
+
+
+def training_batches(pictures, settings, first_epoch=0):
     """Return a tf.data.Dataset of the batches (X, y) of all epochs from `first_epoch` on.
 
-    Rows are read from the memory maps as they are needed, augmented where the recipe says so, and made ready
+    Pictures are read from the memory maps as they are needed, augmented where the recipe says so, and made ready
     while the network still works on the batch before. Order and augmentation follow from the seed alone.
     """
     import tensorflow as tf
 
-    has_atrium = np.array([row.any() for row in y])
-
     def batches():
         for epoch in range(first_epoch, settings["epochs"]):
-            order = epoch_order(has_atrium, epoch, settings)
+            order = epoch_order(pictures.has_atrium, epoch, settings, len(pictures.X))
             for step, start in enumerate(range(0, len(order), settings["batch_size"])):
-                chosen = order[start:start + settings["batch_size"]]
-                yield X[chosen], y[chosen].astype(np.float32), np.array([settings["seed"], epoch * 2**16 + step])
+                seed = np.array([settings["seed"], epoch * 2**16 + step])
+                yield *pictures.take(order[start:start + settings["batch_size"]]), seed
 
-    signature = (tf.TensorSpec([None, *X.shape[1:]], tf.float32), tf.TensorSpec([None, *y.shape[1:]], tf.float32),
-                 tf.TensorSpec([2], tf.int64))
+    shape = [None, *pictures.X.shape[1:]]
+    signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec(shape, tf.float32), tf.TensorSpec([2], tf.int64))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    crop_size = round(settings["crop_share"] * X.shape[1] / 8) * 8  # the network halves the image three times
+    crop_size = round(settings["crop_share"] * shape[1] / 8) * 8  # the network halves the image three times
 
     def prepare(images, masks, seed):
         return augment(images, masks, seed, crop_size) if settings["augment"] else (images, masks)
@@ -609,44 +701,49 @@ def steps_per_epoch(slices, settings):
 def augment(images, masks, seed, crop_size):
     """Return the batch as other patients and other scanners might have looked; image and mask move together.
 
-    images, masks: float32 tensors (N, S, S, 1) in [0, 1]; masks hold only 0 and 1, and do so afterwards.
-    seed: two whole numbers; the same seed gives the same result.
-    Returns images and masks of shape (N, crop_size, crop_size, 1): a square cut anywhere from each slice, turned by up
-    to 15 degrees and scaled by up to a factor of 1.2. Then the brightness of the image changes: gamma, contrast, a
-    smooth shading as a receiving coil makes it, an offset and noise. Images may leave [0, 1] a little.
+    images, masks: float32 tensors (N, S, S, 1) in [0, 1]. seed: two whole numbers; the same seed, the same result.
+    Returns images and masks of shape (N, crop_size, crop_size, 1): a square cut anywhere from each picture, turned by
+    up to 20 degrees, scaled by up to a factor of 1.25, stretched by up to 1.1. Masks stay in [0, 1] with soft edges.
+    Then the image alone changes: gamma, contrast, smooth shading as a receiving coil makes it, spots as flowing blood
+    makes them, brightness, blur and noise. Images may leave [0, 1] a little.
     """
     import math
 
     import tensorflow as tf
 
     count, size = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
-    seeds = iter(tf.unstack(tf.random.split(seed, 11)))
+    seeds = iter(tf.unstack(tf.random.split(seed, 13)))
 
     def uniform(limit, *shape):
         return tf.random.stateless_uniform([count, *shape], next(seeds), -limit, limit)
 
-    # Where a pixel of the crop comes from: [x, y] = matrix @ ([column, row] - crop's middle) + middle
-    angle, scale = uniform(math.pi / 12), tf.exp(uniform(math.log(1.2)))
+    # Where a pixel of the crop comes from: [x, y] = matrix @ ([column, row] - middle of the crop) + middle
+    angle, scale, stretch = uniform(math.radians(20)), tf.exp(uniform(math.log(1.25))), tf.exp(uniform(math.log(1.1)))
     cosine, sine = tf.cos(angle) / scale, tf.sin(angle) / scale
+    a, b, c, d = cosine * stretch, -sine / stretch, sine * stretch, cosine / stretch
     middle = (size - 1) / 2 + uniform(1.0, 2) * (size - crop_size) / 2
     half = (crop_size - 1) / 2
-    x_start = middle[:, 0] - (cosine - sine) * half
-    y_start = middle[:, 1] - (sine + cosine) * half
     zero = tf.zeros_like(angle)
-    transforms = tf.stack([cosine, -sine, x_start, sine, cosine, y_start, zero, zero], axis=1)
+    transforms = tf.stack([a, b, middle[:, 0] - (a + b) * half, c, d, middle[:, 1] - (c + d) * half, zero, zero], axis=1)
 
     def cut(pictures):
         return tf.raw_ops.ImageProjectiveTransformV3(
             images=pictures, transforms=transforms, output_shape=[crop_size, crop_size], fill_value=0.0,
             interpolation="BILINEAR", fill_mode="CONSTANT")
 
-    images, masks = cut(images), tf.cast(cut(masks) >= 0.5, tf.float32)
-    images **= tf.exp(uniform(0.3, 1, 1, 1))
-    images *= tf.exp(uniform(0.2, 1, 1, 1))
-    images *= tf.exp(tf.image.resize(uniform(0.3, 4, 4, 1), [crop_size, crop_size], "bicubic"))
+    def smooth_field(limit, cells):
+        return tf.image.resize(uniform(limit, cells, cells, 1), [crop_size, crop_size], "bicubic")
+
+    images, masks = cut(images), cut(masks)
+    images **= tf.exp(uniform(0.4, 1, 1, 1))
+    images *= tf.exp(uniform(0.25, 1, 1, 1))
+    images *= tf.exp(smooth_field(0.4, 4))
+    images *= tf.exp(smooth_field(1.0, max(crop_size // 8, 1)) * tf.abs(uniform(0.3, 1, 1, 1)))
     images += uniform(0.1, 1, 1, 1)
+    blur = tf.maximum(uniform(1.0, 1, 1, 1) - 0.6, 0) * 2.5  # in one picture of five
+    images += blur * (tf.nn.avg_pool2d(images, 3, 1, "SAME") - images)
     noise = tf.random.stateless_normal(tf.shape(images), next(seeds))
-    return images + noise * tf.abs(uniform(0.03, 1, 1, 1)), masks
+    return images + noise * tf.abs(uniform(0.04, 1, 1, 1)), masks
 
 
 def load_untrained_model(work_dir):
@@ -856,24 +953,23 @@ def predict_probabilities(model, X, batch_size=16):
     return model.predict(X, batch_size=batch_size, verbose=0)[..., 0]
 
 
-def smooth_between_slices(probabilities, slices, spacing, sigma):
-    """Average the probabilities of neighbouring slices of a patient with Gaussian weights.
+def predict_in_planes(model, X, volumes, step):
+    """Return the probabilities for X (N, S, S, 1), for volumes averaged over their three planes.
 
-    probabilities: (N, S, S) float32 for `slices`, the entries of arrays.json. spacing: [row, column, slice] in mm, or
-    None where it is not known. sigma: standard deviation of the weights in mm. The network sees one slice at a time;
-    a chamber does not come and go between slices that lie a millimetre apart. With sigma 0, without spacing, or
-    without slice numbers the probabilities are returned as they are.
+    The network is asked three times: for the slices, and for the same volume cut along its rows and along its
+    columns (Perslev et al., One Network to Segment Them All, 2019). volumes: pairs (first row, last row + 1) of X;
+    rows that belong to none are answered from the slice alone. step: distance between slices in pixels.
     """
-    if not sigma or spacing is None:
-        return probabilities
-    smoothed = probabilities.copy()
-    for patient in {pair["patient"] for pair in slices if pair["slice"] is not None}:
-        rows = np.array([row for row, pair in enumerate(slices) if pair["patient"] == patient])
-        places = np.array([slices[row]["slice"] for row in rows]) * spacing[2]
-        weights = np.exp(-0.5 * ((places[:, None] - places[None, :]) / sigma) ** 2)
-        weights /= weights.sum(axis=1, keepdims=True)
-        smoothed[rows] = np.tensordot(weights.astype(np.float32), probabilities[rows], axes=1)
-    return smoothed
+    probabilities = np.array(predict_probabilities(model, X))
+    for start, stop in volumes:
+        depth = max(1, round((stop - start) * step))
+        volume = resample_slices(np.asarray(X[start:stop, ..., 0]), depth)
+        padded = np.pad(volume, [(0, -depth % 8), (0, 0), (0, 0)])  # the network halves the image three times
+        for axes in ((1, 0, 2), (2, 1, 0)):  # swapped once and swapped back
+            answer = predict_probabilities(model, padded.transpose(axes)[..., None]).transpose(axes)[:depth]
+            probabilities[start:stop] += resample_slices(answer, stop - start)
+        probabilities[start:stop] /= 3
+    return probabilities
 
 
 def resize_probability(probability, shape):
@@ -904,17 +1000,18 @@ def dice_per_patient(slices, slice_counts):
     return {patient: scores(add_counts(counts))["dice"] for patient, counts in patients.items()}
 
 
-def evaluate_subset(model, work_dir, subset, threshold, smoothing=0.0):
+def evaluate_subset(model, work_dir, subset, threshold, planes=1):
     """Evaluate the model on a subset; return (metrics for metrics.json, probabilities (N, S, S), counts a slice).
 
-    `smoothing` is in mm, see `smooth_between_slices`.
+    `planes` is 1 or 3, see `predict_in_planes`.
     `dice_per_patient`, their mean and standard deviation (over patients, n - 1) are at the masks' own resolution.
     All else is pooled over all pixels at the network's resolution, because the report printed it so.
     """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
     X, y = load_arrays(work_dir, subset)
-    probabilities = smooth_between_slices(predict_probabilities(model, X), slices, description["spacing"], smoothing)
+    volumes = find_volumes(slices) if planes == 3 else []
+    probabilities = predict_in_planes(model, X, volumes, slice_step(description, X.shape[1]))
     slice_counts = own_resolution_counts(description, work_dir, subset, slices, probabilities, threshold)
     per_patient = dice_per_patient(slices, slice_counts)
     values = list(per_patient.values())
@@ -976,7 +1073,7 @@ def write_results(work_dir, settings, metrics):
         writer.writerow(["subset", "patient", "dice"])
         for subset, result in metrics.items():
             writer.writerows([subset, patient, value] for patient, value in result["dice_per_patient"].items())
-    chosen = {name: settings[name] for name in ("dataset", "profile", "recipe", "image_size", "seed", "threshold", "smoothing")}
+    chosen = {name: settings[name] for name in ("dataset", "profile", "recipe", "image_size", "seed", "threshold", "planes")}
     write_json(folder / "metrics.json", {
         **chosen, "epochs": training["epochs"], "parameters": load_trained_model(work_dir).count_params(),
         "seconds_training": training["seconds"], "images_seen": training["images_seen"], "versions": versions(),

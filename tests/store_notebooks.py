@@ -18,15 +18,14 @@ import nbformat
 COURSE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(COURSE))
 
-from conftest import NOTEBOOK_PROFILE
-from helpers import whole_file
+from helpers import whole_file  # noqa: E402
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
 
 
-def repository():
-    """Return the address of the course's repository, or an empty string where none is set."""
-    return tomllib.loads((COURSE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]["repository"]
+def course_settings():
+    """Return what pyproject.toml says under [tool.course]."""
+    return tomllib.loads((COURSE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
 
 
 def colab_address(address, name):
@@ -63,7 +62,7 @@ def execute(name, folder, profile):
     """Execute one notebook in its own folder and write it back, whole or not at all."""
     path = COURSE / "notebooks" / name
     notebook = nbformat.read(path, as_version=4)
-    stamp(notebook, name, repository())
+    stamp(notebook, name, course_settings()["repository"])
     os.environ.update(UNET_WORK_DIR=str(folder / "data"), UNET_PROFILE=profile, TF_CPP_MIN_LOG_LEVEL="3")
     client = nbclient.NotebookClient(notebook, kernel_name="python3", timeout=3600,
                                      resources={"metadata": {"path": str(path.parent)}})
@@ -79,7 +78,7 @@ def main():
     names = sorted(path.name for path in (COURSE / "notebooks").glob("*.ipynb"))
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
-            execute(name, Path(folder), "smoke" if name.startswith("00") else NOTEBOOK_PROFILE)
+            execute(name, Path(folder), "smoke" if name.startswith("00") else course_settings()["notebook_profile"])
 
 
 if __name__ == "__main__":

@@ -154,22 +154,53 @@ def test_a_figure_is_saved_as_a_whole_png(tmp_path):
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["figure.png"]
 
 
-def test_smoothing_mixes_neighbouring_slices_of_one_patient_by_their_distance():
-    slices = [{"patient": "a", "slice": n} for n in (0, 1, 3)] + [{"patient": "b", "slice": 0}, {"patient": "c", "slice": None}]
-    probabilities = np.zeros((5, 1, 1), np.float32)
-    probabilities[[0, 4]] = 1
-    smoothed = helpers.smooth_between_slices(probabilities, slices, [1, 1, 2.0], 2.0)[:, 0, 0]
-    near, far = np.exp(-0.5), np.exp(-0.5 * 9)
-    assert smoothed[:3] == pytest.approx([1 / (1 + near + far), near / (1 + near + np.exp(-2)), far / (1 + far + np.exp(-2))], rel=1e-5)
-    assert list(smoothed[3:]) == [0, 1] and probabilities[1, 0, 0] == 0
-    for spacing, sigma in ((None, 2.0), ([1, 1, 2.0], 0.0)):
-        assert np.array_equal(helpers.smooth_between_slices(probabilities, slices, spacing, sigma), probabilities)
+class Copying:
+    """Stands in for a network that answers each picture with itself, and remembers the shapes it saw."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def predict(self, X, batch_size, verbose):
+        self.shapes.append(X.shape)
+        return X
 
 
-def test_smoothing_is_part_of_the_evaluation(prepared):
-    probabilities = truth(prepared, "valid")
-    filled = np.flatnonzero(probabilities.any((1, 2)))
-    probabilities[filled[len(filled) // 2]] = 0  # one slice missed in the middle
-    missed = helpers.evaluate_subset(Oracle(probabilities), prepared, "valid", 0.5)[0]
-    mended = helpers.evaluate_subset(Oracle(probabilities), prepared, "valid", 0.4, smoothing=8.0)[0]
-    assert mended["recall"] > missed["recall"]
+def test_an_answer_in_three_planes_of_a_network_that_copies_is_the_volume_itself():
+    X = np.random.default_rng(0).random((20, 16, 16, 1), np.float32)
+    network = Copying()
+    answer = helpers.predict_in_planes(network, X, [(0, 16)], step=1.0)
+    assert network.shapes == [(20, 16, 16, 1), (16, 16, 16, 1), (16, 16, 16, 1)]
+    assert answer.shape == (20, 16, 16) and np.allclose(answer, X[..., 0], atol=1e-6)
+
+
+def test_each_plane_has_a_third_of_the_say():
+    X = np.zeros((16, 16, 16, 1), np.float32)
+
+    class OnlySlices(Copying):
+        def predict(self, X, batch_size, verbose):
+            super().predict(X, batch_size, verbose)
+            return np.full(X.shape, 0.9 if len(self.shapes) == 1 else 0.0, np.float32)
+
+    assert np.allclose(helpers.predict_in_planes(OnlySlices(), X, [(0, 16)], 1.0), 0.3)
+    assert np.allclose(helpers.predict_in_planes(OnlySlices(), X, [], 1.0), 0.9)
+
+
+def test_cuts_are_padded_to_what_the_network_can_halve_and_put_back_in_place():
+    X = np.linspace(0, 1, 22, dtype=np.float32)[:, None, None, None] * np.ones((1, 16, 16, 1), np.float32)
+    network = Copying()
+    answer = helpers.predict_in_planes(network, X, [(0, 22)], step=0.5)
+    assert network.shapes[1:] == [(16, 16, 16, 1), (16, 16, 16, 1)]  # eleven slices, five of padding
+    assert np.allclose(answer, X[..., 0], atol=0.03)
+
+
+def test_the_recipe_decides_in_how_many_planes_a_subset_is_evaluated(prepared):
+    X, _ = helpers.load_arrays(prepared, "valid")
+
+    class Counting(Copying):
+        def evaluate(self, *_, **__):
+            return {"loss": 0.0}
+
+    for planes, expected in ((1, 1), (3, 3)):
+        network = Counting()
+        helpers.evaluate_subset(network, prepared, "valid", 0.5, planes)
+        assert len(network.shapes) == expected and network.shapes[0] == X.shape

@@ -128,7 +128,7 @@ def test_the_loss_is_cross_entropy_plus_one_minus_soft_dice():
     rng = np.random.default_rng(1)
     truth, answer = (rng.random((2, 8, 8, 1)) > 0.7).astype("float32"), rng.uniform(0.05, 0.95, (2, 8, 8, 1)).astype("float32")
     cross_entropy = -np.mean(truth * np.log(answer) + (1 - truth) * np.log(1 - answer))
-    soft_dice = (2 * np.sum(truth * answer) + 1) / (truth.sum() + answer.sum() + 1)
+    soft_dice = (2 * np.sum(truth * answer) + 1) / ((truth**2).sum() + (answer**2).sum() + 1)
     assert float(helpers.bce_dice_loss(truth, answer)) == pytest.approx(cross_entropy + 1 - soft_dice, abs=1e-5)
 
 

@@ -9,8 +9,8 @@ import sys
 import nbformat
 import pytest
 import store_notebooks
+from helpers import COURSE_FOLDER as COURSE
 
-from conftest import COURSE
 
 NOTEBOOKS = sorted((COURSE / "notebooks").glob("*.ipynb"))
 LESSONS = [path for path in NOTEBOOKS if not path.name.startswith("00")]
@@ -100,7 +100,7 @@ def test_the_set_up_cell_is_the_same_everywhere():
 @each_notebook
 def test_badge_set_up_cell_and_repository_agree(path):
     notebook = read(path)
-    address = store_notebooks.repository()
+    address = store_notebooks.course_settings()["repository"]
     assert f'REPOSITORY = "{address}"' in code_cells(notebook)[0].source
     badge = re.search(r"\[!\[Open in Colab\].*\]\((.*)\)", notebook.cells[0].source)
     assert (badge and badge[1]) == (store_notebooks.colab_address(address, path.name) if address else None)
@@ -112,7 +112,7 @@ def test_a_known_repository_gives_a_badge_and_an_unknown_one_takes_it_away():
     store_notebooks.stamp(notebook, "00_run_all.ipynb", address)
     assert "colab.research.google.com/github/somebody/course/blob/main/notebooks/00_run_all.ipynb" in notebook.cells[0].source
     assert f'REPOSITORY = "{address}"' in code_cells(notebook)[0].source
-    store_notebooks.stamp(notebook, "00_run_all.ipynb", store_notebooks.repository())
+    store_notebooks.stamp(notebook, "00_run_all.ipynb", store_notebooks.course_settings()["repository"])
     assert [cell.source for cell in notebook.cells] == before
 
 

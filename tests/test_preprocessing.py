@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 import helpers
-from conftest import COURSE
 
 
 def disc(height, width, row, column, radius):
@@ -149,6 +148,6 @@ def test_the_first_two_notebooks_never_import_tensorflow(work_dir):
             "helpers.import_dataset('sample', work_dir, sample=helpers.PROFILES['smoke']['sample'], progress=False)\n"
             "helpers.prepare_arrays(d, work_dir, 16, progress=False); helpers.plot_pairs(d, work_dir)\n"
             "sys.exit(any(name.split('.')[0] in ('tensorflow', 'keras') for name in sys.modules))")
-    done = subprocess.run([sys.executable, "-c", code, str(COURSE), str(work_dir)], check=False,
+    done = subprocess.run([sys.executable, "-c", code, str(helpers.COURSE_FOLDER), str(work_dir)], check=False,
                           env={**os.environ, "MPLBACKEND": "agg"})
     assert done.returncode == 0

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import helpers
-from conftest import COURSE
 
 SETTINGS = {**helpers.new_settings("sample", "smoke", "report", 0), "image_size": 16, "epochs": 3,
             "images_per_epoch": None, "batch_size": 8}
@@ -35,10 +34,10 @@ def train(work_dir, settings, stop_after=None):
     """What 04 does; `stop_after` epochs the power fails."""
     import keras
 
-    X, y = helpers.load_arrays(work_dir, "train")
+    pictures = helpers.load_training_pictures(work_dir, settings)
     keras.utils.set_random_seed(settings["seed"])
     model = helpers.load_untrained_model(work_dir)
-    callbacks, first_epoch = helpers.prepare_training(model, work_dir, settings, len(X))
+    callbacks, first_epoch = helpers.prepare_training(model, work_dir, settings, len(pictures.X))
 
     class PowerFailure(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -46,8 +45,8 @@ def train(work_dir, settings, stop_after=None):
                 raise KeyboardInterrupt
 
     if first_epoch < settings["epochs"]:
-        model.fit(helpers.training_batches(X, y, settings, first_epoch), initial_epoch=first_epoch,
-                  steps_per_epoch=helpers.steps_per_epoch(len(X), settings), epochs=settings["epochs"],
+        model.fit(helpers.training_batches(pictures, settings, first_epoch), initial_epoch=first_epoch,
+                  steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings), epochs=settings["epochs"],
                   validation_data=helpers.load_arrays(work_dir, "valid"), callbacks=[*callbacks, PowerFailure()], shuffle=False,
                   verbose=0)
     return model, first_epoch
@@ -58,7 +57,7 @@ def train(work_dir, settings, stop_after=None):
 
 def test_an_epoch_shows_every_slice_once_in_an_order_that_changes():
     has_atrium = np.arange(30) % 3 > 0
-    orders = [helpers.epoch_order(has_atrium, epoch, SETTINGS) for epoch in range(2)]
+    orders = [helpers.epoch_order(has_atrium, epoch, SETTINGS, 30) for epoch in range(2)]
     assert all(sorted(order) == list(range(30)) for order in orders)
     assert list(orders[0]) != list(orders[1]) and list(orders[0]) != list(range(30))
 
@@ -66,27 +65,27 @@ def test_an_epoch_shows_every_slice_once_in_an_order_that_changes():
 def test_the_order_follows_from_seed_and_epoch():
     has_atrium = np.arange(30) % 3 > 0
     for settings in (SETTINGS, {**SETTINGS, "foreground_share": 0.75, "images_per_epoch": 12}):
-        first = helpers.epoch_order(has_atrium, 5, settings)
-        assert np.array_equal(first, helpers.epoch_order(has_atrium, 5, settings))
-        assert not np.array_equal(first, helpers.epoch_order(has_atrium, 5, {**settings, "seed": 1}))
+        first = helpers.epoch_order(has_atrium, 5, settings, 30)
+        assert np.array_equal(first, helpers.epoch_order(has_atrium, 5, settings, 30))
+        assert not np.array_equal(first, helpers.epoch_order(has_atrium, 5, {**settings, "seed": 1}, 30))
 
 
 def test_short_epochs_together_show_every_slice():
     settings = {**SETTINGS, "images_per_epoch": 10}
-    shown = np.concatenate([helpers.epoch_order(np.ones(30, bool), epoch, settings) for epoch in range(3)])
+    shown = np.concatenate([helpers.epoch_order(np.ones(30, bool), epoch, settings, 30) for epoch in range(3)])
     assert sorted(shown) == list(range(30))
 
 
 def test_the_share_of_slices_with_atrium_is_kept():
     has_atrium = np.arange(40) < 10
-    order = helpers.epoch_order(has_atrium, 2, {**SETTINGS, "foreground_share": 0.75, "images_per_epoch": 24})
+    order = helpers.epoch_order(has_atrium, 2, {**SETTINGS, "foreground_share": 0.75, "images_per_epoch": 24}, 40)
     assert len(order) == 24 and has_atrium[order].sum() == 18
 
 
 def test_batches_keep_images_and_masks_together():
     X = np.arange(20, dtype=np.float32).reshape(20, 1, 1, 1) * np.ones((1, 4, 4, 1), np.float32)
     y = (X.astype(np.uint8) % 2)
-    batches = list(helpers.training_batches(X, y, {**SETTINGS, "epochs": 2}))
+    batches = list(helpers.training_batches(helpers.TrainingPictures(X, y), {**SETTINGS, "epochs": 2}))
     assert [len(images) for images, _ in batches] == [8, 8, 4] * 2
     for images, masks in batches:
         assert np.array_equal(images.numpy() % 2, masks.numpy())
@@ -113,7 +112,7 @@ def test_image_and_mask_move_together():
     images, masks = blobs()
     moved_images, moved_masks = (part.numpy() for part in helpers.augment(images, masks, [0, 1], 48))
     assert moved_masks.shape == moved_images.shape == (6, 48, 48, 1) and moved_masks.any((1, 2, 3)).sum() > 3
-    for image, mask in zip(moved_images[..., 0], moved_masks[..., 0].astype(bool)):
+    for image, mask in zip(moved_images[..., 0], moved_masks[..., 0] >= 0.5):
         if mask.sum() > 50:
             assert np.percentile(image[mask], 5) > np.percentile(image[~mask], 90)
 
@@ -126,11 +125,12 @@ def test_augmentation_moves_and_differs_from_slice_to_slice():
     assert not np.array_equal(moved[0], moved[1])
 
 
-def test_augmented_masks_stay_two_valued_and_images_finite():
+def test_augmented_masks_stay_between_0_and_1_and_images_finite():
     images, masks = blobs()
     moved_images, moved_masks = (part.numpy() for part in helpers.augment(images, masks, [4, 2], 64))
-    assert -0.5 < moved_images.min() and moved_images.max() < 2.5 and np.isfinite(moved_images).all()
-    assert set(np.unique(moved_masks)) == {0, 1}
+    assert -0.5 < moved_images.min() and moved_images.max() < 5 and np.isfinite(moved_images).all()
+    assert 0 <= moved_masks.min() and moved_masks.max() <= 1
+    assert 0.9 < np.mean((moved_masks == 0) | (moved_masks == 1)) < 1  # soft at the edges alone
 
 
 def test_augmentation_follows_from_its_seed():
@@ -142,10 +142,64 @@ def test_augmentation_follows_from_its_seed():
 def test_only_a_recipe_that_says_so_augments():
     images, masks = blobs(8)
     plain = {**SETTINGS, "epochs": 1}
-    shown = [next(iter(helpers.training_batches(images, masks, {**plain, "augment": augment})))[0].numpy()
+    shown = [next(iter(helpers.training_batches(helpers.TrainingPictures(images, masks), {**plain, "augment": augment})))[0].numpy()
              for augment in (False, True)]
-    order = helpers.epoch_order(masks.any((1, 2, 3)), 0, plain)
+    order = helpers.epoch_order(masks.any((1, 2, 3)), 0, plain, 8)
     assert np.array_equal(shown[0], images[order]) and not np.array_equal(shown[1], images[order])
+
+
+# --- the planes of a volume ---------------------------------------------------------------------------
+
+
+def test_a_patient_with_eight_numbered_slices_makes_a_volume():
+    slices = ([{"patient": "a", "slice": n} for n in range(8)] + [{"patient": "b", "slice": n} for n in range(7)]
+              + [{"patient": "c", "slice": None}] * 9 + [{"patient": "d", "slice": n} for n in range(20)])
+    assert helpers.find_volumes(slices) == [(0, 8), (24, 44)]
+
+
+def test_the_distance_of_slices_is_in_pixels_of_the_network():
+    subsets = {"train": [{"size": [320, 300]}]}
+    assert helpers.slice_step({"spacing": [1.25, 1.25, 2.5], "subsets": subsets}, 160) == pytest.approx(1.0)
+    assert helpers.slice_step({"spacing": None, "subsets": subsets}, 80) == pytest.approx(0.25)
+
+
+def test_resampling_along_slices_keeps_a_slope_and_the_mean():
+    slope = np.linspace(0, 1, 40)[:, None] * np.ones((1, 3), np.float32)
+    for count in (10, 25, 40, 90):
+        resampled = helpers.resample_slices(slope, count)
+        assert resampled.shape == (count, 3) and resampled.dtype == np.float32
+        assert resampled.mean() == pytest.approx(0.5, abs=1e-3)
+        assert np.allclose(resampled[1:-1, 0], (np.arange(count) + 0.5)[1:-1] / count * 40 / 39 - 0.5 / 39, atol=0.02)
+
+
+def test_a_picture_is_put_in_the_middle_of_a_square():
+    square = helpers.in_square(np.ones((2, 6)), 4)
+    assert square.shape == (4, 4) and square[[1, 2]].all() and not square[[0, 3]].any()
+
+
+def volume_arrays():
+    X = np.random.default_rng(0).random((16, 16, 16, 1), np.float32)
+    y = np.zeros_like(X, np.uint8)
+    y[4:12, 3:9, 5:7] = 1
+    return X, y
+
+
+def test_pictures_of_three_planes_are_cuts_of_the_volume():
+    X, y = volume_arrays()
+    pictures = helpers.TrainingPictures(X, y, [(0, 16)], step=1.0)
+    assert len(pictures.places) == len(pictures.has_atrium) == 3 * 16
+    images, masks = pictures.take(range(48))
+    assert np.array_equal(images[:16], X) and np.array_equal(masks[:16], y)
+    for index in range(16):
+        assert np.allclose(images[16 + index, ..., 0], X[:, index, :, 0])
+        assert np.allclose(images[32 + index, ..., 0], X[:, :, index, 0].T)
+        assert np.allclose(masks[32 + index, ..., 0], y[:, :, index, 0].T)
+    assert np.array_equal(pictures.has_atrium, masks.any((1, 2, 3)))
+
+
+def test_one_plane_has_the_slices_alone():
+    X, y = volume_arrays()
+    assert len(helpers.TrainingPictures(X, y).places) == 16
 
 
 # --- the training -------------------------------------------------------------------------------------
@@ -153,7 +207,7 @@ def test_only_a_recipe_that_says_so_augments():
 
 @pytest.mark.parametrize("changes", [
     {},
-    {"loss": "bce_dice_loss", "learning_rate_schedule": "cosine", "augment": True, "crop_share": 0.5, "foreground_share": 0.75,
+    {"loss": "bce_dice_loss", "learning_rate_schedule": "cosine", "augment": True, "crop_share": 0.5, "planes": 3, "foreground_share": 0.75,
      "images_per_epoch": 20, "monitor": "val_iou", "dropout_rate": 0.2}], ids=["plain", "with everything"])
 def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, changes):
     import shutil
@@ -192,13 +246,20 @@ def test_a_complete_training_is_not_run_again(work_dir):
     assert first_epoch == SETTINGS["epochs"] and (work_dir / "model" / "best.keras").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("change", [{"learning_rate": 0.002}, {"seed": 5}, {"epochs": 4}])
-def test_other_settings_start_a_training_anew(work_dir, change):
+def test_other_settings_start_a_training_anew(work_dir, tmp_path):
+    import shutil
+
+    settings = {**SETTINGS, "epochs": 1}
     make_arrays(work_dir)
-    make_model(work_dir, SETTINGS)
-    train(work_dir, {**SETTINGS, "epochs": 1} if "epochs" not in change else SETTINGS)
-    _, first_epoch = train(work_dir, {**SETTINGS, "epochs": 1, **change} if "epochs" not in change else {**SETTINGS, **change})
-    assert first_epoch == 0
+    make_model(work_dir, settings)
+    train(work_dir, settings)
+    for number, (change, expected) in enumerate([({}, 1), ({"learning_rate": 0.002}, 0), ({"seed": 5}, 0), ({"epochs": 2}, 0)]):
+        copy = shutil.copytree(work_dir, tmp_path / f"copy {number}")
+        model = helpers.load_untrained_model(copy)
+        _, first_epoch = helpers.prepare_training(model, copy, {**settings, **change}, 30)
+        assert first_epoch == expected
+        assert (copy / "model" / "best.keras").exists() == (expected == 1)
+        assert len(helpers.read_history(copy)) == expected
 
 
 def test_the_best_weights_by_the_recipes_figure_are_kept(work_dir):
@@ -265,7 +326,7 @@ def test_a_killed_process_resumes(work_dir):
     """Not a polite exception: the process is killed in the middle of an epoch."""
     make_arrays(work_dir)
     make_model(work_dir, SETTINGS)
-    code = (f"import sys; sys.path[:0] = [{str(COURSE)!r}, {str(COURSE / 'tests')!r}]\n"
+    code = (f"import sys; sys.path[:0] = [{str(helpers.COURSE_FOLDER)!r}, {str(helpers.COURSE_FOLDER / 'tests')!r}]\n"
             "import os, signal, json, pathlib, keras, helpers, test_training as t\n"
             "class Kill(keras.callbacks.Callback):\n"
             "    def on_train_batch_end(self, batch, logs=None):\n"
