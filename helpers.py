@@ -5,6 +5,7 @@ need them, so the first two notebooks never wait for TensorFlow.
 """
 
 import concurrent.futures
+import contextlib
 import csv
 import hashlib
 import importlib.util
@@ -92,7 +93,7 @@ PROFILES = {
     "smoke": {"image_size": 32, "epochs": 2, "batch_size": 8, "images_per_epoch": 64,
               "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}},
     "quick": {"image_size": 96, "epochs": 10, "batch_size": 8, "images_per_epoch": 480, "sample": SAMPLE},
-    "hour": {"image_size": 160, "epochs": 12, "batch_size": 8, "images_per_epoch": 3000, "sample": SAMPLE},
+    "hour": {"image_size": 160, "epochs": 15, "batch_size": 8, "images_per_epoch": 3000, "sample": SAMPLE},
     "full": {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None, "sample": SAMPLE},
 }
 
@@ -112,6 +113,7 @@ RECIPES = {
         "monitor": "val_loss",  # the best weights are those with the best of this figure
         "leave_out_twins": False,
         "planes": 1,  # 1: the slices; 3: also the volume's cuts along its rows and columns
+        "soft_masks": False,  # True: train on the share of each pixel that is atrium, not on 0 and 1
     },
     "best": {
         "loss": "bce_dice_loss",
@@ -127,6 +129,7 @@ RECIPES = {
         "monitor": "val_iou",
         "leave_out_twins": True,
         "planes": 3,
+        "soft_masks": True,
     },
 }
 
@@ -271,13 +274,17 @@ def area_average(values, size, axis):
     return np.diff(at_edges, axis=axis) / (old / size)
 
 
+def mask_share(mask, size):
+    """Return for each of (size, size) new pixels the share of its area, 0 to 1, that a (height, width) mask covers."""
+    return area_average(area_average(mask, size, axis=0), size, axis=1)
+
+
 def resize_mask(mask, size):
     """Resize a (height, width) bool mask to (size, size): a new pixel is set if half its area or more was.
 
     The mask stays two-valued and does not move. Nearest-neighbour resizing moves its edges by up to half a pixel.
     """
-    share = area_average(area_average(mask, size, axis=0), size, axis=1)
-    return share >= 0.5 - 1e-9  # the allowance is for rounding in the sums
+    return mask_share(mask, size) >= 0.5 - 1e-9  # the allowance is for rounding in the sums
 
 
 def pair_paths(description, work_dir, subset, name):
@@ -318,11 +325,15 @@ def left_out_twins(description):
     return sorted(left_out)
 
 
+ARRAYS = {"X": np.float32, "y": np.uint8, "share": np.uint8}
+
+
 def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=True):
-    """Write npy/{train,valid,test}_{X,y}.npy and npy/arrays.json; skip what the same inputs made before.
+    """Write npy/{train,valid,test}_{X,y,share}.npy and npy/arrays.json; skip what the same inputs made before.
 
     X is float32 of shape (N, image_size, image_size, 1) in [0, 1]: one grey channel, resized, divided by 255.
-    y is uint8 of the same shape and holds only 0 and 1. Memory stays constant however many images there are:
+    y is uint8 of the same shape and holds only 0 and 1. share is uint8 too: 255 times the share of each pixel's area
+    that is atrium, which the recipe `best` trains on. Memory stays constant however many images there are:
     the arrays are written through a memory map. `leave_out` names train patients to pass over.
     Returns the content of arrays.json: how the arrays were made, and the slices in their order.
     """
@@ -342,9 +353,10 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
         if not slices:
             raise CourseError(f"No {subset} slices are left: leave out fewer patients.")
         record["slices"][subset] = slices
-        with whole_file(folder / f"{subset}_X.npy") as X_part, whole_file(folder / f"{subset}_y.npy") as y_part:
-            _fill_arrays(X_part, y_part, description, work_dir, subset, slices, image_size, progress)
-        for kind in "Xy":
+        with contextlib.ExitStack() as stack:
+            parts = [stack.enter_context(whole_file(folder / f"{subset}_{kind}.npy")) for kind in ARRAYS]
+            _fill_arrays(parts, description, work_dir, subset, slices, image_size, progress)
+        for kind in ARRAYS:
             name = f"{subset}_{kind}.npy"
             record["files"][name] = {"bytes": (folder / name).stat().st_size, "sha256": fingerprint(folder / name)}
     write_json(record_path, record)
@@ -356,29 +368,31 @@ def _is_as_recorded(folder, record, name):
     return path.exists() and path.stat().st_size == record["files"][name]["bytes"]
 
 
-def _fill_arrays(X_path, y_path, description, work_dir, subset, slices, image_size, progress):
+def _fill_arrays(paths, description, work_dir, subset, slices, image_size, progress):
     from tqdm import tqdm
 
     shape = (len(slices), image_size, image_size, 1)
-    X = np.lib.format.open_memmap(X_path, mode="w+", dtype=np.float32, shape=shape)
-    y = np.lib.format.open_memmap(y_path, mode="w+", dtype=np.uint8, shape=shape)
+    X, y, share = (np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+                   for path, dtype in zip(paths, ARRAYS.values()))
 
     def prepare(index):
         image_path, mask_path = pair_paths(description, work_dir, subset, slices[index]["name"])
         X[index, ..., 0] = resize_image(read_image(image_path), image_size) / np.float32(255)
-        y[index, ..., 0] = resize_mask(read_mask(mask_path, description["mask_values"]), image_size)
+        mask = read_mask(mask_path, description["mask_values"])
+        y[index, ..., 0] = resize_mask(mask, image_size)
+        share[index, ..., 0] = np.rint(255 * mask_share(mask, image_size))
 
     bar = tqdm(total=len(slices), desc=subset, unit="slice", disable=not progress)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, bar:
         for start in range(0, len(slices), 256):  # a few at a time: the queue stays short
             for _ in pool.map(prepare, range(start, min(start + 256, len(slices)))):
                 bar.update()
-    X.flush()
-    y.flush()
+    for array in (X, y, share):
+        array.flush()
 
 
-def load_arrays(work_dir, subset):
-    """Return (X, y) of a subset as read-only memory maps: only the rows that are used are read from disk.
+def load_arrays(work_dir, subset, kinds=("X", "y")):
+    """Return arrays of a subset, [X, y], as read-only memory maps: only the rows that are used are read from disk.
 
     Where the work folder is on Google Drive the files are copied to the local disk first: Drive is too slow
     to train from, and drops out in the middle.
@@ -386,7 +400,7 @@ def load_arrays(work_dir, subset):
     """
     record = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
     arrays = []
-    for kind in "Xy":
+    for kind in kinds:
         name = f"{subset}_{kind}.npy"
         path = work_dir / "npy" / name
         if not _is_as_recorded(work_dir / "npy", record, name):
@@ -627,23 +641,25 @@ def in_square(picture, size):
 class TrainingPictures:
     """All pictures to train on: the slices, and with three planes every volume's cuts along rows and columns as well.
 
-    X, y: arrays (N, S, S, 1). volumes: pairs (first row, last row + 1). step: distance between slices in pixels.
+    X, y: arrays (N, S, S, 1); a pixel of y that is all atrium holds `full`. volumes: pairs (first row, last row + 1).
+    step: distance between slices in pixels.
     """
 
-    def __init__(self, X, y, volumes=(), step=1.0):
-        self.X, self.y, self.step = X, y, step
+    def __init__(self, X, y, volumes=(), step=1.0, full=1):
+        self.X, self.y, self.step, self.full = X, y, step, full
         self.places = [(0, 0, len(X), row) for row in range(len(X))]
-        has_atrium = [np.array([row.any() for row in y], bool)]
+        has_atrium = [np.array([row.max() >= full / 2 for row in y], bool)]
         for start, stop in volumes:
             for axis in (1, 2):
                 self.places += [(axis, start, stop, index) for index in range(X.shape[1])]
-                has_atrium.append(y[start:stop, ..., 0].any(axis=(0, 3 - axis)))
+                has_atrium.append(y[start:stop, ..., 0].max(axis=(0, 3 - axis)) >= full / 2)
         self.has_atrium = np.concatenate(has_atrium)
 
     def take(self, chosen):
         """Return the pictures with the given numbers as X and y, float32 of shape (len(chosen), S, S, 1)."""
-        pictures = [[self._cut(array, *self.places[number]) for number in chosen] for array in (self.X, self.y)]
-        return [np.stack(part)[..., None] for part in pictures]
+        X, y = (np.stack([self._cut(array, *self.places[number]) for number in chosen])[..., None]
+                for array in (self.X, self.y))
+        return X, y / np.float32(self.full)
 
     def _cut(self, array, axis, start, stop, index):
         if axis == 0:
@@ -656,10 +672,10 @@ class TrainingPictures:
 def load_training_pictures(work_dir, settings):
     """Return the TrainingPictures of a work folder, in as many planes as the recipe says."""
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
-    X, y = load_arrays(work_dir, "train")
+    X, y = load_arrays(work_dir, "train", ("X", "share" if settings["soft_masks"] else "y"))
     slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
     volumes = find_volumes(slices) if settings["planes"] == 3 else []
-    return TrainingPictures(X, y, volumes, slice_step(description, X.shape[1]))
+    return TrainingPictures(X, y, volumes, slice_step(description, X.shape[1]), full=255 if settings["soft_masks"] else 1)
 
 
 def training_batches(pictures, settings, first_epoch=0):

@@ -42,6 +42,11 @@ def test_area_average_weighs_parts_of_pixels():
     assert np.allclose(helpers.area_average(values.T, 2, axis=0), [[4], [2]])
 
 
+def test_the_share_of_a_pixel_is_that_of_its_area():
+    mask = np.array([[1, 0, 1, 1], [1, 0, 1, 0], [0, 0, 1, 0], [1, 0, 0, 0]], bool)
+    assert np.allclose(helpers.mask_share(mask, 2), [[0.5, 0.75], [0.25, 0.25]])
+
+
 def test_a_shrunk_image_is_antialiased():
     stripes = np.tile(np.array([[0, 255]], np.uint8), (64, 32))
     small = helpers.resize_image(stripes, 16)
@@ -64,6 +69,9 @@ def test_arrays_hold_each_pair_in_order(work_dir):
             assert np.allclose(X[index, ..., 0], expected, atol=1e-6)
             assert np.array_equal(y[index, ..., 0], helpers.resize_mask(helpers.read_mask(mask), 64))
         assert y.any() and set(np.unique(y)) == {0, 1}
+        [share] = helpers.load_arrays(work_dir, subset, ["share"])
+        assert share.dtype == np.uint8 and share.shape == y.shape
+        assert np.array_equal(share >= 127.5, y == 1) and ((share > 0) & (share < 255)).any()
 
 
 def test_values_are_divided_by_255_once(work_dir):

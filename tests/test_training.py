@@ -197,6 +197,13 @@ def test_pictures_of_three_planes_are_cuts_of_the_volume():
     assert np.array_equal(pictures.has_atrium, masks.any((1, 2, 3)))
 
 
+def test_shares_of_atrium_become_numbers_between_0_and_1():
+    X, y = volume_arrays()
+    pictures = helpers.TrainingPictures(X, y * np.uint8(255), [(0, 16)], full=255)
+    assert np.array_equal(pictures.has_atrium, helpers.TrainingPictures(X, y, [(0, 16)]).has_atrium)
+    assert np.allclose(pictures.take(range(48))[1], helpers.TrainingPictures(X, y, [(0, 16)]).take(range(48))[1])
+
+
 def test_one_plane_has_the_slices_alone():
     X, y = volume_arrays()
     assert len(helpers.TrainingPictures(X, y).places) == 16
@@ -207,7 +214,7 @@ def test_one_plane_has_the_slices_alone():
 
 @pytest.mark.parametrize("changes", [
     {},
-    {"loss": "bce_dice_loss", "learning_rate_schedule": "cosine", "augment": True, "crop_share": 0.5, "planes": 3, "foreground_share": 0.75,
+    {"loss": "bce_dice_loss", "learning_rate_schedule": "cosine", "augment": True, "crop_share": 0.5, "planes": 3, "soft_masks": True, "foreground_share": 0.75,
      "images_per_epoch": 20, "monitor": "val_iou", "dropout_rate": 0.2}], ids=["plain", "with everything"])
 def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, changes):
     import shutil
