@@ -3,7 +3,8 @@
 import time
 from pathlib import Path
 
-from helpers import COURSE_FOLDER, CourseError, format_table
+from helpers import CourseError, format_table
+from settings import COURSE_FOLDER
 
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take 5 to 8 hours on two cores
 

@@ -7,16 +7,12 @@ need them, so the first two notebooks never wait for TensorFlow.
 import concurrent.futures
 import contextlib
 import csv
-import hashlib
-import importlib.util
 import itertools
 import json
 import os
 import platform
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -37,202 +33,18 @@ from dataset_import import (  # noqa: F401  (the notebooks reach these through h
     whole_file,
     write_json,
 )
+from settings import (  # noqa: F401
+    choose_profile,
+    fingerprint,
+    gpu_found,
+    load_settings,
+    new_settings,
+    open_work_folder,
+    read_json,
+    set_up,
+)
 
-COURSE_FOLDER = Path(__file__).resolve().parent
 TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind readers, clear on grey
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Every notebook: set-up, the work folder, the settings
-# ---------------------------------------------------------------------------------------------------------
-
-def set_up():
-    """Make this machine ready: install the packages of requirements.txt that are missing, quieten TensorFlow's log.
-
-    Nothing that is there is upgraded. Colab brings most of it; elsewhere the README's set-up has installed all.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    imported_as = {"pillow": "PIL", "scikit-learn": "sklearn"}
-    lines = (COURSE_FOLDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    names = {line: re.split("[<>=]", line)[0] for line in lines if line and not line.startswith("#")}
-    missing = [line for line, name in names.items() if importlib.util.find_spec(imported_as.get(name, name)) is None]
-    if missing:
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
-
-
-def in_colab():
-    """True in Google Colab."""
-    try:
-        import google.colab  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def open_work_folder(work_dir=None):
-    """Return the folder in which the notebooks pass their files on, and make it where it is missing.
-
-    Order of choice: `work_dir`, the environment variable UNET_WORK_DIR, a folder on Google Drive in Colab
-    (each Colab notebook runs on a machine of its own, only Drive is shared), else `data/` of the course.
-    """
-    folder = work_dir or os.environ.get("UNET_WORK_DIR")
-    if not folder and in_colab():
-        from google.colab import drive
-
-        drive.mount("/content/drive")
-        folder = "/content/drive/MyDrive/left-atrium-course-data"
-    folder = Path(folder or COURSE_FOLDER / "data").expanduser().resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-# A profile says how much work is done. `sample` is the size of the made-up dataset, where that is used.
-# `images_per_epoch=None` shows the network all training slices in every epoch, as often as the recipe says.
-SAMPLE = {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}
-PROFILES = {
-    "smoke": {"image_size": 32, "epochs": 2, "batch_size": 8, "images_per_epoch": 64,
-              "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}},
-    "quick": {"image_size": 96, "epochs": 10, "batch_size": 8, "images_per_epoch": 480, "sample": SAMPLE},
-    "hour": {"image_size": 160, "epochs": 15, "batch_size": 8, "images_per_epoch": 3000, "sample": SAMPLE},
-    "full": {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None, "sample": SAMPLE},
-}
-
-# A recipe says how the network is trained. `report` is the recipe of the student report of 2022.
-RECIPES = {
-    "report": {
-        "loss": "binary_crossentropy",
-        "learning_rate": 0.001,
-        "learning_rate_schedule": "constant",
-        "augment": False,
-        "crop_share": 1.0,  # side of the square cut from a slice, as a share of its side
-        "foreground_share": None,  # share of the training slices that hold atrium; None: as it comes
-        "repeats": 1,  # how often an epoch shows each slice, where the profile gives no number of images
-        "batch_normalization_momentum": 0.99,
-        "output_bias": 0.0,
-        "precision": "float32",
-        "monitor": "val_loss",  # the best weights are those with the best of this figure
-        "leave_out_twins": False,
-        "planes": 1,  # 1: the slices; 3: also the volume's cuts along its rows and columns
-        "soft_masks": False,  # True: train on the share of each pixel that is atrium, not on 0 and 1
-    },
-    "best": {
-        "loss": "bce_dice_loss",
-        "learning_rate": 0.002,
-        "learning_rate_schedule": "cosine",
-        "augment": True,
-        "crop_share": 0.6,
-        "foreground_share": 0.75,
-        "repeats": 3,
-        "batch_normalization_momentum": 0.9,
-        "output_bias": -4.0,  # an answer of 2 % to begin with: nearly all pixels are background
-        "precision": "auto",
-        "monitor": "val_iou",
-        "leave_out_twins": True,
-        "planes": 3,
-        "soft_masks": True,
-    },
-}
-
-# What both recipes share, as in the report.
-COMMON_SETTINGS = {"kernel_initializer": "he_normal", "dropout_rate": 0.0, "activation": "relu",
-                   "patience": 10, "threshold": 0.5}
-
-
-def gpu_found():
-    """True if `nvidia-smi` lists a GPU. Needs no TensorFlow."""
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return False
-    listing = subprocess.run([command, "--list-gpus"], capture_output=True, text=True, check=False)
-    return listing.returncode == 0 and "GPU" in listing.stdout
-
-
-def choose_profile(profile=None):
-    """Return (profile, why): the one asked for, else UNET_PROFILE, else `full` with a GPU and `quick` without.
-
-    Raises CourseError if there is no profile of that name.
-    """
-    if profile is not None:
-        why = "you chose it"
-    elif os.environ.get("UNET_PROFILE"):
-        profile, why = os.environ["UNET_PROFILE"], "the environment variable UNET_PROFILE says so"
-    elif gpu_found():
-        profile, why = "full", "nvidia-smi lists a GPU"
-    else:
-        profile, why = "quick", "there is no GPU here"
-    if profile not in PROFILES:
-        raise CourseError(f"There is no profile {profile!r}: choose one of {', '.join(PROFILES)}.")
-    return profile, why
-
-
-def new_settings(dataset, profile, recipe, seed):
-    """Return all settings of a run as one flat dict: the choices, then what profile and recipe stand for.
-
-    Raises CourseError for an unknown profile or recipe, or a seed that is no whole number from 0 to 2**32 - 1.
-    """
-    if profile not in PROFILES:
-        raise CourseError(f"There is no profile {profile!r}: choose one of {', '.join(PROFILES)}.")
-    if recipe not in RECIPES:
-        raise CourseError(f"There is no recipe {recipe!r}: choose one of {', '.join(RECIPES)}.")
-    if type(seed) is not int or not 0 <= seed < 2**32:
-        raise CourseError(f"seed is {seed!r}: choose a whole number from 0 to 4294967295.")
-    return {"dataset": str(dataset), "profile": profile, "recipe": recipe, "seed": seed,
-            **COMMON_SETTINGS, **PROFILES[profile], **RECIPES[recipe]}
-
-
-def read_json(path, made_by):
-    """Read a JSON file that the notebook `made_by` writes.
-
-    Raises CourseError, naming that notebook, if the file is not there.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise CourseError(f"{path.name} is not in {path.parent}: run {made_by} first.")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def load_settings(work_dir, **overrides):
-    """Return the settings that 01 recorded, with every override that is not None put in and recorded in turn.
-
-    Raises CourseError if 01 has not run, or if an override has a value that cannot work.
-    """
-    settings = read_json(work_dir / "settings.json", "01_dataset_upload")
-    overrides = {name: value for name, value in overrides.items() if value is not None}
-    for name, value in overrides.items():
-        allowed, sentence = _ALLOWED.get(name, (lambda value: True, ""))
-        if not allowed(value):
-            raise CourseError(f"{name} is {value!r}: {sentence}.")
-    if any(settings.get(name) != value for name, value in overrides.items()):
-        settings.update(overrides)
-        write_json(work_dir / "settings.json", settings)
-    return settings
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-_ALLOWED = {
-    "image_size": (lambda v: type(v) is int and v >= 16 and v % 8 == 0,
-                   "choose a multiple of 8, at least 16: the network halves the image three times"),
-    "learning_rate": (lambda v: _is_number(v) and 0 < v < 10, "choose a number above 0, such as 0.001"),
-    "dropout_rate": (lambda v: _is_number(v) and 0 <= v < 1, "choose a number from 0 up to, not including, 1"),
-    "epochs": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
-    "batch_size": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
-    "threshold": (lambda v: _is_number(v) and 0 < v < 1, "choose a number between 0 and 1"),
-}
-
-
-def fingerprint(*values):
-    """Return a short hash of JSON-like values and of files (given as Path): equal inputs, equal hash."""
-    digest = hashlib.sha256()
-    for value in values:
-        if isinstance(value, Path):
-            with open(value, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        else:
-            digest.update(json.dumps(value, sort_keys=True).encode())
-    return digest.hexdigest()[:16]
 
 
 def save_figure(figure, path):

@@ -9,7 +9,7 @@ import sys
 import nbformat
 import pytest
 import store_notebooks
-from helpers import COURSE_FOLDER as COURSE
+from settings import COURSE_FOLDER as COURSE
 
 
 NOTEBOOKS = sorted((COURSE / "notebooks").glob("*.ipynb"))

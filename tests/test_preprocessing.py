@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import helpers
+from settings import COURSE_FOLDER
 
 
 def disc(height, width, row, column, radius):
@@ -153,9 +154,9 @@ def test_arrays_are_never_unpickled(work_dir):
 def test_the_first_two_notebooks_never_import_tensorflow(work_dir):
     code = ("import sys, json, pathlib; sys.path.insert(0, sys.argv[1]); import helpers\n"
             "work_dir = pathlib.Path(sys.argv[2]); d = json.loads((work_dir / 'dataset.json').read_text())\n"
-            "helpers.import_dataset('sample', work_dir, sample=helpers.PROFILES['smoke']['sample'], progress=False)\n"
+            "helpers.import_dataset('sample', work_dir, sample=helpers.new_settings('sample', 'smoke', 'report', 0)['sample'], progress=False)\n"
             "helpers.prepare_arrays(d, work_dir, 16, progress=False); helpers.plot_pairs(d, work_dir)\n"
             "sys.exit(any(name.split('.')[0] in ('tensorflow', 'keras') for name in sys.modules))")
-    done = subprocess.run([sys.executable, "-c", code, str(helpers.COURSE_FOLDER), str(work_dir)], check=False,
+    done = subprocess.run([sys.executable, "-c", code, str(COURSE_FOLDER), str(work_dir)], check=False,
                           env={**os.environ, "MPLBACKEND": "agg"})
     assert done.returncode == 0

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import helpers
+import settings
 
 
 def test_unknown_choices_are_refused_with_what_there_is():
@@ -17,13 +18,13 @@ def test_unknown_choices_are_refused_with_what_there_is():
 
 
 def test_the_profile_is_the_one_asked_for_else_the_environments_else_the_machines(monkeypatch):
-    monkeypatch.setattr(helpers, "gpu_found", lambda: True)
+    monkeypatch.setattr(settings, "gpu_found", lambda: True)
     monkeypatch.setenv("UNET_PROFILE", "smoke")
     assert helpers.choose_profile("hour") == ("hour", "you chose it")
     assert helpers.choose_profile()[0] == "smoke"
     monkeypatch.delenv("UNET_PROFILE")
     assert helpers.choose_profile()[0] == "full"
-    monkeypatch.setattr(helpers, "gpu_found", lambda: False)
+    monkeypatch.setattr(settings, "gpu_found", lambda: False)
     assert helpers.choose_profile()[0] == "quick"
     with pytest.raises(helpers.CourseError, match="no profile 'fast'"):
         helpers.choose_profile("fast")
@@ -41,11 +42,11 @@ def test_a_gpu_is_what_nvidia_smi_lists(monkeypatch, tmp_path, listing, code, ex
 
 
 def test_the_reports_recipe_and_the_full_profile_are_the_reports():
-    settings = helpers.new_settings("heart", "full", "report", 0)
+    made = helpers.new_settings("heart", "full", "report", 0)
     expected = {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None, "learning_rate": 0.001,
                 "kernel_initializer": "he_normal", "dropout_rate": 0.0, "activation": "relu", "loss": "binary_crossentropy",
                 "monitor": "val_loss", "augment": False, "leave_out_twins": False, "precision": "float32"}
-    assert {name: settings[name] for name in expected} == expected
+    assert {name: made[name] for name in expected} == expected
 
 
 def test_an_override_is_recorded_and_none_is_not(work_dir):
@@ -80,7 +81,7 @@ def test_the_work_folder_is_the_one_asked_for_else_the_environments_else_data(mo
     assert helpers.open_work_folder() == (tmp_path / "from environment").resolve()
     assert (tmp_path / "from environment").is_dir()
     monkeypatch.delenv("UNET_WORK_DIR")
-    monkeypatch.setattr(helpers, "COURSE_FOLDER", tmp_path / "course")
+    monkeypatch.setattr(settings, "COURSE_FOLDER", tmp_path / "course")
     assert helpers.open_work_folder() == (tmp_path / "course" / "data").resolve()
 
 
@@ -97,8 +98,8 @@ def test_equal_inputs_have_equal_fingerprints(tmp_path):
 def test_set_up_installs_only_what_is_missing(monkeypatch, tmp_path):
     (tmp_path / "requirements.txt").write_text("# packages\nnumpy>=2.0,<3\npillow>=11\n\nsurely-missing>=1,<2\n")
     calls = []
-    monkeypatch.setattr(helpers, "COURSE_FOLDER", tmp_path)
-    monkeypatch.setattr(helpers.subprocess, "run", lambda command, check: calls.append(command))
+    monkeypatch.setattr(settings, "COURSE_FOLDER", tmp_path)
+    monkeypatch.setattr(settings.subprocess, "run", lambda command, check: calls.append(command))
     helpers.set_up()
     assert [command[-1] for command in calls] == ["surely-missing>=1,<2"] and "--upgrade" not in calls[0]
 
@@ -108,5 +109,5 @@ def test_importing_helpers_is_quick_and_loads_nothing_heavy():
     import sys
 
     code = "import sys, helpers; print([n for n in ('tensorflow', 'keras', 'matplotlib.pyplot', 'nibabel', 'sklearn') if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=helpers.COURSE_FOLDER, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=settings.COURSE_FOLDER, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

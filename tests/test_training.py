@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import helpers
+from settings import COURSE_FOLDER
 
 SETTINGS = {**helpers.new_settings("sample", "smoke", "report", 0), "image_size": 16, "epochs": 3,
             "images_per_epoch": None, "batch_size": 8}
@@ -333,7 +334,7 @@ def test_a_killed_process_resumes(work_dir):
     """Not a polite exception: the process is killed in the middle of an epoch."""
     make_arrays(work_dir)
     make_model(work_dir, SETTINGS)
-    code = (f"import sys; sys.path[:0] = [{str(helpers.COURSE_FOLDER)!r}, {str(helpers.COURSE_FOLDER / 'tests')!r}]\n"
+    code = (f"import sys; sys.path[:0] = [{str(COURSE_FOLDER)!r}, {str(COURSE_FOLDER / 'tests')!r}]\n"
             "import os, signal, json, pathlib, keras, helpers, test_training as t\n"
             "class Kill(keras.callbacks.Callback):\n"
             "    def on_train_batch_end(self, batch, logs=None):\n"
