@@ -595,7 +595,7 @@ def prepare_training(model, work_dir, settings, training_slices):
 
     What belongs together is saved after every epoch, whole or not at all: the weights with the optimizer's state
     (resume.weights.h5), the best weights by the recipe's figure (best.keras), history.csv, training.json.
-    A training with other data, settings or helpers.py than the one that is stored starts from the first epoch.
+    A training with other data, settings, first weights or helpers.py than the stored one starts from the first epoch.
     """
     import keras
 
@@ -610,7 +610,9 @@ def prepare_training(model, work_dir, settings, training_slices):
     model.optimizer.build(model.trainable_variables)
 
     arrays = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
-    made_from = fingerprint(arrays["files"], settings, folder / "untrained.keras", Path(__file__))
+    decisive = {name: value for name, value in settings.items() if name not in ("dataset", "threshold")}
+    first_weights = [weights.tobytes() for weights in model.get_weights()]
+    made_from = fingerprint(arrays["files"], decisive, *first_weights, Path(__file__))
     state, history_path = folder / "resume.weights.h5", folder / "history.csv"
     record = {"made_from": made_from, "seconds": 0.0, "images_seen": 0, "epochs": 0}
     record_path = folder / "training.json"

@@ -196,12 +196,12 @@ _ALLOWED = {
 
 
 def fingerprint(*values):
-    """Return a short hash of JSON-like values and of files (given as Path): equal inputs, equal hash."""
+    """Return a short hash of JSON-like values, of bytes, and of files (given as Path): equal inputs, equal hash."""
     digest = hashlib.sha256()
     for value in values:
         if isinstance(value, Path):
             with open(value, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         else:
-            digest.update(json.dumps(value, sort_keys=True).encode())
+            digest.update(value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode())
     return digest.hexdigest()[:16]

@@ -91,6 +91,7 @@ def test_equal_inputs_have_equal_fingerprints(tmp_path):
     first = helpers.fingerprint({"a": 1, "b": [2]}, path)
     assert first == helpers.fingerprint({"b": [2], "a": 1}, path)
     assert first != helpers.fingerprint({"a": 1, "b": [3]}, path)
+    assert helpers.fingerprint(b"weights") != helpers.fingerprint(b"other weights")
     path.write_bytes(b"two")
     assert first != helpers.fingerprint({"a": 1, "b": [2]}, path)
 

@@ -261,7 +261,8 @@ def test_other_settings_start_a_training_anew(work_dir, tmp_path):
     make_arrays(work_dir)
     make_model(work_dir, settings)
     train(work_dir, settings)
-    for number, (change, expected) in enumerate([({}, 1), ({"learning_rate": 0.002}, 0), ({"seed": 5}, 0), ({"epochs": 2}, 0)]):
+    make_model(work_dir, settings)  # the same first weights in a new file: the training is still the same
+    for number, (change, expected) in enumerate([({}, 1), ({"threshold": 0.4}, 1), ({"learning_rate": 0.002}, 0), ({"seed": 5}, 0), ({"epochs": 2}, 0)]):
         copy = shutil.copytree(work_dir, tmp_path / f"copy {number}")
         model = helpers.load_untrained_model(copy)
         _, first_epoch = helpers.prepare_training(model, copy, {**settings, **change}, 30)
