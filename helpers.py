@@ -614,11 +614,10 @@ def prepare_training(model, work_dir, settings, training_slices):
     first_weights = [weights.tobytes() for weights in model.get_weights()]
     made_from = fingerprint(arrays["files"], decisive, *first_weights, Path(__file__))
     state, history_path = folder / "resume.weights.h5", folder / "history.csv"
-    record = {"made_from": made_from, "seconds": 0.0, "images_seen": 0, "epochs": 0}
     record_path = folder / "training.json"
-    if record_path.exists() and json.loads(record_path.read_text(encoding="utf-8"))["made_from"] == made_from:
-        record = json.loads(record_path.read_text(encoding="utf-8"))
-    else:
+    record = json.loads(record_path.read_text(encoding="utf-8")) if record_path.exists() else {}
+    if record.get("made_from") != made_from:
+        record = {"made_from": made_from, "seconds": 0.0, "images_seen": 0, "epochs": 0}
         for path in (record_path, state, history_path, folder / "best.keras"):
             path.unlink(missing_ok=True)
         write_json(record_path, record)

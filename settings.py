@@ -119,6 +119,11 @@ def gpu_found():
     return listing.returncode == 0 and "GPU" in listing.stdout
 
 
+def _check_name(kind, name, known):
+    if name not in known:
+        raise CourseError(f"There is no {kind} {name!r}: choose one of {', '.join(known)}.")
+
+
 def choose_profile(profile=None):
     """Return (profile, why): the one asked for, else UNET_PROFILE, else `full` with a GPU and `quick` without.
 
@@ -132,8 +137,7 @@ def choose_profile(profile=None):
         profile, why = "full", "nvidia-smi lists a GPU"
     else:
         profile, why = "quick", "there is no GPU here"
-    if profile not in PROFILES:
-        raise CourseError(f"There is no profile {profile!r}: choose one of {', '.join(PROFILES)}.")
+    _check_name("profile", profile, PROFILES)
     return profile, why
 
 
@@ -142,10 +146,8 @@ def new_settings(dataset, profile, recipe, seed):
 
     Raises CourseError for an unknown profile or recipe, or a seed that is no whole number from 0 to 2**32 - 1.
     """
-    if profile not in PROFILES:
-        raise CourseError(f"There is no profile {profile!r}: choose one of {', '.join(PROFILES)}.")
-    if recipe not in RECIPES:
-        raise CourseError(f"There is no recipe {recipe!r}: choose one of {', '.join(RECIPES)}.")
+    _check_name("profile", profile, PROFILES)
+    _check_name("recipe", recipe, RECIPES)
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise CourseError(f"seed is {seed!r}: choose a whole number from 0 to 4294967295.")
     return {"dataset": str(dataset), "profile": profile, "recipe": recipe, "seed": seed,
