@@ -610,7 +610,8 @@ def prepare_training(model, work_dir, settings, training_slices):
     model.optimizer.build(model.trainable_variables)
 
     arrays = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
-    decisive = {name: value for name, value in settings.items() if name not in ("dataset", "threshold")}
+    decisive = {name: value for name, value in settings.items()
+                if name not in ("dataset", "threshold", "largest_component")}
     first_weights = [weights.tobytes() for weights in model.get_weights()]
     made_from = fingerprint(arrays["files"], decisive, *first_weights, Path(__file__))
     state, history_path = folder / "resume.weights.h5", folder / "history.csv"
@@ -807,54 +808,184 @@ def resize_probability(probability, shape):
     return np.asarray(Image.fromarray(probability).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def own_resolution_counts(description, work_dir, subset, slices, probabilities, threshold):
-    """Return the confusion counts of each slice at its mask's own resolution.
+def patient_volumes(work_dir, subset, probabilities):
+    """Yield (patient, rows, truth, probability), one patient after the other, at the masks' own resolution.
 
-    The probabilities are resized bilinearly, then the threshold is applied. `slices` are the entries of
-    arrays.json that belong to the rows of `probabilities` (N, S, S).
-    """
-    def count(pair, probability):
-        mask = read_mask(pair_paths(description, work_dir, subset, pair["name"])[1], description["mask_values"])
-        return confusion_counts(mask, resize_probability(probability, mask.shape) >= threshold)
-
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(count, slices, probabilities))
-
-
-def dice_per_patient(slices, slice_counts):
-    """Return the Dice of each patient's whole volume as a dict from patient to number."""
-    patients = {}
-    for pair, counts in zip(slices, slice_counts):
-        patients.setdefault(pair["patient"], []).append(counts)
-    return {patient: scores(add_counts(counts))["dice"] for patient, counts in patients.items()}
-
-
-def evaluate_subset(model, work_dir, subset, threshold, planes=1):
-    """Evaluate the model on a subset; return (metrics for metrics.json, probabilities (N, S, S), counts a slice).
-
-    `planes` is 1 or 3, see `predict_in_planes`.
-    `dice_per_patient`, their mean and standard deviation (over patients, n - 1) are at the masks' own resolution.
-    All else is pooled over all pixels at the network's resolution, because the report printed it so.
+    probabilities: (N, S, S), the network's answer for the subset; rows: which of the N are the patient's.
+    truth (bool) and probability (float32) are of shape (len(rows), height, width): the masks as they were drawn, and
+    the answer resized bilinearly. A slice smaller than the patient's largest is filled up with background.
     """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    rows_of = {}
+    for row, pair in enumerate(slices):
+        rows_of.setdefault(pair["patient"], []).append(row)
+
+    def read(row):
+        mask_path = pair_paths(description, work_dir, subset, slices[row]["name"])[1]
+        mask = read_mask(mask_path, description["mask_values"])
+        return mask, resize_probability(probabilities[row], mask.shape)
+
+    def stack(pictures):
+        height, width = np.max([picture.shape for picture in pictures], axis=0)
+        return np.stack([np.pad(picture, [(0, height - picture.shape[0]), (0, width - picture.shape[1])])
+                         for picture in pictures])
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for patient, rows in rows_of.items():
+            truth, probability = zip(*pool.map(read, rows))
+            yield patient, rows, stack(truth), stack(probability)
+
+
+def segment(probability, threshold, largest_component=False):
+    """Return the mask of a volume of probabilities (slices, height, width): True from the threshold on.
+
+    `largest_component` keeps only the largest piece whose pixels touch, within slices and between them.
+    """
+    mask = probability >= threshold
+    if largest_component and mask.any():
+        from scipy import ndimage
+
+        pieces, _ = ndimage.label(mask)
+        mask = pieces == np.bincount(pieces[mask]).argmax()
+    return mask
+
+
+THRESHOLDS = [step / 20 for step in range(2, 19)]  # 0.1 to 0.9
+
+
+def threshold_curves(work_dir, subset, probabilities):
+    """Return the mean Dice of the patients at each of THRESHOLDS, as {False: [...], True: [...]}: with the largest
+    component alone (True) and with all (False). `probabilities` (N, S, S) is the network's answer for the subset.
+    """
+    dice_of = {False: [], True: []}
+    for _, _, truth, probability in patient_volumes(work_dir, subset, probabilities):
+        box = _bounding_box(truth | (probability >= THRESHOLDS[0]))
+        for largest_component, curves in dice_of.items():
+            curves.append([dice(truth[box], segment(probability[box], threshold, largest_component))
+                           for threshold in THRESHOLDS])
+    return {name: np.mean(curves, axis=0).tolist() for name, curves in dice_of.items()}
+
+
+def choose_segmentation(curves, settings):
+    """Return (threshold, largest_component): as the settings say, and what they leave open (None) from the curves.
+
+    Of several bests the threshold nearest to 0.5 is taken, and all components rather than the largest alone.
+    """
+    kept = (False, True) if settings["largest_component"] is None else (settings["largest_component"],)
+    allowed = THRESHOLDS if settings["threshold"] is None else [settings["threshold"]]
+    nearest = {threshold: min(range(len(THRESHOLDS)), key=lambda i: abs(THRESHOLDS[i] - threshold)) for threshold in allowed}
+    return max(itertools.product(allowed, kept),
+               key=lambda choice: (curves[choice[1]][nearest[choice[0]]], not choice[1], -abs(choice[0] - 0.5)))
+
+
+def _bounding_box(mask):
+    """Return the slices of the smallest box that holds all of a mask; of an empty mask its first pixel."""
+    if not mask.any():
+        return (slice(0, 1),) * mask.ndim
+    return tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(mask))
+
+
+def surface_distances(truth, prediction, spacing):
+    """Return (mean, 95th percentile) of the distances between the surfaces of two masks, or None if one is empty.
+
+    A pixel belongs to the surface if one of its direct neighbours is outside. From each surface pixel of one mask the
+    distance to the nearest surface pixel of the other is taken, both ways. The mean is that of the two ways' means
+    (average symmetric surface distance), the percentile is taken over both ways together (95th percentile Hausdorff
+    distance): Maier-Hein et al., Metrics reloaded, 2024, and MedPy use them so.
+    truth, prediction: bool arrays (slices, height, width). spacing: distance of neighbours along each axis.
+    """
+    if not truth.any() or not prediction.any():
+        return None
+    from scipy import ndimage
+
+    if len(truth) == 1:  # a single picture has no neighbours above and below
+        truth, prediction, spacing = truth[0], prediction[0], spacing[1:]
+    box = _bounding_box(truth | prediction)
+    surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (truth[box], prediction[box])]
+    ways = [ndimage.distance_transform_edt(~there, sampling=spacing)[here]
+            for here, there in (surfaces, reversed(surfaces))]
+    return float(np.mean([np.mean(way) for way in ways])), float(np.percentile(np.concatenate(ways), 95))
+
+
+def bootstrap_interval(values):
+    """Return (low, high): where the mean of the values lies in 95 % of 9,999 resamplings of them (seed 0).
+
+    None for fewer than two values. With few patients the interval is too narrow rather than too wide: patients who
+    are not in the sample cannot be drawn.
+    """
+    if len(values) < 2:
+        return None
+    from scipy import stats
+
+    interval = stats.bootstrap([values], np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def predict_subset(model, work_dir, subset, planes=1):
+    """Return the network's probabilities for a subset, float32 (N, S, S); `planes` is 1 or 3, see `predict_in_planes`."""
+    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    X, _ = load_arrays(work_dir, subset)
+    return predict_in_planes(model, X, find_volumes(slices) if planes == 3 else [], slice_step(description, X.shape[1]))
+
+
+def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_component=False):
+    """Score the network's probabilities (N, S, S) for a subset; return (metrics for metrics.json, counts a slice).
+
+    At the masks' own resolution, a patient at a time: `patients` (dice, iou, precision, recall, the two
+    `surface_distances`, and volume_error, the volume found over the true one minus 1), dice_per_patient, their mean,
+    standard deviation (over patients, n - 1) and `bootstrap_interval`, and figures of the single slices.
+    Distances are in millimetres where the dataset's spacing is known, else in pixels: `distance_unit`.
+    All else is pooled over all pixels at the network's resolution, because the report printed it so.
+    """
+    spacing = read_json(work_dir / "dataset.json", "01_dataset_upload")["spacing"]
+    row, column, depth = spacing or (1, 1, 1)
     X, y = load_arrays(work_dir, subset)
-    volumes = find_volumes(slices) if planes == 3 else []
-    probabilities = predict_in_planes(model, X, volumes, slice_step(description, X.shape[1]))
-    slice_counts = own_resolution_counts(description, work_dir, subset, slices, probabilities, threshold)
-    per_patient = dice_per_patient(slices, slice_counts)
-    values = list(per_patient.values())
-    pooled = confusion_counts(y[..., 0], probabilities >= threshold)
+    patients, slice_counts = {}, [None] * len(X)
+    pooled, nothing = [], []
+    for patient, rows, truth, probability in patient_volumes(work_dir, subset, probabilities):
+        prediction = segment(probability, threshold, largest_component)
+        counts = [confusion_counts(*pair) for pair in zip(truth, prediction)]
+        for index, entry in zip(rows, counts):
+            slice_counts[index] = entry
+        patients[patient] = _patient_scores(truth, prediction, add_counts(counts), (depth, row, column))
+        pooled.append(confusion_counts(y[rows, ..., 0], segment(probabilities[rows], threshold, largest_component)))
+        nothing.append(confusion_counts(y[rows, ..., 0], np.zeros_like(y[rows, ..., 0])))
+    values = [patient["dice"] for patient in patients.values()]
+    pooled = add_counts(pooled)
     metrics = {
-        "dice_per_patient": per_patient,
+        "dice_per_patient": {patient: figures["dice"] for patient, figures in patients.items()},
         "dice_patient_mean": float(np.mean(values)),
         "dice_patient_std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+        "dice_patient_interval": bootstrap_interval(values),
+        "patients": patients,
+        "distance_unit": "mm" if spacing else "pixels",
+        "slices": _slice_scores(slice_counts),
         **scores(pooled),
-        "accuracy_predicting_nothing": scores(confusion_counts(y, np.zeros_like(y)))["accuracy"],
+        "accuracy_predicting_nothing": scores(add_counts(nothing))["accuracy"],
         "loss": model.evaluate(X, y, batch_size=16, verbose=0, return_dict=True)["loss"],
         "confusion": pooled,
     }
-    return metrics, probabilities, slice_counts
+    return metrics, slice_counts
+
+
+def _patient_scores(truth, prediction, counts, spacing):
+    names = ("dice", "iou", "precision", "recall")
+    mean, percentile = surface_distances(truth, prediction, spacing) or (None, None)
+    volume_error = float(prediction.sum() / truth.sum() - 1) if truth.any() else None
+    return {**{name: scores(counts)[name] for name in names}, "surface_distance_mean": mean,
+            "surface_distance_95": percentile, "volume_error": volume_error}
+
+
+def _slice_scores(slice_counts):
+    """Return figures of single slices: the Dice of those that hold atrium, and what is found on those that do not."""
+    _, values = rank_slices(slice_counts)
+    empty = [counts["false_positives"] for counts in slice_counts
+             if counts["true_positives"] + counts["false_negatives"] == 0]
+    return {"with_atrium": len(values), "dice_mean_with_atrium": float(np.mean(values)) if values else None,
+            "empty": len(empty), "empty_with_false_atrium": int(np.count_nonzero(empty)),
+            "false_pixels_on_empty": int(sum(empty))}
 
 
 def rank_slices(slice_counts):
@@ -899,10 +1030,12 @@ def write_results(work_dir, settings, metrics):
     folder.mkdir(exist_ok=True)
     with whole_file(folder / "patients.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["subset", "patient", "dice"])
+        figures = list(next(iter(next(iter(metrics.values()))["patients"].values())))
+        writer.writerow(["subset", "patient", *figures])
         for subset, result in metrics.items():
-            writer.writerows([subset, patient, value] for patient, value in result["dice_per_patient"].items())
-    chosen = {name: settings[name] for name in ("dataset", "profile", "recipe", "image_size", "seed", "threshold", "planes")}
+            writer.writerows([subset, patient, *scored.values()] for patient, scored in result["patients"].items())
+    chosen = {name: settings[name] for name in ("dataset", "profile", "recipe", "image_size", "seed", "planes", "threshold",
+                                                "largest_component")}
     write_json(folder / "metrics.json", {
         **chosen, "epochs": training["epochs"], "parameters": load_trained_model(work_dir).count_params(),
         "seconds_training": training["seconds"], "images_seen": training["images_seen"], "versions": versions(),

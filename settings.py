@@ -86,6 +86,8 @@ RECIPES = {
         "leave_out_twins": False,
         "planes": 1,  # 1: the slices; 3: also the volume's cuts along its rows and columns
         "soft_masks": False,  # True: train on the share of each pixel that is atrium, not on 0 and 1
+        "threshold": 0.5,  # probabilities from here on count as atrium; None: chosen on valid
+        "largest_component": False,  # True: keep only the largest piece of a patient's atrium; None: chosen on valid
     },
     "best": {
         "loss": "bce_dice_loss",
@@ -102,12 +104,14 @@ RECIPES = {
         "leave_out_twins": True,
         "planes": 3,
         "soft_masks": True,
+        "threshold": None,
+        "largest_component": None,
     },
 }
 
 # What both recipes share, as in the report.
 COMMON_SETTINGS = {"kernel_initializer": "he_normal", "dropout_rate": 0.0, "activation": "relu",
-                   "patience": 10, "threshold": 0.5}
+                   "patience": 10}
 
 
 def gpu_found():
@@ -194,6 +198,7 @@ _ALLOWED = {
     "epochs": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
     "batch_size": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
     "threshold": (lambda v: _is_number(v) and 0 < v < 1, "choose a number between 0 and 1"),
+    "largest_component": (lambda v: type(v) is bool, "choose True or False"),
 }
 
 

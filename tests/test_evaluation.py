@@ -12,18 +12,17 @@ import helpers
 matplotlib.use("agg")
 
 
-class Oracle:
-    """Stands in for a network: answers with what it was given."""
-
-    def __init__(self, probabilities, loss=0.25):
-        self.probabilities, self.loss = probabilities, loss
-
-    def predict(self, X, batch_size, verbose):
-        assert len(X) == len(self.probabilities)
-        return self.probabilities[..., None]
+class Judge:
+    """Stands in for a network that is asked for its loss alone."""
 
     def evaluate(self, X, y, batch_size, verbose, return_dict):
-        return {"loss": self.loss}
+        assert len(X) == len(y)
+        return {"loss": 0.25}
+
+
+def evaluate(work_dir, subset, probabilities, threshold=0.5, largest_component=False):
+    """The metrics of a network that answered with these probabilities."""
+    return helpers.evaluate_subset(Judge(), work_dir, subset, probabilities, threshold, largest_component)[0]
 
 
 @pytest.fixture()
@@ -38,13 +37,13 @@ def truth(work_dir, subset):
 
 
 def test_the_truth_itself_scores_nearly_one_at_the_masks_own_resolution(prepared):
-    metrics, _, _ = helpers.evaluate_subset(Oracle(truth(prepared, "valid")), prepared, "valid", 0.5)
+    metrics = evaluate(prepared, "valid", truth(prepared, "valid"))
     assert 0.9 < metrics["dice_patient_mean"] < 1  # shrinking to 64 pixels costs a little
     assert metrics["dice"] == metrics["precision"] == metrics["recall"] == metrics["iou"] == metrics["accuracy"] == 1
 
 
 def test_predicting_nothing_scores_nothing_but_is_accurate(prepared):
-    metrics, _, _ = helpers.evaluate_subset(Oracle(0 * truth(prepared, "test")), prepared, "test", 0.5)
+    metrics = evaluate(prepared, "test", 0 * truth(prepared, "test"))
     assert metrics["dice_patient_mean"] == metrics["dice"] == 0
     assert metrics["accuracy"] == metrics["accuracy_predicting_nothing"] > 0.98
 
@@ -52,7 +51,7 @@ def test_predicting_nothing_scores_nothing_but_is_accurate(prepared):
 def test_each_subset_is_scored_against_its_own_masks(prepared):
     slices = json.loads((prepared / "npy" / "arrays.json").read_text())["slices"]
     for subset in ("train", "valid", "test"):
-        metrics, _, _ = helpers.evaluate_subset(Oracle(truth(prepared, subset)), prepared, subset, 0.5)
+        metrics = evaluate(prepared, subset, truth(prepared, subset))
         assert set(metrics["dice_per_patient"]) == {pair["patient"] for pair in slices[subset]}
         assert metrics["dice"] == 1
 
@@ -62,7 +61,7 @@ def test_mean_and_spread_are_over_patients(prepared):
     slices = json.loads((prepared / "npy" / "arrays.json").read_text())["slices"]["train"]
     first = slices[0]["patient"]
     probabilities[[pair["patient"] == first for pair in slices]] = 0
-    metrics, _, _ = helpers.evaluate_subset(Oracle(probabilities), prepared, "train", 0.5)
+    metrics = evaluate(prepared, "train", probabilities)
     values = list(metrics["dice_per_patient"].values())
     assert metrics["dice_per_patient"][first] == 0 and len(values) == 3
     assert metrics["dice_patient_mean"] == pytest.approx(np.mean(values))
@@ -70,10 +69,90 @@ def test_mean_and_spread_are_over_patients(prepared):
 
 
 def test_the_threshold_decides_what_counts(prepared):
-    oracle = Oracle(0.4 * truth(prepared, "valid"))
-    assert helpers.evaluate_subset(oracle, prepared, "valid", 0.5)[0]["dice"] == 0
-    assert helpers.evaluate_subset(oracle, prepared, "valid", 0.4 - 1e-6)[0]["dice"] == 1
-    assert helpers.evaluate_subset(oracle, prepared, "valid", 0.3)[0]["dice_patient_mean"] > 0.8
+    probabilities = np.float32(0.4) * truth(prepared, "valid")
+    assert evaluate(prepared, "valid", probabilities, 0.5)["dice"] == 0
+    assert evaluate(prepared, "valid", probabilities, 0.4 - 1e-6)["dice"] == 1
+    assert evaluate(prepared, "valid", probabilities, 0.3)["dice_patient_mean"] > 0.8
+
+
+def test_patients_are_scored_with_what_they_are_scored_by(prepared):
+    """Take a third of the atrium's pixels away from one patient, and give another a block that is not atrium."""
+    probabilities = truth(prepared, "train")
+    slices = json.loads((prepared / "npy" / "arrays.json").read_text())["slices"]["train"]
+    names = [pair["patient"] for pair in slices]
+    less, more = names[0], names[-1]
+    assert less != more
+    rows = [row for row, name in enumerate(names) if name == less and probabilities[row].any()]
+    probabilities[rows[: len(rows) // 2]] = 0
+    probabilities[[name == more for name in names], :8, :8] = 1
+    patients = evaluate(prepared, "train", probabilities)["patients"]
+    assert patients[less]["precision"] > 0.9 > 0.8 > patients[less]["recall"] and patients[less]["volume_error"] < -0.1
+    assert patients[more]["recall"] > 0.9 > 0.8 > patients[more]["precision"] and patients[more]["volume_error"] > 0.5
+    untouched = next(figures for name, figures in patients.items() if name not in (less, more))
+    assert untouched["surface_distance_95"] < patients[less]["surface_distance_95"] < patients[more]["surface_distance_95"]
+    for figures in patients.values():
+        assert figures["dice"] == pytest.approx(2 / (1 / figures["precision"] + 1 / figures["recall"]))
+        assert figures["iou"] == pytest.approx(figures["dice"] / (2 - figures["dice"]))
+
+
+def test_false_atrium_on_empty_slices_is_counted_apart(prepared):
+    probabilities = truth(prepared, "valid")
+    clean = evaluate(prepared, "valid", probabilities)["slices"]
+    empty = [row for _, rows, masks, _ in helpers.patient_volumes(prepared, "valid", probabilities)
+             for row, mask in zip(rows, masks) if not mask.any()]
+    probabilities[empty[0], :16, :16] = 1
+    spoilt = evaluate(prepared, "valid", probabilities)["slices"]
+    assert clean["empty"] == spoilt["empty"] == len(empty) and clean["with_atrium"] == len(probabilities) - len(empty)
+    assert (clean["empty_with_false_atrium"], clean["false_pixels_on_empty"]) == (0, 0)
+    assert spoilt["empty_with_false_atrium"] == 1 and spoilt["false_pixels_on_empty"] > 16 * 16
+    assert spoilt["dice_mean_with_atrium"] == clean["dice_mean_with_atrium"] > 0.8
+
+
+def test_distances_say_their_unit(prepared):
+    description = json.loads((prepared / "dataset.json").read_text())
+    measured = {}
+    for spacing, unit in ((None, "pixels"), ([1, 1, 1], "mm"), ([2, 2, 2], "mm")):
+        helpers.write_json(prepared / "dataset.json", {**description, "spacing": spacing})
+        metrics = evaluate(prepared, "valid", truth(prepared, "valid"))
+        assert metrics["distance_unit"] == unit
+        measured[str(spacing)] = [figures["surface_distance_mean"] for figures in metrics["patients"].values()]
+    assert measured["None"] == measured["[1, 1, 1]"]
+    assert measured["[2, 2, 2]"] == pytest.approx(2 * np.array(measured["[1, 1, 1]"]))
+
+
+def test_threshold_and_tidying_up_are_chosen_by_the_curves():
+    best_at = {False: 0.3, True: 0.7}
+    curves = {kept: [1 - abs(threshold - best) for threshold in helpers.THRESHOLDS] for kept, best in best_at.items()}
+    open_settings = {"threshold": None, "largest_component": None}
+    assert helpers.choose_segmentation({**curves, True: [0] * 17}, open_settings) == (0.3, False)
+    assert helpers.choose_segmentation({**curves, False: [0] * 17}, open_settings) == (0.7, True)
+    assert helpers.choose_segmentation({False: [0.5] * 17, True: [0.5] * 17}, open_settings) == (0.5, False)
+    assert helpers.choose_segmentation(curves, {"threshold": None, "largest_component": True}) == (0.7, True)
+    assert helpers.choose_segmentation(curves, {"threshold": 0.62, "largest_component": None}) == (0.62, True)
+    assert helpers.choose_segmentation(curves, {"threshold": 0.5, "largest_component": False}) == (0.5, False)
+
+
+def test_the_curves_are_the_dice_that_the_evaluation_gives(prepared):
+    probabilities = truth(prepared, "valid") * np.linspace(0.2, 1, 64, dtype=np.float32)
+    probabilities[:, :6, :6] = 0.9
+    curves = helpers.threshold_curves(prepared, "valid", probabilities)
+    for largest_component, curve in curves.items():
+        for threshold in (0.3, 0.75):
+            expected = evaluate(prepared, "valid", probabilities, threshold, largest_component)["dice_patient_mean"]
+            assert curve[helpers.THRESHOLDS.index(threshold)] == pytest.approx(expected)
+    assert curves[True] != curves[False]
+
+
+def test_the_largest_component_is_that_of_the_volume():
+    probability = np.zeros((4, 8, 8), np.float32)
+    probability[:, 1, 1] = 0.9  # four pixels, one above the other
+    probability[0, 5:7, 5] = 0.9  # two pixels in one slice
+    probability[2, 5, 5:8] = 0.9  # three pixels in another, not touching
+    expected = np.zeros(probability.shape, bool)
+    expected[:, 1, 1] = True
+    assert np.array_equal(helpers.segment(probability, 0.5, largest_component=True), expected)
+    assert np.array_equal(helpers.segment(probability, 0.5), probability > 0)
+    assert not helpers.segment(probability, 0.95, largest_component=True).any()
 
 
 def test_probabilities_are_resized_bilinearly_before_the_threshold():
@@ -87,13 +166,13 @@ def test_the_results_file_holds_all_that_was_agreed(prepared):
     helpers.create_model(image_size=64).save(prepared / "model" / "best.keras")
     helpers.write_json(prepared / "model" / "training.json",
                        {"made_from": "x", "seconds": 12.5, "images_seen": 300, "epochs": 7})
-    metrics = {subset: helpers.evaluate_subset(Oracle(truth(prepared, subset)), prepared, subset, 0.5)[0]
-               for subset in ("valid", "test")}
+    metrics = {subset: evaluate(prepared, subset, truth(prepared, subset)) for subset in ("valid", "test")}
     path = helpers.write_results(prepared, settings, metrics)
     written = json.loads(path.read_text())
     assert path == prepared / "results" / "metrics.json"
     expected = {"dataset": "sample", "profile": "smoke", "recipe": "report", "image_size": 64, "epochs": 7, "seed": 0,
-                "parameters": 1_927_841, "seconds_training": 12.5, "images_seen": 300}
+                "parameters": 1_927_841, "seconds_training": 12.5, "images_seen": 300, "threshold": 0.5,
+                "largest_component": False}
     assert {name: written[name] for name in expected} == expected
     assert set(written["versions"]) == {"python", "tensorflow", "keras"}
     for subset in ("valid", "test"):
@@ -101,8 +180,10 @@ def test_the_results_file_holds_all_that_was_agreed(prepared):
                 "accuracy", "accuracy_predicting_nothing", "loss"} <= set(written[subset])
     with open(prepared / "results" / "patients.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["subset"], float(row["dice"])) for row in rows] == [
-        (subset, value) for subset in ("valid", "test") for value in metrics[subset]["dice_per_patient"].values()]
+    patients = [(subset, patient) for subset in ("valid", "test") for patient in metrics[subset]["patients"]]
+    assert [(row["subset"], row["patient"]) for row in rows] == patients
+    for row, (subset, patient) in zip(rows, patients):
+        assert {name: float(row[name]) for name in metrics[subset]["patients"][patient]} == metrics[subset]["patients"][patient]
 
 
 def test_the_trained_model_is_loaded_in_safe_mode_and_evaluates_as_it_was_trained(prepared):
@@ -123,7 +204,7 @@ def test_the_trained_model_is_loaded_in_safe_mode_and_evaluates_as_it_was_traine
 
 def test_the_pictures_show_best_median_and_worst_of_the_subset(prepared):
     probabilities = truth(prepared, "test")
-    _, probabilities, counts = helpers.evaluate_subset(Oracle(probabilities), prepared, "test", 0.5)
+    _, counts = helpers.evaluate_subset(Judge(), prepared, "test", probabilities, 0.5)
     figure = helpers.plot_predictions(prepared, "test", probabilities, counts, 0.5)
     order, values = helpers.rank_slices(counts)
     names = [pair["name"] for pair in json.loads((prepared / "npy" / "arrays.json").read_text())["slices"]["test"]]
@@ -193,14 +274,9 @@ def test_cuts_are_padded_to_what_the_network_can_halve_and_put_back_in_place():
     assert np.allclose(answer, X[..., 0], atol=0.03)
 
 
-def test_the_recipe_decides_in_how_many_planes_a_subset_is_evaluated(prepared):
+def test_a_subset_is_answered_in_as_many_planes_as_asked_for(prepared):
     X, _ = helpers.load_arrays(prepared, "valid")
-
-    class Counting(Copying):
-        def evaluate(self, *_, **__):
-            return {"loss": 0.0}
-
     for planes, expected in ((1, 1), (3, 3)):
-        network = Counting()
-        helpers.evaluate_subset(network, prepared, "valid", 0.5, planes)
+        network = Copying()
+        helpers.predict_subset(network, prepared, "valid", planes)
         assert len(network.shapes) == expected and network.shapes[0] == X.shape

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
 
 import helpers
@@ -73,11 +74,10 @@ def test_masks_of_different_shape_are_refused():
 
 
 def test_a_patients_dice_is_of_the_whole_volume_not_the_mean_over_slices():
-    slices = [{"patient": "a"}, {"patient": "a"}, {"patient": "b"}]
-    truth = [np.array([1, 1, 1, 1]), np.array([1, 0, 0, 0]), np.array([0, 0, 0, 0])]
-    prediction = [np.array([1, 1, 1, 1]), np.array([0, 1, 0, 0]), np.array([0, 0, 0, 0])]
-    counts = [helpers.confusion_counts(*pair) for pair in zip(truth, prediction)]
-    assert helpers.dice_per_patient(slices, counts) == {"a": pytest.approx(8 / 10), "b": 1}
+    truth = [np.array([1, 1, 1, 1]), np.array([1, 0, 0, 0])]
+    prediction = [np.array([1, 1, 1, 1]), np.array([0, 1, 0, 0])]
+    counts = helpers.add_counts(helpers.confusion_counts(*pair) for pair in zip(truth, prediction))
+    assert helpers.scores(counts)["dice"] == pytest.approx(8 / 10)
 
 
 def test_slices_are_ranked_by_dice_and_empty_ones_left_out():
@@ -86,3 +86,57 @@ def test_slices_are_ranked_by_dice_and_empty_ones_left_out():
     order, values = helpers.rank_slices(counts)
     assert order == [2, 0, 3]
     assert values == [1, pytest.approx(2 / 3), 0]
+
+
+# --- surfaces and intervals ---------------------------------------------------------------------------
+
+
+def surface_points(mask, spacing):
+    """The surface of a mask found pixel by pixel: those with a direct neighbour that is outside."""
+    points = []
+    for place in np.argwhere(mask):
+        for axis, step in itertools.product(range(3), (-1, 1)):
+            neighbour = place.copy()
+            neighbour[axis] += step
+            if (neighbour < 0).any() or (neighbour >= mask.shape).any() or not mask[tuple(neighbour)]:
+                points.append(place * spacing)
+                break
+    return np.array(points)
+
+
+def test_surface_distances_agree_with_measuring_every_pair_of_points():
+    rng = np.random.default_rng(1)
+    zz, yy, xx = np.mgrid[:12, :14, :16]
+    for spacing in ((1, 1, 1), (1.37, 1.25, 1.25)):
+        for _ in range(3):
+            truth, prediction = (((zz - rng.uniform(4, 8)) ** 2 + (yy - rng.uniform(5, 9)) ** 2 + (xx - rng.uniform(5, 11)) ** 2)
+                                 < rng.uniform(6, 20) for _ in range(2))
+            distances = cdist(surface_points(truth, spacing), surface_points(prediction, spacing))
+            ways = distances.min(axis=1), distances.min(axis=0)
+            expected = np.mean([way.mean() for way in ways]), np.percentile(np.concatenate(ways), 95)
+            assert helpers.surface_distances(truth, prediction, spacing) == pytest.approx(expected)
+
+
+def test_surface_distances_of_a_single_picture_are_measured_in_the_picture():
+    truth, prediction = np.zeros((2, 1, 20, 20), bool)
+    truth[0, 5:15, 5:15], prediction[0, 5:15, 7:17] = True, True
+    mean, percentile = helpers.surface_distances(truth, prediction, (5, 1, 1))
+    assert 0 < mean < 2 and percentile == 2
+
+
+def test_equal_masks_lie_on_each_other_and_an_empty_one_nowhere():
+    mask = np.zeros((3, 8, 8), bool)
+    mask[1, 2:5, 2:5] = True
+    assert helpers.surface_distances(mask, mask, (1, 1, 1)) == (0, 0)
+    assert helpers.surface_distances(mask, ~mask & False, (1, 1, 1)) is None
+    assert helpers.surface_distances(~mask & False, mask, (1, 1, 1)) is None
+
+
+def test_the_bootstrap_interval_is_that_of_all_resamplings():
+    values = [0.81, 0.9, 0.95, 0.87, 0.93]
+    means = [np.mean(drawn) for drawn in itertools.product(values, repeat=5)]
+    low, high = helpers.bootstrap_interval(values)
+    assert (low, high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.003)
+    assert low < np.mean(values) < high
+    assert helpers.bootstrap_interval(values) == (low, high)
+    assert helpers.bootstrap_interval([0.9]) is None
