@@ -33,6 +33,16 @@ from dataset_import import (  # noqa: F401  (the notebooks reach these through h
     whole_file,
     write_json,
 )
+from metrics import (
+    add_counts,
+    bootstrap_interval,
+    bounding_box,
+    confusion_counts,
+    dice,
+    rank_slices,
+    scores,
+    surface_distances,
+)
 from settings import (  # noqa: F401
     choose_profile,
     fingerprint,
@@ -43,6 +53,7 @@ from settings import (  # noqa: F401
     read_json,
     set_up,
 )
+from volumes import TrainingPictures, area_average, find_volumes, resample_slices, slice_step
 
 TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind readers, clear on grey
 
@@ -73,17 +84,6 @@ def read_mask(path, mask_values=(0, 255)):
 def resize_image(image, size):
     """Resize a (height, width) uint8 image to (size, size); shrinking averages neighbours (antialiased)."""
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.HAMMING))
-
-
-def area_average(values, size, axis):
-    """Average an array along one axis into `size` new pixels, each by the length of the old ones that it covers."""
-    old = values.shape[axis]
-    running_sum = np.insert(np.cumsum(values, axis, dtype=np.float64), 0, 0, axis)
-    edges = np.linspace(0, old, size + 1)
-    whole = np.minimum(edges.astype(int), old - 1)
-    rest = (edges - whole).reshape([-1 if position == axis else 1 for position in range(values.ndim)])
-    at_edges = (1 - rest) * running_sum.take(whole, axis) + rest * running_sum.take(whole + 1, axis)
-    return np.diff(at_edges, axis=axis) / (old / size)
 
 
 def mask_share(mask, size):
@@ -405,82 +405,6 @@ def epoch_order(has_atrium, epoch, settings, slices):
     return np.random.default_rng([seed, epoch]).permutation(order)
 
 
-def find_volumes(slices):
-    """Return the volumes that the slices of a subset stack up to, as a list of (first row, last row + 1).
-
-    slices: entries of arrays.json, in the order of the arrays' rows. A patient makes a volume if there are at least
-    eight slices with numbers.
-    """
-    volumes = []
-    for _, group in itertools.groupby(enumerate(slices), key=lambda entry: entry[1]["patient"]):
-        rows = [row for row, pair in group if pair["slice"] is not None]
-        if len(rows) >= 8:
-            volumes.append((rows[0], rows[-1] + 1))
-    return volumes
-
-
-def slice_step(description, image_size):
-    """Return the distance between two slices in pixels of the network's image.
-
-    Where the dataset's spacing is not known, slices are taken to lie one pixel of the original apart.
-    """
-    row, _, depth = description["spacing"] or (1, 1, 1)
-    height = description["subsets"]["train"][0]["size"][0]
-    return depth / row * image_size / height
-
-
-def resample_slices(values, count):
-    """Resample an array along its first axis to `count` entries: averaged when it shrinks, interpolated when it grows."""
-    if count <= len(values):
-        return area_average(values, count, axis=0).astype(np.float32)
-    places = np.clip((np.arange(count) + 0.5) * len(values) / count - 0.5, 0, len(values) - 1)
-    below = places.astype(int)
-    above = np.minimum(below + 1, len(values) - 1)
-    weight = (places - below).reshape([-1] + [1] * (values.ndim - 1)).astype(np.float32)
-    return ((1 - weight) * values[below] + weight * values[above]).astype(np.float32)
-
-
-def in_square(picture, size):
-    """Return a (size, size) copy of a picture, centred: what is too large is cut off, what is missing is black."""
-    square = np.zeros((size, size), np.float32)
-    spans = [min(length, size) for length in picture.shape]
-    source = tuple(slice((length - span) // 2, (length - span) // 2 + span) for length, span in zip(picture.shape, spans))
-    target = tuple(slice((size - span) // 2, (size - span) // 2 + span) for span in spans)
-    square[target] = picture[source]
-    return square
-
-
-class TrainingPictures:
-    """All pictures to train on: the slices, and with three planes every volume's cuts along rows and columns as well.
-
-    X, y: arrays (N, S, S, 1); a pixel of y that is all atrium holds `full`. volumes: pairs (first row, last row + 1).
-    step: distance between slices in pixels.
-    """
-
-    def __init__(self, X, y, volumes=(), step=1.0, full=1):
-        self.X, self.y, self.step, self.full = X, y, step, full
-        self.places = [(0, 0, len(X), row) for row in range(len(X))]
-        has_atrium = [np.array([row.max() >= full / 2 for row in y], bool)]
-        for start, stop in volumes:
-            for axis in (1, 2):
-                self.places += [(axis, start, stop, index) for index in range(X.shape[1])]
-                has_atrium.append(y[start:stop, ..., 0].max(axis=(0, 3 - axis)) >= full / 2)
-        self.has_atrium = np.concatenate(has_atrium)
-
-    def take(self, chosen):
-        """Return the pictures with the given numbers as X and y, float32 of shape (len(chosen), S, S, 1)."""
-        X, y = (np.stack([self._cut(array, *self.places[number]) for number in chosen])[..., None]
-                for array in (self.X, self.y))
-        return X, y / np.float32(self.full)
-
-    def _cut(self, array, axis, start, stop, index):
-        if axis == 0:
-            return array[index, ..., 0].astype(np.float32)
-        cut = array[start:stop, index, :, 0] if axis == 1 else array[start:stop, :, index, 0]
-        cut = resample_slices(cut, max(1, round((stop - start) * self.step)))
-        return in_square(cut if axis == 1 else cut.T, array.shape[1])
-
-
 def load_training_pictures(work_dir, settings):
     """Return the TrainingPictures of a work folder, in as many planes as the recipe says."""
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
@@ -729,55 +653,6 @@ def load_trained_model(work_dir):
     return model
 
 
-def confusion_counts(truth, prediction):
-    """Count the pixels of two masks of one shape: true and false positives, false and true negatives.
-
-    truth and prediction: arrays of bool, or of any number type holding only 0 and 1.
-    Raises ValueError for other values or for shapes that differ.
-    """
-    truth, prediction = np.asarray(truth), np.asarray(prediction)
-    if truth.shape != prediction.shape:
-        raise ValueError(f"The masks differ in shape: {truth.shape} and {prediction.shape}.")
-    for name, mask in (("truth", truth), ("prediction", prediction)):
-        if not ((mask == 0) | (mask == 1)).all():
-            raise ValueError(f"The {name} holds other values than 0 and 1: apply the threshold first.")
-    truth, prediction = truth.astype(bool), prediction.astype(bool)
-    true_positives = int(np.count_nonzero(truth & prediction))
-    false_positives = int(np.count_nonzero(prediction)) - true_positives
-    false_negatives = int(np.count_nonzero(truth)) - true_positives
-    return {"true_positives": true_positives, "false_positives": false_positives, "false_negatives": false_negatives,
-            "true_negatives": truth.size - true_positives - false_positives - false_negatives}
-
-
-def add_counts(counts):
-    """Add up an iterable of confusion counts."""
-    total = dict.fromkeys(("true_positives", "false_positives", "false_negatives", "true_negatives"), 0)
-    for entry in counts:
-        total = {name: total[name] + entry[name] for name in total}
-    return total
-
-
-def scores(counts):
-    """Return dice, iou, precision, recall and accuracy, each from 0 to 1, of confusion counts.
-
-    An empty prediction of an empty mask is perfect: dice, iou, precision and recall are 1. Where only one of
-    the two is empty they are 0.
-    """
-    tp, fp, fn, tn = (counts[name] for name in ("true_positives", "false_positives", "false_negatives", "true_negatives"))
-    empty = tp + fp + fn == 0
-
-    def ratio(part, whole):
-        return 1.0 if empty else part / whole if whole else 0.0
-
-    return {"dice": ratio(2 * tp, 2 * tp + fp + fn), "iou": ratio(tp, tp + fp + fn), "precision": ratio(tp, tp + fp),
-            "recall": ratio(tp, tp + fn), "accuracy": (tp + tn) / (tp + fp + fn + tn)}
-
-
-def dice(truth, prediction):
-    """Return the Dice of two masks (see `confusion_counts` for what they may be), 0 to 1; both empty is 1."""
-    return scores(confusion_counts(truth, prediction))["dice"]
-
-
 def predict_probabilities(model, X, batch_size=16):
     """Return the network's probabilities for X (N, S, S, 1): float32 of shape (N, S, S), 0 to 1."""
     return model.predict(X, batch_size=batch_size, verbose=0)[..., 0]
@@ -860,7 +735,7 @@ def threshold_curves(work_dir, subset, probabilities):
     """
     dice_of = {False: [], True: []}
     for _, _, truth, probability in patient_volumes(work_dir, subset, probabilities):
-        box = _bounding_box(truth | (probability >= THRESHOLDS[0]))
+        box = bounding_box(truth | (probability >= THRESHOLDS[0]))
         for largest_component, curves in dice_of.items():
             curves.append([dice(truth[box], segment(probability[box], threshold, largest_component))
                            for threshold in THRESHOLDS])
@@ -877,49 +752,6 @@ def choose_segmentation(curves, settings):
     nearest = {threshold: min(range(len(THRESHOLDS)), key=lambda i: abs(THRESHOLDS[i] - threshold)) for threshold in allowed}
     return max(itertools.product(allowed, kept),
                key=lambda choice: (curves[choice[1]][nearest[choice[0]]], not choice[1], -abs(choice[0] - 0.5)))
-
-
-def _bounding_box(mask):
-    """Return the slices of the smallest box that holds all of a mask; of an empty mask its first pixel."""
-    if not mask.any():
-        return (slice(0, 1),) * mask.ndim
-    return tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(mask))
-
-
-def surface_distances(truth, prediction, spacing):
-    """Return (mean, 95th percentile) of the distances between the surfaces of two masks, or None if one is empty.
-
-    A pixel belongs to the surface if one of its direct neighbours is outside. From each surface pixel of one mask the
-    distance to the nearest surface pixel of the other is taken, both ways. The mean is that of the two ways' means
-    (average symmetric surface distance), the percentile is taken over both ways together (95th percentile Hausdorff
-    distance): Maier-Hein et al., Metrics reloaded, 2024, and MedPy use them so.
-    truth, prediction: bool arrays (slices, height, width). spacing: distance of neighbours along each axis.
-    """
-    if not truth.any() or not prediction.any():
-        return None
-    from scipy import ndimage
-
-    if len(truth) == 1:  # a single picture has no neighbours above and below
-        truth, prediction, spacing = truth[0], prediction[0], spacing[1:]
-    box = _bounding_box(truth | prediction)
-    surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (truth[box], prediction[box])]
-    ways = [ndimage.distance_transform_edt(~there, sampling=spacing)[here]
-            for here, there in (surfaces, reversed(surfaces))]
-    return float(np.mean([np.mean(way) for way in ways])), float(np.percentile(np.concatenate(ways), 95))
-
-
-def bootstrap_interval(values):
-    """Return (low, high): where the mean of the values lies in 95 % of 9,999 resamplings of them (seed 0).
-
-    None for fewer than two values. With few patients the interval is too narrow rather than too wide: patients who
-    are not in the sample cannot be drawn.
-    """
-    if len(values) < 2:
-        return None
-    from scipy import stats
-
-    interval = stats.bootstrap([values], np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
-    return float(interval.low), float(interval.high)
 
 
 def predict_subset(model, work_dir, subset, planes=1):
@@ -986,14 +818,6 @@ def _slice_scores(slice_counts):
     return {"with_atrium": len(values), "dice_mean_with_atrium": float(np.mean(values)) if values else None,
             "empty": len(empty), "empty_with_false_atrium": int(np.count_nonzero(empty)),
             "false_pixels_on_empty": int(sum(empty))}
-
-
-def rank_slices(slice_counts):
-    """Return (indices, dice) of the slices whose mask is not empty, from the best Dice to the worst."""
-    with_atrium = [i for i, counts in enumerate(slice_counts) if counts["true_positives"] + counts["false_negatives"]]
-    values = {i: scores(slice_counts[i])["dice"] for i in with_atrium}
-    order = sorted(with_atrium, key=values.get, reverse=True)
-    return order, [values[i] for i in order]
 
 
 def plot_predictions(work_dir, subset, probabilities, slice_counts, threshold):

@@ -105,7 +105,7 @@ def test_false_atrium_on_empty_slices_is_counted_apart(prepared):
     assert clean["empty"] == spoilt["empty"] == len(empty) and clean["with_atrium"] == len(probabilities) - len(empty)
     assert (clean["empty_with_false_atrium"], clean["false_pixels_on_empty"]) == (0, 0)
     assert spoilt["empty_with_false_atrium"] == 1 and spoilt["false_pixels_on_empty"] > 16 * 16
-    assert spoilt["dice_mean_with_atrium"] == clean["dice_mean_with_atrium"] > 0.8
+    assert spoilt["dice_mean_with_atrium"] == clean["dice_mean_with_atrium"] > 0.5
 
 
 def test_distances_say_their_unit(prepared):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import helpers
+import volumes
 from settings import COURSE_FOLDER
 
 
@@ -39,8 +40,8 @@ def test_a_mask_pixel_is_set_from_half_its_area_on():
 
 def test_area_average_weighs_parts_of_pixels():
     values = np.array([[3.0, 6.0, 0.0]])
-    assert np.allclose(helpers.area_average(values, 2, axis=1), [[(3 + 0.5 * 6) / 1.5, (0.5 * 6 + 0) / 1.5]])
-    assert np.allclose(helpers.area_average(values.T, 2, axis=0), [[4], [2]])
+    assert np.allclose(volumes.area_average(values, 2, axis=1), [[(3 + 0.5 * 6) / 1.5, (0.5 * 6 + 0) / 1.5]])
+    assert np.allclose(volumes.area_average(values.T, 2, axis=0), [[4], [2]])
 
 
 def test_the_share_of_a_pixel_is_that_of_its_area():

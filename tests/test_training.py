@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import helpers
+import volumes
 from settings import COURSE_FOLDER
 
 SETTINGS = {**helpers.new_settings("sample", "smoke", "report", 0), "image_size": 16, "epochs": 3,
@@ -86,7 +87,7 @@ def test_the_share_of_slices_with_atrium_is_kept():
 def test_batches_keep_images_and_masks_together():
     X = np.arange(20, dtype=np.float32).reshape(20, 1, 1, 1) * np.ones((1, 4, 4, 1), np.float32)
     y = (X.astype(np.uint8) % 2)
-    batches = list(helpers.training_batches(helpers.TrainingPictures(X, y), {**SETTINGS, "epochs": 2}))
+    batches = list(helpers.training_batches(volumes.TrainingPictures(X, y), {**SETTINGS, "epochs": 2}))
     assert [len(images) for images, _ in batches] == [8, 8, 4] * 2
     for images, masks in batches:
         assert np.array_equal(images.numpy() % 2, masks.numpy())
@@ -143,7 +144,7 @@ def test_augmentation_follows_from_its_seed():
 def test_only_a_recipe_that_says_so_augments():
     images, masks = blobs(8)
     plain = {**SETTINGS, "epochs": 1}
-    shown = [next(iter(helpers.training_batches(helpers.TrainingPictures(images, masks), {**plain, "augment": augment})))[0].numpy()
+    shown = [next(iter(helpers.training_batches(volumes.TrainingPictures(images, masks), {**plain, "augment": augment})))[0].numpy()
              for augment in (False, True)]
     order = helpers.epoch_order(masks.any((1, 2, 3)), 0, plain, 8)
     assert np.array_equal(shown[0], images[order]) and not np.array_equal(shown[1], images[order])
@@ -155,26 +156,26 @@ def test_only_a_recipe_that_says_so_augments():
 def test_a_patient_with_eight_numbered_slices_makes_a_volume():
     slices = ([{"patient": "a", "slice": n} for n in range(8)] + [{"patient": "b", "slice": n} for n in range(7)]
               + [{"patient": "c", "slice": None}] * 9 + [{"patient": "d", "slice": n} for n in range(20)])
-    assert helpers.find_volumes(slices) == [(0, 8), (24, 44)]
+    assert volumes.find_volumes(slices) == [(0, 8), (24, 44)]
 
 
 def test_the_distance_of_slices_is_in_pixels_of_the_network():
     subsets = {"train": [{"size": [320, 300]}]}
-    assert helpers.slice_step({"spacing": [1.25, 1.25, 2.5], "subsets": subsets}, 160) == pytest.approx(1.0)
-    assert helpers.slice_step({"spacing": None, "subsets": subsets}, 80) == pytest.approx(0.25)
+    assert volumes.slice_step({"spacing": [1.25, 1.25, 2.5], "subsets": subsets}, 160) == pytest.approx(1.0)
+    assert volumes.slice_step({"spacing": None, "subsets": subsets}, 80) == pytest.approx(0.25)
 
 
 def test_resampling_along_slices_keeps_a_slope_and_the_mean():
     slope = np.linspace(0, 1, 40)[:, None] * np.ones((1, 3), np.float32)
     for count in (10, 25, 40, 90):
-        resampled = helpers.resample_slices(slope, count)
+        resampled = volumes.resample_slices(slope, count)
         assert resampled.shape == (count, 3) and resampled.dtype == np.float32
         assert resampled.mean() == pytest.approx(0.5, abs=1e-3)
         assert np.allclose(resampled[1:-1, 0], (np.arange(count) + 0.5)[1:-1] / count * 40 / 39 - 0.5 / 39, atol=0.02)
 
 
 def test_a_picture_is_put_in_the_middle_of_a_square():
-    square = helpers.in_square(np.ones((2, 6)), 4)
+    square = volumes.in_square(np.ones((2, 6)), 4)
     assert square.shape == (4, 4) and square[[1, 2]].all() and not square[[0, 3]].any()
 
 
@@ -187,7 +188,7 @@ def volume_arrays():
 
 def test_pictures_of_three_planes_are_cuts_of_the_volume():
     X, y = volume_arrays()
-    pictures = helpers.TrainingPictures(X, y, [(0, 16)], step=1.0)
+    pictures = volumes.TrainingPictures(X, y, [(0, 16)], step=1.0)
     assert len(pictures.places) == len(pictures.has_atrium) == 3 * 16
     images, masks = pictures.take(range(48))
     assert np.array_equal(images[:16], X) and np.array_equal(masks[:16], y)
@@ -200,14 +201,14 @@ def test_pictures_of_three_planes_are_cuts_of_the_volume():
 
 def test_shares_of_atrium_become_numbers_between_0_and_1():
     X, y = volume_arrays()
-    pictures = helpers.TrainingPictures(X, y * np.uint8(255), [(0, 16)], full=255)
-    assert np.array_equal(pictures.has_atrium, helpers.TrainingPictures(X, y, [(0, 16)]).has_atrium)
-    assert np.allclose(pictures.take(range(48))[1], helpers.TrainingPictures(X, y, [(0, 16)]).take(range(48))[1])
+    pictures = volumes.TrainingPictures(X, y * np.uint8(255), [(0, 16)], full=255)
+    assert np.array_equal(pictures.has_atrium, volumes.TrainingPictures(X, y, [(0, 16)]).has_atrium)
+    assert np.allclose(pictures.take(range(48))[1], volumes.TrainingPictures(X, y, [(0, 16)]).take(range(48))[1])
 
 
 def test_one_plane_has_the_slices_alone():
     X, y = volume_arrays()
-    assert len(helpers.TrainingPictures(X, y).places) == 16
+    assert len(volumes.TrainingPictures(X, y).places) == 16
 
 
 # --- the training -------------------------------------------------------------------------------------

@@ -1,0 +1,103 @@
+"""What is measured: overlap, distance between surfaces, and how sure a mean over patients is. Arrays in, numbers out."""
+
+import numpy as np
+
+
+def confusion_counts(truth, prediction):
+    """Count the pixels of two masks of one shape: true and false positives, false and true negatives.
+
+    truth and prediction: arrays of bool, or of any number type holding only 0 and 1.
+    Raises ValueError for other values or for shapes that differ.
+    """
+    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    if truth.shape != prediction.shape:
+        raise ValueError(f"The masks differ in shape: {truth.shape} and {prediction.shape}.")
+    for name, mask in (("truth", truth), ("prediction", prediction)):
+        if not ((mask == 0) | (mask == 1)).all():
+            raise ValueError(f"The {name} holds other values than 0 and 1: apply the threshold first.")
+    truth, prediction = truth.astype(bool), prediction.astype(bool)
+    true_positives = int(np.count_nonzero(truth & prediction))
+    false_positives = int(np.count_nonzero(prediction)) - true_positives
+    false_negatives = int(np.count_nonzero(truth)) - true_positives
+    return {"true_positives": true_positives, "false_positives": false_positives, "false_negatives": false_negatives,
+            "true_negatives": truth.size - true_positives - false_positives - false_negatives}
+
+
+def add_counts(counts):
+    """Add up an iterable of confusion counts."""
+    total = dict.fromkeys(("true_positives", "false_positives", "false_negatives", "true_negatives"), 0)
+    for entry in counts:
+        total = {name: total[name] + entry[name] for name in total}
+    return total
+
+
+def scores(counts):
+    """Return dice, iou, precision, recall and accuracy, each from 0 to 1, of confusion counts.
+
+    An empty prediction of an empty mask is perfect: dice, iou, precision and recall are 1. Where only one of
+    the two is empty they are 0.
+    """
+    tp, fp, fn, tn = (counts[name] for name in ("true_positives", "false_positives", "false_negatives", "true_negatives"))
+    empty = tp + fp + fn == 0
+
+    def ratio(part, whole):
+        return 1.0 if empty else part / whole if whole else 0.0
+
+    return {"dice": ratio(2 * tp, 2 * tp + fp + fn), "iou": ratio(tp, tp + fp + fn), "precision": ratio(tp, tp + fp),
+            "recall": ratio(tp, tp + fn), "accuracy": (tp + tn) / (tp + fp + fn + tn)}
+
+
+def dice(truth, prediction):
+    """Return the Dice of two masks (see `confusion_counts` for what they may be), 0 to 1; both empty is 1."""
+    return scores(confusion_counts(truth, prediction))["dice"]
+
+
+def rank_slices(slice_counts):
+    """Return (indices, dice) of the slices whose mask is not empty, from the best Dice to the worst."""
+    with_atrium = [i for i, counts in enumerate(slice_counts) if counts["true_positives"] + counts["false_negatives"]]
+    values = {i: scores(slice_counts[i])["dice"] for i in with_atrium}
+    order = sorted(with_atrium, key=values.get, reverse=True)
+    return order, [values[i] for i in order]
+
+
+def bounding_box(mask):
+    """Return the slices of the smallest box that holds all of a mask; of an empty mask its first pixel."""
+    if not mask.any():
+        return (slice(0, 1),) * mask.ndim
+    return tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(mask))
+
+
+def surface_distances(truth, prediction, spacing):
+    """Return (mean, 95th percentile) of the distances between the surfaces of two masks, or None if one is empty.
+
+    A pixel belongs to the surface if one of its direct neighbours is outside. From each surface pixel of one mask the
+    distance to the nearest surface pixel of the other is taken, both ways. The mean is that of the two ways' means
+    (average symmetric surface distance), the percentile is taken over both ways together (95th percentile Hausdorff
+    distance): Maier-Hein et al., Metrics reloaded, 2024, and MedPy use them so.
+    truth, prediction: bool arrays (slices, height, width). spacing: distance of neighbours along each axis.
+    """
+    if not truth.any() or not prediction.any():
+        return None
+    from scipy import ndimage
+
+    if len(truth) == 1:  # a single picture has no neighbours above and below
+        truth, prediction, spacing = truth[0], prediction[0], spacing[1:]
+    box = bounding_box(truth | prediction)
+    surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (truth[box], prediction[box])]
+    ways = [ndimage.distance_transform_edt(~there, sampling=spacing)[here]
+            for here, there in (surfaces, reversed(surfaces))]
+    return float(np.mean([np.mean(way) for way in ways])), float(np.percentile(np.concatenate(ways), 95))
+
+
+def bootstrap_interval(values):
+    """Return (low, high): where the mean of the values lies in 95 % of 9,999 resamplings of them (seed 0).
+
+    None for fewer than two values. With few patients the interval is too narrow rather than too wide: patients who
+    are not in the sample cannot be drawn.
+    """
+    if len(values) < 2:
+        return None
+    from scipy import stats
+
+    interval = stats.bootstrap([values], np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    return float(interval.low), float(interval.high)
