@@ -5,7 +5,9 @@ A choice is made once, in notebook 01, and travels as `settings.json` in the wor
 
 import hashlib
 import importlib.util
+import itertools
 import json
+import operator
 import os
 import re
 import shutil
@@ -64,13 +66,14 @@ SAMPLE = {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}
 PROFILES = {
     "smoke": {"image_size": 32, "epochs": 2, "batch_size": 8, "images_per_epoch": 64,
               "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}},
-    "quick": {"image_size": 96, "epochs": 10, "batch_size": 8, "images_per_epoch": 480, "sample": SAMPLE},
-    "hour": {"image_size": 160, "epochs": 15, "batch_size": 8, "images_per_epoch": 3000, "sample": SAMPLE},
+    "quick": {"image_size": 96, "epochs": 10, "batch_size": 4, "images_per_epoch": 480, "sample": SAMPLE},
+    "hour": {"image_size": 160, "epochs": 15, "batch_size": 4, "images_per_epoch": 3000, "sample": SAMPLE},
     "full": {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None, "sample": SAMPLE},
 }
 
-# A recipe says how the network is trained. `report` is the recipe of the student report of 2022.
-RECIPES = {
+# A recipe says how the network is trained. `report` is that of the student report of 2022. From it a ladder leads to
+# `best`: each rung is the recipe before it with the changes that stand here.
+LADDER = {
     "report": {
         "loss": "binary_crossentropy",
         "learning_rate": 0.001,
@@ -89,27 +92,36 @@ RECIPES = {
         "threshold": 0.5,  # probabilities from here on count as atrium; None: chosen on valid
         "largest_component": False,  # True: keep only the largest piece of a patient's atrium; None: chosen on valid
     },
-    "best": {
+    "overlap": {  # a loss and a monitor that look at the atrium, and a start that expects little of it
         "loss": "bce_dice_loss",
-        "learning_rate": 0.002,
-        "learning_rate_schedule": "cosine",
-        "augment": True,
-        "crop_share": 0.6,
-        "foreground_share": 0.75,
-        "repeats": 3,
-        "batch_normalization_momentum": 0.9,
         "output_bias": -4.0,  # an answer of 2 % to begin with: nearly all pixels are background
-        "precision": "auto",
+        "batch_normalization_momentum": 0.95,
         "monitor": "val_iou",
         "leave_out_twins": True,
-        "planes": 3,
+    },
+    "schedule": {  # larger steps first, smaller ones later, and more slices that hold atrium
+        "learning_rate": 0.002,
+        "learning_rate_schedule": "cosine",
+        "foreground_share": 0.75,
+    },
+    "augmented": {  # no picture is seen twice
+        "augment": True,
+        "repeats": 3,
+    },
+    "crops": {  # less work for a picture, in shorter arithmetic where the processor has it; masks keep their soft edges
+        "crop_share": 0.6,
+        "precision": "auto",
         "soft_masks": True,
+    },
+    "best": {  # three planes of each volume, and what is left to choose is chosen on valid
+        "planes": 3,
         "threshold": None,
         "largest_component": None,
     },
 }
+RECIPES = dict(zip(LADDER, itertools.accumulate(LADDER.values(), operator.or_)))
 
-# What both recipes share, as in the report.
+# What all recipes share, as in the report.
 COMMON_SETTINGS = {"kernel_initializer": "he_normal", "dropout_rate": 0.0, "activation": "relu",
                    "patience": 10}
 
