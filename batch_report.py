@@ -8,7 +8,7 @@ import html
 import io
 import json
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +17,18 @@ from helpers import read_history, whole_file
 
 STYLE = """
 :root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; color: #111; background: #fff; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; color: #111; }
 h1 { line-height: 1.2; } h1, h2 { overflow-wrap: anywhere; } .anchor-link { display: none; }
 div.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #bbb; text-align: left; vertical-align: top; }
 td { font-variant-numeric: tabular-nums; }
-img { max-width: 100%; height: auto; } pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f4f4f4; padding: .6rem; }
+img { max-width: 100%; height: auto; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 @media print { body { max-width: none; font-size: 10pt; } img, tr, pre { break-inside: avoid; } h2 { break-after: avoid; }
   div.table { overflow: visible; } table { font-size: 8pt; } }
 """
 BOOTSTRAP_SAMPLES = 10_000
-RESULT_HEADERS = ["group", "runs", "patients", "mean Dice", "deviation over patients", "deviation over seeds", "precision", "recall"]
+RESULT_HEADERS = ["group", "runs", "patients", "mean Dice", "deviation over patients", "deviation over seeds",
+                  "precision", "recall"]
 
 
 # --- the figures --------------------------------------------------------------------------------------------
@@ -39,14 +40,13 @@ def read_groups(folder, outcomes):
     A group is called after the parameters in which it differs from others.
     """
     finished = [outcome for outcome in outcomes.values() if outcome["state"] != "failed"]
-    keys = [key for key in dict.fromkeys(key for outcome in finished for key in outcome["parameters"]) if key not in ("seed", "fold")]
+    keys = dict.fromkeys(key for outcome in finished for key in outcome["parameters"] if key not in ("seed", "fold"))
     varied = [key for key in keys if len({json.dumps(run["parameters"].get(key)) for run in finished}) > 1] or ["recipe"]
     groups = defaultdict(list)
     for outcome in finished:
         run_dir = Path(folder) / outcome["name"]
         metrics = json.loads((run_dir / "results" / "metrics.json").read_text(encoding="utf-8"))
-        label = ", ".join(f"{outcome['parameters'].get(key)}" if key == "recipe" else f"{key} {outcome['parameters'].get(key)}"
-                          for key in varied)
+        label = ", ".join(f"{'' if key == 'recipe' else f'{key} '}{outcome['parameters'].get(key)}" for key in varied)
         groups[label].append({**outcome, "run_dir": run_dir, "metrics": metrics, "history": read_history(run_dir)})
     return dict(groups)
 
@@ -99,7 +99,8 @@ def comparison_rows(groups, subset):
         drawn = np.random.default_rng(0).choice(differences, (BOOTSTRAP_SAMPLES, len(differences))).mean(axis=1)
         low, high = np.percentile(drawn, [2.5, 97.5])
         p = wilcoxon(differences).pvalue if differences.any() else 1.0
-        rows.append([f"{label} - {first[0]}", len(differences), f"{differences.mean():+.3f}", f"{low:+.3f} to {high:+.3f}", f"{p:.3f}"])
+        rows.append([f"{label} - {first[0]}", len(differences), f"{differences.mean():+.3f}",
+                     f"{low:+.3f} to {high:+.3f}", f"{p:.3f}"])
     return rows
 
 
@@ -109,17 +110,17 @@ def time_rows(groups):
     for label, runs in groups.items():
         training = [run["metrics"]["seconds_training"] for run in runs]
         images = sum(run["metrics"]["images_seen"] for run in runs)
-        versions = sorted({", ".join(f"{name} {value}" for name, value in run["metrics"]["versions"].items()) for run in runs})
+        versions = {", ".join(map(" ".join, run["metrics"]["versions"].items())) for run in runs}
         rows.append([label, f"{np.mean(training) / 60:.1f}", f"{images / sum(training):.1f}" if sum(training) else "-",
-                     f"{sum(run['seconds'] for run in runs) / 60:.1f}", "; ".join(versions)])
+                     f"{sum(run['seconds'] for run in runs) / 60:.1f}", "; ".join(sorted(versions))])
     return rows
 
 
 def _colors(groups):
     import matplotlib.pyplot as plt
 
-    return dict(zip(groups, plt.get_cmap("tab10" if len(groups) <= 10 else "viridis")(
-        np.arange(len(groups)) if len(groups) <= 10 else np.linspace(0, 0.95, len(groups)))))
+    places = np.arange(len(groups)) if len(groups) <= 10 else np.linspace(0, 0.95, len(groups))
+    return dict(zip(groups, plt.get_cmap("tab10" if len(groups) <= 10 else "viridis")(places)))
 
 
 def plot_curves(groups):
@@ -187,37 +188,38 @@ def write_report(folder, outcomes, choices):
 
     groups, cells = read_groups(folder, outcomes), []
 
-    def add(text, *outputs):
+    def add(text, mime=None, content=None):
         cells.append(v4.new_markdown_cell(text))
-        data = [{"image/png": value} if kind == "png" else {"text/html": value} for kind, value in outputs]
-        if data:
-            cells.append(v4.new_code_cell(outputs=[v4.new_output("display_data", entry) for entry in data]))
+        if content:
+            cells.append(v4.new_code_cell(outputs=[v4.new_output("display_data", {mime: content})]))
 
-    counts = {state: sum(outcome["state"] == state for outcome in outcomes.values()) for state in ("complete", "reused", "failed")}
-    add(f"# {Path(folder).name}: {len(outcomes)} runs\n\n{counts['complete']} ran, {counts['reused']} were reused, {counts['failed']} "
-        "failed. Dice is that of a patient's whole volume at the masks' own resolution, and where several runs scored a "
+    counts = Counter(outcome["state"] for outcome in outcomes.values())
+    add(f"# {Path(folder).name}: {len(outcomes)} runs\n\n{counts['complete']} ran, {counts['reused']} were reused, "
+        f"{counts['failed']} failed. Dice is that of a patient's whole volume at the masks' own resolution, and where several runs scored a "
         "patient, the mean of theirs. Precision and recall are pooled over pixels.")
-    opened = [subset for subset in ("valid", "test") if any(subset in run["metrics"] for runs in groups.values() for run in runs)]
+    every_run = [run for runs in groups.values() for run in runs]
+    opened = [subset for subset in ("valid", "test") if any(subset in run["metrics"] for run in every_run)]
     for subset in opened:
-        add(f"## Results on {subset}", ("html", _table(RESULT_HEADERS, result_rows(groups, subset))))
+        add(f"## Results on {subset}", "text/html", _table(RESULT_HEADERS, result_rows(groups, subset)))
         if len(groups) > 1:
             add("Each group against the first, patient by patient: the mean difference, its 95 % interval (bootstrap over "
                 "patients) and the p-value of Wilcoxon's signed-rank test, two-sided, not corrected for the number of "
                 f"comparisons ({len(groups) - 1}). With fewer than six patients it cannot fall below 0.05.",
-                ("html", _table(["comparison", "n patients", "difference", "95 % interval", "p"], comparison_rows(groups, subset))))
-        add("", ("png", _as_png(plot_patients(groups, subset))))
+                "text/html", _table(["comparison", "n patients", "difference", "95 % interval", "p"],
+                                    comparison_rows(groups, subset)))
+        add("", "image/png", _as_png(plot_patients(groups, subset)))
     if groups:
-        add("## Training", ("png", _as_png(plot_curves(groups))))
-        ranked = sorted((run for runs in groups.values() for run in runs),
-                        key=lambda run: run["metrics"]["valid"]["dice_patient_mean"])
+        add("## Training", "image/png", _as_png(plot_curves(groups)))
+        ranked = sorted(every_run, key=lambda run: run["metrics"]["valid"]["dice_patient_mean"])
         for title, run in {"Slices of the best run": ranked[-1], "Slices of the worst run": ranked[0]}.items():
-            add(f"## {title}: {run['name']}", ("png", _slices_shown(run)))
-        add("## Time and versions", ("html", _table(
-            ["group", "training, minutes a run", "images a second", "all runs, minutes", "versions"], time_rows(groups))))
-    add("## Every run", ("html", _table(["run", "outcome", "notebook", "cell", "message"], [
-        [name, *(outcome.get(key) or "" for key in ("state", "notebook", "cell", "message"))] for name, outcome in outcomes.items()])))
+            add(f"## {title}: {run['name']}", "image/png", _slices_shown(run))
+        add("## Time and versions", "text/html", _table(
+            ["group", "training, minutes a run", "images a second", "all runs, minutes", "versions"], time_rows(groups)))
+    add("## Every run", "text/html", _table(["run", "outcome", "notebook", "cell", "message"], [
+        [name, *(outcome.get(key) or "" for key in ("state", "notebook", "cell", "message"))]
+        for name, outcome in outcomes.items()]))
     command = f"papermill notebooks/00_run_all.ipynb out.ipynb --kernel python3 -y {shlex.quote(json.dumps(choices))}"
-    add("## How to repeat it", ("html", f"<pre>{html.escape(command)}</pre>"))
+    add("## How to repeat it", "text/html", f"<pre>{html.escape(command)}</pre>")
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(v4.new_notebook(cells=cells))
     title = html.escape(f"Batch {Path(folder).name}")

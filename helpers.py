@@ -642,7 +642,7 @@ def prepare_training(model, work_dir, settings, training_slices):
     past = []
     if state.exists():
         model.load_weights(state)
-        past = read_history(work_dir)[:int(model.optimizer.iterations) // steps]
+        past = read_history(work_dir)[:int(model.optimizer.iterations.numpy()) // steps]
     write_history(work_dir, past)
     return _training_callbacks(folder, settings, images_in_epoch(training_slices, settings), past, record), len(past)
 

@@ -25,7 +25,7 @@ helpers.write_json(work_dir / "settings.json", helpers.new_settings(dataset, pro
     "02_preprocessing": ("image_size = None", """
 settings = helpers.load_settings(work_dir, image_size=image_size)
 helpers.prepare_arrays(helpers.read_json(work_dir / "dataset.json", "01"), work_dir, settings["image_size"], progress=False)"""),
-    "03_model": ("learning_rate = None", "helpers.load_settings(work_dir, learning_rate=learning_rate)"),
+    "03_model": ("learning_rate = None", "helpers.load_settings(work_dir, learning_rate=learning_rate)\n(work_dir / 'model').mkdir(exist_ok=True)"),
     "04_training": ("epochs = None; batch_size = None", """
 import keras, time
 settings = helpers.load_settings(work_dir, epochs=epochs, batch_size=batch_size)
