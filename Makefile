@@ -8,7 +8,7 @@ DATASET ?= sample
 SEED ?= 0
 
 # The grid of `make batch`, as JSON
-GRID ?= {"recipe": ["report", "best"], "fold": [0, 1, 2], "epochs": [8]}
+GRID ?= {"recipe": ["report", "best"], "fold": [0, 1, 2]}
 # The address of a dask scheduler; empty: this machine alone
 SCHEDULER ?=
 

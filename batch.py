@@ -39,7 +39,7 @@ def resolve_dataset(dataset):
         return dataset
     path = Path(dataset).expanduser()
     if not path.exists():
-        raise CourseError(f"There is no dataset at {dataset}: give 'sample', 'heart', or the path of a folder or archive.")
+        raise CourseError(f"There is no dataset at {dataset}: give 'sample', 'heart', or a folder or archive.")
     return str(path.resolve())
 
 
@@ -66,9 +66,10 @@ def plan_runs(grid, *, dataset, profile, recipe, seed, open_test=None):
     known = set().union(*notebook_parameters().values()) - SET_BY_THE_BATCH
     for name, values in grid.items():
         if name not in known:
-            raise CourseError(f"The grid names {name!r}, which no notebook takes: it may name {', '.join(sorted(known))}.")
+            names = ", ".join(sorted(known))
+            raise CourseError(f"The grid names {name!r}, which no notebook takes: it may name {names}.")
         if not isinstance(values, list) or not values or any(values.count(value) > 1 for value in values):
-            raise CourseError(f"The grid's values of {name} are {values!r}: give a list, no value twice, such as [0, 1].")
+            raise CourseError(f"The grid's {name} is {values!r}: give a list, no value twice, such as [0, 1].")
     if open_test and compared_names(grid):
         raise CourseError(f"The grid compares {', '.join(compared_names(grid))}, so test stays closed: "
                           "choose on valid, then run the choice alone with open_test=True.")
@@ -102,7 +103,7 @@ def code_fingerprint():
 
 
 def share_dataset(folder, dataset, options):
-    """Import a dataset, with `options` of `import_dataset`, for all runs that have it; return its dataset.json's path."""
+    """Import a dataset, with `options` of `import_dataset`, for all its runs; return the path of its dataset.json."""
     home = Path(folder) / "shared" / f"dataset-{fingerprint(dataset, options)}"
     import_dataset(dataset, home, progress=False, **options)
     return str(home / "dataset.json")
@@ -186,6 +187,10 @@ def take_over(run_dir, batch):
     return owner, start
 
 
+def _failure(message, notebook=None, cell=None):
+    return {"state": "failed", "notebook": notebook, "cell": cell, "message": message}
+
+
 def run_one(folder, name, run, dataset_file, open_test, batch):
     """Run the notebooks for one entry of a grid, unless that is done and nothing has changed; return its run.json."""
     run_dir = Path(folder) / name
@@ -210,9 +215,9 @@ def run_one(folder, name, run, dataset_file, open_test, batch):
             run_notebook(notebook, run_dir, owner, **{name: given[name] for name in known & set(given)})
         record.update(state="complete")
     except NotebookFailed as failure:
-        record.update(state="failed", notebook=failure.notebook, cell=failure.cell, message=failure.message)
+        record.update(_failure(failure.message, failure.notebook, failure.cell))
     if _owner(run_dir).get("owner") != owner:
-        return {**record, "state": "failed", "notebook": None, "cell": None, "message": "another batch has taken it over"}
+        return {**record, **_failure("another batch has taken it over")}
     record.update(starts=start, host=socket.gethostname(), seconds=time.time() - started)
     write_json(run_dir / "run.json", record)
     (run_dir / "owner.json").unlink()
@@ -293,7 +298,7 @@ def _outcome(name, run, future):
     if future.status == "finished":
         return future.result()
     message = f"{type(future.exception()).__name__}: {future.exception()}"
-    return {"name": name, "parameters": run, "state": "failed", "notebook": None, "cell": None, "message": message}
+    return {"name": name, "parameters": run, **_failure(message)}
 
 
 def _progress(name, run_dir, batch):
@@ -303,7 +308,8 @@ def _progress(name, run_dir, batch):
     begun = [notebook for notebook in NOTEBOOKS if (path := run_dir / "notebooks" / f"{notebook}.ipynb").exists()
              and path.stat().st_mtime >= owner["since"]]
     line = f"{name}: {begun[-1] if begun else 'starting'}"
-    if begun[-1:] == ["04_training"] and (run_dir / "model" / "history.csv").exists() and (rows := read_history(run_dir)):
+    trains = begun[-1:] == ["04_training"] and (run_dir / "model" / "history.csv").exists()
+    if trains and (rows := read_history(run_dir)):
         epochs = read_json(run_dir / "settings.json", NOTEBOOKS[0])["epochs"]
         training = read_json(run_dir / "model" / "training.json", NOTEBOOKS[3])
         left = training["seconds"] / max(1, training["epochs"]) * (epochs - len(rows))
@@ -347,6 +353,7 @@ def check_outcomes(outcomes):
     """Raise CourseError if a run failed, naming the first."""
     failed = [outcome for outcome in outcomes.values() if outcome["state"] == "failed"]
     if failed:
-        raise CourseError(f"{len(failed)} of {len(outcomes)} runs failed, the first is {failed[0]['name']} "
-                          f"({failed[0]['notebook'] or 'no notebook'}: {failed[0]['message']}). The others are complete: "
-                          "mend the cause and start the batch again, it goes on from here.")
+        first = failed[0]
+        raise CourseError(f"{len(failed)} of {len(outcomes)} runs failed, the first is {first['name']} "
+                          f"({first['notebook'] or 'no notebook'}: {first['message']}). Mend the cause and start "
+                          "the batch again: what is complete is not run again.")

@@ -23,8 +23,8 @@ div.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .9
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #bbb; text-align: left; vertical-align: top; }
 td { font-variant-numeric: tabular-nums; }
 img { max-width: 100%; height: auto; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-@media print { body { max-width: none; font-size: 10pt; } img, tr, pre { break-inside: avoid; } h2 { break-after: avoid; }
-  div.table { overflow: visible; } table { font-size: 8pt; } }
+@media print { body { max-width: none; font-size: 10pt; } img, tr, pre { break-inside: avoid; }
+  h2 { break-after: avoid; } div.table { overflow: visible; } table { font-size: 8pt; } }
 """
 BOOTSTRAP_SAMPLES = 10_000
 RESULT_HEADERS = ["group", "runs", "patients", "mean Dice", "deviation over patients", "deviation over seeds",
@@ -41,12 +41,13 @@ def read_groups(folder, outcomes):
     """
     finished = [outcome for outcome in outcomes.values() if outcome["state"] != "failed"]
     keys = dict.fromkeys(key for outcome in finished for key in outcome["parameters"] if key not in ("seed", "fold"))
-    varied = [key for key in keys if len({json.dumps(run["parameters"].get(key)) for run in finished}) > 1] or ["recipe"]
+    varied = [key for key in keys if len({json.dumps(run["parameters"].get(key)) for run in finished}) > 1]
     groups = defaultdict(list)
     for outcome in finished:
         run_dir = Path(folder) / outcome["name"]
         metrics = json.loads((run_dir / "results" / "metrics.json").read_text(encoding="utf-8"))
-        label = ", ".join(f"{'' if key == 'recipe' else f'{key} '}{outcome['parameters'].get(key)}" for key in varied)
+        chosen = {key: outcome["parameters"].get(key) for key in varied or ["recipe"]}
+        label = ", ".join(str(value) if key == "recipe" else f"{key} {value}" for key, value in chosen.items())
         groups[label].append({**outcome, "run_dir": run_dir, "metrics": metrics, "history": read_history(run_dir)})
     return dict(groups)
 
@@ -61,7 +62,7 @@ def patient_dice(runs, subset):
 
 
 def result_rows(groups, subset):
-    """Return the rows (group, runs, patients, mean, spread over patients, over seeds, precision, recall) of a subset."""
+    """Return the rows of a subset's results, a row for each group that scored it; RESULT_HEADERS names the columns."""
     rows = []
     for label, runs in groups.items():
         values = list(patient_dice(runs, subset).values())
@@ -69,9 +70,11 @@ def result_rows(groups, subset):
             seeds = defaultdict(list)
             for run in runs:
                 seeds[run["parameters"]["seed"]] += run["metrics"][subset]["dice_per_patient"].values()
-            pooled = [np.mean([run["metrics"][subset][name] for run in runs]) for name in ("precision", "recall")]
-            rows.append([label, len(runs), len(values), f"{np.mean(values):.3f}", _deviation(values),
-                         _deviation([np.mean(found) for found in seeds.values()]), *(f"{value:.3f}" for value in pooled)])
+            scored = [run["metrics"][subset] for run in runs]
+            pooled = [f"{np.mean([result[name] for result in scored]):.3f}" for name in ("precision", "recall")]
+            over_seeds = _deviation([np.mean(found) for found in seeds.values()])
+            rows.append([label, len(runs), len(values), f"{np.mean(values):.3f}", _deviation(values), over_seeds,
+                         *pooled])
     return rows
 
 
@@ -131,8 +134,8 @@ def plot_curves(groups):
     for axes, name, title in zip(panels, ("val_loss", "val_dice_coef"), ("Loss on valid", "Soft Dice on valid")):
         for label, color in _colors(groups).items():
             for number, run in enumerate(groups[label]):
-                axes.plot([int(row["epoch"]) + 1 for row in run["history"]], [row[name] for row in run["history"]], "-o",
-                          markersize=3, color=color, alpha=0.7, label=None if number else label)
+                epochs, values = zip(*((int(row["epoch"]) + 1, row[name]) for row in run["history"]))
+                axes.plot(epochs, values, "-o", markersize=3, color=color, alpha=0.7, label=None if number else label)
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0].legend()
@@ -195,16 +198,16 @@ def write_report(folder, outcomes, choices):
 
     counts = Counter(outcome["state"] for outcome in outcomes.values())
     add(f"# {Path(folder).name}: {len(outcomes)} runs\n\n{counts['complete']} ran, {counts['reused']} were reused, "
-        f"{counts['failed']} failed. Dice is that of a patient's whole volume at the masks' own resolution, and where several runs scored a "
-        "patient, the mean of theirs. Precision and recall are pooled over pixels.")
+        f"{counts['failed']} failed. Dice is that of a patient's whole volume at the masks' own resolution, and where "
+        "several runs scored a patient, the mean of theirs. Precision and recall are pooled over pixels.")
     every_run = [run for runs in groups.values() for run in runs]
     opened = [subset for subset in ("valid", "test") if any(subset in run["metrics"] for run in every_run)]
     for subset in opened:
         add(f"## Results on {subset}", "text/html", _table(RESULT_HEADERS, result_rows(groups, subset)))
         if len(groups) > 1:
-            add("Each group against the first, patient by patient: the mean difference, its 95 % interval (bootstrap over "
-                "patients) and the p-value of Wilcoxon's signed-rank test, two-sided, not corrected for the number of "
-                f"comparisons ({len(groups) - 1}). With fewer than six patients it cannot fall below 0.05.",
+            add("Each group against the first, patient by patient: the mean difference, its 95 % interval (bootstrap "
+                "over patients) and the p-value of Wilcoxon's signed-rank test, two-sided, not corrected for the "
+                f"number of comparisons ({len(groups) - 1}). With fewer than six patients it cannot fall below 0.05.",
                 "text/html", _table(["comparison", "n patients", "difference", "95 % interval", "p"],
                                     comparison_rows(groups, subset)))
         add("", "image/png", _as_png(plot_patients(groups, subset)))
@@ -213,19 +216,20 @@ def write_report(folder, outcomes, choices):
         ranked = sorted(every_run, key=lambda run: run["metrics"]["valid"]["dice_patient_mean"])
         for title, run in {"Slices of the best run": ranked[-1], "Slices of the worst run": ranked[0]}.items():
             add(f"## {title}: {run['name']}", "image/png", _slices_shown(run))
-        add("## Time and versions", "text/html", _table(
-            ["group", "training, minutes a run", "images a second", "all runs, minutes", "versions"], time_rows(groups)))
+        headers = ["group", "training, minutes a run", "images a second", "all runs, minutes", "versions"]
+        add("## Time and versions", "text/html", _table(headers, time_rows(groups)))
     add("## Every run", "text/html", _table(["run", "outcome", "notebook", "cell", "message"], [
         [name, *(outcome.get(key) or "" for key in ("state", "notebook", "cell", "message"))]
         for name, outcome in outcomes.items()]))
     command = f"papermill notebooks/00_run_all.ipynb out.ipynb --kernel python3 -y {shlex.quote(json.dumps(choices))}"
     add("## How to repeat it", "text/html", f"<pre>{html.escape(command)}</pre>")
-    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(v4.new_notebook(cells=cells))
     title = html.escape(f"Batch {Path(folder).name}")
     path = Path(folder) / "report.html"
     with whole_file(path) as part:
         part.write_text(f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-                        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+                        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+                        '<link rel="icon" href="data:,">'
                         f"<style>{STYLE}</style></head><body>{body}</body></html>\n", encoding="utf-8")
     return path

@@ -1,5 +1,9 @@
 """The batch hands parameters on, refuses what cannot work before anything runs, and says which cell failed."""
 
+import os
+import subprocess
+import sys
+
 import nbformat
 import pytest
 
@@ -105,3 +109,57 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
     with pytest.raises(helpers.CourseError, match="No dask scheduler answers at tcp://127.0.0.1:9"), \
             batch.open_cluster("tcp://127.0.0.1:9"):
         pass
+
+
+# --- owners and retries ---------------------------------------------------------------------------------
+
+
+WATCHED = "import os, sys, time, batch; batch.end_with_owner(sys.argv[1], 'one', os.getppid()); print('on', flush=True); time.sleep(60)"
+
+
+@pytest.mark.parametrize("owner", [{"owner": "another"}, None])
+def test_a_process_ends_when_its_run_has_another_owner_or_none(tmp_path, owner):
+    helpers.write_json(tmp_path / "owner.json", {"owner": "one"})
+    environment = {**os.environ, "PYTHONPATH": str(batch.COURSE_FOLDER)}
+    process = subprocess.Popen([sys.executable, "-c", WATCHED, tmp_path], env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "on\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(3 * batch.WATCH_INTERVAL)
+    if owner:
+        helpers.write_json(tmp_path / "owner.json", owner)
+    else:
+        (tmp_path / "owner.json").unlink()
+    assert process.wait(4 * batch.WATCH_INTERVAL) == 1
+    process.stdout.close()
+
+
+def test_a_run_whose_worker_died_three_times_is_given_up(work_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "WATCH_INTERVAL", 0)
+    ran = []
+    monkeypatch.setattr(batch, "run_notebook", lambda name, *_, **__: ran.append(name))
+    for start, state in ((2, "complete"), (3, "failed")):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        helpers.write_json(tmp_path / "run" / "owner.json", {"owner": "dead", "batch": "a", "start": start})
+        record = batch.run_one(tmp_path, "run", CHOICE, str(work_dir / "dataset.json"), True, "a")
+        assert (record["state"], record["starts"]) == (state, start + 1)
+    assert record["message"] == "its worker died 3 times" and ran == list(batch.NOTEBOOKS)
+    assert batch.run_one(tmp_path, "run", CHOICE, str(work_dir / "dataset.json"), True, "b")["starts"] == 1  # a new batch
+
+
+def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "run_notebook", lambda name, run_dir, *_, **__: (
+        (run_dir / "results").mkdir(exist_ok=True), helpers.write_json(run_dir / "results" / "metrics.json", {})))
+
+    def state(run=CHOICE, open_test=False):
+        return batch.run_one(tmp_path, "run", run, str(work_dir / "dataset.json"), open_test, "a")["state"]
+
+    assert [state(), state()] == ["complete", "reused"]
+    assert [state(open_test=True), state(open_test=True)] == ["complete", "reused"]
+    assert state({**CHOICE, "epochs": 3}, True) == "complete"
+    description = helpers.read_json(work_dir / "dataset.json", "01")
+    helpers.write_json(work_dir / "dataset.json", {**description, "fingerprint": "other"})
+    assert [state({**CHOICE, "epochs": 3}, True), state({**CHOICE, "epochs": 3}, True)] == ["complete", "reused"]
+    monkeypatch.setattr(batch, "code_fingerprint", lambda: "other")
+    assert state({**CHOICE, "epochs": 3}, True) == "complete"
+    (tmp_path / "run" / "results" / "metrics.json").unlink()
+    assert state({**CHOICE, "epochs": 3}, True) == "complete"
