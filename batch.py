@@ -158,8 +158,10 @@ def run_notebook(name, run_dir, owner="", **parameters):
 
 
 def _owner(run_dir):
-    path = Path(run_dir) / "owner.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        return json.loads((Path(run_dir) / "owner.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
 
 
 def end_with_owner(run_dir, owner, parent):
@@ -183,7 +185,7 @@ def take_over(run_dir, batch):
     write_json(run_dir / "owner.json", {"owner": owner, "host": socket.gethostname(), "process": os.getpid(),
                                         "batch": batch, "start": start, "since": time.time()})
     if former:
-        time.sleep(4 * WATCH_INTERVAL)
+        time.sleep(10 * WATCH_INTERVAL)
     return owner, start
 
 
@@ -231,7 +233,7 @@ def run_one(folder, name, run, dataset_file, open_test, batch):
 def open_cluster(scheduler=None):
     """Give a dask client: of the scheduler at that address, or of a local cluster sized to this machine.
 
-    Raises CourseError if no scheduler answers, or if its workers do not find the course.
+    Raises CourseError if no scheduler answers.
     """
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
@@ -308,14 +310,18 @@ def _progress(name, run_dir, batch):
     begun = [notebook for notebook in NOTEBOOKS if (path := run_dir / "notebooks" / f"{notebook}.ipynb").exists()
              and path.stat().st_mtime >= owner["since"]]
     line = f"{name}: {begun[-1] if begun else 'starting'}"
-    trains = begun[-1:] == ["04_training"] and (run_dir / "model" / "history.csv").exists()
-    if trains and (rows := read_history(run_dir)):
-        epochs = read_json(run_dir / "settings.json", NOTEBOOKS[0])["epochs"]
+    return line + _epochs(run_dir) if begun[-1:] == ["04_training"] else line
+
+
+def _epochs(run_dir):
+    try:
+        rows, epochs = read_history(run_dir), read_json(run_dir / "settings.json", NOTEBOOKS[0])["epochs"]
         training = read_json(run_dir / "model" / "training.json", NOTEBOOKS[3])
-        left = training["seconds"] / max(1, training["epochs"]) * (epochs - len(rows))
-        line += (f", epoch {len(rows)} of {epochs}, soft Dice on valid {rows[-1]['val_dice_coef']:.3f}, "
-                 f"{_duration(left)} of training left")
-    return line
+        left = training["seconds"] / training["epochs"] * (epochs - len(rows))
+        dice = rows[-1]["val_dice_coef"]
+    except (OSError, LookupError, ValueError, TypeError, ZeroDivisionError):
+        return ", before its first epoch"  # or these files are just being written
+    return f", epoch {len(rows)} of {epochs}, soft Dice on valid {dice:.3f}, {_duration(left)} of training left"
 
 
 def _time_left(runs, outcomes, client):

@@ -129,7 +129,7 @@ def test_a_process_ends_when_its_run_has_another_owner_or_none(tmp_path, owner):
         helpers.write_json(tmp_path / "owner.json", owner)
     else:
         (tmp_path / "owner.json").unlink()
-    assert process.wait(4 * batch.WATCH_INTERVAL) == 1
+    assert process.wait(20) == 1
     process.stdout.close()
 
 
