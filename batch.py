@@ -280,6 +280,7 @@ def run_batch(folder, runs, open_test, seed=0, scheduler=None, show=print):
             time.sleep(1)
             for name in [name for name, future in running.items() if future.done()]:
                 outcomes[name] = _outcome(name, runs[name], running.pop(name))
+        show(_time_left(runs, outcomes, client))
     outcomes = {name: outcomes[name] for name in runs}
     write_json(folder / "batch.json", {"runs": outcomes, "seconds": time.time() - began})
     return outcomes
@@ -327,7 +328,7 @@ def _epochs(run_dir):
 def _time_left(runs, outcomes, client):
     line = f"{len(outcomes)} of {len(runs)} runs are done"
     worked = [outcome["seconds"] for outcome in outcomes.values() if outcome["state"] == "complete"]
-    if worked:
+    if worked and len(outcomes) < len(runs):
         left = (len(runs) - len(outcomes)) * sum(worked) / len(worked) / max(1, len(client.nthreads()))
         line += f", about {_duration(left)} left"
     return line

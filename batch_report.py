@@ -23,6 +23,7 @@ div.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .9
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #bbb; text-align: left; vertical-align: top; }
 td { font-variant-numeric: tabular-nums; }
 img { max-width: 100%; height: auto; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+@media (max-width: 600px) { table { font-size: .75rem; } th, td { padding: .2rem; } }
 @media print { body { max-width: none; font-size: 10pt; } img, tr, pre { break-inside: avoid; }
   h2 { break-after: avoid; } div.table { overflow: visible; } table { font-size: 8pt; } }
 """
@@ -194,7 +195,8 @@ def write_report(folder, outcomes, choices):
     def add(text, mime=None, content=None):
         cells.append(v4.new_markdown_cell(text))
         if content:
-            cells.append(v4.new_code_cell(outputs=[v4.new_output("display_data", {mime: content})]))
+            shown = v4.new_output("display_data", {mime: content}, metadata={mime: {"alt": text.lstrip("# ")}})
+            cells.append(v4.new_code_cell(outputs=[shown]))
 
     counts = Counter(outcome["state"] for outcome in outcomes.values())
     add(f"# {Path(folder).name}: {len(outcomes)} runs\n\n{counts['complete']} ran, {counts['reused']} were reused, "
@@ -210,7 +212,7 @@ def write_report(folder, outcomes, choices):
                 f"number of comparisons ({len(groups) - 1}). With fewer than six patients it cannot fall below 0.05.",
                 "text/html", _table(["comparison", "n patients", "difference", "95 % interval", "p"],
                                     comparison_rows(groups, subset)))
-        add("", "image/png", _as_png(plot_patients(groups, subset)))
+        add(f"### Each patient of {subset}", "image/png", _as_png(plot_patients(groups, subset)))
     if groups:
         add("## Training", "image/png", _as_png(plot_curves(groups)))
         ranked = sorted(every_run, key=lambda run: run["metrics"]["valid"]["dice_patient_mean"])

@@ -93,6 +93,7 @@ def test_the_page_needs_nothing_but_itself(batch):
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.tags.count("img") == 4 and page.tags.count("table") == 4 and "script" not in page.tags
+    assert text.count('alt="') == 4
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
     assert "@import" not in text and "url(" not in text
     assert "4 ran, 0 were reused, 1 failed" in text and "&lt;b&gt;no &amp; no&lt;/b&gt;" in text and "viewport" in text
