@@ -1,12 +1,18 @@
 # make run    run all notebooks and print the results     make test   run the regression suite
-# make setup  only make the environment                   make notebooks  execute and store the notebooks
+# make batch  a small grid of runs, with its report        make notebooks  execute and store the notebooks
+# make setup  only make the environment
 PYTHON ?= python3
 BIN := .venv/bin
 
 DATASET ?= sample
 SEED ?= 0
 
-.PHONY: setup run test notebooks
+# The grid of `make batch`, as JSON
+GRID ?= {"recipe": ["report", "best"], "fold": [0, 1, 2]}
+# The address of a dask scheduler; empty: this machine alone
+SCHEDULER ?=
+
+.PHONY: setup run batch test notebooks
 
 setup: .venv/installed
 
@@ -20,6 +26,13 @@ run: setup
 	$(BIN)/python -m papermill notebooks/00_run_all.ipynb data/runs/00_run_all.ipynb --kernel python3 \
 	  --log-output --no-progress-bar -p dataset "$(DATASET)" -p seed $(SEED) \
 	  $(if $(PROFILE),-p profile "$(PROFILE)") $(if $(RECIPE),-p recipe "$(RECIPE)")
+
+batch: PROFILE := $(or $(PROFILE),smoke)
+batch: setup
+	@mkdir -p data/runs
+	$(BIN)/python -m papermill notebooks/00_run_all.ipynb data/runs/00_run_all.ipynb --kernel python3 \
+	  --log-output --no-progress-bar -y '{dataset: "$(DATASET)", seed: $(SEED), profile: $(PROFILE), grid: $(GRID)}' \
+	  $(if $(SCHEDULER),-p scheduler "$(SCHEDULER)")
 
 test: setup
 	$(BIN)/python -m pytest --nbval

@@ -335,11 +335,20 @@ def dataset_root(description, work_dir):
     return Path(work_dir) / description["root"]
 
 
+def slice_folder(description, work_dir, subset, name):
+    """Return the folder that holds the slice `name` of a subset, in images/ and in masks/.
+
+    A fold gives patients another subset; their files stay where they are.
+    """
+    return dataset_root(description, work_dir) / description.get("stored_in", {}).get(name, subset)
+
+
 def dataset_counts(description):
     """Return the rows (subset, images, masks, size, patients) of a dataset's table; pairs are complete by then."""
     return [
-        (subset, row["pairs"], row["pairs"], ", ".join(row["sizes"]), len(row["patients"]))
-        for subset, row in description["audit"]["subsets"].items()
+        (subset, len(pairs), len(pairs), ", ".join(description["audit"]["subsets"][subset]["sizes"]),
+         len({pair["patient"] for pair in pairs}))
+        for subset, pairs in description["subsets"].items()
     ]
 
 
@@ -365,8 +374,8 @@ def format_table(rows, headers):
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def _draw(panel, root, subset, name, foreground, color, title):
-    image, mask = (read_picture(root / subset / kind / f"{name}.png")[0] for kind in ("images", "masks"))
+def _draw(panel, folder, name, foreground, color, title):
+    image, mask = (read_picture(folder / kind / f"{name}.png")[0] for kind in ("images", "masks"))
     panel.imshow(image, cmap="gray")
     outline = mask == foreground
     if outline.any() and not outline.all():
@@ -388,12 +397,13 @@ def plot_twins(description, work_dir, number=0):
     import matplotlib.pyplot as plt
 
     twin = description["twins"][number]
-    root, foreground = dataset_root(description, work_dir), description["mask_values"][1]
+    foreground = description["mask_values"][1]
     colors = ("#E69F00", "#56B4E9")
     figure, panels = plt.subplots(1, 3, figsize=(10, 3.9), layout="constrained")
     for panel, (subset, _), name, color in zip(panels, twin["patients"], twin["example"], colors):
-        _draw(panel, root, subset, name, foreground, color, f"{name}, {subset}")
-        _draw(panels[2], root, subset, name, foreground, color, "both outlines")
+        folder = slice_folder(description, work_dir, subset, name)
+        _draw(panel, folder, name, foreground, color, f"{name}, {subset}")
+        _draw(panels[2], folder, name, foreground, color, "both outlines")
     figure.suptitle(
         f"{twin['patients'][0][1]} and {twin['patients'][1][1]} are one scan: {twin['slices']} identical slices, "
         f"Dice {twin['dice']:.3f} between the annotations",
@@ -412,7 +422,7 @@ def plot_findings(description, work_dir, columns=6):
         raise CourseError("The audit found nothing doubtful: there is nothing to show.")
     import matplotlib.pyplot as plt
 
-    root, foreground = dataset_root(description, work_dir), description["mask_values"][1]
+    foreground = description["mask_values"][1]
     figure = plt.figure(figsize=(1.8 * columns, 2.5 * len(findings)), layout="constrained")
     for part, finding in zip(figure.subfigures(len(findings), 1, squeeze=False)[:, 0], findings):
         part.suptitle(f"{finding['count']}: {finding['sentence']}", x=0.01, ha="left", fontsize="medium")
@@ -420,5 +430,6 @@ def plot_findings(description, work_dir, columns=6):
         for panel in panels:
             panel.set_axis_off()
         for panel, (subset, name) in zip(panels, finding["examples"]):
-            _draw(panel, root, subset, name, foreground, "#E69F00", f"{subset}\n{name}")
+            folder = slice_folder(description, work_dir, subset, name)
+            _draw(panel, folder, name, foreground, "#E69F00", f"{subset}\n{name}")
     return figure

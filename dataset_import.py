@@ -7,6 +7,7 @@ folder. Until the new data are whole the old ones stay: `dataset.json` is replac
 """
 
 import hashlib
+import json
 import os
 import random
 import re
@@ -36,6 +37,7 @@ from dataset_audit import (  # noqa: F401  (what others reach through this modul
     read_picture,
     reading_order,
     same_scans,
+    slice_folder,
 )
 from dataset_sources import (  # noqa: F401
     FULL_DISK,
@@ -75,6 +77,7 @@ KIND_WORDS = {
 MASK_ENDING = re.compile(r"[ _.-](mask|label|seg|segmentation)$", re.IGNORECASE)
 
 MAX_FILES = 200_000
+FOLDS = 5  # of the cross-validation; fewer where there are fewer patients
 
 
 # --- the door -------------------------------------------------------------------------------------------
@@ -91,13 +94,15 @@ def import_dataset(
     allow_incomplete=False,
     heart_source=None,
     sample=None,
+    fold=None,
     progress=True,
 ):
     """Check a dataset, convert it where needed, write `work_dir/dataset.json`, and return what that file holds.
 
     dataset: "sample" (made on the spot), "heart" (the official archive, downloaded where it is not yet in
         `work_dir`), or the path of a folder or a zip or tar archive with pictures (PNG, JPEG, TIFF, BMP) or 3-D
-        NIfTI volumes and their masks, in subsets or not.
+        NIfTI volumes and their masks, in subsets or not. The path of another work folder's `dataset.json` takes
+        the dataset as it was imported there.
     seed: of the sample, and of the split by patient where the dataset has no subsets.
     patient_pattern: regular expression with the groups `patient` and, if there is one, `slice`, that a whole
         file name (without suffix) must match; None when each file is a patient of its own.
@@ -107,16 +112,19 @@ def import_dataset(
     heart_source: for "heart", the path of `Task02_Heart.tar` or of the unpacked folder, or a dictionary of
         arguments for `fetch_heart` (`url`, `size`, `md5`).
     sample: dictionary of arguments for `sample_data.make_sample`.
+    fold: the part (0 to 4) of the train and valid patients that is valid, the others are train; None keeps the subsets.
     progress: show progress bars for what takes longer than a few seconds.
 
     The description holds `format`, `name`, `source`, `root` (see `dataset_root`), `spacing` ([row, column, slice]
     in mm, or None), `mask_values` ([background, foreground] as `Image.convert("L")` reads them), `subsets` (subset
     to list of {"name", "patient", "slice", "size": [height, width]}), `twins` (one scan under two names, with the
-    Dice between its two annotations), `excluded`, `notes`, `audit` (see `audit`) and `fingerprint` (SHA-256 over
-    names and pixels). One import at a time may run in a work folder.
+    Dice between its two annotations), `folds` (the patients of each), `excluded`, `notes`, `audit` (see `audit`) and
+    `fingerprint` (SHA-256 over names and pixels). One import at a time may run in a work folder.
     Raises CourseError, and leaves the work folder as it was, for whatever is wrong with the dataset.
     """
     work_dir = Path(work_dir).absolute()
+    if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
+        return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     pattern = _compile_pattern(patient_pattern)
     notes = []
@@ -161,8 +169,11 @@ def import_dataset(
             "excluded": sorted(exclude),
             "notes": notes,
             "fingerprint": fingerprint,
+            "folds": _draw_folds(pairs, seed),
             **_describe(pairs, mask_values),
         }
+        if fold is not None:
+            _apply_fold(description, fold)
         # All is written; what follows only renames, and until the last line the earlier dataset is in force.
         write_json(building / "dataset.json", description)
         if place and not place.exists():
@@ -576,8 +587,8 @@ def _check_subsets(pairs):
             )
 
 
-def _split(pairs, seed, notes):
-    """Give each patient a subset, in the report's proportions; identical scans stay together."""
+def _scan_groups(pairs):
+    """Return the patients that belong together: from the first of them to all whose scans are identical."""
     head_of = {pair.patient: pair.patient for pair in sorted(pairs, key=reading_order)}
 
     def head(patient):
@@ -587,7 +598,67 @@ def _split(pairs, seed, notes):
 
     for one, other in same_scans(pairs):
         head_of[head(other)] = head(one)
-    sizes = Counter(head(patient) for patient in head_of)
+    members = defaultdict(list)
+    for patient in head_of:
+        members[head(patient)].append(patient)
+    return members
+
+
+def _draw_folds(pairs, seed):
+    """Deal the train and valid patients out into at most five folds; identical scans stay together."""
+    groups = list(_scan_groups([pair for pair in pairs if pair.subset != "test"]).values())
+    random.Random(seed).shuffle(groups)
+    folds = [[] for _ in range(min(FOLDS, len(groups)))]
+    for patients in sorted(groups, key=len, reverse=True):
+        min(folds, key=len).extend(patients)
+    return [sorted(patients) for patients in folds]
+
+
+def _apply_fold(description, fold):
+    """Make one fold the valid patients of a description, and all others of train and valid its train patients."""
+    folds = description["folds"]
+    if type(fold) is not int or not 0 <= fold < len(folds) or len(folds) < 2:
+        raise CourseError(
+            f"fold is {fold!r}: the {sum(map(len, folds))} train and valid patients make {len(folds)} folds, "
+            f"choose a whole number from 0 to {len(folds) - 1}, or None."
+        )
+    subset_of = {patient: "valid" if patient in folds[fold] else "train" for patients in folds for patient in patients}
+    pairs = [(subset, pair) for subset in ("train", "valid") for pair in description["subsets"][subset]]
+    for subset in ("train", "valid"):
+        description["subsets"][subset] = [pair for _, pair in pairs if subset_of[pair["patient"]] == subset]
+    stored_in = description.get("stored_in", {})
+    description["stored_in"] = {pair["name"]: stored_in.get(pair["name"], subset) for subset, pair in pairs}
+    for twin in description["twins"]:
+        twin["patients"] = [[subset_of.get(patient, "test"), patient] for _, patient in twin["patients"]]
+    description["notes"].append(
+        f"Fold {fold} of {len(folds)}: {', '.join(folds[fold])} are valid, the other patients of train and valid are "
+        "train; the audit is of the subsets as they came."
+    )
+    description["fold"] = fold
+    described = f"{description['fingerprint']} {sorted(subset_of.items())}"
+    description["fingerprint"] = hashlib.sha256(described.encode()).hexdigest()
+
+
+def _take_imported(path, work_dir, fold):
+    """Take the dataset that another work folder has imported: its files are used from there."""
+    if not path.exists():
+        raise CourseError(f"There is no {path}: run 01_dataset_upload in that folder first.")
+    description = json.loads(path.read_text(encoding="utf-8"))
+    root = dataset_root(description, path.parent)
+    if not root.is_dir():
+        raise CourseError(f"The files of {path} are gone ({root}): run 01_dataset_upload in that folder again.")
+    description.update(root=str(root), taken_from=str(path.parent))
+    if fold is not None:
+        _apply_fold(description, fold)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    write_json(work_dir / "dataset.json", description)
+    return description
+
+
+def _split(pairs, seed, notes):
+    """Give each patient a subset, in the report's proportions; identical scans stay together."""
+    members = _scan_groups(pairs)
+    sizes = {head: len(patients) for head, patients in members.items()}
     groups = list(sizes)
     if len(groups) < 3:
         raise CourseError(
@@ -598,17 +669,18 @@ def _split(pairs, seed, notes):
     random.Random(seed).shuffle(groups)
     subset_of = {}
     for subset, kept in (("test", 2), ("valid", 1)):
-        wanted = max(1, round(SHARES[subset] * len(head_of)))
+        wanted = max(1, round(SHARES[subset] * sum(sizes.values())))
         while wanted > 0 and len(groups) > kept:
             wanted -= sizes[groups[-1]]
             subset_of[groups.pop()] = subset
     subset_of.update(dict.fromkeys(groups, "train"))
-    counts = Counter(subset_of[head(patient)] for patient in head_of)
+    subset_of = {patient: subset_of[head] for head, patients in members.items() for patient in patients}
+    counts = Counter(subset_of.values())
     notes.append(
         "The dataset has no subsets: its patients were split by chance (seed "
         f"{seed}) into {', '.join(f'{counts[subset]} {subset}' for subset in SUBSETS)}."
     )
-    return [replace(pair, subset=subset_of[head(pair.patient)]) for pair in pairs]
+    return [replace(pair, subset=subset_of[pair.patient]) for pair in pairs]
 
 
 # --- pixels ---------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from dataset_import import (  # noqa: F401  (the notebooks reach these through h
     import_dataset,
     plot_findings,
     plot_twins,
+    slice_folder,
     upload_dataset,
     whole_file,
     write_json,
@@ -101,7 +102,7 @@ def resize_mask(mask, size):
 
 def pair_paths(description, work_dir, subset, name):
     """Return the paths of the image and of the mask called `name`."""
-    folder = dataset_root(description, work_dir) / subset
+    folder = slice_folder(description, work_dir, subset, name)
     return folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"
 
 
@@ -147,18 +148,23 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     y is uint8 of the same shape and holds only 0 and 1. share is uint8 too: 255 times the share of each pixel's area
     that is atrium, which the recipe `best` trains on. Memory stays constant however many images there are:
     the arrays are written through a memory map. `leave_out` names train patients to pass over.
+    Where the dataset was taken from another work folder that has these very arrays, they are used from there.
     Returns the content of arrays.json: how the arrays were made, and the slices in their order.
     """
     folder = work_dir / "npy"
-    recipe = {"dataset": description["fingerprint"], "image_size": image_size, "left_out": sorted(leave_out)}
+    made_from = {"dataset": description["fingerprint"], "image_size": image_size, "left_out": sorted(leave_out)}
     record_path = folder / "arrays.json"
-    if record_path.exists():
-        record = json.loads(record_path.read_text(encoding="utf-8"))
-        if record["made_from"] == recipe and all(_is_as_recorded(folder, record, name) for name in record["files"]):
-            return record
-        record_path.unlink()  # from here on the arrays are no longer what the record says
     folder.mkdir(exist_ok=True)
-    record = {"made_from": recipe, "slices": {}, "files": {}}
+    for place in (folder, Path(description.get("taken_from", work_dir)) / "npy"):
+        record = json.loads((place / "arrays.json").read_text("utf-8")) if (place / "arrays.json").exists() else {}
+        whole = all(_is_as_recorded(place, record, name) for name in record.get("files", ()))
+        if whole and record.get("made_from") == made_from:
+            if place != folder:
+                record["folder"] = str(place)
+                write_json(record_path, record)
+            return record
+    record_path.unlink(missing_ok=True)  # from here on the arrays are no longer what the record says
+    record = {"made_from": made_from, "slices": {}, "files": {}}
     for subset in SUBSETS:
         slices = [pair for pair in description["subsets"][subset]
                   if not (subset == "train" and pair["patient"] in leave_out)]
@@ -176,7 +182,7 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
 
 
 def _is_as_recorded(folder, record, name):
-    path = folder / name
+    path = Path(record.get("folder", folder)) / name
     return path.exists() and path.stat().st_size == record["files"][name]["bytes"]
 
 
@@ -214,8 +220,8 @@ def load_arrays(work_dir, subset, kinds=("X", "y")):
     arrays = []
     for kind in kinds:
         name = f"{subset}_{kind}.npy"
-        path = work_dir / "npy" / name
-        if not _is_as_recorded(work_dir / "npy", record, name):
+        path = Path(record.get("folder", work_dir / "npy")) / name
+        if not _is_as_recorded(path.parent, record, name):
             raise CourseError(f"{name} in {path.parent} is missing or not whole: run 02_preprocessing again.")
         if path.is_relative_to("/content/drive"):
             copy = Path("/content/npy") / name
@@ -498,6 +504,18 @@ def augment(images, masks, seed, crop_size):
     return images + noise * tf.abs(uniform(0.04, 1, 1, 1)), masks
 
 
+def training_strategy(kind="GPU"):
+    """Return how TensorFlow spreads a training: over all devices of a kind where there are several, else over one.
+
+    With several, each gets an equal part of every batch. Batch normalisation then sees that part alone, so the
+    weights are not those of a training on one device.
+    """
+    import tensorflow as tf
+
+    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
+
+
 def load_untrained_model(work_dir):
     """Load the model of 03 with an input of any size: it trains on crops and answers for whole slices.
 
@@ -549,7 +567,7 @@ def prepare_training(model, work_dir, settings, training_slices):
     past = []
     if state.exists():
         model.load_weights(state)
-        past = read_history(work_dir)[:int(model.optimizer.iterations) // steps]
+        past = read_history(work_dir)[:int(model.optimizer.iterations.numpy()) // steps]
     write_history(work_dir, past)
     return _training_callbacks(folder, settings, images_in_epoch(training_slices, settings), past, record), len(past)
 

@@ -1,10 +1,16 @@
-"""The batch hands parameters on, refuses what no notebook knows, and says which cell failed."""
+"""The batch hands parameters on, refuses what cannot work before anything runs, and says which cell failed."""
+
+import os
+import subprocess
+import sys
 
 import nbformat
 import pytest
 
 import batch
 import helpers
+
+CHOICE = {"dataset": "sample", "profile": "smoke", "recipe": "best", "seed": 0}
 
 
 def make_notebook(folder, *sources):
@@ -15,13 +21,13 @@ def make_notebook(folder, *sources):
     nbformat.write(notebook, folder / "notebooks" / "01_made_up.ipynb")
 
 
-def test_parameters_reach_the_notebook_and_the_executed_copy_is_kept(tmp_path, monkeypatch, capsys):
+def test_parameters_reach_the_notebook_and_the_executed_copy_is_kept(tmp_path, monkeypatch):
     make_notebook(tmp_path, "seed = 0  # a number", "print('the seed is', seed)")
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
     batch.run_notebook("01_made_up", tmp_path / "run", seed=7)
     executed = nbformat.read(tmp_path / "run" / "notebooks" / "01_made_up.ipynb", as_version=4)
     assert "the seed is 7" in executed.cells[-1].outputs[0].text
-    assert "01_made_up: done in" in capsys.readouterr().out
+    assert "the seed is 7" in (tmp_path / "run" / "run.log").read_text()
 
 
 def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path, monkeypatch):
@@ -35,7 +41,7 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path, monkeypa
 def test_a_failing_cell_is_named(tmp_path, monkeypatch):
     make_notebook(tmp_path, "seed = 0  # a number", "print('fine')", "1 / seed")
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
-    with pytest.raises(helpers.CourseError, match=r"01_made_up.ipynb stopped in cell 3: ZeroDivisionError: division by zero"):
+    with pytest.raises(helpers.CourseError, match=r"01_made_up stopped in cell 3: ZeroDivisionError: division by zero"):
         batch.run_notebook("01_made_up", tmp_path / "run")
 
 
@@ -48,8 +54,112 @@ def test_a_dataset_that_is_not_there_is_refused(tmp_path, monkeypatch):
         batch.resolve_dataset("yours")
 
 
-def test_the_table_has_a_column_for_each_subset_that_was_opened():
-    numbers = dict.fromkeys(["dice_patient_mean", "dice_patient_std", "dice", "precision", "recall", "iou", "accuracy",
-                             "accuracy_predicting_nothing", "loss"], 0.5)
-    table = batch.results_table({"recipe": "best", "profile": "quick", "valid": numbers})
-    assert table.splitlines()[0].split() == ["best,", "quick", "valid"] and "dice_patient_mean" in table
+# --- planning -----------------------------------------------------------------------------------------
+
+
+def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
+    runs, open_test = batch.plan_runs({"recipe": ["report", "best"], "fold": [0, 1, 2], "image_size": [32]}, **CHOICE)
+    assert len(runs) == 6 and not open_test
+    assert runs["recipe-report_seed-0_fold-2_image_size-32"] == {**CHOICE, "recipe": "report", "fold": 2, "image_size": 32}
+    assert batch.plan_runs({}, **CHOICE) == ({"recipe-best_seed-0": CHOICE}, True)
+
+
+@pytest.mark.parametrize("name", ["recipe", "seed", "fold", "profile", "epochs", "image_size", "learning_rate", "threshold", "exclude"])
+def test_a_grid_may_name_any_parameter_of_the_notebooks(name):
+    value = {"recipe": "report", "seed": 3, "profile": "quick"}.get(name, 1)
+    [run] = batch.plan_runs({name: [value]}, **CHOICE)[0].values()
+    assert run[name] == value
+
+
+@pytest.mark.parametrize(("grid", "expected"), [
+    ({"sead": [0]}, "names 'sead', which no notebook takes"), ({"work_dir": ["a"]}, "names 'work_dir'"),
+    ({"open_test": [True]}, "names 'open_test'"), ({"seed": 0}, "give a list"), ({"seed": []}, "give a list"),
+    ({"seed": [0, 0]}, "no value twice"), ({"recipe": ["worst"]}, "no recipe 'worst'"), ({"seed": [-1]}, "whole number")])
+def test_a_grid_that_cannot_work_is_refused(grid, expected):
+    with pytest.raises(helpers.CourseError, match=expected):
+        batch.plan_runs(grid, **CHOICE)
+
+
+def test_test_stays_closed_while_anything_is_compared():
+    with pytest.raises(helpers.CourseError, match="compares recipe, so test stays closed"):
+        batch.plan_runs({"recipe": ["report", "best"], "seed": [0, 1]}, open_test=True, **CHOICE)
+    assert batch.plan_runs({"seed": [0, 1], "fold": [0, 1]}, **CHOICE)[1] is True
+    assert batch.plan_runs({"seed": [0, 1]}, open_test=False, **CHOICE)[1] is False
+
+
+def test_names_of_runs_are_folder_names_and_differ():
+    runs = batch.plan_runs({"exclude": [["a/b"], ["a:b"], ["x" * 300]]}, **CHOICE)[0]
+    assert len(runs) == 3 and all(len(name) < 130 and not set(name) & set("/: '") for name in runs)
+
+
+def test_a_failed_run_ends_the_batch_with_its_name():
+    fine = {"name": "one", "state": "reused", "seconds": 3.0}
+    failed = {"name": "two", "state": "failed", "notebook": "04_training", "cell": 7, "message": "ValueError: no"}
+    batch.check_outcomes({"one": fine})
+    with pytest.raises(helpers.CourseError, match=r"1 of 2 runs failed, the first is two \(04_training: ValueError: no\)"):
+        batch.check_outcomes({"one": fine, "two": failed})
+    assert "04_training 7 ValueError: no" in batch.outcome_table({"one": fine, "two": failed})
+
+
+def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
+    import distributed
+
+    original = distributed.Client
+    monkeypatch.setattr(distributed, "Client", lambda address, timeout: original(address, timeout=1))
+    with pytest.raises(helpers.CourseError, match="No dask scheduler answers at tcp://127.0.0.1:9"), \
+            batch.open_cluster("tcp://127.0.0.1:9"):
+        pass
+
+
+# --- owners and retries ---------------------------------------------------------------------------------
+
+
+WATCHED = "import os, sys, time, batch; batch.end_with_owner(sys.argv[1], 'one', os.getppid()); print('on', flush=True); time.sleep(60)"
+
+
+@pytest.mark.parametrize("owner", [{"owner": "another"}, None])
+def test_a_process_ends_when_its_run_has_another_owner_or_none(tmp_path, owner):
+    helpers.write_json(tmp_path / "owner.json", {"owner": "one"})
+    environment = {**os.environ, "PYTHONPATH": str(batch.COURSE_FOLDER)}
+    process = subprocess.Popen([sys.executable, "-c", WATCHED, tmp_path], env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "on\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(3 * batch.WATCH_INTERVAL)
+    if owner:
+        helpers.write_json(tmp_path / "owner.json", owner)
+    else:
+        (tmp_path / "owner.json").unlink()
+    assert process.wait(20) == 1
+    process.stdout.close()
+
+
+def test_a_run_whose_worker_died_three_times_is_given_up(work_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "WATCH_INTERVAL", 0)
+    ran = []
+    monkeypatch.setattr(batch, "run_notebook", lambda name, *_, **__: ran.append(name))
+    for start, state in ((2, "complete"), (3, "failed")):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        helpers.write_json(tmp_path / "run" / "owner.json", {"owner": "dead", "batch": "a", "start": start})
+        record = batch.run_one(tmp_path, "run", CHOICE, str(work_dir / "dataset.json"), True, "a")
+        assert (record["state"], record["starts"]) == (state, start + 1)
+    assert record["message"] == "its worker died 3 times" and ran == list(batch.NOTEBOOKS)
+    assert batch.run_one(tmp_path, "run", CHOICE, str(work_dir / "dataset.json"), True, "b")["starts"] == 1  # a new batch
+
+
+def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "run_notebook", lambda name, run_dir, *_, **__: (
+        (run_dir / "results").mkdir(exist_ok=True), helpers.write_json(run_dir / "results" / "metrics.json", {})))
+
+    def state(run=CHOICE, open_test=False):
+        return batch.run_one(tmp_path, "run", run, str(work_dir / "dataset.json"), open_test, "a")["state"]
+
+    assert [state(), state()] == ["complete", "reused"]
+    assert [state(open_test=True), state(open_test=True)] == ["complete", "reused"]
+    assert state({**CHOICE, "epochs": 3}, True) == "complete"
+    description = helpers.read_json(work_dir / "dataset.json", "01")
+    helpers.write_json(work_dir / "dataset.json", {**description, "fingerprint": "other"})
+    assert [state({**CHOICE, "epochs": 3}, True), state({**CHOICE, "epochs": 3}, True)] == ["complete", "reused"]
+    monkeypatch.setattr(batch, "code_fingerprint", lambda: "other")
+    assert state({**CHOICE, "epochs": 3}, True) == "complete"
+    (tmp_path / "run" / "results" / "metrics.json").unlink()
+    assert state({**CHOICE, "epochs": 3}, True) == "complete"

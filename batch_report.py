@@ -1,0 +1,237 @@
+"""The report of a batch: one HTML page that needs nothing beside it, made from run.json, metrics.json and history.csv.
+
+Runs that differ in seed and fold alone make a group. A group's Dice of a patient is the mean over its runs.
+"""
+
+import base64
+import html
+import io
+import json
+import shlex
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from helpers import read_history, whole_file
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; color: #111; }
+h1 { line-height: 1.2; } h1, h2 { overflow-wrap: anywhere; } .anchor-link { display: none; }
+div.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid #bbb; text-align: left; vertical-align: top; }
+td { font-variant-numeric: tabular-nums; }
+img { max-width: 100%; height: auto; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+@media (max-width: 600px) { table { font-size: .75rem; } th, td { padding: .2rem; } }
+@media print { body { max-width: none; font-size: 10pt; } img, tr, pre { break-inside: avoid; }
+  h2 { break-after: avoid; } div.table { overflow: visible; } table { font-size: 8pt; } }
+"""
+BOOTSTRAP_SAMPLES = 10_000
+RESULT_HEADERS = ["group", "runs", "patients", "mean Dice", "deviation over patients", "deviation over seeds",
+                  "precision", "recall"]
+
+
+# --- the figures --------------------------------------------------------------------------------------------
+
+
+def read_groups(folder, outcomes):
+    """Return the finished runs of a batch as a dict from group to list of runs, each with `metrics` and `history`.
+
+    A group is called after the parameters in which it differs from others.
+    """
+    finished = [outcome for outcome in outcomes.values() if outcome["state"] != "failed"]
+    keys = dict.fromkeys(key for outcome in finished for key in outcome["parameters"] if key not in ("seed", "fold"))
+    varied = [key for key in keys if len({json.dumps(run["parameters"].get(key)) for run in finished}) > 1]
+    groups = defaultdict(list)
+    for outcome in finished:
+        run_dir = Path(folder) / outcome["name"]
+        metrics = json.loads((run_dir / "results" / "metrics.json").read_text(encoding="utf-8"))
+        chosen = {key: outcome["parameters"].get(key) for key in varied or ["recipe"]}
+        label = ", ".join(str(value) if key == "recipe" else f"{key} {value}" for key, value in chosen.items())
+        groups[label].append({**outcome, "run_dir": run_dir, "metrics": metrics, "history": read_history(run_dir)})
+    return dict(groups)
+
+
+def patient_dice(runs, subset):
+    """Return the Dice of each patient of a subset, mean over the runs that scored it, by (dataset, patient)."""
+    values = defaultdict(list)
+    for run in runs:
+        for patient, value in run["metrics"].get(subset, {}).get("dice_per_patient", {}).items():
+            values[run["parameters"]["dataset"], patient].append(value)
+    return {patient: float(np.mean(found)) for patient, found in values.items()}
+
+
+def result_rows(groups, subset):
+    """Return the rows of a subset's results, a row for each group that scored it; RESULT_HEADERS names the columns."""
+    rows = []
+    for label, runs in groups.items():
+        values = list(patient_dice(runs, subset).values())
+        if values:
+            seeds = defaultdict(list)
+            for run in runs:
+                seeds[run["parameters"]["seed"]] += run["metrics"][subset]["dice_per_patient"].values()
+            scored = [run["metrics"][subset] for run in runs]
+            pooled = [f"{np.mean([result[name] for result in scored]):.3f}" for name in ("precision", "recall")]
+            over_seeds = _deviation([np.mean(found) for found in seeds.values()])
+            rows.append([label, len(runs), len(values), f"{np.mean(values):.3f}", _deviation(values), over_seeds,
+                         *pooled])
+    return rows
+
+
+def _deviation(values):
+    return f"{np.std(values, ddof=1):.3f}" if len(values) > 1 else "one only"
+
+
+def comparison_rows(groups, subset):
+    """Compare each group with the first, patient by patient.
+
+    Returns rows (group, n, mean difference, its 95 % interval, p). The interval is a bootstrap over patients; p is that
+    of Wilcoxon's signed-rank test, two-sided and not corrected. n counts the patients that both have.
+    """
+    from scipy.stats import wilcoxon
+
+    (first, *others), rows = groups.items(), []
+    reference = patient_dice(first[1], subset)
+    for label, runs in others:
+        values = patient_dice(runs, subset)
+        both = [patient for patient in reference if patient in values]
+        differences = np.array([values[patient] - reference[patient] for patient in both])
+        if len(differences) < 2:
+            rows.append([f"{label} - {first[0]}", len(differences), "too few patients", "", ""])
+            continue
+        drawn = np.random.default_rng(0).choice(differences, (BOOTSTRAP_SAMPLES, len(differences))).mean(axis=1)
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        p = wilcoxon(differences).pvalue if differences.any() else 1.0
+        rows.append([f"{label} - {first[0]}", len(differences), f"{differences.mean():+.3f}",
+                     f"{low:+.3f} to {high:+.3f}", f"{p:.3f}"])
+    return rows
+
+
+def time_rows(groups):
+    """Return the rows (group, minutes of training a run, images a second, minutes in all, versions)."""
+    rows = []
+    for label, runs in groups.items():
+        training = [run["metrics"]["seconds_training"] for run in runs]
+        images = sum(run["metrics"]["images_seen"] for run in runs)
+        versions = {", ".join(map(" ".join, run["metrics"]["versions"].items())) for run in runs}
+        rows.append([label, f"{np.mean(training) / 60:.1f}", f"{images / sum(training):.1f}" if sum(training) else "-",
+                     f"{sum(run['seconds'] for run in runs) / 60:.1f}", "; ".join(sorted(versions))])
+    return rows
+
+
+def _colors(groups):
+    import matplotlib.pyplot as plt
+
+    places = np.arange(len(groups)) if len(groups) <= 10 else np.linspace(0, 0.95, len(groups))
+    return dict(zip(groups, plt.get_cmap("tab10" if len(groups) <= 10 else "viridis")(places)))
+
+
+def plot_curves(groups):
+    """Overlay the loss and the soft Dice on valid of all runs, a colour a group; returns a Matplotlib figure."""
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(2, 1, figsize=(6, 6.4), layout="constrained")
+    for axes, name, title in zip(panels, ("val_loss", "val_dice_coef"), ("Loss on valid", "Soft Dice on valid")):
+        for label, color in _colors(groups).items():
+            for number, run in enumerate(groups[label]):
+                epochs, values = zip(*((int(row["epoch"]) + 1, row[name]) for row in run["history"]))
+                axes.plot(epochs, values, "-o", markersize=3, color=color, alpha=0.7, label=None if number else label)
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    panels[0].legend()
+    return figure
+
+
+def plot_patients(groups, subset):
+    """Draw the Dice of each patient, a row a group, with the mean as a line; returns a Matplotlib figure."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 1.4 + 0.6 * len(groups)), layout="constrained")
+    for row, (label, color) in enumerate(_colors(groups).items()):
+        values = list(patient_dice(groups[label], subset).values())
+        if values:
+            axes.plot(values, row + np.linspace(-0.2, 0.2, len(values)), "o", color=color, alpha=0.8)
+            axes.vlines(np.mean(values), row - 0.35, row + 0.35, color="black")
+    axes.set(yticks=range(len(groups)), yticklabels=groups, xlim=(-0.02, 1.02), ylim=(len(groups) - 0.5, -0.5),
+             xlabel="Dice of a patient's volume", title=f"Patients of {subset}; the line is the mean")
+    return figure
+
+
+# --- the page -----------------------------------------------------------------------------------------------
+
+
+def _table(headers, rows):
+    line = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in headers)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="table"><table><thead><tr>{line}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _slices_shown(run):
+    """Return the picture of best, median and worst slice out of a run's executed notebook 05, as base64."""
+    import nbformat
+
+    notebook = nbformat.read(run["run_dir"] / "notebooks" / "05_evaluation.ipynb", as_version=4)
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code" and "plot_predictions" in cell.source)
+    return next(output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {}))
+
+
+def _as_png(figure):
+    import matplotlib.pyplot as plt
+
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=130, format="png")
+    plt.close(figure)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def write_report(folder, outcomes, choices):
+    """Write report.html into a batch's folder; return its path. `choices`: the parameters of 00 that make it again."""
+    import nbformat.v4 as v4
+    from nbconvert import HTMLExporter
+
+    groups, cells = read_groups(folder, outcomes), []
+
+    def add(text, mime=None, content=None):
+        cells.append(v4.new_markdown_cell(text))
+        if content:
+            shown = v4.new_output("display_data", {mime: content}, metadata={mime: {"alt": text.lstrip("# ")}})
+            cells.append(v4.new_code_cell(outputs=[shown]))
+
+    counts = Counter(outcome["state"] for outcome in outcomes.values())
+    add(f"# {Path(folder).name}: {len(outcomes)} runs\n\n{counts['complete']} ran, {counts['reused']} were reused, "
+        f"{counts['failed']} failed. Dice is that of a patient's whole volume at the masks' own resolution, and where "
+        "several runs scored a patient, the mean of theirs. Precision and recall are pooled over pixels.")
+    every_run = [run for runs in groups.values() for run in runs]
+    opened = [subset for subset in ("valid", "test") if any(subset in run["metrics"] for run in every_run)]
+    for subset in opened:
+        add(f"## Results on {subset}", "text/html", _table(RESULT_HEADERS, result_rows(groups, subset)))
+        if len(groups) > 1:
+            add("Each group against the first, patient by patient: the mean difference, its 95 % interval (bootstrap "
+                "over patients) and the p-value of Wilcoxon's signed-rank test, two-sided, not corrected for the "
+                f"number of comparisons ({len(groups) - 1}). With fewer than six patients it cannot fall below 0.05.",
+                "text/html", _table(["comparison", "n patients", "difference", "95 % interval", "p"],
+                                    comparison_rows(groups, subset)))
+        add(f"### Each patient of {subset}", "image/png", _as_png(plot_patients(groups, subset)))
+    if groups:
+        add("## Training", "image/png", _as_png(plot_curves(groups)))
+        ranked = sorted(every_run, key=lambda run: run["metrics"]["valid"]["dice_patient_mean"])
+        for title, run in {"Slices of the best run": ranked[-1], "Slices of the worst run": ranked[0]}.items():
+            add(f"## {title}: {run['name']}", "image/png", _slices_shown(run))
+        headers = ["group", "training, minutes a run", "images a second", "all runs, minutes", "versions"]
+        add("## Time and versions", "text/html", _table(headers, time_rows(groups)))
+    add("## Every run", "text/html", _table(["run", "outcome", "notebook", "cell", "message"], [
+        [name, *(outcome.get(key) or "" for key in ("state", "notebook", "cell", "message"))]
+        for name, outcome in outcomes.items()]))
+    command = f"papermill notebooks/00_run_all.ipynb out.ipynb --kernel python3 -y {shlex.quote(json.dumps(choices))}"
+    add("## How to repeat it", "text/html", f"<pre>{html.escape(command)}</pre>")
+    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
+    body, _ = exporter.from_notebook_node(v4.new_notebook(cells=cells))
+    title = html.escape(f"Batch {Path(folder).name}")
+    path = Path(folder) / "report.html"
+    with whole_file(path) as part:
+        part.write_text(f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+                        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+                        '<link rel="icon" href="data:,">'
+                        f"<style>{STYLE}</style></head><body>{body}</body></html>\n", encoding="utf-8")
+    return path
