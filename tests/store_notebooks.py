@@ -42,7 +42,7 @@ def stamp(notebook, name, address):
         title, _, rest = first.source.partition("\n")
         first.source = f"{title}\n\n{BADGE.format(address=colab_address(address, name))}{rest and chr(10)}{rest}"
     for cell in notebook.cells:
-        if cell.source.startswith("import importlib.util\nimport subprocess\n"):
+        if cell.source.startswith("import subprocess\nimport sys\n"):
             cell.source = re.sub(r'^REPOSITORY = ".*?"', f'REPOSITORY = "{address}"', cell.source, flags=re.MULTILINE)
 
 

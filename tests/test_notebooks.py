@@ -64,7 +64,7 @@ def test_words_come_first_and_cells_are_short(path):
     notebook = read(path)
     assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
     assert sum(bool(re.match("# ", cell.source)) for cell in notebook.cells if cell.cell_type == "markdown") == 1
-    assert max(len(cell.source.splitlines()) for cell in code_cells(notebook)) <= 25
+    assert max(len(cell.source.splitlines()) for cell in code_cells(notebook)) <= 20
     for cell in code_cells(notebook):
         ast.parse(cell.source)
 
@@ -91,6 +91,15 @@ def test_only_helpers_and_libraries_of_the_field_are_imported(path):
             elif isinstance(node, ast.ImportFrom):
                 imported.add(node.module.split(".")[0])
     assert imported <= allowed
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_every_lesson_opens_in_the_same_way(path):
+    first, set_up, _, parameters, choices = read(path).cells[:5]
+    promised = re.findall(r"\*\*(.+?:|You will learn)\*\*", first.source)
+    assert promised == ["You will learn", "In:", "Out:", "Time on two cores:"]
+    assert set_up.source.startswith("## Set-up\n\n") and parameters.source.startswith("## Parameters\n\n")
+    assert tags(choices) == {"parameters"}
 
 
 def test_the_set_up_cell_is_the_same_everywhere():
