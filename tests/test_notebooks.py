@@ -81,7 +81,7 @@ def test_outputs_hold_no_path_no_warning_and_no_foreign_metadata(path):
 
 @each_notebook
 def test_only_helpers_and_libraries_of_the_field_are_imported(path):
-    allowed = {"helpers", "importlib", "subprocess", "sys", "pathlib", "inspect", "json", "google", "keras", "numpy", "matplotlib"}
+    allowed = {"helpers", "subprocess", "sys", "pathlib", "inspect", "json", "google", "keras", "numpy", "matplotlib", "ipywidgets"}
     allowed |= {"batch"} if path.stem == "00_run_all" else set()
     imported = set()
     for cell in code_cells(read(path)):
