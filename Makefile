@@ -1,12 +1,13 @@
 # make run    run all notebooks and print the results     make test   run the regression suite
 # make setup  only make the environment                   make notebooks  execute and store the notebooks
+# make slides  make slides of the lessons, data/slides/
 PYTHON ?= python3
 BIN := .venv/bin
 
 DATASET ?= sample
 SEED ?= 0
 
-.PHONY: setup run test notebooks
+.PHONY: setup run test notebooks slides
 
 setup: .venv/installed
 
@@ -26,3 +27,7 @@ test: setup
 
 notebooks: setup
 	$(BIN)/python tests/store_notebooks.py
+
+slides: setup
+	$(BIN)/python -m pip install --quiet "nbconvert>=7.16,<8"
+	$(BIN)/python tests/make_slides.py

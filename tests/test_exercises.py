@@ -27,7 +27,7 @@ def read_exercises():
         for place, cell in enumerate(cells):
             if "exercise" in cell.metadata.get("tags", []):
                 title, blank, check, solution = (entry.source for entry in cells[place - 1:place + 3])
-                number = re.findall(r"^### Exercise (\d\.\d): ", title, flags=re.MULTILINE)[-1]
+                number = re.findall(r"### Exercise (\d\.\d): ", title)[0]
                 solved = re.match(r"<details><summary>Solution</summary>\n\n```python\n(.*?)```\n.*?</details>", solution, re.DOTALL)
                 stored = "".join(output.get("text", "") for output in cells[place + 1].outputs)
                 exercises[number] = ast.unparse(imports), blank, check, solved[1], stored

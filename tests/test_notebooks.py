@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import make_slides
 import nbformat
 import pytest
 import store_notebooks
@@ -131,6 +132,17 @@ def test_at_most_a_fifth_of_the_cells_that_print_is_not_compared():
     assert len(printing) >= 25 and len(ignored) <= 0.2 * len(printing)
     for path in NOTEBOOKS:
         assert not re.search("NBVAL|PYTEST_VALIDATE", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_the_slides_begin_with_the_title_and_show_pictures(path):
+    cells = make_slides.mark_slides(read(path)).cells
+    types = [cell.metadata["slideshow"]["slide_type"] for cell in cells]
+    assert types[0] == "slide" and 6 <= types.count("slide") <= 15
+    shown = [cell for cell, kind in zip(cells, types) if kind == "-"]
+    assert all(cell.outputs for cell in shown)
+    assert any("image/png" in output.get("data", {}) for cell in shown for output in cell.outputs)
+    assert not [cell for cell in shown if "exercise" in tags(cell)]
 
 
 # One compared output of each notebook, as (what is printed, what a faulty notebook would have printed).
