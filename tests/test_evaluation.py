@@ -6,6 +6,7 @@ import json
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import helpers
@@ -242,13 +243,13 @@ def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path):
 
 
 def test_outlines_have_the_two_colours_and_an_empty_mask_has_none():
-    axes = matplotlib.figure.Figure().subplots()
+    axes = Figure().subplots()
     mask = np.zeros((8, 8), bool)
     mask[2:5, 2:5] = True
     helpers.draw_outlines(axes, np.zeros((8, 8)), mask, np.zeros((8, 8), bool))
-    assert [matplotlib.colors.to_hex(contour.get_edgecolor()[0]).upper() for contour in axes.collections] == [helpers.TRUTH_COLOR]
     helpers.draw_outlines(axes, np.zeros((8, 8)), np.zeros((8, 8), bool), mask)
-    assert matplotlib.colors.to_hex(axes.collections[1].get_edgecolor()[0]).upper() == helpers.PREDICTION_COLOR
+    colors = [matplotlib.colors.to_hex(outline.get_edgecolor()[0]).upper() for outline in axes.collections]
+    assert colors == [helpers.TRUTH_COLOR, helpers.PREDICTION_COLOR]
 
 
 def test_a_figure_of_the_dataset_shows_image_above_mask(prepared):

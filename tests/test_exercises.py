@@ -1,4 +1,4 @@
-"""The exercises: a blank says that it is not tried, the notebook's own solution is right, a typical mistake gets the hint.
+"""Exercises: a blank says that it is not tried, the notebook's own solution is right, a typical mistake gets the hint.
 
 A cell with the tag `exercise` is where a student works. The next code cell checks it, the next `<details>` solves it.
 """
@@ -8,6 +8,7 @@ import re
 
 import matplotlib
 import nbformat
+import numpy as np
 import pytest
 
 import helpers
@@ -22,15 +23,16 @@ def read_exercises():
     exercises = {}
     for path in LESSONS:
         cells = nbformat.read(path, as_version=4).cells
-        code = [cell.source for cell in cells if cell.cell_type == "code"]
-        imports = [node for source in code for node in ast.parse(source).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        statements = [node for cell in cells if cell.cell_type == "code" for node in ast.parse(cell.source).body]
+        imports = ast.unparse([node for node in statements if isinstance(node, (ast.Import, ast.ImportFrom))])
         for place, cell in enumerate(cells):
             if "exercise" in cell.metadata.get("tags", []):
                 title, blank, check, solution = (entry.source for entry in cells[place - 1:place + 3])
                 number = re.findall(r"### Exercise (\d\.\d): ", title)[0]
-                solved = re.match(r"<details><summary>Solution</summary>\n\n```python\n(.*?)```\n.*?</details>", solution, re.DOTALL)
+                solved = re.match(r"<details><summary>Solution</summary>\n\n```python\n(.*?)```\n", solution, re.DOTALL)
+                assert solution.endswith("\n\n</details>")
                 stored = "".join(output.get("text", "") for output in cells[place + 1].outputs)
-                exercises[number] = ast.unparse(imports), blank, check, solved[1], stored
+                exercises[number] = imports, blank, check, solved[1], stored
     return exercises
 
 
@@ -41,14 +43,14 @@ each_exercise = pytest.mark.parametrize("number", EXERCISES)
 MISTAKES = {
     "1.1": "def shared_patients(patients): return set.intersection(*map(set, patients.values()))",
     "1.2": "share_of_atrium = 0.1",
-    "1.3": "def find_twins(scans): return [(a, b) for a in scans for b in scans if a < b and len(scans[a]) == len(scans[b])]",
+    "1.3": "def find_twins(scans): return [(a, b) for a in scans for b in scans if scans[a].shape == scans[b].shape]",
     "2.1": "four_pixels = [1, 0, 0, 0]",
     "2.2": "def scale(image): return np.float32(image / 255 if image.max() > 1 else image)",
     "2.3": "accuracy_of_nothing = 0.01",
     "2.4": "def my_dice(truth, prediction): return (truth & prediction).sum() / max((truth | prediction).sum(), 1)",
     "3.1": "my_weights = [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]",
     "3.2": "width_seen = 6",
-    "3.3": "def convolution_parameters(window, channels_in, channels_out): return window**2 * channels_in * channels_out",
+    "3.3": "def convolution_parameters(window, channels_in, channels_out): return 9 * channels_in * channels_out",
     "4.1": "first_loss = 0.5",
     "4.2": "def my_loss(y_true, y_pred): return keras.ops.mean(keras.losses.binary_crossentropy(y_true, y_pred))",
     "4.3": "steps = 36",
@@ -69,7 +71,7 @@ def run(number, answer, small_dataset, untrained, capsys):
     """Run blank, answer and check in this process, with what the notebook has at hand there; return what it printed."""
     imports, blank, check, _, _ = EXERCISES[number]
     names = {"helpers": helpers, "description": helpers.read_json(small_dataset / "dataset.json", "01_dataset_upload"),
-             "truth": helpers.np.ones((1, 8, 8, 1), "float32"), "model": untrained}
+             "truth": np.ones((1, 8, 8, 1), "float32"), "model": untrained}
     for source in (imports, blank, answer, check):
         exec(source, names)
     return capsys.readouterr().out.strip()
