@@ -1,6 +1,7 @@
 # make run    run all notebooks and print the results     make test   run the regression suite
+# make faults plant faults and see that the suite notices
 # make batch  a small grid of runs, with its report        make notebooks  execute and store the notebooks
-# make setup  only make the environment
+# make slides slides of the lessons, in data/slides/        make setup      only make the environment
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -12,7 +13,7 @@ GRID ?= {"recipe": ["report", "best"], "fold": [0, 1, 2]}
 # The address of a dask scheduler; empty: this machine alone
 SCHEDULER ?=
 
-.PHONY: setup run batch test notebooks
+.PHONY: setup run batch test faults notebooks slides
 
 setup: .venv/installed
 
@@ -37,5 +38,12 @@ batch: setup
 test: setup
 	$(BIN)/python -m pytest --nbval
 
+faults: setup
+	$(BIN)/python tests/plant_faults.py
+
 notebooks: setup
 	$(BIN)/python tests/store_notebooks.py
+
+slides: setup
+	$(BIN)/python -m pip install --quiet "nbconvert>=7.16,<8"
+	$(BIN)/python tests/make_slides.py

@@ -194,7 +194,7 @@ def _describe(pairs, mask_values):
     return {"twins": twins, "audit": findings, "subsets": subsets}
 
 
-def upload_dataset(work_dir):
+def upload_file(work_dir):
     """Ask for a file in Colab, keep it in `work_dir`, and return its path.
 
     Raises CourseError outside Colab, and when anything but one file is chosen.
@@ -202,12 +202,10 @@ def upload_dataset(work_dir):
     try:
         from google.colab import files
     except ImportError as error:
-        raise CourseError(
-            "Uploading works in Colab only: here, give the path of your folder or zip as dataset."
-        ) from error
+        raise CourseError("Uploading works in Colab only: here, give the path instead.") from error
     uploaded = files.upload()
     if len(uploaded) != 1:
-        raise CourseError(f"Choose one file, a zip of the dataset's folder; {len(uploaded)} were uploaded.")
+        raise CourseError(f"Choose one file (a dataset is one zip of its folder); {len(uploaded)} were uploaded.")
     [(name, content)] = uploaded.items()
     target = Path(work_dir) / Path(name).name
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -29,8 +29,9 @@ from dataset_import import (  # noqa: F401  (the notebooks reach these through h
     import_dataset,
     plot_findings,
     plot_twins,
+    read_picture,
     slice_folder,
-    upload_dataset,
+    upload_file,
     whole_file,
     write_json,
 )
@@ -64,6 +65,17 @@ def save_figure(figure, path):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         figure.savefig(part, dpi=120, bbox_inches="tight", format="png")
+
+
+def check_exercise(number, answer, is_right, hint):
+    """Print whether an exercise is not tried yet (its answer is None), right, or not right yet, with a hint.
+
+    is_right: a function that gets the answer and returns True or False. It is called only where there is an answer.
+    """
+    if answer is None:
+        print(f"Exercise {number}: not tried yet.")
+    else:
+        print(f"Exercise {number}: {'right.' if is_right(answer) else f'not right yet. {hint}'}")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -838,6 +850,18 @@ def _slice_scores(slice_counts):
             "false_pixels_on_empty": int(sum(empty))}
 
 
+def draw_outlines(axes, image, truth, prediction):
+    """Draw an image and the outlines of two masks: the truth orange and solid, the prediction blue and dashed.
+
+    All three are of one shape (height, width); a mask may be empty.
+    """
+    axes.imshow(image, cmap="gray")
+    axes.set(xticks=[], yticks=[])
+    for mask, color, style in ((truth, TRUTH_COLOR, "solid"), (prediction, PREDICTION_COLOR, "dashed")):
+        if mask.any():
+            axes.contour(mask, [0.5], colors=color, linestyles=style, linewidths=1.2)
+
+
 def plot_predictions(work_dir, subset, probabilities, slice_counts, threshold):
     """Draw the best, the median and the worst slice that hold atrium: image, truth, prediction, both outlines."""
     import matplotlib.pyplot as plt
@@ -851,15 +875,33 @@ def plot_predictions(work_dir, subset, probabilities, slice_counts, threshold):
         index = order[rank]
         image, truth, prediction = X[index, ..., 0], y[index, ..., 0], probabilities[index] >= threshold
         row[0].set_title(f"{label}: {slices[index]['name']}, Dice {values[rank]:.2f}", fontsize=9, loc="left")
-        for axes, picture in zip(row, (image, truth, prediction, image)):
+        for axes, picture in zip(row, (image, truth, prediction)):
             axes.imshow(picture, cmap="gray")
             axes.set(xticks=[], yticks=[])
-        for mask, color, style in ((truth, TRUTH_COLOR, "solid"), (prediction, PREDICTION_COLOR, "dashed")):
-            if mask.any():
-                row[3].contour(mask, [0.5], colors=color, linestyles=style, linewidths=1.2)
+        draw_outlines(row[3], image, truth, prediction)
     for axes, title in zip(panels[-1], ("image", "truth", "prediction", "truth (orange), prediction (blue)")):
         axes.set_xlabel(title)
     return figure
+
+
+def segment_picture(model, path, image_size, threshold):
+    """Return (image, mask) of a picture file, both (height, width) as the picture is: uint8, and bool from the network.
+
+    Colours become grey. Values of more than eight bits are scaled so that the brightest is 255, as in the import.
+    Raises CourseError if the file cannot be read as a picture.
+    """
+    image, *_ = read_picture(Path(path))
+    if image.dtype != np.uint8:
+        image = np.rint(np.maximum(image, 0) * (255 / (image.max() or 1))).astype(np.uint8)
+    small = resize_image(image, image_size) / np.float32(255)
+    probability = predict_probabilities(model, small[None, ..., None])[0]
+    return image, resize_probability(probability, image.shape) >= threshold
+
+
+def save_mask(mask, path):
+    """Save a bool mask (height, width) as a PNG file of 0 and 255, whole or not at all."""
+    with whole_file(path) as part:
+        Image.fromarray(np.uint8(255 * mask)).save(part, format="PNG")
 
 
 def write_results(work_dir, settings, metrics):

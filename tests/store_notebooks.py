@@ -22,6 +22,7 @@ sys.path.insert(0, str(COURSE))
 from helpers import whole_file  # noqa: E402
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
+WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider without its kernel shows nothing
 
 
 def course_settings():
@@ -42,7 +43,7 @@ def stamp(notebook, name, address):
         title, _, rest = first.source.partition("\n")
         first.source = f"{title}\n\n{BADGE.format(address=colab_address(address, name))}{rest and chr(10)}{rest}"
     for cell in notebook.cells:
-        if cell.source.startswith("import importlib.util\nimport subprocess\n"):
+        if cell.source.startswith("import subprocess\nimport sys\n"):
             cell.source = re.sub(r'^REPOSITORY = ".*?"', f'REPOSITORY = "{address}"', cell.source, flags=re.MULTILINE)
 
 
@@ -53,7 +54,8 @@ def clean(notebook, folder):
     for cell in notebook.cells:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"
+                            and WIDGET not in output.get("data", {})]
             for output in cell.outputs:
                 if output.output_type == "stream":
                     output.text = output.text.replace(f"{folder}{os.sep}", "")

@@ -599,7 +599,7 @@ def pretend_colab(monkeypatch, uploaded):
 
 def test_an_upload_is_kept_in_the_work_folder(monkeypatch, dataset, work_dir, tmp_path):
     pretend_colab(monkeypatch, {"data.zip": pack_zip(dataset, tmp_path / "data.zip").read_bytes()})
-    path = door.upload_dataset(work_dir)
+    path = door.upload_file(work_dir)
     assert path == work_dir / "data.zip"
     hold_truth(take(path, work_dir), work_dir)
 
@@ -608,12 +608,12 @@ def test_an_upload_is_kept_in_the_work_folder(monkeypatch, dataset, work_dir, tm
 def test_an_upload_is_one_file(monkeypatch, work_dir, uploaded):
     pretend_colab(monkeypatch, uploaded)
     with pytest.raises(CourseError, match=f"Choose one file.*{len(uploaded)} were uploaded"):
-        door.upload_dataset(work_dir)
+        door.upload_file(work_dir)
 
 
 def test_an_upload_outside_colab_says_what_to_do(work_dir):
     with pytest.raises(CourseError, match="Uploading works in Colab only: here, give the path"):
-        door.upload_dataset(work_dir)
+        door.upload_file(work_dir)
 
 
 def test_the_table_is_the_reports(dataset, work_dir):

@@ -6,6 +6,8 @@ import json
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 import helpers
 
@@ -211,6 +213,43 @@ def test_the_pictures_show_best_median_and_worst_of_the_subset(prepared):
     titles = [axes.get_title(loc="left") for axes in figure.axes[::4]]
     for title, label, rank in zip(titles, ("best", "median", "worst"), (0, len(order) // 2, len(order) - 1)):
         assert title == f"{label}: {names[order[rank]]}, Dice {values[rank]:.2f}"
+
+
+class Mirror:
+    """Stands in for a network that answers with the brightness of its image."""
+
+    def predict(self, X, batch_size, verbose):
+        assert X.dtype == np.float32 and X.shape == (1, 32, 32, 1) and 0 <= X.min() <= X.max() <= 1
+        return X
+
+
+@pytest.mark.parametrize(("mode", "name"), [("L", "own.png"), ("RGB", "own.jpg"), ("I;16", "own.tif")])
+def test_a_picture_of_any_size_and_kind_gets_a_mask_of_its_own_size(tmp_path, mode, name):
+    pixels = np.zeros((60, 90), np.uint16 if mode == "I;16" else np.uint8)
+    pixels[20:40, 30:60] = 4000 if mode == "I;16" else 250
+    Image.fromarray(np.stack([pixels] * 3, axis=-1) if mode == "RGB" else pixels).save(tmp_path / name)
+    image, mask = helpers.segment_picture(Mirror(), tmp_path / name, 32, 0.5)
+    assert image.dtype == np.uint8 and image.shape == mask.shape == (60, 90)
+    assert helpers.dice(pixels > 0, mask) > 0.95
+    helpers.save_mask(mask, tmp_path / "mask.png")
+    with Image.open(tmp_path / "mask.png") as saved:
+        assert np.array_equal(np.asarray(saved), np.where(mask, 255, 0))
+
+
+def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path):
+    (tmp_path / "notes.png").write_text("no picture")
+    with pytest.raises(helpers.CourseError, match="notes.png cannot be read as a picture"):
+        helpers.segment_picture(Mirror(), tmp_path / "notes.png", 32, 0.5)
+
+
+def test_outlines_have_the_two_colours_and_an_empty_mask_has_none():
+    axes = Figure().subplots()
+    mask = np.zeros((8, 8), bool)
+    mask[2:5, 2:5] = True
+    helpers.draw_outlines(axes, np.zeros((8, 8)), mask, np.zeros((8, 8), bool))
+    helpers.draw_outlines(axes, np.zeros((8, 8)), np.zeros((8, 8), bool), mask)
+    colors = [matplotlib.colors.to_hex(outline.get_edgecolor()[0]).upper() for outline in axes.collections]
+    assert colors == [helpers.TRUTH_COLOR, helpers.PREDICTION_COLOR]
 
 
 def test_a_figure_of_the_dataset_shows_image_above_mask(prepared):

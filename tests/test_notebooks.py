@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import make_slides
 import nbformat
 import pytest
 import store_notebooks
@@ -64,7 +65,7 @@ def test_words_come_first_and_cells_are_short(path):
     notebook = read(path)
     assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
     assert sum(bool(re.match("# ", cell.source)) for cell in notebook.cells if cell.cell_type == "markdown") == 1
-    assert max(len(cell.source.splitlines()) for cell in code_cells(notebook)) <= 25
+    assert max(len(cell.source.splitlines()) for cell in code_cells(notebook)) <= 20
     for cell in code_cells(notebook):
         ast.parse(cell.source)
 
@@ -81,7 +82,7 @@ def test_outputs_hold_no_path_no_warning_and_no_foreign_metadata(path):
 
 @each_notebook
 def test_only_helpers_and_libraries_of_the_field_are_imported(path):
-    allowed = {"helpers", "importlib", "subprocess", "sys", "pathlib", "inspect", "json", "google", "keras", "numpy", "matplotlib"}
+    allowed = {"helpers", "subprocess", "sys", "pathlib", "inspect", "json", "google", "keras", "numpy", "matplotlib", "ipywidgets"}
     allowed |= {"batch", "batch_report"} if path.stem == "00_run_all" else set()
     imported = set()
     for cell in code_cells(read(path)):
@@ -91,6 +92,15 @@ def test_only_helpers_and_libraries_of_the_field_are_imported(path):
             elif isinstance(node, ast.ImportFrom):
                 imported.add(node.module.split(".")[0])
     assert imported <= allowed
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_every_lesson_opens_in_the_same_way(path):
+    first, set_up, _, parameters, choices = read(path).cells[:5]
+    promised = re.findall(r"\*\*(.+?:|You will learn)\*\*", first.source)
+    assert promised == ["You will learn", "In:", "Out:", "Time on two cores:"]
+    assert set_up.source.startswith("## Set-up\n\n") and parameters.source.startswith("## Parameters\n\n")
+    assert tags(choices) == {"parameters"}
 
 
 def test_the_set_up_cell_is_the_same_everywhere():
@@ -122,6 +132,17 @@ def test_at_most_a_fifth_of_the_cells_that_print_is_not_compared():
     assert len(printing) >= 25 and len(ignored) <= 0.2 * len(printing)
     for path in NOTEBOOKS:
         assert not re.search("NBVAL|PYTEST_VALIDATE", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_the_slides_begin_with_the_title_and_show_pictures(path):
+    cells = make_slides.mark_slides(read(path)).cells
+    types = [cell.metadata["slideshow"]["slide_type"] for cell in cells]
+    assert types[0] == "slide" and 6 <= types.count("slide") <= 15
+    shown = [cell for cell, kind in zip(cells, types) if kind == "-"]
+    assert all(cell.outputs for cell in shown)
+    assert any("image/png" in output.get("data", {}) for cell in shown for output in cell.outputs)
+    assert not [cell for cell in shown if "exercise" in tags(cell)]
 
 
 # One compared output of each notebook, as (what is printed, what a faulty notebook would have printed).

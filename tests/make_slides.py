@@ -1,0 +1,37 @@
+"""Make slides of the lessons, data/slides/*.slides.html: `make slides`.
+
+They are made of the cells with the tag `slide`: a cell of text begins a slide, a code cell adds its output to it.
+The code itself is not shown: for that there is the notebook.
+"""
+
+from pathlib import Path
+
+import nbformat
+
+COURSE = Path(__file__).resolve().parent.parent
+
+
+def mark_slides(notebook):
+    """Give every cell the slide type that nbconvert asks for: "slide", "-" (goes on), or "skip"."""
+    for cell in notebook.cells:
+        shown = "slide" in cell.metadata.get("tags", [])
+        kind = "skip" if not shown else "slide" if cell.cell_type == "markdown" else "-"
+        cell.metadata["slideshow"] = {"slide_type": kind}
+    return notebook
+
+
+def main():
+    """Write the slides of 01 to 05."""
+    from nbconvert import SlidesExporter
+
+    exporter = SlidesExporter(exclude_input=True, exclude_output_prompt=True, reveal_scroll=True)
+    folder = COURSE / "data" / "slides"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted((COURSE / "notebooks").glob("0[1-5]*.ipynb")):
+        slides, _ = exporter.from_notebook_node(mark_slides(nbformat.read(path, as_version=4)))
+        (folder / f"{path.stem}.slides.html").write_text(slides, encoding="utf-8")
+        print(f"made data/slides/{path.stem}.slides.html")
+
+
+if __name__ == "__main__":
+    main()

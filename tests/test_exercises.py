@@ -1,0 +1,101 @@
+"""Exercises: a blank says that it is not tried, the notebook's own solution is right, a typical mistake gets the hint.
+
+A cell with the tag `exercise` is where a student works. The next code cell checks it, the next `<details>` solves it.
+"""
+
+import ast
+import re
+
+import matplotlib
+import nbformat
+import numpy as np
+import pytest
+
+import helpers
+from settings import COURSE_FOLDER as COURSE
+
+matplotlib.use("agg")
+LESSONS = sorted((COURSE / "notebooks").glob("0[1-5]*.ipynb"))
+
+
+def read_exercises():
+    """Return {number: (imports of the notebook, blank, check, solution, output of the check)} of all notebooks."""
+    exercises = {}
+    for path in LESSONS:
+        cells = nbformat.read(path, as_version=4).cells
+        statements = [node for cell in cells if cell.cell_type == "code" for node in ast.parse(cell.source).body]
+        imports = ast.unparse([node for node in statements if isinstance(node, (ast.Import, ast.ImportFrom))])
+        for place, cell in enumerate(cells):
+            if "exercise" in cell.metadata.get("tags", []):
+                title, blank, check, solution = (entry.source for entry in cells[place - 1:place + 3])
+                number = re.findall(r"### Exercise (\d\.\d): ", title)[0]
+                solved = re.match(r"<details><summary>Solution</summary>\n\n```python\n(.*?)```\n", solution, re.DOTALL)
+                assert solution.endswith("\n\n</details>")
+                stored = "".join(output.get("text", "") for output in cells[place + 1].outputs)
+                exercises[number] = imports, blank, check, solved[1], stored
+    return exercises
+
+
+EXERCISES = read_exercises()
+each_exercise = pytest.mark.parametrize("number", EXERCISES)
+
+# A typical mistake in each exercise, in place of the solution.
+MISTAKES = {
+    "1.1": "def shared_patients(patients): return set.intersection(*map(set, patients.values()))",
+    "1.2": "share_of_atrium = 0.1",
+    "1.3": "def find_twins(scans): return [(a, b) for a in scans for b in scans if scans[a].shape == scans[b].shape]",
+    "2.1": "four_pixels = [1, 0, 0, 0]",
+    "2.2": "def scale(image): return np.float32(image / 255 if image.max() > 1 else image)",
+    "2.3": "accuracy_of_nothing = 0.01",
+    "2.4": "def my_dice(truth, prediction): return (truth & prediction).sum() / max((truth | prediction).sum(), 1)",
+    "3.1": "my_weights = [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]",
+    "3.2": "width_seen = 6",
+    "3.3": "def convolution_parameters(window, channels_in, channels_out): return 9 * channels_in * channels_out",
+    "4.1": "first_loss = 0.5",
+    "4.2": "def my_loss(y_true, y_pred): return keras.ops.mean(keras.losses.binary_crossentropy(y_true, y_pred))",
+    "4.3": "steps = 36",
+    "4.4": "kept_epoch, best_dice_epoch = 20, 20",
+    "5.1": "dice_of_squares = 1 / 3",
+    "5.2": "def mean_dice_of_patients(patients): return helpers.dice(*(np.stack(masks) for masks in zip(*patients)))",
+    "5.3": "def dice_from(precision, recall): return (precision + recall) / 2",
+    "5.4": "def can_be_true(loss, dice, accuracy): return loss >= 0 and dice <= 1 and accuracy <= 1",
+}
+
+
+@pytest.fixture(scope="session")
+def untrained():
+    return helpers.create_model(image_size=32)
+
+
+def run(number, answer, small_dataset, untrained, capsys):
+    """Run blank, answer and check in this process, with what the notebook has at hand there; return what it printed."""
+    imports, blank, check, _, _ = EXERCISES[number]
+    names = {"helpers": helpers, "description": helpers.read_json(small_dataset / "dataset.json", "01_dataset_upload"),
+             "truth": np.ones((1, 8, 8, 1), "float32"), "model": untrained}
+    for source in (imports, blank, answer, check):
+        exec(source, names)
+    return capsys.readouterr().out.strip()
+
+
+def test_every_lesson_has_three_to_five_exercises():
+    per_lesson = {path.name[1]: [number for number in EXERCISES if number[0] == path.name[1]] for path in LESSONS}
+    for lesson, numbers in per_lesson.items():
+        assert 3 <= len(numbers) <= 5 and numbers == [f"{lesson}.{count + 1}" for count in range(len(numbers))]
+    assert set(MISTAKES) == set(EXERCISES)
+
+
+@each_exercise
+def test_a_blank_is_not_tried_yet(number, small_dataset, untrained, capsys):
+    assert run(number, "", small_dataset, untrained, capsys) == f"Exercise {number}: not tried yet."
+    assert EXERCISES[number][-1].strip() == f"Exercise {number}: not tried yet."
+
+
+@each_exercise
+def test_the_solution_is_right(number, small_dataset, untrained, capsys):
+    assert run(number, EXERCISES[number][3], small_dataset, untrained, capsys) == f"Exercise {number}: right."
+
+
+@each_exercise
+def test_a_typical_mistake_is_not_right_and_gets_a_hint(number, small_dataset, untrained, capsys):
+    printed = run(number, MISTAKES[number], small_dataset, untrained, capsys)
+    assert printed.startswith(f"Exercise {number}: not right yet. ") and len(printed) > 50
