@@ -1,5 +1,5 @@
 # make run    run all notebooks and print the results     make test   run the regression suite
-# make faults plant faults and see that the suite notices
+# make faults plant faults and see that the suite notices  make ladder  every recipe from report to best
 # make batch  a small grid of runs, with its report        make notebooks  execute and store the notebooks
 # make slides slides of the lessons, in data/slides/        make setup      only make the environment
 PYTHON ?= python3
@@ -13,7 +13,7 @@ GRID ?= {"recipe": ["report", "best"], "fold": [0, 1, 2]}
 # The address of a dask scheduler; empty: this machine alone
 SCHEDULER ?=
 
-.PHONY: setup run batch test faults notebooks slides
+.PHONY: setup run batch ladder test faults notebooks slides
 
 setup: .venv/installed
 
@@ -34,6 +34,11 @@ batch: setup
 	$(BIN)/python -m papermill notebooks/00_run_all.ipynb data/runs/00_run_all.ipynb --kernel python3 \
 	  --log-output --no-progress-bar -y '{dataset: "$(DATASET)", seed: $(SEED), profile: $(PROFILE), grid: $(GRID)}' \
 	  $(if $(SCHEDULER),-p scheduler "$(SCHEDULER)")
+
+# Every rung from recipe `report` to `best`, three seeds each: ten minutes a run on two cores
+ladder: setup
+	$(MAKE) batch PROFILE=ladder GRID="$$($(BIN)/python -c \
+	  'import json, settings; print(json.dumps({"recipe": list(settings.LADDER), "seed": [0, 1, 2]}))')"
 
 test: setup
 	$(BIN)/python -m pytest --nbval

@@ -67,6 +67,7 @@ PROFILES = {
     "smoke": {"image_size": 32, "epochs": 2, "batch_size": 8, "images_per_epoch": 64,
               "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}},
     "quick": {"image_size": 96, "epochs": 10, "batch_size": 4, "images_per_epoch": 480, "sample": SAMPLE},
+    "ladder": {"image_size": 128, "epochs": 10, "batch_size": 8, "images_per_epoch": 700, "sample": SAMPLE},
     "hour": {"image_size": 160, "epochs": 15, "batch_size": 4, "images_per_epoch": 3000, "sample": SAMPLE},
     "full": {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None, "sample": SAMPLE},
 }

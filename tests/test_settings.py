@@ -1,5 +1,6 @@
 """Choices are made once, checked, and travel as a file; a step whose input is missing says what to run."""
 
+import itertools
 import json
 
 import pytest
@@ -9,8 +10,8 @@ import settings
 
 
 def test_unknown_choices_are_refused_with_what_there_is():
-    for profile, recipe, seed, expected in (("huge", "best", 0, "choose one of smoke, quick, hour, full"),
-                                            ("quick", "worst", 0, "choose one of report, best"),
+    for profile, recipe, seed, expected in (("huge", "best", 0, "choose one of smoke, quick, ladder, hour, full"),
+                                            ("quick", "worst", 0, "choose one of report, overlap, schedule, augmented, crops, best"),
                                             ("quick", "best", "7", "whole number"), ("quick", "best", -1, "whole number"),
                                             ("quick", "best", True, "whole number")):
         with pytest.raises(helpers.CourseError, match=expected):
@@ -47,6 +48,14 @@ def test_the_reports_recipe_and_the_full_profile_are_the_reports():
                 "kernel_initializer": "he_normal", "dropout_rate": 0.0, "activation": "relu", "loss": "binary_crossentropy",
                 "monitor": "val_loss", "augment": False, "leave_out_twins": False, "precision": "float32"}
     assert {name: made[name] for name in expected} == expected
+
+
+def test_each_rung_of_the_ladder_changes_what_it_names_and_nothing_else():
+    rungs = list(settings.LADDER)
+    assert (rungs[0], rungs[-1]) == ("report", "best") and list(settings.RECIPES) == rungs
+    for before, rung in itertools.pairwise(rungs):
+        changed = {name for name, value in settings.RECIPES[rung].items() if settings.RECIPES[before][name] != value}
+        assert changed == set(settings.LADDER[rung])
 
 
 def test_an_override_is_recorded_and_none_is_not(work_dir):
