@@ -622,6 +622,9 @@ def _apply_fold(description, fold):
         )
     subset_of = {patient: "valid" if patient in folds[fold] else "train" for patients in folds for patient in patients}
     pairs = [(subset, pair) for subset in ("train", "valid") for pair in description["subsets"][subset]]
+    [(name, count)] = Counter(pair["name"] for _, pair in pairs).most_common(1)
+    if count > 1:
+        raise CourseError(f"Train and valid both hold a picture {name}: folds mix them, so give each file a name of its own.")
     for subset in ("train", "valid"):
         description["subsets"][subset] = [pair for _, pair in pairs if subset_of[pair["patient"]] == subset]
     stored_in = description.get("stored_in", {})

@@ -62,6 +62,15 @@ def test_a_fold_that_is_not_there_is_refused(work_dir, tmp_path, fold):
     assert not (tmp_path / "run" / "dataset.json").exists()
 
 
+def test_folds_refuse_two_pictures_of_one_name(work_dir, tmp_path):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    description["subsets"]["valid"][0]["name"] = description["subsets"]["train"][0]["name"]
+    helpers.write_json(work_dir / "dataset.json", description)
+    with pytest.raises(helpers.CourseError, match="give each file a name of its own"):
+        take(work_dir, tmp_path / "run", fold=0)
+    assert not (tmp_path / "run" / "dataset.json").exists()
+
+
 def test_a_dataset_json_that_is_not_there_or_lost_its_files_is_refused(work_dir, tmp_path):
     with pytest.raises(helpers.CourseError, match="run 01_dataset_upload in that folder first"):
         helpers.import_dataset(tmp_path / "none" / "dataset.json", tmp_path / "run")
