@@ -199,7 +199,8 @@ def write_report(folder, outcomes, choices):
             cells.append(v4.new_code_cell(outputs=[shown]))
 
     counts = Counter(outcome["state"] for outcome in outcomes.values())
-    add(f"# {Path(folder).name}: {len(outcomes)} {"run" if len(outcomes) == 1 else "runs"}\n\n{counts['complete']} ran, {counts['reused']} were reused, "
+    add(f"# {Path(folder).name}: {len(outcomes)} run{'s' if len(outcomes) > 1 else ''}\n\n"
+        f"{counts['complete']} ran, {counts['reused']} were reused, "
         f"{counts['failed']} failed. Dice is that of a patient's whole volume at the masks' own resolution, and where "
         "several runs scored a patient, the mean of theirs. Precision and recall are pooled over pixels.")
     every_run = [run for runs in groups.values() for run in runs]
