@@ -50,5 +50,4 @@ notebooks: setup
 	$(BIN)/python tests/store_notebooks.py
 
 slides: setup
-	$(BIN)/python -m pip install --quiet "nbconvert>=7.16,<8"
 	$(BIN)/python tests/make_slides.py

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from helpers import read_history, whole_file
+from metrics import bootstrap_interval
 
 STYLE = """
 :root { color-scheme: light; }
@@ -27,7 +28,6 @@ img { max-width: 100%; height: auto; } pre { white-space: pre-wrap; overflow-wra
 @media print { body { max-width: none; font-size: 10pt; } img, tr, pre { break-inside: avoid; }
   h2 { break-after: avoid; } div.table { overflow: visible; } table { font-size: 8pt; } }
 """
-BOOTSTRAP_SAMPLES = 10_000
 RESULT_HEADERS = ["group", "runs", "patients", "mean Dice", "deviation over patients", "deviation over seeds",
                   "precision", "recall"]
 
@@ -100,8 +100,7 @@ def comparison_rows(groups, subset):
         if len(differences) < 2:
             rows.append([f"{label} - {first[0]}", len(differences), "too few patients", "", ""])
             continue
-        drawn = np.random.default_rng(0).choice(differences, (BOOTSTRAP_SAMPLES, len(differences))).mean(axis=1)
-        low, high = np.percentile(drawn, [2.5, 97.5])
+        low, high = bootstrap_interval(differences)
         p = wilcoxon(differences).pvalue if differences.any() else 1.0
         rows.append([f"{label} - {first[0]}", len(differences), f"{differences.mean():+.3f}",
                      f"{low:+.3f} to {high:+.3f}", f"{p:.3f}"])

@@ -206,6 +206,7 @@ def _fill_arrays(paths, description, work_dir, subset, slices, image_size, progr
                    for path, dtype in zip(paths, ARRAYS.values()))
 
     def prepare(index):
+        """Write one slice into its row of the arrays."""
         image_path, mask_path = pair_paths(description, work_dir, subset, slices[index]["name"])
         X[index, ..., 0] = resize_image(read_image(image_path), image_size) / np.float32(255)
         mask = read_mask(mask_path, description["mask_values"])
@@ -441,6 +442,7 @@ def training_batches(pictures, settings, first_epoch=0):
     import tensorflow as tf
 
     def batches():
+        """Yield the images, masks and augmentation seed of one batch after the other."""
         for epoch in range(first_epoch, settings["epochs"]):
             order = epoch_order(pictures.has_atrium, epoch, settings, len(pictures.X))
             for step, start in enumerate(range(0, len(order), settings["batch_size"])):
@@ -453,6 +455,7 @@ def training_batches(pictures, settings, first_epoch=0):
     crop_size = round(settings["crop_share"] * shape[1] / 8) * 8  # the network halves the image three times
 
     def prepare(images, masks, seed):
+        """Return a batch as the recipe shows it to the network: augmented, or as it is."""
         return augment(images, masks, seed, crop_size) if settings["augment"] else (images, masks)
 
     return dataset.map(prepare, num_parallel_calls=2).prefetch(4)
@@ -485,6 +488,7 @@ def augment(images, masks, seed, crop_size):
     seeds = iter(tf.unstack(tf.random.split(seed, 13)))
 
     def uniform(limit, *shape):
+        """Return numbers from -limit to limit, an array of `shape` for each picture."""
         return tf.random.stateless_uniform([count, *shape], next(seeds), -limit, limit)
 
     # Where a pixel of the crop comes from: [x, y] = matrix @ ([column, row] - middle of the crop) + middle
@@ -497,11 +501,13 @@ def augment(images, masks, seed, crop_size):
     transforms = tf.stack([a, b, middle[:, 0] - (a + b) * half, c, d, middle[:, 1] - (c + d) * half, zero, zero], axis=1)
 
     def cut(pictures):
+        """Return the crops of the pictures, bilinearly; what lies outside a picture is 0."""
         return tf.raw_ops.ImageProjectiveTransformV3(
             images=pictures, transforms=transforms, output_shape=[crop_size, crop_size], fill_value=0.0,
             interpolation="BILINEAR", fill_mode="CONSTANT")
 
     def smooth_field(limit, cells):
+        """Return a random surface for each picture that varies over cells x cells places."""
         return tf.image.resize(uniform(limit, cells, cells, 1), [crop_size, crop_size], "bicubic")
 
     images, masks = cut(images), cut(masks)
@@ -591,18 +597,24 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
     best = (min if mode == "min" else max)((row[monitor] for row in past), default=None)
 
     class StopWhenDiverged(keras.callbacks.Callback):
+        """Ends a training whose loss is no number any more with a sentence."""
+
         def on_train_batch_end(self, batch, logs=None):
             if not np.isfinite(logs["loss"]):
                 raise CourseError(f"The loss became {logs['loss']} in step {batch + 1} of an epoch: the training "
                                   f"diverged. Lower learning_rate (now {settings['learning_rate']:g}) in 03_model.")
 
     class EarlyStopping(keras.callbacks.EarlyStopping):
+        """Keras' early stopping that knows the epochs before an interruption."""
+
         def on_train_begin(self, logs=None):
             super().on_train_begin(logs)
             for epoch, row in enumerate(past):  # what it would have seen without the interruption
                 self.on_epoch_end(epoch, row)
 
     class SaveState(keras.callbacks.Callback):
+        """Keeps after each epoch all that a training needs to go on as if nothing had happened."""
+
         def on_epoch_begin(self, epoch, logs=None):
             self.started = time.perf_counter()
             for layer in self.model.layers:  # Keras does not save the state of dropout's random numbers
@@ -727,11 +739,13 @@ def patient_volumes(work_dir, subset, probabilities):
         rows_of.setdefault(pair["patient"], []).append(row)
 
     def read(row):
+        """Return the mask of a row as it was drawn, and its probabilities at that size."""
         mask_path = pair_paths(description, work_dir, subset, slices[row]["name"])[1]
         mask = read_mask(mask_path, description["mask_values"])
         return mask, resize_probability(probabilities[row], mask.shape)
 
     def stack(pictures):
+        """Return pictures as one array, filled up to the largest height and width."""
         height, width = np.max([picture.shape for picture in pictures], axis=0)
         return np.stack([np.pad(picture, [(0, height - picture.shape[0]), (0, width - picture.shape[1])])
                          for picture in pictures])
@@ -805,7 +819,7 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
     row, column, depth = spacing or (1, 1, 1)
     X, y = load_arrays(work_dir, subset)
     patients, slice_counts = {}, [None] * len(X)
-    pooled, nothing = [], []
+    pooled = []
     for patient, rows, truth, probability in patient_volumes(work_dir, subset, probabilities):
         prediction = segment(probability, threshold, largest_component)
         counts = [confusion_counts(*pair) for pair in zip(truth, prediction)]
@@ -813,7 +827,6 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
             slice_counts[index] = entry
         patients[patient] = _patient_scores(truth, prediction, add_counts(counts), (depth, row, column))
         pooled.append(confusion_counts(y[rows, ..., 0], segment(probabilities[rows], threshold, largest_component)))
-        nothing.append(confusion_counts(y[rows, ..., 0], np.zeros_like(y[rows, ..., 0])))
     values = [patient["dice"] for patient in patients.values()]
     pooled = add_counts(pooled)
     metrics = {
@@ -825,7 +838,7 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
         "distance_unit": "mm" if spacing else "pixels",
         "slices": _slice_scores(slice_counts),
         **scores(pooled),
-        "accuracy_predicting_nothing": scores(add_counts(nothing))["accuracy"],
+        "accuracy_predicting_nothing": scores(confusion_counts(y, np.zeros_like(y)))["accuracy"],
         "loss": model.evaluate(X, y, batch_size=16, verbose=0, return_dict=True)["loss"],
         "confusion": pooled,
     }

@@ -15,8 +15,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import nbformat
+from store_notebooks import COURSE, course_settings
 
-COURSE = Path(__file__).resolve().parent.parent
 LESSONS = ["01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation"]
 BY_COMPARISON = ("AssertionError", "assert ", "Failed: DID NOT RAISE", "Notebook cell output mismatch", "Cell outputs differ")
 
@@ -55,9 +55,8 @@ def run(copy, names, work_dir=None):
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *names]
     environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", PYTHONDONTWRITEBYTECODE="1")
     if work_dir:
-        profile = tomllib.loads((COURSE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]["notebook_profile"]
         command += ["--nbval", "--noconftest"]
-        environment.update(UNET_WORK_DIR=str(work_dir), UNET_PROFILE=profile)
+        environment.update(UNET_WORK_DIR=str(work_dir), UNET_PROFILE=course_settings()["notebook_profile"])
     finished = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     if not report.exists():
         raise SystemExit(f"pytest did not run {names}:\n{finished.stdout}\n{finished.stderr}")
