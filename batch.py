@@ -24,7 +24,7 @@ SET_BY_THE_BATCH = {"work_dir", "open_test"}  # the same for all runs, so a grid
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take 5 to 8 hours on two cores
 RETRIES = 2  # how often a run is started again after its worker died
 WATCH_INTERVAL = 0.5  # seconds between two looks of a kernel at its owner
-CORES_PER_RUN, MEMORY_PER_RUN = 2, 4 * 2**30  # of a worker of the local cluster, which trains one network at a time
+MEMORY_PER_RUN = 4 * 2**30  # of a worker of the local cluster, which trains one network at a time
 
 
 # --- what is to be run ------------------------------------------------------------------------------------
@@ -230,8 +230,11 @@ def run_one(folder, name, run, dataset_file, open_test, batch):
 
 
 @contextlib.contextmanager
-def open_cluster(scheduler=None):
-    """Give a dask client: of the scheduler at that address, or of a local cluster sized to this machine.
+def open_cluster(runs, scheduler=None):
+    """Give a dask client: of the scheduler at that address, or of a local cluster sized to this machine and to `runs`.
+
+    A local worker has one core, or more where there are fewer runs than cores or too little memory for so many
+    workers: two trainings on a core each get further in the same time than one after the other on both.
 
     Raises CourseError if no scheduler answers.
     """
@@ -241,7 +244,7 @@ def open_cluster(scheduler=None):
 
     with contextlib.ExitStack() as stack:
         if scheduler is None:
-            workers = max(1, min(CPU_COUNT // CORES_PER_RUN, MEMORY_LIMIT // MEMORY_PER_RUN))
+            workers = max(1, min(len(runs), CPU_COUNT, MEMORY_LIMIT // MEMORY_PER_RUN))
             threads = str(max(1, CPU_COUNT // workers))
             scheduler = stack.enter_context(LocalCluster(
                 n_workers=workers, threads_per_worker=1, memory_limit=0,
@@ -266,7 +269,7 @@ def run_batch(folder, runs, open_test, seed=0, scheduler=None, show=print):
     folder, batch, began = Path(folder).resolve(), uuid.uuid4().hex, time.time()
     outcomes, running, shared, waiting, shown = {}, {}, [], list(runs), None
     folder.mkdir(parents=True, exist_ok=True)
-    with open_cluster(scheduler) as client:
+    with open_cluster(runs, scheduler) as client:
         while waiting or running:
             while waiting and len(running) < max(1, len(client.nthreads())):  # a training takes a whole worker
                 name = waiting.pop(0)

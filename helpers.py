@@ -458,7 +458,38 @@ def training_batches(pictures, settings, first_epoch=0):
         """Return a batch as the recipe shows it to the network: augmented, or as it is."""
         return augment(images, masks, seed, crop_size) if settings["augment"] else (images, masks)
 
-    return dataset.map(prepare, num_parallel_calls=2).prefetch(4)
+    return _without_search(dataset.map(prepare, num_parallel_calls=2).prefetch(4))
+
+
+def ordered_batches(*arrays, batch_size=16):
+    """Return a tf.data.Dataset of the rows of the arrays, in their order: what `evaluate` and `predict` are given.
+
+    arrays: X, or X and y, of shape (N, S, S, 1); memory maps are read as they are needed. The last batch may be smaller.
+    """
+    import tensorflow as tf
+
+    starts = range(0, len(arrays[0]), batch_size)
+
+    def batches():
+        """Yield the rows of one batch after the other, as a tuple."""
+        for start in starts:
+            yield tuple(array[start:start + batch_size] for array in arrays)
+
+    signature = tuple(tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in arrays)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return _without_search(dataset.apply(tf.data.experimental.assert_cardinality(len(starts))).prefetch(2))
+
+
+def _without_search(dataset):
+    """Switch off TensorFlow's search for better settings of a dataset, whose thread outlives the dataset.
+
+    It sleeps for twice as long every time, up to a minute, and whoever used the dataset waits until it wakes.
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def images_in_epoch(slices, settings):
@@ -697,7 +728,7 @@ def load_trained_model(work_dir):
 
 def predict_probabilities(model, X, batch_size=16):
     """Return the network's probabilities for X (N, S, S, 1): float32 of shape (N, S, S), 0 to 1."""
-    return model.predict(X, batch_size=batch_size, verbose=0)[..., 0]
+    return model.predict(ordered_batches(X, batch_size=batch_size), verbose=0)[..., 0]
 
 
 def predict_in_planes(model, X, volumes, step):
@@ -839,7 +870,7 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
         "slices": _slice_scores(slice_counts),
         **scores(pooled),
         "accuracy_predicting_nothing": scores(confusion_counts(y, np.zeros_like(y)))["accuracy"],
-        "loss": model.evaluate(X, y, batch_size=16, verbose=0, return_dict=True)["loss"],
+        "loss": model.evaluate(ordered_batches(X, y), verbose=0, return_dict=True)["loss"],
         "confusion": pooled,
     }
     return metrics, slice_counts

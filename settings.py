@@ -67,8 +67,8 @@ PROFILES = {
     "smoke": {"image_size": 32, "epochs": 2, "batch_size": 8, "images_per_epoch": 64,
               "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}},
     "quick": {"image_size": 96, "epochs": 10, "batch_size": 4, "images_per_epoch": 480, "sample": SAMPLE},
-    "ladder": {"image_size": 128, "epochs": 10, "batch_size": 8, "images_per_epoch": 700, "sample": SAMPLE},
-    "hour": {"image_size": 160, "epochs": 15, "batch_size": 4, "images_per_epoch": 3000, "sample": SAMPLE},
+    "ladder": {"image_size": 128, "epochs": 5, "batch_size": 4, "images_per_epoch": 640, "sample": SAMPLE},
+    "hour": {"image_size": 160, "epochs": 18, "batch_size": 4, "images_per_epoch": 3000, "sample": SAMPLE},
     "full": {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None, "sample": SAMPLE},
 }
 
@@ -97,6 +97,7 @@ LADDER = {
         "loss": "bce_dice_loss",
         "output_bias": -4.0,  # an answer of 2 % to begin with: nearly all pixels are background
         "batch_normalization_momentum": 0.95,
+        "precision": "auto",  # shorter arithmetic where the processor has it
         "monitor": "val_iou",
         "leave_out_twins": True,
     },
@@ -109,9 +110,8 @@ LADDER = {
         "augment": True,
         "repeats": 3,
     },
-    "crops": {  # less work for a picture, in shorter arithmetic where the processor has it; masks keep their soft edges
+    "crops": {  # less work for a picture; masks keep their soft edges
         "crop_share": 0.6,
-        "precision": "auto",
         "soft_masks": True,
     },
     "best": {  # three planes of each volume, and what is left to choose is chosen on valid

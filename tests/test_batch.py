@@ -107,7 +107,7 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
     original = distributed.Client
     monkeypatch.setattr(distributed, "Client", lambda address, timeout: original(address, timeout=1))
     with pytest.raises(helpers.CourseError, match="No dask scheduler answers at tcp://127.0.0.1:9"), \
-            batch.open_cluster("tcp://127.0.0.1:9"):
+            batch.open_cluster(["only"], "tcp://127.0.0.1:9"):
         pass
 
 

@@ -40,7 +40,7 @@ with open(work_dir / "starts.txt", "a") as file:
 callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: time.sleep(0.5)))
 model.fit(helpers.training_batches(pictures, settings, first_epoch), initial_epoch=first_epoch, epochs=settings["epochs"],
           steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings), callbacks=callbacks, shuffle=False, verbose=0,
-          validation_data=helpers.load_arrays(work_dir, "valid"))"""),
+          validation_data=helpers.ordered_batches(*helpers.load_arrays(work_dir, "valid")))"""),
     "05_evaluation": ("open_test = None; threshold = None", """
 with open(work_dir / "ends.txt", "a") as file:
     print("end", file=file)

@@ -17,9 +17,21 @@ matplotlib.use("agg")
 class Judge:
     """Stands in for a network that is asked for its loss alone."""
 
-    def evaluate(self, X, y, batch_size, verbose, return_dict):
-        assert len(X) == len(y)
+    def evaluate(self, batches, verbose, return_dict):
+        assert all(len(X) == len(y) for X, y in batches.as_numpy_iterator())
         return {"loss": 0.25}
+
+
+class Copying:
+    """Stands in for a network that answers each picture with itself, and remembers the shapes it saw."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def predict(self, batches, verbose):
+        X = np.concatenate([images for images, in batches.as_numpy_iterator()])
+        self.shapes.append(X.shape)
+        return X
 
 
 def evaluate(work_dir, subset, probabilities, threshold=0.5, largest_component=False):
@@ -215,20 +227,12 @@ def test_the_pictures_show_best_median_and_worst_of_the_subset(prepared):
         assert title == f"{label}: {names[order[rank]]}, Dice {values[rank]:.2f}"
 
 
-class Mirror:
-    """Stands in for a network that answers with the brightness of its image."""
-
-    def predict(self, X, batch_size, verbose):
-        assert X.dtype == np.float32 and X.shape == (1, 32, 32, 1) and 0 <= X.min() <= X.max() <= 1
-        return X
-
-
 @pytest.mark.parametrize(("mode", "name"), [("L", "own.png"), ("RGB", "own.jpg"), ("I;16", "own.tif")])
 def test_a_picture_of_any_size_and_kind_gets_a_mask_of_its_own_size(tmp_path, mode, name):
     pixels = np.zeros((60, 90), np.uint16 if mode == "I;16" else np.uint8)
     pixels[20:40, 30:60] = 4000 if mode == "I;16" else 250
     Image.fromarray(np.stack([pixels] * 3, axis=-1) if mode == "RGB" else pixels).save(tmp_path / name)
-    image, mask = helpers.segment_picture(Mirror(), tmp_path / name, 32, 0.5)
+    image, mask = helpers.segment_picture(Copying(), tmp_path / name, 32, 0.5)
     assert image.dtype == np.uint8 and image.shape == mask.shape == (60, 90)
     assert helpers.dice(pixels > 0, mask) > 0.95
     helpers.save_mask(mask, tmp_path / "mask.png")
@@ -239,7 +243,7 @@ def test_a_picture_of_any_size_and_kind_gets_a_mask_of_its_own_size(tmp_path, mo
 def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     with pytest.raises(helpers.CourseError, match="notes.png cannot be read as a picture"):
-        helpers.segment_picture(Mirror(), tmp_path / "notes.png", 32, 0.5)
+        helpers.segment_picture(Copying(), tmp_path / "notes.png", 32, 0.5)
 
 
 def test_outlines_have_the_two_colours_and_an_empty_mask_has_none():
@@ -274,17 +278,6 @@ def test_a_figure_is_saved_as_a_whole_png(tmp_path):
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["figure.png"]
 
 
-class Copying:
-    """Stands in for a network that answers each picture with itself, and remembers the shapes it saw."""
-
-    def __init__(self):
-        self.shapes = []
-
-    def predict(self, X, batch_size, verbose):
-        self.shapes.append(X.shape)
-        return X
-
-
 def test_an_answer_in_three_planes_of_a_network_that_copies_is_the_volume_itself():
     X = np.random.default_rng(0).random((20, 16, 16, 1), np.float32)
     network = Copying()
@@ -297,8 +290,8 @@ def test_each_plane_has_a_third_of_the_say():
     X = np.zeros((16, 16, 16, 1), np.float32)
 
     class OnlySlices(Copying):
-        def predict(self, X, batch_size, verbose):
-            super().predict(X, batch_size, verbose)
+        def predict(self, batches, verbose):
+            X = super().predict(batches, verbose)
             return np.full(X.shape, 0.9 if len(self.shapes) == 1 else 0.0, np.float32)
 
     assert np.allclose(helpers.predict_in_planes(OnlySlices(), X, [(0, 16)], 1.0), 0.3)

@@ -27,7 +27,7 @@ with strategy.scope():
     model = helpers.load_untrained_model(work_dir)
     callbacks, first_epoch = helpers.prepare_training(model, work_dir, settings, len(pictures.X))
 model.fit(helpers.training_batches(pictures, settings), steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings),
-          epochs=settings["epochs"], validation_data=helpers.load_arrays(work_dir, "valid"), validation_batch_size=16,
+          epochs=settings["epochs"], validation_data=helpers.ordered_batches(*helpers.load_arrays(work_dir, "valid")),
           callbacks=callbacks, shuffle=False, verbose=0)
 with helpers.training_strategy("CPU").scope():
     again = helpers.load_untrained_model(work_dir)

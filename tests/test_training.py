@@ -49,7 +49,7 @@ def train(work_dir, settings, stop_after=None):
     if first_epoch < settings["epochs"]:
         model.fit(helpers.training_batches(pictures, settings, first_epoch), initial_epoch=first_epoch,
                   steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings), epochs=settings["epochs"],
-                  validation_data=helpers.load_arrays(work_dir, "valid"), callbacks=[*callbacks, PowerFailure()], shuffle=False,
+                  validation_data=helpers.ordered_batches(*helpers.load_arrays(work_dir, "valid")), callbacks=[*callbacks, PowerFailure()], shuffle=False,
                   verbose=0)
     return model, first_epoch
 
