@@ -64,18 +64,19 @@ def open_work_folder(work_dir=None):
 # `images_per_epoch=None` shows the network all training slices in every epoch, as often as the recipe says.
 SAMPLE = {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}
 PROFILES = {
-    "smoke": {"image_size": 32, "epochs": 2, "batch_size": 8, "images_per_epoch": 64,
+    "smoke": {"image_size": 32, "epochs": 2, "images_per_epoch": 64,
               "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}},
-    "quick": {"image_size": 96, "epochs": 10, "batch_size": 4, "images_per_epoch": 480, "sample": SAMPLE},
-    "ladder": {"image_size": 128, "epochs": 5, "batch_size": 4, "images_per_epoch": 640, "sample": SAMPLE},
-    "hour": {"image_size": 160, "epochs": 18, "batch_size": 4, "images_per_epoch": 3000, "sample": SAMPLE},
-    "full": {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None, "sample": SAMPLE},
+    "quick": {"image_size": 96, "epochs": 10, "images_per_epoch": 480, "sample": SAMPLE},
+    "ladder": {"image_size": 128, "epochs": 5, "images_per_epoch": 640, "sample": SAMPLE},
+    "hour": {"image_size": 160, "epochs": 18, "images_per_epoch": 3000, "sample": SAMPLE},
+    "full": {"image_size": 256, "epochs": 20, "images_per_epoch": None, "sample": SAMPLE},
 }
 
 # A recipe says how the network is trained. `report` is that of the student report of 2022. From it a ladder leads to
 # `best`: each rung is the recipe before it with the changes that stand here.
 LADDER = {
     "report": {
+        "batch_size": 32,
         "loss": "binary_crossentropy",
         "learning_rate": 0.001,
         "learning_rate_schedule": "constant",
@@ -85,7 +86,6 @@ LADDER = {
         "repeats": 1,  # how often an epoch shows each slice, where the profile gives no number of images
         "batch_normalization_momentum": 0.99,
         "output_bias": 0.0,
-        "precision": "float32",
         "monitor": "val_loss",  # the best weights are those with the best of this figure
         "leave_out_twins": False,
         "planes": 1,  # 1: the slices; 3: also the volume's cuts along its rows and columns
@@ -93,25 +93,25 @@ LADDER = {
         "threshold": 0.5,  # probabilities from here on count as atrium; None: chosen on valid
         "largest_component": False,  # True: keep only the largest piece of a patient's atrium; None: chosen on valid
     },
+    "small_batches": {  # more steps for the same pictures; and no scan in train that is also in valid
+        "batch_size": 4,
+        "batch_normalization_momentum": 0.95,  # averages that follow the weights
+        "leave_out_twins": True,
+    },
     "overlap": {  # a loss and a monitor that look at the atrium, and a start that expects little of it
         "loss": "bce_dice_loss",
         "output_bias": -4.0,  # an answer of 2 % to begin with: nearly all pixels are background
-        "batch_normalization_momentum": 0.95,
-        "precision": "auto",  # shorter arithmetic where the processor has it
         "monitor": "val_iou",
-        "leave_out_twins": True,
     },
     "schedule": {  # larger steps first, smaller ones later, and more slices that hold atrium
         "learning_rate": 0.002,
         "learning_rate_schedule": "cosine",
         "foreground_share": 0.75,
     },
-    "augmented": {  # no picture is seen twice
+    "crops": {  # crops that are turned, scaled and shaded: less work for a picture, and none is seen twice
         "augment": True,
-        "repeats": 3,
-    },
-    "crops": {  # less work for a picture; masks keep their soft edges
         "crop_share": 0.6,
+        "repeats": 3,
         "soft_masks": True,
     },
     "best": {  # three planes of each volume, and what is left to choose is chosen on valid
@@ -122,9 +122,9 @@ LADDER = {
 }
 RECIPES = dict(zip(LADDER, itertools.accumulate(LADDER.values(), operator.or_)))
 
-# What all recipes share, as in the report.
-COMMON_SETTINGS = {"kernel_initializer": "he_normal", "dropout_rate": 0.0, "activation": "relu",
-                   "patience": 10}
+# What all recipes share: the report's settings, in the arithmetic that suits the machine.
+COMMON_SETTINGS = {"kernel_initializer": "he_normal", "dropout_rate": 0.0, "activation": "relu", "patience": 10,
+                   "precision": "auto"}
 
 
 def gpu_found():

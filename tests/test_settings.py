@@ -11,7 +11,7 @@ import settings
 
 def test_unknown_choices_are_refused_with_what_there_is():
     for profile, recipe, seed, expected in (("huge", "best", 0, "choose one of smoke, quick, ladder, hour, full"),
-                                            ("quick", "worst", 0, "choose one of report, overlap, schedule, augmented, crops, best"),
+                                            ("quick", "worst", 0, "choose one of report, small_batches, overlap, schedule, crops, best"),
                                             ("quick", "best", "7", "whole number"), ("quick", "best", -1, "whole number"),
                                             ("quick", "best", True, "whole number")):
         with pytest.raises(helpers.CourseError, match=expected):
@@ -46,7 +46,7 @@ def test_the_reports_recipe_and_the_full_profile_are_the_reports():
     made = helpers.new_settings("heart", "full", "report", 0)
     expected = {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None, "learning_rate": 0.001,
                 "kernel_initializer": "he_normal", "dropout_rate": 0.0, "activation": "relu", "loss": "binary_crossentropy",
-                "monitor": "val_loss", "augment": False, "leave_out_twins": False, "precision": "float32"}
+                "monitor": "val_loss", "augment": False, "leave_out_twins": False}
     assert {name: made[name] for name in expected} == expected
 
 

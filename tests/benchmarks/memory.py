@@ -1,0 +1,47 @@
+"""How much memory a training takes: `memory.py BATCH_SIZE [LIMIT]`; prints MB of anonymous memory at its highest as JSON.
+
+Trains a few steps at 256x256 on arrays as large as the report's (2271 slices), read from memory maps. With LIMIT, in
+MB, the arrays are twice as large as the limit and the process may not have more memory than that.
+"""
+
+import json
+import os
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np  # noqa: E402
+from preparation import anonymous_megabytes  # noqa: E402
+
+SIZE, SLICES, STEPS = 256, 2271, 6
+
+
+def main(batch_size, limit):
+    import keras
+
+    import helpers
+    from volumes import TrainingPictures
+
+    slices = SLICES
+    if limit:
+        slices = int(2 * limit * 1e6 / (SIZE * SIZE * 5))  # four bytes of X and one of y a pixel
+        resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 1e6),) * 2)
+    settings = {**helpers.new_settings("sample", "full", "report", 0), "epochs": 1, "batch_size": batch_size,
+                "images_per_epoch": STEPS * batch_size}
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = [np.lib.format.open_memmap(Path(folder, f"{name}.npy"), "w+", dtype, (slices, SIZE, SIZE, 1))
+                  for name, dtype in (("X", np.float32), ("y", np.uint8))]
+        pictures = TrainingPictures(*arrays)
+        model = helpers.create_model(image_size=SIZE)
+        peak = []
+        watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: peak.append(anonymous_megabytes()))
+        model.fit(helpers.training_batches(pictures, settings), steps_per_epoch=STEPS, verbose=0, shuffle=False, callbacks=[watch])
+    print(json.dumps({"peak_megabytes": max(peak), "array_megabytes": sum(array.nbytes for array in arrays) / 1e6}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -1,0 +1,65 @@
+"""Time the course's network: `network_tensorflow.py SIZE BATCH PRECISION XLA`; prints images a second as JSON."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+import helpers  # noqa: E402
+
+WARM_UP, STEPS = 4, 12
+
+
+def layer_operations(model):
+    """Return the multiplications and additions that a model needs for one image in its convolutions."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Conv2DTranspose)):
+            transposed = isinstance(layer, keras.layers.Conv2DTranspose)
+            _, height, width, _ = (layer.input if transposed else layer.output).shape  # one product for each of these
+            total += 2 * int(np.prod(layer.kernel.shape)) * height * width
+    return total
+
+
+class StepTimes(keras.callbacks.Callback):
+    """Remembers when each batch ended."""
+
+    def __init__(self):
+        self.ends = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.ends.append(time.perf_counter())
+
+    def on_predict_batch_end(self, batch, logs=None):
+        self.ends.append(time.perf_counter())
+
+    def images_per_second(self, batch_size):
+        """Return the median over the steps after the warm-up."""
+        return batch_size / float(np.median(np.diff(self.ends)[WARM_UP:]))
+
+
+def main(size, batch_size, precision, xla):
+    keras.utils.set_random_seed(0)
+    model = helpers.create_model(image_size=size, precision=precision, loss="bce_dice_loss")
+    helpers.compile_model(model, 0.001, "bce_dice_loss")
+    model.jit_compile = xla
+    count = (WARM_UP + STEPS + 1) * batch_size
+    X = np.random.default_rng(0).random((count, size, size, 1), np.float32)
+    y = np.float32(X > 0.95)
+    training, prediction = StepTimes(), StepTimes()
+    model.fit(helpers.ordered_batches(X, y, batch_size=batch_size), verbose=0, callbacks=[training], shuffle=False)
+    model.predict(helpers.ordered_batches(X, batch_size=batch_size), verbose=0, callbacks=[prediction])
+    print(json.dumps({"training": training.images_per_second(batch_size),
+                      "prediction": prediction.images_per_second(batch_size),
+                      "gflop_per_image": layer_operations(model) / 1e9}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "xla")

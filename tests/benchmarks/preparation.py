@@ -1,0 +1,133 @@
+"""Time ways to make arrays of 256x256 from picture files: `preparation.py WAY WORK_DIR`; prints seconds as JSON.
+
+WORK_DIR is a work folder in which 01 has run. `memory` counts how much anonymous memory the course's way adds.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+SIZE = 256
+
+
+def pairs(work_dir):
+    """Return the paths (image, mask) of all slices."""
+    import helpers
+
+    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
+    return [helpers.pair_paths(description, work_dir, subset, pair["name"])
+            for subset in helpers.SUBSETS for pair in description["subsets"][subset]]
+
+
+def course(work_dir):
+    """The course's `prepare_arrays`, written to disk and hashed."""
+    import helpers
+
+    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
+    shutil.rmtree(work_dir / "npy", ignore_errors=True)
+    start = time.perf_counter()
+    helpers.prepare_arrays(description, work_dir, SIZE, progress=False)
+    return time.perf_counter() - start
+
+
+def plain_loop(work_dir):
+    """The same functions, one picture after the other, three lists and np.save."""
+    import helpers
+
+    X, y, share = [], [], []
+    start = time.perf_counter()
+    for image_path, mask_path in pairs(work_dir):
+        X.append(helpers.resize_image(helpers.read_image(image_path), SIZE) / np.float32(255))
+        mask = helpers.read_mask(mask_path)
+        y.append(helpers.resize_mask(mask, SIZE))
+        share.append(np.rint(255 * helpers.mask_share(mask, SIZE)).astype(np.uint8))
+    with tempfile.TemporaryDirectory(dir=work_dir) as folder:
+        for name, values in (("X", X), ("y", y), ("share", share)):
+            np.save(Path(folder, name), np.stack(values)[..., None])
+    return time.perf_counter() - start
+
+
+def decoding(work_dir):
+    """Decoding the pictures alone, on all cores: the least that any way needs."""
+    def decode(path):
+        with Image.open(path) as picture:
+            picture.load()
+
+    paths = [path for pair in pairs(work_dir) for path in pair]
+    start = time.perf_counter()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(decode, paths))
+    return time.perf_counter() - start
+
+
+def opencv(work_dir):
+    """OpenCV: read grey, resize by area, divide, np.save."""
+    import cv2
+
+    X, y = [], []
+    start = time.perf_counter()
+    for image_path, mask_path in pairs(work_dir):
+        image, mask = (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in (image_path, mask_path))
+        X.append(cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA) / np.float32(255))
+        y.append(cv2.resize(mask, (SIZE, SIZE), interpolation=cv2.INTER_AREA) >= 128)
+    with tempfile.TemporaryDirectory(dir=work_dir) as folder:
+        np.save(Path(folder, "X"), np.stack(X)[..., None])
+        np.save(Path(folder, "y"), np.stack(y)[..., None])
+    return time.perf_counter() - start
+
+
+def keras_directory(work_dir):
+    """`keras.utils.image_dataset_from_directory` for images and for masks, read through once; nothing is kept."""
+    import keras
+
+    paths = pairs(work_dir)
+    folders = {path.parent for pair in paths for path in pair}
+    start = time.perf_counter()
+    for folder in sorted(folders):
+        dataset = keras.utils.image_dataset_from_directory(
+            folder, labels=None, color_mode="grayscale", image_size=(SIZE, SIZE), batch_size=32, shuffle=False, verbose=False)
+        for _ in dataset.map(lambda batch: batch / 255).prefetch(2):
+            pass
+    return time.perf_counter() - start
+
+
+def anonymous_megabytes():
+    """Return this process's anonymous memory in MB (RssAnon)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("RssAnon"))
+
+
+def peak_growth(work):
+    """Run a function; return by how many MB the anonymous memory grew at most meanwhile."""
+    before, peak, done = anonymous_megabytes(), [0.0], threading.Event()
+
+    def watch():
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], anonymous_megabytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    work()
+    done.set()
+    watcher.join()
+    return peak[0] - before
+
+
+def memory(work_dir):
+    """Return what `prepare_arrays` adds to memory, in MB."""
+    import helpers  # noqa: F401  (its own memory is not counted)
+
+    return peak_growth(lambda: course(work_dir))
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](Path(sys.argv[2]))))

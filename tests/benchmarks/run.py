@@ -1,0 +1,193 @@
+"""Time the course against what a user would pick instead: `make bench`. Takes about half an hour; keep the machine quiet.
+
+Every measurement is a process of its own, and all are repeated in turn, so that a noisy minute hits all of them alike.
+Writes results.json, results.md and results.png beside this file: medians over the rounds and their ratios.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+COURSE = HERE.parents[1]
+sys.path.insert(0, str(COURSE))
+
+import helpers  # noqa: E402
+
+ROUNDS = 3
+PEERS = COURSE / "data" / "bench" / "peers"  # the environment of what the course is timed against
+CASES = [(256, 8), (128, 16), (96, 4)]  # image size, batch size; the last is that of the profile `hour`
+NETWORKS = {
+    "course": ("network_tensorflow.py", "plain"),
+    "course, XLA": ("network_tensorflow.py", "xla"),
+    "PyTorch": ("network_pytorch.py", "contiguous"),
+    "PyTorch, channels last": ("network_pytorch.py", "channels_last"),
+    "PyTorch, compiled": ("network_pytorch.py", "compiled"),
+}
+ONLY_AT = {"course, XLA": 128, "PyTorch, compiled": 128}  # their compilation takes a while
+WAYS = {"course": True, "plain_loop": True, "keras_directory": True, "decoding": True, "opencv": False}
+SLICES = {"train": 20, "valid": 3, "test": 2}, 20  # patients of each subset, slices of each: 500 pictures
+RIGHT_PYTHON = {True: sys.executable, False: str(PEERS / "bin" / "python")}
+
+
+def measure(script, *arguments, ours=True):
+    """Run one measurement in a process of its own; return the JSON of its last line, None if it stopped."""
+    command = [RIGHT_PYTHON[ours], str(HERE / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{' '.join(command[1:])} stopped: {done.stderr.strip().splitlines()[-1]}")
+        return None
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def make_peers():
+    """Make the environment of the peers where it is missing."""
+    if not (PEERS / "ready").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", PEERS], check=True)
+        subprocess.run([PEERS / "bin" / "python", "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"], check=True)
+        (PEERS / "ready").touch()
+
+
+def time_networks():
+    """Return {(size, batch, precision, network): [results]} and the results of the matrix product."""
+    times, ceilings = {}, []
+    for number in range(ROUNDS):
+        ceilings.append(measure("network_pytorch.py", "ceiling", ours=False))
+        for size, batch_size in CASES:
+            for precision in dict.fromkeys(("float32", helpers.choose_precision("auto"))):
+                for network, (script, way) in NETWORKS.items():
+                    if ONLY_AT.get(network, size) == size:
+                        print(f"round {number + 1}: {network}, {size}x{size}, batch {batch_size}, {precision}", flush=True)
+                        result = measure(script, size, batch_size, precision, way, ours=script == "network_tensorflow.py")
+                        if result:
+                            times.setdefault((size, batch_size, precision, network), []).append(result)
+    return times, ceilings
+
+
+def time_preparation(folder):
+    """Return {way: [seconds]} for 500 pictures, and what the course's way adds to memory for 500 and for 50,000."""
+    patients, slices = SLICES
+    helpers.import_dataset("sample", folder, sample={"patients": patients, "slices": slices}, progress=False)
+    times = {way: [] for way in WAYS}
+    for number in range(ROUNDS):
+        for way, ours in WAYS.items():
+            print(f"round {number + 1}: preparation, {way}", flush=True)
+            times[way].append(measure("preparation.py", way, folder, ours=ours))
+    memory = {500: measure("preparation.py", "memory", folder)}
+    multiply(folder, 100)
+    memory[50_000] = measure("preparation.py", "memory", folder)
+    return times, memory
+
+
+def multiply(folder, times):
+    """Let every slice of an imported dataset stand `times` times in its dataset.json."""
+    description = helpers.read_json(folder / "dataset.json", "01_dataset_upload")
+    description["subsets"] = {subset: pairs * times for subset, pairs in description["subsets"].items()}
+    helpers.write_json(folder / "dataset.json", description)
+
+
+def time_start():
+    """Return the seconds that `import helpers` takes, over the bare start of Python."""
+    def seconds(code):
+        program = f"import time; start = time.perf_counter(); {code}; print(time.perf_counter() - start)"
+        return float(subprocess.run([sys.executable, "-c", program], cwd=COURSE, capture_output=True, text=True, check=True).stdout)
+
+    return statistics.median(seconds("import helpers") for _ in range(3 * ROUNDS))
+
+
+def rows_of_networks(times, ceilings, task):
+    """Return the table's rows for "training" or "prediction": images a second, the ratio to the fastest PyTorch, GFLOP/s."""
+    rows = []
+    gflop = {key[0]: results[0]["gflop_per_image"] for key, results in times.items() if key[3] == "course"}
+    median = {key: statistics.median(result[task] for result in results) for key, results in times.items()}
+    for (size, batch_size, precision, network), value in median.items():
+        peer = max(value for key, value in median.items() if key[:3] == (size, batch_size, precision) and "PyTorch" in key[3])
+        work = value * gflop[size] * (3 if task == "training" else 1)
+        ceiling = statistics.median(entry[precision.replace("mixed_", "")] for entry in ceilings)
+        rows.append([f"{size}x{size}, {batch_size}", precision.replace("mixed_", ""), network, f"{value:.1f}", f"{value / peer:.2f}",
+                     f"{work:.0f}", f"{100 * work / ceiling:.0f} %"])
+    return rows
+
+
+def markdown_table(header, rows):
+    """Return a table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def machine():
+    """Return one line that describes this machine."""
+    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+             if line.startswith("model name")] if Path("/proc/cpuinfo").exists() else []
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {platform.system()}, " + ", ".join(
+        f"{name} {version}" for name, version in helpers.versions().items())
+
+
+def write_results(times, ceilings, preparation, memory, start, training_memory):
+    """Write results.md and results.png."""
+    parts = [f"Measured by `make bench` on: {machine()}. Medians of {ROUNDS} rounds in turn.\n"]
+    for name in ("float32", "bfloat16"):
+        product = statistics.median(entry[name] for entry in ceilings)
+        parts.append(f"A matrix product in {name}: {product:.0f} GFLOP/s.  ")
+    header = ["image, batch", "arithmetic", "network", "images/s", "to the fastest PyTorch", "GFLOP/s", "of the product"]
+    for task in ("training", "prediction"):
+        parts += [f"\n## {task.capitalize()}\n", markdown_table(header, rows_of_networks(times, ceilings, task))]
+    base = statistics.median(preparation["plain_loop"])
+    rows = [[way.replace("_", " "), f"{statistics.median(values):.2f}", f"{base / statistics.median(values):.2f}"]
+            for way, values in preparation.items()]
+    parts += ["\n## Preparation of 500 pictures of 320x320 with their masks\n",
+              markdown_table(["way", "seconds", "times as fast as the plain loop"], rows),
+              "\n## Memory\n",
+              markdown_table(["what", "anonymous memory, MB"],
+                             [[f"preparation of {count} pictures adds", f"{value:.0f}"] for count, value in memory.items()]
+                             + [[f"training, 256x256, 2271 slices, {name}", f"{value['peak_megabytes']:.0f}"]
+                                for name, value in training_memory.items() if value]),
+              f"\n## Start\n\n`import helpers`: {start:.2f} s."]
+    with helpers.whole_file(HERE / "results.md") as part:
+        part.write_text("# Results\n\n" + "\n".join(parts) + "\n", encoding="utf-8")
+    helpers.save_figure(plot_networks(times), HERE / "results.png")
+
+
+def plot_networks(times):
+    """Draw images a second of training and prediction for every case, the course beside its peers."""
+    from matplotlib.figure import Figure
+
+    cases = list(dict.fromkeys(key[:3] for key in times))
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    for axes, task in zip(figure.subplots(1, 2), ("training", "prediction")):
+        for offset, (network, color) in enumerate(zip(NETWORKS, ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7"))):
+            shown = {index: [result[task] for result in times[(*case, network)]]
+                     for index, case in enumerate(cases) if (*case, network) in times}
+            places = [index + (offset - 2) * 0.16 for index in shown]
+            axes.bar(places, [statistics.median(values) for values in shown.values()], 0.15, color=color, label=network)
+            for place, values in zip(places, shown.values()):
+                axes.plot([place] * len(values), values, ".", color="black", markersize=3)
+        axes.set(title=task, ylabel="images a second (dots: single rounds)", xticks=range(len(cases)))
+        axes.set_xticklabels([f"{size}x{size}\nbatch {batch}\n{precision.replace('mixed_', '')}" for size, batch, precision in cases],
+                             fontsize=7)
+        axes.legend(fontsize=7)
+    return figure
+
+
+def main():
+    make_peers()
+    with tempfile.TemporaryDirectory() as folder:
+        preparation, memory = time_preparation(Path(folder).resolve())
+    training_memory = {"batch 8": measure("memory.py", 8), "batch 32": measure("memory.py", 32),
+                       "batch 8, arrays of 8 GB, limit 4 GB": measure("memory.py", 8, 4000)}
+    start = time_start()
+    times, ceilings = time_networks()
+    helpers.write_json(HERE / "results.json", {
+        "machine": machine(), "networks": [[*key, results] for key, results in times.items()], "ceilings": ceilings,
+        "preparation": preparation, "preparation_memory": memory, "training_memory": training_memory, "start": start})
+    write_results(times, ceilings, preparation, memory, start, training_memory)
+    print((HERE / "results.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Seconds of training until the mean Dice of the valid patients first passes 0.75 and 0.85.
+
+`time_to_dice.py DATASET RECIPE PROFILE MINUTES`: trains as notebook 04 does, scores the valid patients after every epoch
+as 05 does (threshold 0.5, all components), and stops at 0.85 or after MINUTES of training. Scoring is not timed.
+Prints a line an epoch and, last, the result as JSON.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+import helpers  # noqa: E402
+
+GOALS = (0.75, 0.85)
+
+
+def main(dataset, recipe, profile, minutes):
+    with tempfile.TemporaryDirectory() as folder:
+        work_dir = Path(folder)
+        settings = helpers.new_settings(dataset, profile, recipe, seed=0)
+        helpers.write_json(work_dir / "settings.json", settings)
+        description = helpers.import_dataset(dataset, work_dir, sample=settings["sample"], progress=False)
+        leave_out = helpers.left_out_twins(description) if settings["leave_out_twins"] else []
+        helpers.prepare_arrays(description, work_dir, settings["image_size"], leave_out, progress=False)
+        print(json.dumps(train(work_dir, settings, 60 * minutes)))
+
+
+def train(work_dir, settings, seconds):
+    """Train until the last goal or the time is reached; return what was passed when."""
+    (work_dir / "model").mkdir()
+    keras.utils.set_random_seed(settings["seed"])
+    model = helpers.create_model(
+        image_size=settings["image_size"], precision=helpers.choose_precision(settings["precision"]),
+        batch_normalization_momentum=settings["batch_normalization_momentum"], output_bias=settings["output_bias"])
+    model.save(work_dir / "model" / "untrained.keras")
+    model = helpers.load_untrained_model(work_dir)
+    pictures = helpers.load_training_pictures(work_dir, settings)
+    helpers.prepare_training(model, work_dir, settings, len(pictures.X))  # compiles it with the recipe's learning rate
+    images_per_epoch = helpers.images_in_epoch(len(pictures.X), settings)
+    result = {"recipe": settings["recipe"], "profile": settings["profile"], "seconds": 0.0, "passed": {}}
+
+    class Score(keras.callbacks.Callback):
+        """Times every epoch and scores the valid patients after it."""
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.start = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            result["seconds"] += time.perf_counter() - self.start
+            result["images"] = (epoch + 1) * images_per_epoch
+            probabilities = helpers.predict_subset(self.model, work_dir, "valid", settings["planes"])
+            result["dice"] = float(np.mean([helpers.dice(truth, probability >= 0.5) for _, _, truth, probability
+                                            in helpers.patient_volumes(work_dir, "valid", probabilities)]))
+            print("epoch {}: {images} images, {seconds:.0f} s, Dice {dice:.3f}".format(epoch + 1, **result), flush=True)
+            for goal in GOALS:
+                if result["dice"] > goal:
+                    result["passed"].setdefault(str(goal), {"seconds": result["seconds"], "images": result["images"]})
+            self.model.stop_training = len(result["passed"]) == len(GOALS) or result["seconds"] > seconds
+
+    model.fit(helpers.training_batches(pictures, settings), epochs=settings["epochs"], shuffle=False, verbose=0,
+              steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings), callbacks=[Score()])
+    return result
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4]))
