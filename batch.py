@@ -248,8 +248,8 @@ def open_cluster(runs, scheduler=None):
             threads = str(max(1, CPU_COUNT // workers))
             scheduler = stack.enter_context(LocalCluster(
                 n_workers=workers, threads_per_worker=1, memory_limit=0,
-                env={"TF_NUM_INTRAOP_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3",
-                     "PYTHONPATH": str(COURSE_FOLDER)}))
+                env={"TF_NUM_INTRAOP_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(COURSE_FOLDER),
+                     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}))  # it looks at the worker 100 times a second
         try:
             client = stack.enter_context(Client(scheduler, timeout=30))
         except (OSError, TimeoutError):

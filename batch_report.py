@@ -4,8 +4,10 @@ Runs that differ in seed and fold alone make a group. A group's Dice of a patien
 """
 
 import base64
+import csv
 import html
 import io
+import itertools
 import json
 import shlex
 from collections import Counter, defaultdict
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import read_history, whole_file
+from helpers import SUBSETS, read_history, whole_file
 from metrics import bootstrap_interval
 
 STYLE = """
@@ -81,6 +83,28 @@ def result_rows(groups, subset):
 
 def _deviation(values):
     return f"{np.std(values, ddof=1):.3f}" if len(values) > 1 else "one only"
+
+
+def write_patients(folder, groups):
+    """Write patients.csv into a batch's folder, a row for each run, subset and patient; return its path.
+
+    A row holds the run's parameters, the patient's figures as in metrics.json, the images seen and the seconds of training
+    of the run, and the versions it ran on. 06_beyond_the_report reads such a file.
+    """
+    rows = []
+    for run in itertools.chain.from_iterable(groups.values()):
+        metrics = run["metrics"]
+        for subset in SUBSETS:
+            for patient, figures in metrics.get(subset, {}).get("patients", {}).items():
+                rows.append({**run["parameters"], "dataset": Path(run["parameters"]["dataset"]).stem, "image_size": metrics["image_size"],
+                             "subset": subset, "patient": patient, **figures, "images_seen": metrics["images_seen"],
+                             "seconds_training": round(metrics["seconds_training"]), **metrics["versions"]})
+    path = Path(folder) / "patients.csv"
+    with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
 
 
 def comparison_rows(groups, subset):

@@ -46,6 +46,8 @@ from metrics import (
     surface_distances,
 )
 from settings import (  # noqa: F401
+    LADDER,
+    RECIPES,
     choose_profile,
     fingerprint,
     gpu_found,
@@ -295,6 +297,7 @@ def create_model(learning_rate=0.001, kernel_initializer="he_normal", dropout_ra
     common = {"padding": "same", "kernel_initializer": kernel_initializer, "dtype": precision}
 
     def two_convolutions(x, filters, name, dropout=False):
+        """Return x after two convolutions and a batch normalisation."""
         x = layers.Conv2D(filters, 3, activation=activation, name=f"{name}_conv1", **common)(x)
         if dropout:
             x = layers.Dropout(dropout_rate, name=f"{name}_dropout", dtype=precision)(x)
@@ -328,8 +331,10 @@ def compile_model(model, learning_rate, loss):
     import keras
 
     class IoU(keras.metrics.BinaryIoU):
+        """Counts a pixel as atrium if at least half of it is."""
+
         def update_state(self, y_true, y_pred, sample_weight=None):
-            atrium = keras.ops.cast(y_true, "float32") >= 0.5  # augmented masks have soft edges
+            atrium = keras.ops.cast(y_true, "float32") >= 0.5
             return super().update_state(atrium, y_pred, sample_weight)
 
     iou = IoU(target_class_ids=[1], threshold=0.5, name="iou")
@@ -838,28 +843,29 @@ def predict_subset(model, work_dir, subset, planes=1):
 
 
 def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_component=False):
-    """Score the network's probabilities (N, S, S) for a subset; return (metrics for metrics.json, counts a slice).
+    """Score the network's probabilities (N, S, S) for a subset; return (metrics for metrics.json, counts a slice, masks).
 
     At the masks' own resolution, a patient at a time: `patients` (dice, iou, precision, recall, the two
     `surface_distances`, and volume_error, the volume found over the true one minus 1), dice_per_patient, their mean,
     standard deviation (over patients, n - 1) and `bootstrap_interval`, and figures of the single slices.
     Distances are in millimetres where the dataset's spacing is known, else in pixels: `distance_unit`.
-    All else is pooled over all pixels at the network's resolution, because the report printed it so.
+    All else is pooled over all pixels at the network's resolution, because the report printed it so; the masks, bool
+    (N, S, S), are those that are pooled.
     """
     spacing = read_json(work_dir / "dataset.json", "01_dataset_upload")["spacing"]
     row, column, depth = spacing or (1, 1, 1)
     X, y = load_arrays(work_dir, subset)
     patients, slice_counts = {}, [None] * len(X)
-    pooled = []
+    masks = np.zeros(probabilities.shape, bool)
     for patient, rows, truth, probability in patient_volumes(work_dir, subset, probabilities):
         prediction = segment(probability, threshold, largest_component)
         counts = [confusion_counts(*pair) for pair in zip(truth, prediction)]
         for index, entry in zip(rows, counts):
             slice_counts[index] = entry
         patients[patient] = _patient_scores(truth, prediction, add_counts(counts), (depth, row, column))
-        pooled.append(confusion_counts(y[rows, ..., 0], segment(probabilities[rows], threshold, largest_component)))
+        masks[rows] = segment(probabilities[rows], threshold, largest_component)
     values = [patient["dice"] for patient in patients.values()]
-    pooled = add_counts(pooled)
+    pooled = confusion_counts(y[..., 0], masks)
     metrics = {
         "dice_per_patient": {patient: figures["dice"] for patient, figures in patients.items()},
         "dice_patient_mean": float(np.mean(values)),
@@ -873,7 +879,7 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
         "loss": model.evaluate(ordered_batches(X, y), verbose=0, return_dict=True)["loss"],
         "confusion": pooled,
     }
-    return metrics, slice_counts
+    return metrics, slice_counts, masks
 
 
 def _patient_scores(truth, prediction, counts, spacing):
@@ -906,8 +912,11 @@ def draw_outlines(axes, image, truth, prediction):
             axes.contour(mask, [0.5], colors=color, linestyles=style, linewidths=1.2)
 
 
-def plot_predictions(work_dir, subset, probabilities, slice_counts, threshold):
-    """Draw the best, the median and the worst slice that hold atrium: image, truth, prediction, both outlines."""
+def plot_predictions(work_dir, subset, slice_counts, masks):
+    """Draw the best, the median and the worst slice that hold atrium: image, truth, prediction, both outlines.
+
+    slice_counts and masks are what `evaluate_subset` returned for the subset.
+    """
     import matplotlib.pyplot as plt
 
     slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
@@ -917,7 +926,7 @@ def plot_predictions(work_dir, subset, probabilities, slice_counts, threshold):
     figure, panels = plt.subplots(3, 4, figsize=(9, 7.2), layout="constrained")
     for row, (label, rank) in zip(panels, shown.items()):
         index = order[rank]
-        image, truth, prediction = X[index, ..., 0], y[index, ..., 0], probabilities[index] >= threshold
+        image, truth, prediction = X[index, ..., 0], y[index, ..., 0], masks[index]
         row[0].set_title(f"{label}: {slices[index]['name']}, Dice {values[rank]:.2f}", fontsize=9, loc="left")
         for axes, picture in zip(row, (image, truth, prediction)):
             axes.imshow(picture, cmap="gray")

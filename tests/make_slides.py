@@ -21,13 +21,13 @@ def mark_slides(notebook):
 
 
 def main():
-    """Write the slides of 01 to 05."""
+    """Write the slides of 01 to 06."""
     from nbconvert import SlidesExporter
 
     exporter = SlidesExporter(exclude_input=True, exclude_output_prompt=True, reveal_scroll=True)
     folder = COURSE / "data" / "slides"
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted((COURSE / "notebooks").glob("0[1-5]*.ipynb")):
+    for path in sorted((COURSE / "notebooks").glob("0[1-6]*.ipynb")):
         slides, _ = exporter.from_notebook_node(mark_slides(nbformat.read(path, as_version=4)))
         (folder / f"{path.stem}.slides.html").write_text(slides, encoding="utf-8")
         print(f"made data/slides/{path.stem}.slides.html")

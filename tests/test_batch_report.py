@@ -1,6 +1,7 @@
 """The report of a batch: its figures are right, and the page needs nothing but itself."""
 
 import base64
+import csv
 import html.parser
 import io
 
@@ -35,9 +36,9 @@ def batch(tmp_path):
                 (tmp_path / name / part).mkdir(parents=True)
             values = {patient: dice_of(recipe, seed, number) for number, patient in enumerate(PATIENTS)}
             helpers.write_json(tmp_path / name / "results" / "metrics.json", {
-                "versions": {"python": "3"}, "seconds_training": 60.0, "images_seen": 600,
+                "versions": {"python": "3"}, "seconds_training": 60.0, "images_seen": 600, "image_size": 32,
                 "valid": {"dice_per_patient": values, "dice_patient_mean": float(np.mean(list(values.values()))),
-                          "precision": 0.5, "recall": 0.25}})
+                          "precision": 0.5, "recall": 0.25, "patients": {patient: {"dice": value} for patient, value in values.items()}}})
             helpers.write_history(tmp_path / name, [{"epoch": epoch, "val_loss": 1.0, "val_dice_coef": 0.5} for epoch in range(2)])
             nbformat.write(nbformat.v4.new_notebook(cells=[shown]), tmp_path / name / "notebooks" / "05_evaluation.ipynb")
             outcomes[name] = {"name": name, "state": "complete", "seconds": 90.0,
@@ -103,3 +104,13 @@ def test_a_batch_of_failures_has_a_report_too(batch):
     folder, outcomes = batch
     path = batch_report.write_report(folder, {"lost": outcomes["lost"]}, {})
     assert "04_training" in path.read_text(encoding="utf-8")
+
+
+def test_the_table_of_patients_has_a_row_for_every_run_and_patient(batch):
+    path = batch_report.write_patients(batch[0], batch_report.read_groups(*batch))
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * len(PATIENTS) and {row["subset"] for row in rows} == {"valid"}
+    row = next(row for row in rows if (row["recipe"], row["seed"], row["patient"]) == ("best", "1", "p3"))
+    assert float(row["dice"]) == pytest.approx(dice_of("best", 1, 3))
+    assert (row["dataset"], row["image_size"], row["images_seen"], row["seconds_training"]) == ("sample", "32", "600", "60")

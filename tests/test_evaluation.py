@@ -216,10 +216,19 @@ def test_the_trained_model_is_loaded_in_safe_mode_and_evaluates_as_it_was_traine
         helpers.load_trained_model(prepared)
 
 
+def test_the_masks_handed_out_are_those_that_are_scored(prepared):
+    probabilities = truth(prepared, "test")
+    probabilities[:, 0, 0] = 0.9  # a piece of its own
+    for largest_component in (False, True):
+        metrics, _, masks = helpers.evaluate_subset(Judge(), prepared, "test", probabilities, 0.5, largest_component)
+        assert masks[:, 0, 0].all() != largest_component and masks.dtype == bool
+        assert masks.sum() == metrics["confusion"]["true_positives"] + metrics["confusion"]["false_positives"]
+
+
 def test_the_pictures_show_best_median_and_worst_of_the_subset(prepared):
     probabilities = truth(prepared, "test")
-    _, counts = helpers.evaluate_subset(Judge(), prepared, "test", probabilities, 0.5)
-    figure = helpers.plot_predictions(prepared, "test", probabilities, counts, 0.5)
+    _, counts, masks = helpers.evaluate_subset(Judge(), prepared, "test", probabilities, 0.5)
+    figure = helpers.plot_predictions(prepared, "test", counts, masks)
     order, values = helpers.rank_slices(counts)
     names = [pair["name"] for pair in json.loads((prepared / "npy" / "arrays.json").read_text())["slices"]["test"]]
     titles = [axes.get_title(loc="left") for axes in figure.axes[::4]]

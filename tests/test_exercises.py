@@ -15,7 +15,7 @@ import helpers
 from settings import COURSE_FOLDER as COURSE
 
 matplotlib.use("agg")
-LESSONS = sorted((COURSE / "notebooks").glob("0[1-5]*.ipynb"))
+LESSONS = sorted((COURSE / "notebooks").glob("0[1-6]*.ipynb"))
 
 
 def read_exercises():
@@ -59,6 +59,9 @@ MISTAKES = {
     "5.2": "def mean_dice_of_patients(patients): return helpers.dice(*(np.stack(masks) for masks in zip(*patients)))",
     "5.3": "def dice_from(precision, recall): return (precision + recall) / 2",
     "5.4": "def can_be_true(loss, dice, accuracy): return loss >= 0 and dice <= 1 and accuracy <= 1",
+    "6.1": "largest_gain = 'best'",
+    "6.2": "def is_better(before, after): return after.mean() > before.mean()",
+    "6.3": "my_rung = {'learning_rate': helpers.RECIPES['best']['learning_rate']}",
 }
 
 
@@ -71,7 +74,8 @@ def run(number, answer, small_dataset, untrained, capsys):
     """Run blank, answer and check in this process, with what the notebook has at hand there; return what it printed."""
     imports, blank, check, _, _ = EXERCISES[number]
     names = {"helpers": helpers, "description": helpers.read_json(small_dataset / "dataset.json", "01_dataset_upload"),
-             "truth": np.ones((1, 8, 8, 1), "float32"), "model": untrained}
+             "truth": np.ones((1, 8, 8, 1), "float32"), "model": untrained, "rungs": list(helpers.LADDER),
+             "dice": dict(zip(helpers.LADDER, np.array([0.1, 0.7, 0.8, 0.85, 0.86, 0.9])[:, None]))}
     for source in (imports, blank, answer, check):
         exec(source, names)
     return capsys.readouterr().out.strip()

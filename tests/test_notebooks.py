@@ -40,7 +40,7 @@ def texts(cell):
 
 def test_the_notebooks_are_numbered():
     assert [path.stem for path in NOTEBOOKS] == ["00_run_all", "01_dataset_upload", "02_preprocessing", "03_model",
-                                                 "04_training", "05_evaluation"]
+                                                 "04_training", "05_evaluation", "06_beyond_the_report"]
 
 
 @each_notebook
@@ -82,7 +82,8 @@ def test_outputs_hold_no_path_no_warning_and_no_foreign_metadata(path):
 
 @each_notebook
 def test_only_helpers_and_libraries_of_the_field_are_imported(path):
-    allowed = {"helpers", "subprocess", "sys", "pathlib", "inspect", "json", "google", "keras", "numpy", "matplotlib", "ipywidgets"}
+    allowed = {"helpers", "subprocess", "sys", "pathlib", "inspect", "json", "google", "keras", "numpy", "matplotlib", "ipywidgets",
+               "csv"}
     allowed |= {"batch", "batch_report"} if path.stem == "00_run_all" else set()
     imported = set()
     for cell in code_cells(read(path)):
@@ -152,6 +153,7 @@ ALTERED = {
     "03_model": ("Parameters: 1,927,841", "Parameters: 1,927,842"),
     "04_training": ("240 train slices", "241 train slices"),
     "05_evaluation": ("To be evaluated: valid, test", "To be evaluated: valid"),
+    "06_beyond_the_report": ("Runs of each recipe: 3", "Runs of each recipe: 2"),
 }
 
 
@@ -174,6 +176,9 @@ def test_nbval_fails_where_one_compared_value_differs(tmp_path):
         assert (COURSE / name).exists()
     for file in [*COURSE.glob("*.py"), COURSE / "requirements.txt", COURSE / "pyproject.toml"]:
         (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "notebooks").mkdir()
+    for file in (COURSE / "notebooks").glob("*.csv"):
+        (tmp_path / "notebooks" / file.name).write_bytes(file.read_bytes())
     done = subprocess.run([sys.executable, "-m", "pytest", "--nbval", "-q", "--tb=line", "-rf", *map(str, sorted(tmp_path.glob("0*.ipynb")))],
                           cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
     failed = re.findall(r"^FAILED .*?(\d\d_\w+)\.ipynb::", done.stdout, flags=re.MULTILINE)
