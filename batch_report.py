@@ -88,17 +88,19 @@ def _deviation(values):
 def write_patients(folder, groups):
     """Write patients.csv into a batch's folder, a row for each run, subset and patient; return its path.
 
-    A row holds the run's parameters, the patient's figures as in metrics.json, the images seen and the seconds of training
-    of the run, and the versions it ran on. 06_beyond_the_report reads such a file.
+    A row holds the run's parameters, the patient's figures as in metrics.json, and of the run: the accuracy on the subset's
+    pixels, the images seen, the seconds of training, the versions. 06_beyond_the_report reads such a file.
     """
     rows = []
     for run in itertools.chain.from_iterable(groups.values()):
         metrics = run["metrics"]
         for subset in SUBSETS:
             for patient, figures in metrics.get(subset, {}).get("patients", {}).items():
-                rows.append({**run["parameters"], "dataset": Path(run["parameters"]["dataset"]).stem, "image_size": metrics["image_size"],
-                             "subset": subset, "patient": patient, **figures, "images_seen": metrics["images_seen"],
-                             "seconds_training": round(metrics["seconds_training"]), **metrics["versions"]})
+                rows.append({
+                    **run["parameters"], "dataset": Path(run["parameters"]["dataset"]).stem, "subset": subset, "patient": patient,
+                    **figures, "accuracy_of_subset": metrics[subset]["accuracy"], "image_size": metrics["image_size"],
+                    "images_seen": metrics["images_seen"], "seconds_training": round(metrics["seconds_training"]),
+                    **metrics["versions"]})
     path = Path(folder) / "patients.csv"
     with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
