@@ -101,8 +101,13 @@ def resize_image(image, size):
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.HAMMING))
 
 
+HALF = 0.5 - 1e-6  # of a pixel's area; the allowance is for rounding in the sums
+
+
 def mask_share(mask, size):
     """Return for each of (size, size) new pixels the share of its area, 0 to 1, that a (height, width) mask covers."""
+    if not mask.any():
+        return np.zeros((size, size), np.float32)
     return area_average(area_average(mask, size, axis=0), size, axis=1)
 
 
@@ -111,7 +116,7 @@ def resize_mask(mask, size):
 
     The mask stays two-valued and does not move. Nearest-neighbour resizing moves its edges by up to half a pixel.
     """
-    return mask_share(mask, size) >= 0.5 - 1e-9  # the allowance is for rounding in the sums
+    return mask_share(mask, size) >= HALF
 
 
 def pair_paths(description, work_dir, subset, name):
@@ -211,9 +216,9 @@ def _fill_arrays(paths, description, work_dir, subset, slices, image_size, progr
         """Write one slice into its row of the arrays."""
         image_path, mask_path = pair_paths(description, work_dir, subset, slices[index]["name"])
         X[index, ..., 0] = resize_image(read_image(image_path), image_size) / np.float32(255)
-        mask = read_mask(mask_path, description["mask_values"])
-        y[index, ..., 0] = resize_mask(mask, image_size)
-        share[index, ..., 0] = np.rint(255 * mask_share(mask, image_size))
+        covered = mask_share(read_mask(mask_path, description["mask_values"]), image_size)
+        y[index, ..., 0] = covered >= HALF  # as in resize_mask
+        share[index, ..., 0] = np.rint(255 * covered)
 
     bar = tqdm(total=len(slices), desc=subset, unit="slice", disable=not progress)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, bar:

@@ -23,13 +23,17 @@ def make_arrays(work_dir, image_size=16):
 
 
 def make_model(work_dir, settings):
+    """Store a network that is quickly built, with every kind of layer that keeps a state between steps."""
     import keras
+    from keras import layers
 
     keras.utils.set_random_seed(settings["seed"])
-    model = helpers.create_model(settings["learning_rate"], "he_normal", settings["dropout_rate"], "relu",
-                                 settings["image_size"], batch_normalization_momentum=0.9)
+    image = keras.Input((settings["image_size"], settings["image_size"], 1))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(image)
+    x = layers.Dropout(settings["dropout_rate"])(x)
+    x = layers.BatchNormalization(momentum=0.9)(layers.Conv2D(8, 3, padding="same", activation="relu")(x))
     (work_dir / "model").mkdir(exist_ok=True)
-    model.save(work_dir / "model" / "untrained.keras")
+    keras.Model(image, layers.Conv2D(1, 1, activation="sigmoid")(x)).save(work_dir / "model" / "untrained.keras")
 
 
 def train(work_dir, settings, stop_after=None):
