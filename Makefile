@@ -1,7 +1,8 @@
 # make run    run all notebooks and print the results     make test   run the regression suite
 # make faults plant faults and see that the suite notices  make ladder  every recipe from report to best
 # make batch  a small grid of runs, with its report        make notebooks  execute and store the notebooks
-# make slides slides of the lessons, in data/slides/        make setup      only make the environment
+# make slides slides of the lessons, in data/slides/        make bench      time the course against its peers
+# make setup  only make the environment
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -13,7 +14,7 @@ GRID ?= {"recipe": ["report", "best"], "fold": [0, 1, 2]}
 # The address of a dask scheduler; empty: this machine alone
 SCHEDULER ?=
 
-.PHONY: setup run batch ladder test faults notebooks slides
+.PHONY: setup run batch ladder test faults bench notebooks slides
 
 setup: .venv/installed
 
@@ -45,6 +46,9 @@ test: setup
 
 faults: setup
 	$(BIN)/python tests/plant_faults.py
+
+bench: setup
+	$(BIN)/python tests/benchmarks/run.py
 
 notebooks: setup
 	$(BIN)/python tests/store_notebooks.py
