@@ -8,16 +8,19 @@ import numpy as np
 
 @functools.cache
 def _overlaps(old, new):
-    """Return the share of each of `new` pixels that each of `old` pixels covers: float32 (new, old), rows sum to 1."""
+    """Return the share of each of `new` pixels that each of `old` pixels covers: a sparse array (new, old)."""
+    from scipy import sparse
+
     edges, starts = np.linspace(0, old, new + 1)[:, None], np.arange(old)
     lengths = np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)
-    return (np.maximum(lengths, 0) * (new / old)).astype(np.float32)
+    return sparse.csr_array((np.maximum(lengths, 0) * (new / old)).astype(np.float32))
 
 
 def area_average(values, size, axis):
     """Average an array along one axis into `size` new pixels, each by the length of the old ones that it covers; float32."""
-    products = np.tensordot(_overlaps(values.shape[axis], size), values.astype(np.float32), (1, axis))
-    return np.moveaxis(products, 0, axis)
+    values = np.moveaxis(values, axis, 0).astype(np.float32)
+    averages = _overlaps(len(values), size) @ values.reshape(len(values), -1)
+    return np.moveaxis(averages.reshape(size, *values.shape[1:]), 0, axis)
 
 
 def find_volumes(slices):
