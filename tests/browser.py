@@ -29,6 +29,10 @@ DONE = """cells => {
 }"""
 PICTURES = """() => [...document.querySelectorAll('.jp-OutputArea-output img')].map(
     image => [image.naturalWidth, image.getBoundingClientRect().width, image.getBoundingClientRect().height])"""
+SLIDER_MOVED = """before => {
+    const image = document.querySelector('.widget-interact img');
+    return image && image.src !== before;
+}"""
 
 
 def prepare(folder, python):
@@ -52,10 +56,10 @@ def prepare(folder, python):
     tracker.parent.mkdir(parents=True)
     tracker.write_text('{"windowingMode": "none"}', encoding="utf-8")  # every cell is in the page, not only those in view
     return {**environment, "JUPYTER_PATH": str(folder / "jupyter"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
-            "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
+            "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_DATA_DIR": str(folder / "share")}
 
 
-def wait_for_server(seconds=120):
+def wait_for_server(seconds=600):
     """Return when JupyterLab answers. Raises OSError if it does not."""
     end = time.monotonic() + seconds
     while True:
@@ -94,10 +98,9 @@ def use(page, folder):
     pictures = page.evaluate(PICTURES)
     assert figures and len(pictures) > figures, f"{figures} figures, and {len(pictures)} pictures with that of the slider"
     assert all(min(picture) > 0 for picture in pictures), f"a picture has no size: {pictures}"
-    shown = page.locator(".widget-output img, .jupyter-widgets-output-area img").first
-    before = shown.get_attribute("src")
-    page.locator(".widget-slider [role=slider], .widget-slider .noUi-handle").first.press("ArrowRight")
-    page.wait_for_function("([image, before]) => image.isConnected === false || image.src !== before", arg=[shown.element_handle(), before])
+    before = page.locator(".widget-interact img").get_attribute("src")
+    page.locator(".widget-interact .noUi-handle").press("ArrowRight")
+    page.wait_for_function(SLIDER_MOVED, arg=before)
     print(f"{len(saved)} cells ran, {len(pictures)} pictures are shown, the slider moves.", flush=True)
 
 
@@ -117,7 +120,7 @@ def main(python):
                 with sync_playwright() as playwright:
                     browser = playwright.chromium.launch(executable_path=browser_program, args=FLAGS)
                     page = browser.new_page(viewport={"width": 1280, "height": 900})
-                    page.set_default_timeout(120_000)
+                    page.set_default_timeout(600_000)
                     try:
                         use(page, folder)
                     finally:
