@@ -2,7 +2,8 @@
 # make faults plant faults and see that the suite notices  make ladder  every recipe from report to best
 # make batch  a small grid of runs, with its report        make notebooks  execute and store the notebooks
 # make slides slides of the lessons, in data/slides/        make bench      time the course against its peers
-# make setup  only make the environment
+# make matrix every Python, both ends of every range, Colab  make browser    05 in JupyterLab, in a real browser
+# make coverage what the unit tests reach                   make setup      only make the environment
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -13,8 +14,10 @@ SEED ?= 0
 GRID ?= {"recipe": ["report", "best"], "fold": [0, 1, 2]}
 # The address of a dask scheduler; empty: this machine alone
 SCHEDULER ?=
+# The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 colab
+ONLY ?=
 
-.PHONY: setup run batch ladder test faults bench notebooks slides
+.PHONY: setup run batch ladder test faults bench matrix browser coverage notebooks slides
 
 setup: .venv/installed
 
@@ -49,6 +52,23 @@ faults: setup
 
 bench: setup
 	$(BIN)/python tests/benchmarks/run.py
+
+matrix: setup
+	$(BIN)/python tests/matrix.py $(ONLY)
+
+browser: setup data/browser/environment/installed
+	data/browser/environment/bin/python tests/browser.py $(BIN)/python
+
+data/browser/environment/installed:
+	$(PYTHON) -m venv data/browser/environment
+	data/browser/environment/bin/python -m pip install --quiet jupyterlab jupyterlab_widgets playwright
+	touch $@
+
+coverage: setup
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest tests
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 notebooks: setup
 	$(BIN)/python tests/store_notebooks.py

@@ -46,6 +46,7 @@ from metrics import (
     surface_distances,
 )
 from settings import (  # noqa: F401
+    COLAB_FOLDER,
     LADDER,
     RECIPES,
     choose_profile,
@@ -243,10 +244,12 @@ def load_arrays(work_dir, subset, kinds=("X", "y")):
         path = Path(record.get("folder", work_dir / "npy")) / name
         if not _is_as_recorded(path.parent, record, name):
             raise CourseError(f"{name} in {path.parent} is missing or not whole: run 02_preprocessing again.")
-        if path.is_relative_to("/content/drive"):
-            copy = Path("/content/npy") / name
+        if path.is_relative_to(COLAB_FOLDER / "drive"):
+            copy = COLAB_FOLDER / "npy" / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            path = Path(shutil.copyfile(path, copy))
+            with whole_file(copy) as part:  # an array that is open keeps its file
+                shutil.copyfile(path, part)
+            path = copy
         arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
     return arrays
 

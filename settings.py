@@ -18,6 +18,7 @@ from pathlib import Path
 from dataset_sources import CourseError, write_json
 
 COURSE_FOLDER = Path(__file__).resolve().parent
+COLAB_FOLDER = Path("/content")  # in Google Colab: a local disk that is gone with its notebook; Drive is mounted in it
 
 
 def set_up():
@@ -53,8 +54,8 @@ def open_work_folder(work_dir=None):
     if not folder and in_colab():
         from google.colab import drive
 
-        drive.mount("/content/drive")
-        folder = "/content/drive/MyDrive/left-atrium-course-data"
+        drive.mount(str(COLAB_FOLDER / "drive"))
+        folder = COLAB_FOLDER / "drive" / "MyDrive" / "left-atrium-course-data"
     folder = Path(folder or COURSE_FOLDER / "data").expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder

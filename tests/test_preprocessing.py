@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +108,21 @@ def test_arrays_that_lost_their_end_are_made_again(work_dir):
     path.write_bytes(whole[:-100])
     with pytest.raises(helpers.CourseError, match="run 02_preprocessing again"):
         helpers.load_arrays(work_dir, "valid")
+
+
+def test_arrays_on_drive_are_read_from_the_local_disk(work_dir, tmp_path, monkeypatch):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    drive = tmp_path / "drive" / "MyDrive" / "course"
+    drive.mkdir(parents=True)
+    (work_dir / "dataset").rename(drive / "dataset")
+    helpers.prepare_arrays(description, drive, 32, progress=False)
+    monkeypatch.setattr(helpers, "COLAB_FOLDER", tmp_path)
+    [first] = helpers.load_arrays(drive, "valid", ["y"])
+    assert Path(first.filename) == tmp_path / "npy" / "valid_y.npy"
+    values = np.array(first)
+    np.save(drive / "npy" / "valid_y.npy", 1 - values)
+    [second] = helpers.load_arrays(drive, "valid", ["y"])
+    assert np.array_equal(second, 1 - values) and np.array_equal(first, values)
 
 
 def test_an_interrupted_preparation_leaves_no_record(work_dir, monkeypatch):

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import sys
+import types
 
 import pytest
 
@@ -92,6 +94,21 @@ def test_the_work_folder_is_the_one_asked_for_else_the_environments_else_data(mo
     monkeypatch.delenv("UNET_WORK_DIR")
     monkeypatch.setattr(settings, "COURSE_FOLDER", tmp_path / "course")
     assert helpers.open_work_folder() == (tmp_path / "course" / "data").resolve()
+
+
+def test_in_colab_the_work_folder_is_on_drive(monkeypatch, tmp_path):
+    assert not settings.in_colab() and settings.COLAB_FOLDER.as_posix() == "/content"
+    mounted = []
+    colab = types.ModuleType("google.colab")
+    colab.drive = types.SimpleNamespace(mount=mounted.append)
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setattr(settings, "COLAB_FOLDER", tmp_path)
+    assert settings.in_colab()
+    assert helpers.open_work_folder(tmp_path / "asked for").name == "asked for" and not mounted
+    monkeypatch.delenv("UNET_WORK_DIR")
+    assert helpers.open_work_folder() == (tmp_path / "drive" / "MyDrive" / "left-atrium-course-data").resolve()
+    assert mounted == [str(tmp_path / "drive")]
 
 
 def test_equal_inputs_have_equal_fingerprints(tmp_path):

@@ -1,0 +1,137 @@
+"""Open 05_evaluation in JupyterLab in a real browser, run all its cells, and see that it shows what it should: `make browser`.
+
+It needs the program `chromium` (Debian: `apt-get install chromium`). This file runs in an environment with JupyterLab and Playwright;
+its argument is the Python of the course, which runs 01 to 04 before (profile `smoke`) and is the kernel in the browser.
+Pictures of the page, as wide as a desktop and as a phone, go to data/browser/.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+COURSE = Path(__file__).resolve().parent.parent
+SCREENSHOTS = COURSE / "data" / "browser"
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+PORT, TOKEN = 8899, "course"
+NOTEBOOK = "notebooks/05_evaluation.ipynb"
+DONE = """cells => {
+    const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.textContent.trim());
+    return prompts.length === cells && prompts.every(text => /^\\[\\d+\\]:?$/.test(text));
+}"""
+PICTURES = """() => [...document.querySelectorAll('.jp-OutputArea-output img')].map(
+    image => [image.naturalWidth, image.getBoundingClientRect().width, image.getBoundingClientRect().height])"""
+SLIDER_MOVED = """before => {
+    const image = document.querySelector('.widget-interact img');
+    return image && image.src !== before;
+}"""
+
+
+def prepare(folder, python):
+    """Copy the course to `folder`, run 01 to 04 in it, and return the environment for its notebooks, a dict."""
+    shutil.copytree(COURSE, folder / "course", ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
+    environment = {**os.environ, "UNET_WORK_DIR": str(folder / "work"), "UNET_PROFILE": "smoke", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    for path in sorted((folder / "course" / "notebooks").glob("0[1-4]*.ipynb")):
+        subprocess.run([python, "-m", "papermill", "--no-progress-bar", "--kernel", "python3", path, folder / path.name],
+                       cwd=path.parent, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    notebook = folder / "course" / NOTEBOOK
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    for cell in content["cells"]:  # what is seen afterwards was made in the browser
+        if cell["cell_type"] == "code":
+            cell.update(outputs=[], execution_count=None)
+    notebook.write_text(json.dumps(content), encoding="utf-8")
+    kernel = folder / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text(json.dumps({"display_name": "Python 3", "language": "python", "argv": [
+        python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]}), encoding="utf-8")
+    tracker = folder / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    tracker.parent.mkdir(parents=True)
+    tracker.write_text('{"windowingMode": "none"}', encoding="utf-8")  # every cell is in the page, not only those in view
+    return {**environment, "JUPYTER_PATH": str(folder / "jupyter"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+            "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_DATA_DIR": str(folder / "share")}
+
+
+def wait_for_server(seconds=600):
+    """Return when JupyterLab answers. Raises OSError if it does not."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api?token={TOKEN}", timeout=5).close()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1)
+
+
+def screenshot(page, name, width):
+    """Save the whole notebook as it looks in a window of that width."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_timeout(1000)
+    height = page.evaluate("Math.max(...[...document.querySelectorAll('.jp-WindowedPanel-outer')].map(panel => panel.scrollHeight))")
+    page.set_viewport_size({"width": width, "height": min(height + 200, 16000)})
+    page.wait_for_timeout(1000)
+    page.screenshot(path=SCREENSHOTS / name)
+
+
+def use(page, folder):
+    """Run all cells of the notebook in the page, and assert that each ran, none failed, and figures and slider work."""
+    cells = json.loads((folder / "course" / NOTEBOOK).read_text(encoding="utf-8"))["cells"]
+    page.goto(f"http://127.0.0.1:{PORT}/lab/tree/{NOTEBOOK}?token={TOKEN}")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.wait_for_function(DONE, arg=sum(cell["cell_type"] == "code" for cell in cells), timeout=1_800_000)
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(3000)
+    saved = [cell for cell in json.loads((folder / "course" / NOTEBOOK).read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in saved for output in cell["outputs"]]
+    assert all(cell["execution_count"] for cell in saved), "a cell did not run"
+    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"], "a cell failed"
+    figures = sum("image/png" in output.get("data", {}) for output in outputs)
+    pictures = page.evaluate(PICTURES)
+    assert figures and len(pictures) > figures, f"{figures} figures, and {len(pictures)} pictures with that of the slider"
+    assert all(min(picture) > 0 for picture in pictures), f"a picture has no size: {pictures}"
+    before = page.locator(".widget-interact img").get_attribute("src")
+    page.locator(".widget-interact .noUi-handle").press("ArrowRight")
+    page.wait_for_function(SLIDER_MOVED, arg=before)
+    print(f"{len(saved)} cells ran, {len(pictures)} pictures are shown, the slider moves.", flush=True)
+
+
+def main(python):
+    """Run the check with that Python as the kernel."""
+    browser_program = shutil.which("chromium") or sys.exit("There is no program chromium here: apt-get install chromium.")
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        environment = prepare(folder, python)
+        with open(SCREENSHOTS / "jupyterlab.log", "w", encoding="utf-8") as log:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={PORT}", "--ServerApp.port_retries=0",
+                 f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder / 'course'}"], env=environment, stdout=log, stderr=log)
+            try:
+                wait_for_server()
+                with sync_playwright() as playwright:
+                    browser = playwright.chromium.launch(executable_path=browser_program, args=FLAGS)
+                    page = browser.new_page(viewport={"width": 1280, "height": 900})
+                    page.set_default_timeout(600_000)
+                    try:
+                        use(page, folder)
+                    finally:
+                        screenshot(page, "desktop.png", 1280)
+                        screenshot(page, "phone.png", 390)
+                    browser.close()
+            finally:
+                server.terminate()
+                server.wait(timeout=60)
+    print(f"Pictures of the page: {SCREENSHOTS.relative_to(COURSE)}/desktop.png and phone.png")
+
+
+if __name__ == "__main__":
+    main(os.path.abspath(sys.argv[1]))

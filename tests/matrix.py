@@ -1,0 +1,205 @@
+"""Run the regression suite with every Python and at both ends of every range, and the notebooks as in Google Colab: `make matrix`.
+
+The environments are made once, in matrix/ of the work folder, and used again while their requirements are the same; delete
+one to make it anew. Words on the command line choose environments, the variable TESTS what pytest runs:
+
+    make matrix ONLY="3.12 colab" TESTS="tests/test_settings.py notebooks/01_dataset_upload.ipynb"
+
+The last result of each environment is kept; the table of all of them is printed and written to matrix/table.md.
+"""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+from plant_faults import COURSE, LESSONS, copy_course
+
+import helpers
+
+COLAB = COURSE / "tests" / "colab"
+ENVIRONMENTS = {"3.11-lowest": "3.11", "3.11": "3.11", "3.12": "3.12", "3.13": "3.13", "colab": "3.13"}  # name: Python
+SHOWN = ["tensorflow", "keras", "numpy", "matplotlib", "pillow", "scipy", "distributed", "ipython", "pytest"]
+NEVER_CHANGED = {"tensorflow", "keras", "numpy", "ipython"}  # another version of these asks for a restart in the middle of a lesson
+
+
+class NotMade(Exception):
+    """An environment cannot be made; the text says why."""
+
+
+def requirements(name):
+    """Return what an environment holds, as the text of a requirements file."""
+    if name == "colab":
+        return (COLAB / "requirements.txt").read_text(encoding="utf-8")
+    text = (COURSE / "requirements.txt").read_text(encoding="utf-8")
+    return text.replace(">=", "==") if name.endswith("-lowest") else text
+
+
+def find_python(version):
+    """Return the path of an interpreter of that version ("3.12"): this one, one on PATH, or one of pyenv.
+
+    Raises NotMade if there is none.
+    """
+    installed = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"))
+    asks = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])"
+    for candidate in (sys.executable, shutil.which(f"python{version}"), *installed):
+        if candidate:
+            answer = subprocess.run([candidate, "-c", asks], capture_output=True, text=True, check=False)
+            if answer.stdout.strip() == version:
+                return str(candidate)
+    raise NotMade(f"there is no Python {version} here")
+
+
+def make_environment(name, folder):
+    """Make an environment in folder/name where it is missing or its requirements have changed; return its Python.
+
+    Raises NotMade.
+    """
+    home, text = folder / name, requirements(name)
+    python, made_from = home / "bin" / "python", home / "made-from.txt"
+    if made_from.exists() and made_from.read_text(encoding="utf-8") == text:
+        return python
+    base = find_python(ENVIRONMENTS[name])
+    print(f"{name}: making the environment", flush=True)
+    shutil.rmtree(home, ignore_errors=True)
+    subprocess.run([base, "-m", "venv", home], check=True)
+    wanted = home / "wanted.txt"
+    wanted.write_text(text, encoding="utf-8")
+    done = subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", wanted],
+                          capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotMade(f"not installable: {done.stderr.strip().splitlines()[-1]}")
+    wanted.rename(made_from)
+    return python
+
+
+def versions(python):
+    """Return {package: version} of an environment; Python itself is in it as "python"."""
+    asks = ("import json, platform; from importlib.metadata import distributions; print(json.dumps({'python': platform.python_version(), "
+            "**{d.metadata['Name'].lower(): d.version for d in distributions()}}))")
+    return json.loads(subprocess.run([python, "-c", asks], capture_output=True, text=True, check=True).stdout)
+
+
+def run_suite(python, log_file, tests):
+    """Run pytest with that Python over `tests`, a list (empty: everything); return a dict: passed, failed, skipped."""
+    with tempfile.TemporaryDirectory() as folder, open(log_file, "w", encoding="utf-8") as log:
+        report = Path(folder) / "report.xml"
+        subprocess.run([python, "-m", "pytest", "--nbval", "-rfE", f"--junitxml={report}", *tests], cwd=COURSE, stdout=log,
+                       stderr=subprocess.STDOUT, check=False)
+        cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
+    failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    skipped = [case for case in cases if case.find("skipped") is not None]
+    return {"passed": len(cases) - len(failed) - len(skipped), "failed": len(failed), "skipped": len(skipped)}
+
+
+def run_in_colab(python, exchange, name, parameters):
+    """Run a notebook on a Colab machine of its own; return why it does not count as passed, an empty text if it does."""
+    shutil.copy(COURSE / "notebooks" / f"{name}.ipynb", exchange)
+    result_file = exchange / "result" / "result.json"
+    result_file.unlink(missing_ok=True)
+    machine = exchange / "machine"
+    machine.mkdir(exist_ok=True)
+    ours = ("PYTHON", "UNET_WORK", "VIRTUAL_ENV", "MPL")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    environment.update(MACHINE=str(machine), EXCHANGE=str(exchange), PYTHON=str(python),
+                       UNET_PROFILE=os.environ.get("UNET_PROFILE", "smoke"))
+    done = subprocess.run(["unshare", "--mount", "sh", str(COLAB / "machine.sh"), f"{name}.ipynb", json.dumps(parameters)],
+                          env=environment, capture_output=True, text=True, check=False)
+    if not result_file.exists():
+        return f"did not start: {(done.stderr.strip() or 'no word why').splitlines()[-1]}"
+    result = json.loads(result_file.read_text(encoding="utf-8"))
+    restarts = NEVER_CHANGED & set(result["changed"])
+    return result["error"] or (f"set-up changed {', '.join(sorted(restarts))}" if restarts else "")
+
+
+def run_colab(python, log_file):
+    """Run all notebooks as Colab does: each alone on a fresh machine, only the Drive is shared, the course lies on it.
+
+    01 comes a second time with an uploaded zip, on another Drive. Returns a dict like `run_suite`.
+    Raises NotMade where this process may not mount.
+    """
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        raise NotMade("a stand-in for Colab's machine is mounted at /content: that needs Linux, and root")
+    with tempfile.TemporaryDirectory() as folder:
+        exchange = Path(folder)
+        shutil.copytree(COLAB, exchange / "stand-in")
+        for name in ("drive/MyDrive", "result", "upload"):
+            (exchange / name).mkdir(parents=True)
+        drive = exchange / "drive" / "MyDrive"
+        copy_course(drive / "left-atrium-course")
+        outcomes = {name: run_in_colab(python, exchange, name, {}) for name in [*LESSONS, "00_run_all"]}
+        work_dir = drive / "left-atrium-course-data"
+        if (work_dir / "dataset").exists():
+            shutil.make_archive(str(exchange / "upload" / "mine"), "zip", work_dir / "dataset")
+            shutil.rmtree(work_dir)
+            outcomes["01 with an upload"] = run_in_colab(python, exchange, "01_dataset_upload", {"dataset": "upload"})
+    log_file.write_text("".join(f"{name}: {why or 'passed'}\n" for name, why in outcomes.items()), encoding="utf-8")
+    failed = sum(map(bool, outcomes.values()))
+    return {"passed": len(outcomes) - failed, "failed": failed, "skipped": 0}
+
+
+def check(name, folder, tests):
+    """Make an environment, run what there is to run in it, and return its row: a dict."""
+    began = time.monotonic()
+    row = {"date": time.strftime("%Y-%m-%d"), "what": "notebooks 00 to 05, an upload" if name == "colab" else " ".join(tests) or "everything"}
+    try:
+        python = make_environment(name, folder)
+        row["versions"] = versions(python)
+        began = time.monotonic()
+        log_file = folder / f"{name}.log"
+        row |= run_colab(python, log_file) if name == "colab" else run_suite(python, log_file, tests)
+    except NotMade as why:
+        row["why"] = str(why)
+    row["minutes"] = (time.monotonic() - began) / 60
+    helpers.write_json(folder / f"{name}.json", row)
+    return row
+
+
+def machine():
+    """Return what this machine is, in a few words."""
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else None
+    return f"{os.cpu_count()} cores of {model[1] if model else platform.processor() or platform.machine()}, {platform.system()}"
+
+
+def table(rows):
+    """Return the Markdown table of {name: row}."""
+    lines = [f"On {machine()}.", "", f"| environment | date | Python | {' | '.join(SHOWN)} | what ran | passed | failed | skipped | minutes |",
+             "|---" * (len(SHOWN) + 8) + "|"]
+    for name, row in rows.items():
+        found = row.get("versions", {})
+        counts = [str(row[key]) for key in ("passed", "failed", "skipped")] if "passed" in row else [row["why"], "", ""]
+        lines.append("| " + " | ".join([name, row["date"], *(found.get(package, "") for package in ("python", *SHOWN)), row["what"],
+                                        *counts, f"{row['minutes']:.0f}"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(words):
+    """Check the environments that the words name, all without words; return how many did not pass."""
+    unknown = set(words) - set(ENVIRONMENTS)
+    if unknown:
+        raise SystemExit(f"There is no environment {', '.join(sorted(unknown))}: choose of {', '.join(ENVIRONMENTS)}.")
+    folder = helpers.open_work_folder() / "matrix"
+    folder.mkdir(exist_ok=True)
+    tests, bad = os.environ.get("TESTS", "").split(), 0
+    for name in words or ENVIRONMENTS:
+        row = check(name, folder, tests)
+        bad += row.get("failed", 1) > 0 or row.get("passed", 0) == 0
+        print(f"{name}: {row.get('why') or '{passed} passed, {failed} failed, {skipped} skipped'.format(**row)}", flush=True)
+    kept = {name: folder / f"{name}.json" for name in ENVIRONMENTS if (folder / f"{name}.json").exists()}
+    text = table({name: json.loads(path.read_text(encoding="utf-8")) for name, path in kept.items()})
+    with helpers.whole_file(folder / "table.md") as part:
+        part.write_text(text, encoding="utf-8")
+    print(text)
+    return bad
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(sys.argv[1:]), 1))

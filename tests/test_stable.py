@@ -1,0 +1,36 @@
+"""The course runs from any folder, in any language, and writes nothing into its own folder."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from settings import COURSE_FOLDER
+
+WITHOUT = shutil.ignore_patterns(".*", "data", "tests", "__pycache__")
+
+
+@pytest.fixture()
+def course(tmp_path):
+    """A copy of the course in a folder with a space and letters beyond ASCII."""
+    return shutil.copytree(COURSE_FOLDER, tmp_path / "mein Kürs ♥" / "left atrium", ignore=WITHOUT)
+
+
+def files(folder):
+    """What lies in a folder, with times and sizes."""
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
+
+
+def test_notebooks_run_in_a_folder_of_any_name_and_leave_it_as_it_was(course, tmp_path):
+    before = files(course)
+    environment = {**os.environ, "UNET_WORK_DIR": str(tmp_path / "wörk folder"), "UNET_PROFILE": "smoke", "COLUMNS": "40", "LC_ALL": "C",
+                   "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "0"}
+    for name in ("01_dataset_upload", "02_preprocessing"):
+        command = [sys.executable, "-m", "papermill", "--kernel", "python3", "--cwd", str(course / "notebooks"), "--no-progress-bar",
+                   str(course / "notebooks" / f"{name}.ipynb"), str(tmp_path / f"{name}.ipynb")]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "wörk folder" / "npy" / "arrays.json").exists()
+    assert files(course) == before
