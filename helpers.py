@@ -379,8 +379,8 @@ def plot_network(model):
     """
     import matplotlib.pyplot as plt
 
-    colors = {"Conv2D": "#56B4E9", "MaxPooling2D": "#D55E00", "Conv2DTranspose": "#009E73",
-              "BatchNormalization": "#CCCCCC", "Concatenate": "#E69F00", "Dropout": "#F0E442",
+    colors = {"Conv2D": "#0072B2", "MaxPooling2D": "#D55E00", "Conv2DTranspose": "#009E73",
+              "BatchNormalization": "#CCCCCC", "Concatenate": "#CC79A7", "Dropout": "#F0E442",
               "InputLayer": "#000000"}
     figure, axes = plt.subplots(figsize=(11, 4.2))
     position = {}
@@ -705,15 +705,15 @@ def write_history(work_dir, rows):
 
 
 def plot_history(history):
-    """Plot accuracy, loss and soft Dice against the epoch, for train and valid; returns a Matplotlib figure."""
+    """Plot accuracy, loss and IoU against the epoch, for train and valid; returns a Matplotlib figure."""
     import matplotlib.pyplot as plt
 
     epochs = [int(row["epoch"]) + 1 for row in history]
     figure, panels = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
-    for axes, name, title in zip(panels, ("accuracy", "loss", "dice_coef"), ("Accuracy", "Loss", "Soft Dice")):
-        for prefix, label, style in (("", "train", "-o"), ("val_", "valid", "--s")):
-            axes.plot(epochs, [row[prefix + name] for row in history], style, markersize=3, label=label)
-        axes.set(title=title, xlabel="epoch", ylabel=title.lower())
+    for axes, name, title in zip(panels, ("accuracy", "loss", "iou"), ("Accuracy", "Loss", "IoU")):
+        for prefix, label, style, color in (("", "train", "--s", "grey"), ("val_", "valid", "-o", "black")):
+            axes.plot(epochs, [row[prefix + name] for row in history], style, color=color, markersize=3, label=label)
+        axes.set(title=title, xlabel="epoch", ylabel=title)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
     return figure

@@ -327,10 +327,10 @@ def test_the_curves_show_train_and_valid(work_dir):
     import matplotlib
 
     matplotlib.use("agg")
-    rows = [{"epoch": float(n), **{p + name: n + 0.5 for p in ("", "val_") for name in ("loss", "accuracy", "dice_coef")}}
+    rows = [{"epoch": float(n), **{p + name: n + 0.5 for p in ("", "val_") for name in ("loss", "accuracy", "iou")}}
             for n in range(3)]
     figure = helpers.plot_history(rows)
-    assert [axes.get_title() for axes in figure.axes] == ["Accuracy", "Loss", "Soft Dice"]
+    assert [axes.get_title() for axes in figure.axes] == ["Accuracy", "Loss", "IoU"]
     for axes in figure.axes:
         assert [line.get_label() for line in axes.lines] == ["train", "valid"]
         assert list(axes.lines[0].get_xdata()) == [1, 2, 3]
