@@ -101,7 +101,7 @@ def run_suite(python, log_file, tests):
 
 def run_in_colab(python, exchange, name, parameters):
     """Run a notebook on a Colab machine of its own; return why it does not count as passed, an empty text if it does."""
-    shutil.copy(COURSE / "notebooks" / f"{name}.ipynb", exchange)
+    shutil.copy(exchange / "drive" / "MyDrive" / "left-atrium-course" / "notebooks" / f"{name}.ipynb", exchange)
     result_file = exchange / "result" / "result.json"
     result_file.unlink(missing_ok=True)
     machine = exchange / "machine"
