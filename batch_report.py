@@ -6,7 +6,6 @@ Runs that differ in seed and fold alone make a group. A group's Dice of a patien
 import base64
 import csv
 import html
-import io
 import itertools
 import json
 import shlex
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import SUBSETS, read_history, whole_file
+from helpers import SUBSETS, figure_as_png, read_history, whole_file
 from metrics import bootstrap_interval
 
 STYLE = """
@@ -202,12 +201,7 @@ def _slices_shown(run):
 
 
 def _as_png(figure):
-    import matplotlib.pyplot as plt
-
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=130, format="png")
-    plt.close(figure)
-    return base64.b64encode(stream.getvalue()).decode()
+    return base64.b64encode(figure_as_png(figure)).decode()
 
 
 def write_report(folder, outcomes, choices):

@@ -7,6 +7,7 @@ need them, so the first two notebooks never wait for TensorFlow.
 import concurrent.futures
 import contextlib
 import csv
+import io
 import itertools
 import json
 import os
@@ -68,6 +69,16 @@ def save_figure(figure, path):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         figure.savefig(part, dpi=120, bbox_inches="tight", format="png")
+
+
+def figure_as_png(figure):
+    """Return a pyplot figure as the bytes of a PNG picture, and close it."""
+    import matplotlib.pyplot as plt
+
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=100, format="png")
+    plt.close(figure)
+    return stream.getvalue()
 
 
 def check_exercise(number, answer, is_right, hint):

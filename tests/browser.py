@@ -30,7 +30,7 @@ DONE = """cells => {
 PICTURES = """() => [...document.querySelectorAll('.jp-OutputArea-output img')].map(
     image => [image.naturalWidth, image.getBoundingClientRect().width, image.getBoundingClientRect().height])"""
 SLIDER_MOVED = """before => {
-    const image = document.querySelector('.widget-interact img');
+    const image = document.querySelector('img.widget-image');
     return image && image.src !== before;
 }"""
 
@@ -98,8 +98,8 @@ def use(page, folder):
     pictures = page.evaluate(PICTURES)
     assert figures and len(pictures) > figures, f"{figures} figures, and {len(pictures)} pictures with that of the slider"
     assert all(min(picture) > 0 for picture in pictures), f"a picture has no size: {pictures}"
-    before = page.locator(".widget-interact img").get_attribute("src")
-    page.locator(".widget-interact .noUi-handle").press("ArrowRight")
+    before = page.locator("img.widget-image").get_attribute("src")
+    page.locator(".widget-slider .noUi-handle").press("ArrowRight")
     page.wait_for_function(SLIDER_MOVED, arg=before)
     print(f"{len(saved)} cells ran, {len(pictures)} pictures are shown, the slider moves.", flush=True)
 

@@ -277,6 +277,18 @@ def test_a_figure_of_the_dataset_shows_image_above_mask(prepared):
         assert helpers.read_mask(mask).any()
 
 
+def test_a_figure_becomes_png_bytes_and_is_closed():
+    import io
+
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    before = plt.get_fignums()
+    with Image.open(io.BytesIO(helpers.figure_as_png(plt.figure(figsize=(2, 1))))) as picture:
+        assert picture.format == "PNG" and picture.size == (200, 100)
+    assert plt.get_fignums() == before
+
+
 def test_a_figure_is_saved_as_a_whole_png(tmp_path):
     from matplotlib.figure import Figure
     from PIL import Image
