@@ -36,7 +36,10 @@ SLIDER_MOVED = """before => {
 
 
 def prepare(folder, python):
-    """Copy the course to `folder`, run 01 to 04 in it, and return the environment for its notebooks, a dict."""
+    """Copy the course to `folder`, run 01 to 04 in it, and return the environment for its notebooks, a dict.
+
+    JupyterLab is set to keep every cell in the page, not only those in view, to start the kernel unasked, and to read no news.
+    """
     shutil.copytree(COURSE, folder / "course", ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
     environment = {**os.environ, "UNET_WORK_DIR": str(folder / "work"), "UNET_PROFILE": "smoke", "TF_CPP_MIN_LOG_LEVEL": "3"}
     for path in sorted((folder / "course" / "notebooks").glob("0[1-4]*.ipynb")):
@@ -52,9 +55,11 @@ def prepare(folder, python):
     kernel.mkdir(parents=True)
     (kernel / "kernel.json").write_text(json.dumps({"display_name": "Python 3", "language": "python", "argv": [
         python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]}), encoding="utf-8")
-    tracker = folder / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
-    tracker.parent.mkdir(parents=True)
-    tracker.write_text('{"windowingMode": "none"}', encoding="utf-8")  # every cell is in the page, not only those in view
+    for name, value in {"notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
+                        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}.items():
+        settings = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        settings.parent.mkdir(parents=True)
+        settings.write_text(json.dumps(value), encoding="utf-8")
     return {**environment, "JUPYTER_PATH": str(folder / "jupyter"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
             "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_DATA_DIR": str(folder / "share")}
 
@@ -85,6 +90,8 @@ def use(page, folder):
     """Run all cells of the notebook in the page, and assert that each ran, none failed, and figures and slider work."""
     cells = json.loads((folder / "course" / NOTEBOOK).read_text(encoding="utf-8"))["cells"]
     page.goto(f"http://127.0.0.1:{PORT}/lab/tree/{NOTEBOOK}?token={TOKEN}")
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+    page.wait_for_function("document.querySelector('.jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     page.wait_for_function(DONE, arg=sum(cell["cell_type"] == "code" for cell in cells), timeout=1_800_000)
