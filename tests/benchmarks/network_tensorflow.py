@@ -1,4 +1,4 @@
-"""Time the course's network: `network_tensorflow.py SIZE BATCH PRECISION XLA`; prints images a second as JSON."""
+"""Time the course's network: `network_tensorflow.py PRECISION plain|xla SIZE,BATCH ...`; prints images a second as JSON."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import numpy as np  # noqa: E402
 
 import helpers  # noqa: E402
 
-WARM_UP, STEPS = 4, 12
+WARM_UP, STEPS = 2, 7
 
 
 def layer_operations(model):
@@ -45,10 +45,9 @@ class StepTimes(keras.callbacks.Callback):
         return batch_size / float(np.median(np.diff(self.ends)[WARM_UP:]))
 
 
-def main(size, batch_size, precision, xla):
-    keras.utils.set_random_seed(0)
+def time_case(size, batch_size, precision, xla):
+    """Return images a second in training and in prediction, and the operations for one image."""
     model = helpers.create_model(image_size=size, precision=precision, loss="bce_dice_loss")
-    helpers.compile_model(model, 0.001, "bce_dice_loss")
     model.jit_compile = xla
     count = (WARM_UP + STEPS + 1) * batch_size
     X = np.random.default_rng(0).random((count, size, size, 1), np.float32)
@@ -56,10 +55,11 @@ def main(size, batch_size, precision, xla):
     training, prediction = StepTimes(), StepTimes()
     model.fit(helpers.ordered_batches(X, y, batch_size=batch_size), verbose=0, callbacks=[training], shuffle=False)
     model.predict(helpers.ordered_batches(X, batch_size=batch_size), verbose=0, callbacks=[prediction])
-    print(json.dumps({"training": training.images_per_second(batch_size),
-                      "prediction": prediction.images_per_second(batch_size),
-                      "gflop_per_image": layer_operations(model) / 1e9}))
+    return {"training": training.images_per_second(batch_size), "prediction": prediction.images_per_second(batch_size),
+            "gflop_per_image": layer_operations(model) / 1e9}
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "xla")
+    precision, way, *cases = sys.argv[1:]
+    keras.utils.set_random_seed(0)
+    print(json.dumps({case: time_case(*map(int, case.split(",")), precision, way == "xla") for case in cases}))

@@ -1,4 +1,4 @@
-"""Time the course against what a user would pick instead: `make bench`. Takes about half an hour; keep the machine quiet.
+"""Time the course against what a user would pick instead: `make bench`. Takes about 20 minutes; keep the machine quiet.
 
 Every measurement is a process of its own, and all are repeated in turn, so that a noisy minute hits all of them alike.
 Writes results.json, results.md and results.png beside this file: medians over the rounds and their ratios.
@@ -21,7 +21,7 @@ import helpers  # noqa: E402
 
 ROUNDS = 3
 PEERS = COURSE / "data" / "bench" / "peers"  # the environment of what the course is timed against
-CASES = [(256, 8), (128, 16), (96, 4)]  # image size, batch size; the last is that of the profile `hour`
+CASES = ["256,4", "128,8", "96,4"]  # image size, batch size; the last is that of the profile `hour`
 NETWORKS = {
     "course": ("network_tensorflow.py", "plain"),
     "course, XLA": ("network_tensorflow.py", "xla"),
@@ -29,7 +29,7 @@ NETWORKS = {
     "PyTorch, channels last": ("network_pytorch.py", "channels_last"),
     "PyTorch, compiled": ("network_pytorch.py", "compiled"),
 }
-ONLY_AT = {"course, XLA": 128, "PyTorch, compiled": 128}  # their compilation takes a while
+COMPILED = ["course, XLA", "PyTorch, compiled"]  # compiling takes a while: at one size, in float32
 WAYS = {"course": True, "plain_loop": True, "keras_directory": True, "decoding": True, "opencv": False}
 SLICES = {"train": 20, "valid": 3, "test": 2}, 20  # patients of each subset, slices of each: 500 pictures
 RIGHT_PYTHON = {True: sys.executable, False: str(PEERS / "bin" / "python")}
@@ -54,18 +54,18 @@ def make_peers():
 
 
 def time_networks():
-    """Return {(size, batch, precision, network): [results]} and the results of the matrix product."""
+    """Return {(case, precision, network): [results]} and the results of the matrix product."""
     times, ceilings = {}, []
     for number in range(ROUNDS):
         ceilings.append(measure("network_pytorch.py", "ceiling", ours=False))
-        for size, batch_size in CASES:
-            for precision in dict.fromkeys(("float32", helpers.choose_precision("auto"))):
-                for network, (script, way) in NETWORKS.items():
-                    if ONLY_AT.get(network, size) == size:
-                        print(f"round {number + 1}: {network}, {size}x{size}, batch {batch_size}, {precision}", flush=True)
-                        result = measure(script, size, batch_size, precision, way, ours=script == "network_tensorflow.py")
-                        if result:
-                            times.setdefault((size, batch_size, precision, network), []).append(result)
+        for precision in dict.fromkeys(("float32", helpers.choose_precision("auto"))):
+            for network, (script, way) in NETWORKS.items():
+                if network not in COMPILED or precision == "float32":
+                    print(f"round {number + 1}: {network}, {precision}", flush=True)
+                    cases = CASES[1:2] if network in COMPILED else CASES
+                    results = measure(script, precision, way, *cases, ours=script == "network_tensorflow.py")
+                    for case, result in (results or {}).items():
+                        times.setdefault((case, precision, network), []).append(result)
     return times, ceilings
 
 
@@ -103,14 +103,15 @@ def time_start():
 def rows_of_networks(times, ceilings, task):
     """Return the table's rows for "training" or "prediction": images a second, the ratio to the fastest PyTorch, GFLOP/s."""
     rows = []
-    gflop = {key[0]: results[0]["gflop_per_image"] for key, results in times.items() if key[3] == "course"}
+    gflop = {key[0]: results[0]["gflop_per_image"] for key, results in times.items() if key[2] == "course"}
     median = {key: statistics.median(result[task] for result in results) for key, results in times.items()}
-    for (size, batch_size, precision, network), value in median.items():
-        peer = max(value for key, value in median.items() if key[:3] == (size, batch_size, precision) and "PyTorch" in key[3])
-        work = value * gflop[size] * (3 if task == "training" else 1)
-        ceiling = statistics.median(entry[precision.replace("mixed_", "")] for entry in ceilings)
-        rows.append([f"{size}x{size}, {batch_size}", precision.replace("mixed_", ""), network, f"{value:.1f}", f"{value / peer:.2f}",
-                     f"{work:.0f}", f"{100 * work / ceiling:.0f} %"])
+    for case, precision in dict.fromkeys(key[:2] for key in times):
+        numbers, peer = precision.replace("mixed_", ""), max(median[key] for key in median if key[:2] == (case, precision) and "PyTorch" in key[2])
+        ceiling = statistics.median(entry[numbers] for entry in ceilings)
+        for network in (key[2] for key in times if key[:2] == (case, precision)):
+            value = median[case, precision, network]
+            work = value * gflop[case] * (3 if task == "training" else 1)
+            rows.append([*case.split(","), numbers, network, f"{value:.1f}", f"{value / peer:.2f}", f"{work:.0f}", f"{100 * work / ceiling:.0f} %"])
     return rows
 
 
@@ -134,7 +135,7 @@ def write_results(times, ceilings, preparation, memory, start, training_memory):
     for name in ("float32", "bfloat16"):
         product = statistics.median(entry[name] for entry in ceilings)
         parts.append(f"A matrix product in {name}: {product:.0f} GFLOP/s.  ")
-    header = ["image, batch", "arithmetic", "network", "images/s", "to the fastest PyTorch", "GFLOP/s", "of the product"]
+    header = ["image", "batch", "arithmetic", "network", "images/s", "to the fastest PyTorch", "GFLOP/s", "of the product"]
     for task in ("training", "prediction"):
         parts += [f"\n## {task.capitalize()}\n", markdown_table(header, rows_of_networks(times, ceilings, task))]
     base = statistics.median(preparation["plain_loop"])
@@ -157,7 +158,7 @@ def plot_networks(times):
     """Draw images a second of training and prediction for every case, the course beside its peers."""
     from matplotlib.figure import Figure
 
-    cases = list(dict.fromkeys(key[:3] for key in times))
+    cases = list(dict.fromkeys(key[:2] for key in times))
     figure = Figure(figsize=(11, 4), layout="constrained")
     for axes, task in zip(figure.subplots(1, 2), ("training", "prediction")):
         for offset, (network, color) in enumerate(zip(NETWORKS, ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7"))):
@@ -168,8 +169,8 @@ def plot_networks(times):
             for place, values in zip(places, shown.values()):
                 axes.plot([place] * len(values), values, ".", color="black", markersize=3)
         axes.set(title=task, ylabel="images a second (dots: single rounds)", xticks=range(len(cases)))
-        axes.set_xticklabels([f"{size}x{size}\nbatch {batch}\n{precision.replace('mixed_', '')}" for size, batch, precision in cases],
-                             fontsize=7)
+        names = ["{0}x{0}\nbatch {1}\n{2}".format(*case.split(","), precision.replace("mixed_", "")) for case, precision in cases]
+        axes.set_xticklabels(names, fontsize=7)
         axes.legend(fontsize=7)
     return figure
 
