@@ -17,7 +17,8 @@ import helpers
 
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 work_dir = Path(sys.argv[1])
-settings = {**helpers.new_settings("sample", "smoke", "report", 0), "image_size": 16, "epochs": 3, "images_per_epoch": 44}
+settings = {**helpers.new_settings("sample", "smoke", "report", 0), "image_size": 16, "epochs": 3,
+            "images_per_epoch": 44, "batch_size": 8}
 helpers.prepare_arrays(helpers.read_json(work_dir / "dataset.json", "01"), work_dir, 16, progress=False)
 (work_dir / "model").mkdir()
 helpers.create_model(image_size=16).save(work_dir / "model" / "untrained.keras")
