@@ -69,7 +69,7 @@ PROFILES = {
               "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}},
     "quick": {"image_size": 96, "epochs": 10, "images_per_epoch": 480, "sample": SAMPLE},
     "ladder": {"image_size": 128, "epochs": 5, "images_per_epoch": 640, "sample": SAMPLE},
-    "hour": {"image_size": 160, "epochs": 15, "images_per_epoch": 3000, "sample": SAMPLE},
+    "hour": {"image_size": 160, "epochs": 24, "images_per_epoch": 3000, "sample": SAMPLE},
     "full": {"image_size": 256, "epochs": 20, "images_per_epoch": None, "sample": SAMPLE},
 }
 
