@@ -296,8 +296,9 @@ def _share(client, folder, run, seed):
         options["sample"] = PROFILES[run["profile"]]["sample"]
     image_size = run.get("image_size") or PROFILES[run["profile"]]["image_size"]
     dataset = client.submit(share_dataset, folder, run["dataset"], options)
-    leave_out = RECIPES[run["recipe"]]["leave_out_twins"]
-    return [dataset, client.submit(share_arrays, dataset, run.get("fold"), image_size, leave_out)]
+    which = (run.get("fold"), image_size, RECIPES[run["recipe"]]["leave_out_twins"])
+    key = f"share_arrays-{fingerprint(dataset.key, *which)}"  # dask's own key differs from call to call: it holds a future
+    return [dataset, client.submit(share_arrays, dataset, *which, key=key)]
 
 
 def _outcome(name, run, future):

@@ -92,6 +92,18 @@ def test_names_of_runs_are_folder_names_and_differ():
     assert len(runs) == 3 and all(len(name) < 130 and not set(name) & set("/: '") for name in runs)
 
 
+def test_runs_of_one_dataset_share_one_task_for_its_arrays(tmp_path):
+    from distributed import Client
+
+    def keys(**changed):
+        return [future.key for future in batch._share(client, tmp_path, {**CHOICE, **changed}, seed=0)]
+
+    with Client(n_workers=0, processes=False, dashboard_address=":0") as client:  # nothing runs: no worker
+        assert keys() == keys(seed=1) == keys(recipe="crops")
+        assert keys()[0] == keys(image_size=64)[0] and keys()[1] != keys(image_size=64)[1]
+        assert keys()[1] != keys(recipe="report")[1] and keys()[1] != keys(fold=1)[1]
+
+
 def test_a_failed_run_ends_the_batch_with_its_name():
     fine = {"name": "one", "state": "reused", "seconds": 3.0}
     failed = {"name": "two", "state": "failed", "notebook": "04_training", "cell": 7, "message": "ValueError: no"}
