@@ -22,6 +22,7 @@ sys.path.insert(0, str(COURSE))
 from helpers import whole_file  # noqa: E402
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
+KEPT = ("tags", "alt")  # of a cell's metadata: what it is for, and what its figure shows in words, which nbconvert puts into the page
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider without its kernel shows nothing
 
 
@@ -52,7 +53,7 @@ def clean(notebook, folder):
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
                          "language_info": {"name": "python"}}
     for cell in notebook.cells:
-        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        cell.metadata = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"
                             and WIDGET not in output.get("data", {})]

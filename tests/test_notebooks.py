@@ -75,9 +75,19 @@ def test_outputs_hold_no_path_no_warning_and_no_foreign_metadata(path):
     notebook = read(path)
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     for cell in notebook.cells:
-        assert set(cell.metadata) <= {"tags"}
+        assert set(cell.metadata) <= set(store_notebooks.KEPT)
         for text in texts(cell) if cell.cell_type == "code" else []:
             assert not re.search(r"(?<![\w.])/(home|root|tmp|usr|work|Users|var)/|[Ww]arning", text), text
+
+
+@each_notebook
+def test_every_figure_is_described_in_words(path):
+    from nbconvert import HTMLExporter
+
+    page, _ = HTMLExporter().from_notebook_node(read(path))
+    pictures = re.findall(r"<img [^>]*?>", page)
+    assert not [picture for picture in pictures if not re.search(r'alt="[^"]{30,}"', picture)]
+    assert len(pictures) == sum("image/png" in output.get("data", {}) for cell in read(path).cells for output in cell.get("outputs", []))
 
 
 @each_notebook
