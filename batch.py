@@ -17,7 +17,7 @@ import uuid
 from pathlib import Path
 
 from helpers import format_table, import_dataset, left_out_twins, prepare_arrays, read_history
-from settings import COURSE_FOLDER, PROFILES, RECIPES, CourseError, fingerprint, new_settings, read_json, write_json
+from settings import COURSE_FOLDER, PROFILES, RECIPES, CourseError, fingerprint, gpu_found, new_settings, read_json, write_json
 
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
 SET_BY_THE_BATCH = {"work_dir", "open_test"}  # the same for all runs, so a grid does not name them
@@ -234,7 +234,8 @@ def open_cluster(runs, scheduler=None):
     """Give a dask client: of the scheduler at that address, or of a local cluster sized to this machine and to `runs`.
 
     A local worker has one core, or more where there are fewer runs than cores or too little memory for so many
-    workers: two trainings on a core each get further in the same time than one after the other on both.
+    workers: two trainings on a core each get further in the same time than one after the other on both. Where there is
+    a GPU there is one worker: a training takes nearly all of its memory, and all GPUs that there are.
 
     Raises CourseError if no scheduler answers.
     """
@@ -244,7 +245,7 @@ def open_cluster(runs, scheduler=None):
 
     with contextlib.ExitStack() as stack:
         if scheduler is None:
-            workers = max(1, min(len(runs), CPU_COUNT, MEMORY_LIMIT // MEMORY_PER_RUN))
+            workers = 1 if gpu_found() else max(1, min(len(runs), CPU_COUNT, MEMORY_LIMIT // MEMORY_PER_RUN))
             threads = str(max(1, CPU_COUNT // workers))
             scheduler = stack.enter_context(LocalCluster(
                 n_workers=workers, threads_per_worker=1, memory_limit=0,
@@ -269,6 +270,10 @@ def run_batch(folder, runs, open_test, seed=0, scheduler=None, show=print):
     folder, batch, began = Path(folder).resolve(), uuid.uuid4().hex, time.time()
     outcomes, running, shared, waiting, shown = {}, {}, [], list(runs), None
     folder.mkdir(parents=True, exist_ok=True)
+    for name, run in runs.items():
+        earlier = folder / name / "run.json"
+        if earlier.exists() and (other := read_json(earlier, "00_run_all")["parameters"]["dataset"]) != run["dataset"]:
+            raise CourseError(f"{folder / name} holds a run of another dataset, {other}: move {folder} away, or rename your dataset.")
     with open_cluster(runs, scheduler) as client:
         while waiting or running:
             while waiting and len(running) < max(1, len(client.nthreads())):  # a training takes a whole worker

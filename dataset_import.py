@@ -124,6 +124,9 @@ def import_dataset(
     """
     work_dir = Path(work_dir).absolute()
     if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
+        if exclude or foreground or allow_incomplete or patient_pattern != PATIENT_PATTERN:
+            raise CourseError(f"{dataset} is a dataset that has been imported: give exclude, foreground, allow_incomplete and "
+                              "patient_pattern where it is imported, not here.")
         return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     pattern = _compile_pattern(patient_pattern)

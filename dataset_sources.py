@@ -21,7 +21,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -86,13 +86,16 @@ def sentence_about(paths, what, advice):
 def whole_file(path):
     """Give a temporary path beside `path`; it becomes `path` when the block ends, and is gone when it fails.
 
-    So `path` holds either all of what was written or what it held before, whenever the process is killed.
+    So `path` holds either all of what was written or what it held before, whenever the process is killed. What a
+    killed one left is removed when it is an hour old: before, another process may still be writing it.
     The temporary name keeps the suffix, for writers that look at it.
     """
     path = Path(path)
     for leftover in path.parent.glob(".writing-*"):
         if re.fullmatch(rf"\.writing-\d+-{re.escape(path.name)}", leftover.name):
-            leftover.unlink()
+            with suppress(FileNotFoundError):  # its process has just finished it
+                if time.time() - leftover.stat().st_mtime > 3600:
+                    leftover.unlink()
     temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
         yield temporary

@@ -47,6 +47,7 @@ from metrics import (
     surface_distances,
 )
 from settings import (  # noqa: F401
+    COURSE_FOLDER,
     COLAB_FOLDER,
     LADDER,
     RECIPES,
@@ -61,6 +62,7 @@ from settings import (  # noqa: F401
 )
 from volumes import TrainingPictures, area_average, find_volumes, resample_slices, slice_step
 
+CODE = Path(__file__), COURSE_FOLDER / "volumes.py"  # arrays and trainings that other code made are not used again
 TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind readers, clear on grey
 
 
@@ -183,7 +185,8 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     Returns the content of arrays.json: how the arrays were made, and the slices in their order.
     """
     folder = work_dir / "npy"
-    made_from = {"dataset": description["fingerprint"], "image_size": image_size, "left_out": sorted(leave_out)}
+    made_from = {"dataset": description["fingerprint"], "slices": fingerprint(description["subsets"]), "code": fingerprint(*CODE),
+                 "image_size": image_size, "left_out": sorted(leave_out)}
     record_path = folder / "arrays.json"
     folder.mkdir(exist_ok=True)
     for place in (folder, Path(description.get("taken_from", work_dir)) / "npy"):
@@ -191,7 +194,7 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
         whole = all(_is_as_recorded(place, record, name) for name in record.get("files", ()))
         if whole and record.get("made_from") == made_from:
             if place != folder:
-                record["folder"] = str(place)
+                record.setdefault("folder", str(place))  # or where that place has them from
                 write_json(record_path, record)
             return record
     record_path.unlink(missing_ok=True)  # from here on the arrays are no longer what the record says
@@ -256,10 +259,11 @@ def load_arrays(work_dir, subset, kinds=("X", "y")):
         if not _is_as_recorded(path.parent, record, name):
             raise CourseError(f"{name} in {path.parent} is missing or not whole: run 02_preprocessing again.")
         if path.is_relative_to(COLAB_FOLDER / "drive"):
-            copy = COLAB_FOLDER / "npy" / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(copy) as part:  # an array that is open keeps its file
-                shutil.copyfile(path, part)
+            copy = COLAB_FOLDER / "npy" / record["files"][name]["sha256"] / name  # arrays of other content keep their own place
+            if not copy.exists():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with whole_file(copy) as part:
+                    shutil.copyfile(path, part)
             path = copy
         arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
     return arrays
@@ -610,7 +614,8 @@ def prepare_training(model, work_dir, settings, training_slices):
 
     What belongs together is saved after every epoch, whole or not at all: the weights with the optimizer's state
     (resume.weights.h5), the best weights by the recipe's figure (best.keras), history.csv, training.json.
-    A training with other data, settings, first weights or helpers.py than the stored one starts from the first epoch.
+    A training with other data, settings, first weights or code than the stored one starts from the first epoch.
+    Where the stored one had come to its end, early or not, the first epoch is settings["epochs"]: none is left.
     """
     import keras
 
@@ -626,9 +631,9 @@ def prepare_training(model, work_dir, settings, training_slices):
 
     arrays = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
     decisive = {name: value for name, value in settings.items()
-                if name not in ("dataset", "threshold", "largest_component")}
+                if name not in ("dataset", "threshold", "largest_component", "replaced")}
     first_weights = [weights.tobytes() for weights in model.get_weights()]
-    made_from = fingerprint(arrays["files"], decisive, *first_weights, Path(__file__))
+    made_from = fingerprint(arrays["files"], arrays["slices"], decisive, *first_weights, *CODE)
     state, history_path = folder / "resume.weights.h5", folder / "history.csv"
     record_path = folder / "training.json"
     record = json.loads(record_path.read_text(encoding="utf-8")) if record_path.exists() else {}
@@ -642,7 +647,14 @@ def prepare_training(model, work_dir, settings, training_slices):
         model.load_weights(state)
         past = read_history(work_dir)[:int(model.optimizer.iterations.numpy()) // steps]
     write_history(work_dir, past)
-    return _training_callbacks(folder, settings, images_in_epoch(training_slices, settings), past, record), len(past)
+    first_epoch = settings["epochs"] if _stopped_early(past, settings) else len(past)
+    return _training_callbacks(folder, settings, images_in_epoch(training_slices, settings), past, record), first_epoch
+
+
+def _stopped_early(past, settings):
+    figures = np.array([row[settings["monitor"]] for row in past])
+    better = -figures if settings["monitor"].endswith("loss") else figures
+    return len(past) > 0 and len(past) - 1 - np.argmax(better) >= settings["patience"]
 
 
 def _training_callbacks(folder, settings, images_per_epoch, past, record):

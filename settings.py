@@ -186,16 +186,20 @@ def read_json(path, made_by):
 def load_settings(work_dir, **overrides):
     """Return the settings that 01 recorded, with every override that is not None put in and recorded in turn.
 
+    None takes back an earlier override: `replaced` holds what 01 had recorded under its name.
+
     Raises CourseError if 01 has not run, or if an override has a value that cannot work.
     """
     settings = read_json(work_dir / "settings.json", "01_dataset_upload")
-    overrides = {name: value for name, value in overrides.items() if value is not None}
     for name, value in overrides.items():
         allowed, sentence = _ALLOWED.get(name, (lambda value: True, ""))
-        if not allowed(value):
+        if value is not None and not allowed(value):
             raise CourseError(f"{name} is {value!r}: {sentence}.")
-    if any(settings.get(name) != value for name, value in overrides.items()):
-        settings.update(overrides)
+    from_01 = {**{name: settings[name] for name in overrides}, **settings.get("replaced", {})}
+    wanted = {name: from_01[name] if value is None else value for name, value in overrides.items()}
+    if any(settings[name] != value for name, value in wanted.items()):
+        settings.update(wanted)
+        settings["replaced"] = {name: value for name, value in from_01.items() if settings[name] != value}
         write_json(work_dir / "settings.json", settings)
     return settings
 

@@ -104,6 +104,20 @@ def test_runs_of_one_dataset_share_one_task_for_its_arrays(tmp_path):
         assert keys()[1] != keys(recipe="report")[1] and keys()[1] != keys(fold=1)[1]
 
 
+def test_a_run_of_another_dataset_is_not_written_over(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "run.json").write_text('{"parameters": {"dataset": "/a/images"}}')
+    with pytest.raises(helpers.CourseError, match="holds a run of another dataset, /a/images: move .* away"):
+        batch.run_batch(tmp_path, {"one": {**CHOICE, "dataset": "/b/images"}}, open_test=False)
+    assert os.listdir(tmp_path) == ["one"]
+
+
+def test_a_gpu_gets_one_training_at_a_time(monkeypatch):
+    monkeypatch.setattr(batch, "gpu_found", lambda: True)
+    with batch.open_cluster(runs=range(5)) as client:
+        assert len(client.scheduler_info()["workers"]) == 1
+
+
 def test_a_failed_run_ends_the_batch_with_its_name():
     fine = {"name": "one", "state": "reused", "seconds": 3.0}
     failed = {"name": "two", "state": "failed", "notebook": "04_training", "cell": 7, "message": "ValueError: no"}

@@ -632,6 +632,8 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("old")
     (tmp_path / ".writing-99999-history.csv").write_text("left by a killed process")
+    os.utime(tmp_path / ".writing-99999-history.csv", (0, 0))
+    (tmp_path / ".writing-99998-history.csv").write_text("being written by another process")
     with pytest.raises(ZeroDivisionError), door.whole_file(path) as temporary:
         temporary.write_text("half")
         1 / 0  # noqa: B018
@@ -640,4 +642,12 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
-    assert os.listdir(tmp_path) == ["history.csv"]
+    assert sorted(os.listdir(tmp_path)) == [".writing-99998-history.csv", "history.csv"]
+
+
+def test_options_of_an_import_are_refused_where_the_dataset_was_imported_before(dataset, work_dir, tmp_path):
+    take(dataset, work_dir)
+    for name, value in {"exclude": ["a"], "foreground": 1, "allow_incomplete": True, "patient_pattern": None}.items():
+        with pytest.raises(door.CourseError, match="give exclude, foreground, allow_incomplete and patient_pattern where it is imported"):
+            door.import_dataset(work_dir / "dataset.json", tmp_path / "other", **{name: value})
+    assert not (tmp_path / "other").exists()

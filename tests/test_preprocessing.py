@@ -118,11 +118,36 @@ def test_arrays_on_drive_are_read_from_the_local_disk(work_dir, tmp_path, monkey
     helpers.prepare_arrays(description, drive, 32, progress=False)
     monkeypatch.setattr(helpers, "COLAB_FOLDER", tmp_path)
     [first] = helpers.load_arrays(drive, "valid", ["y"])
-    assert Path(first.filename) == tmp_path / "npy" / "valid_y.npy"
-    values = np.array(first)
-    np.save(drive / "npy" / "valid_y.npy", 1 - values)
+    assert Path(first.filename).is_relative_to(tmp_path / "npy")
+    assert np.array_equal(first, np.load(drive / "npy" / "valid_y.npy"))
+    assert helpers.load_arrays(drive, "valid", ["y"])[0].filename == first.filename  # copied once
+    helpers.prepare_arrays(description, drive, 24, progress=False)
     [second] = helpers.load_arrays(drive, "valid", ["y"])
-    assert np.array_equal(second, 1 - values) and np.array_equal(first, values)
+    assert second.shape[1] == 24 and first.shape[1] == 32 and Path(first.filename).exists()
+
+
+def test_arrays_are_made_again_where_patients_or_code_have_changed(work_dir, monkeypatch):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    first = helpers.prepare_arrays(description, work_dir, 32, progress=False)
+    assert helpers.prepare_arrays(description, work_dir, 32, progress=False) == first
+    for pair in description["subsets"]["train"]:
+        pair["patient"] = pair["name"]
+    second = helpers.prepare_arrays(description, work_dir, 32, progress=False)
+    assert second["slices"]["train"][0]["patient"] == description["subsets"]["train"][0]["name"]
+    monkeypatch.setattr(helpers, "CODE", [work_dir / "dataset.json"])
+    assert helpers.prepare_arrays(description, work_dir, 32, progress=False)["made_from"]["code"] != second["made_from"]["code"]
+
+
+def test_arrays_are_found_through_a_work_folder_that_has_none_of_its_own(work_dir, tmp_path):
+    description = helpers.read_json(work_dir / "dataset.json", "01")
+    helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    before = work_dir
+    for name in ("second", "third"):
+        description = helpers.import_dataset(before / "dataset.json", tmp_path / name)
+        helpers.prepare_arrays(description, tmp_path / name, 16, progress=False)
+        before = tmp_path / name
+    [y] = helpers.load_arrays(before, "valid", ["y"])
+    assert Path(y.filename) == work_dir / "npy" / "valid_y.npy"
 
 
 def test_an_interrupted_preparation_leaves_no_record(work_dir, monkeypatch):

@@ -64,7 +64,17 @@ def test_an_override_is_recorded_and_none_is_not(work_dir):
     before = helpers.load_settings(work_dir)
     assert helpers.load_settings(work_dir, image_size=None, epochs=None) == before
     assert helpers.load_settings(work_dir, image_size=64)["image_size"] == 64
-    assert json.loads((work_dir / "settings.json").read_text()) == {**before, "image_size": 64}
+    assert json.loads((work_dir / "settings.json").read_text()) == {
+        **before, "image_size": 64, "replaced": {"image_size": before["image_size"]}}
+
+
+def test_none_takes_an_earlier_override_back(work_dir):
+    before = helpers.load_settings(work_dir)
+    helpers.load_settings(work_dir, threshold=0.3, epochs=9)
+    helpers.load_settings(work_dir, threshold=0.4)
+    after = helpers.load_settings(work_dir, threshold=None)
+    assert (after["threshold"], after["epochs"]) == (before["threshold"], 9)
+    assert helpers.load_settings(work_dir, epochs=None) == {**before, "replaced": {}}
 
 
 @pytest.mark.parametrize(("name", "value"), [("image_size", 100), ("image_size", 0), ("image_size", 64.0), ("image_size", "64"),

@@ -300,6 +300,9 @@ def test_early_stopping_counts_the_epochs_before_an_interruption(work_dir):
     helpers.write_history(work_dir, rows)
     train(work_dir, settings)
     assert len(helpers.read_history(work_dir)) == 3
+    ended = {path.name: path.read_bytes() for path in (work_dir / "model").iterdir()}
+    train(work_dir, settings)  # has come to its end: not one batch more
+    assert {path.name: path.read_bytes() for path in (work_dir / "model").iterdir()} == ended
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_sentence(work_dir, monkeypatch):
