@@ -335,7 +335,8 @@ def _epochs(run_dir):
 
 
 def _time_left(runs, outcomes, client):
-    line = f"{len(outcomes)} of {len(runs)} runs are done"
+    failed = sum(outcome["state"] == "failed" for outcome in outcomes.values())
+    line = f"{len(outcomes)} of {len(runs)} runs are done" + (f", {failed} of them failed" if failed else "")
     worked = [outcome["seconds"] for outcome in outcomes.values() if outcome["state"] == "complete"]
     if worked and len(outcomes) < len(runs):
         left = (len(runs) - len(outcomes)) * sum(worked) / len(worked) / max(1, len(client.nthreads()))

@@ -124,6 +124,7 @@ def test_a_failed_run_ends_the_batch_with_its_name():
     batch.check_outcomes({"one": fine})
     with pytest.raises(helpers.CourseError, match=r"1 of 2 runs failed, the first is two \(04_training: ValueError: no\)"):
         batch.check_outcomes({"one": fine, "two": failed})
+    assert batch._time_left({"one": 1, "two": 2}, {"one": fine, "two": failed}, None) == "2 of 2 runs are done, 1 of them failed"
     assert "04_training 7 ValueError: no" in batch.outcome_table({"one": fine, "two": failed})
 
 
