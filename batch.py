@@ -16,6 +16,7 @@ import time
 import uuid
 from pathlib import Path
 
+from dataset_sources import fetch_heart
 from helpers import format_table, import_dataset, left_out_twins, prepare_arrays, read_history
 from settings import COURSE_FOLDER, PROFILES, RECIPES, CourseError, fingerprint, gpu_found, new_settings, read_json, write_json
 
@@ -103,8 +104,13 @@ def code_fingerprint():
 
 
 def share_dataset(folder, dataset, options):
-    """Import a dataset, with `options` of `import_dataset`, for all its runs; return the path of its dataset.json."""
+    """Import a dataset, with `options` of `import_dataset`, for all its runs; return the path of its dataset.json.
+
+    The archive of the heart data goes to the work folder itself, where 01 looks for it too: it is downloaded once.
+    """
     home = Path(folder) / "shared" / f"dataset-{fingerprint(dataset, options)}"
+    if dataset == "heart" and "heart_source" not in options:
+        options = {**options, "heart_source": fetch_heart(Path(folder).parents[1], progress=False)}
     import_dataset(dataset, home, progress=False, **options)
     return str(home / "dataset.json")
 

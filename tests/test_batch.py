@@ -104,6 +104,17 @@ def test_runs_of_one_dataset_share_one_task_for_its_arrays(tmp_path):
         assert keys()[1] != keys(recipe="report")[1] and keys()[1] != keys(fold=1)[1]
 
 
+def test_the_heart_archive_is_the_same_for_all_batches_and_for_01(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(batch, "import_dataset", lambda dataset, home, progress, **options: taken.append((home.parent, options["heart_source"])))
+    (tmp_path / "Task02_Heart.tar").touch()
+    for profile in ("quick", "hour"):
+        batch.share_dataset(tmp_path / "runs" / f"heart-{profile}", "heart", {"seed": 0})
+    batch.share_dataset(tmp_path / "runs" / "heart-full", "heart", {"seed": 0, "heart_source": "elsewhere"})
+    shared = [tmp_path / "runs" / f"heart-{profile}" / "shared" for profile in ("quick", "hour", "full")]
+    assert taken == list(zip(shared, [tmp_path / "Task02_Heart.tar"] * 2 + ["elsewhere"]))
+
+
 def test_a_run_of_another_dataset_is_not_written_over(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "run.json").write_text('{"parameters": {"dataset": "/a/images"}}')
