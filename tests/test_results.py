@@ -1,0 +1,59 @@
+"""README and RESULTS.md quote the stored trainings, hour.csv and ladder.csv, as they are."""
+
+import csv
+
+import numpy as np
+import pytest
+
+import helpers
+
+NOTEBOOKS = helpers.COURSE_FOLDER / "notebooks"
+README = (helpers.COURSE_FOLDER / "README.md").read_text(encoding="utf-8")
+RESULTS = (NOTEBOOKS / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def read(name):
+    with open(NOTEBOOKS / name, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def dice_of(rows, **wanted):
+    """Return {seed: {patient: Dice}} of the rows that have the wanted values."""
+    found = {}
+    for row in rows:
+        if all(row[name] == value for name, value in wanted.items()):
+            found.setdefault(row["seed"], {})[row["patient"]] = float(row["dice"])
+    return found
+
+
+def table_row(text, first):
+    """Return the cells of the one row of a Markdown table that begins with `first`."""
+    [row] = [line for line in text.splitlines() if line.startswith(f"| {first} |")]
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+@pytest.mark.parametrize("subset", ["valid", "test"])
+def test_readme_quotes_the_long_training(subset):
+    seeds = dice_of(read("hour.csv"), subset=subset)
+    patients = np.mean([list(dice.values()) for dice in seeds.values()], axis=0)
+    first = {"valid": "this course, `best`, profile `hour`", "test": "the same runs"}[subset]
+    assert table_row(README, first)[-1] == f"{patients.mean():.3f} ({patients.std(ddof=1):.3f})"
+
+
+def test_results_quote_every_patient_and_seed():
+    rows = read("hour.csv")
+    valid, test = (dice_of(rows, subset=subset) for subset in ("valid", "test"))
+    for seed in valid:
+        cells = [f"{value:.3f}" for value in (*valid[seed].values(), np.mean(list(valid[seed].values())),
+                                              *test[seed].values(), np.mean(list(test[seed].values())))]
+        assert table_row(RESULTS, seed)[1:] == cells
+
+
+def test_results_quote_the_ladder():
+    rows, rungs = read("ladder.csv"), list(helpers.LADDER)
+    means = {rung: [np.mean(list(dice.values())) for dice in dice_of(rows, subset="valid", recipe=rung).values()] for rung in rungs}
+    accuracy, minutes = ([np.mean([float(row[column]) for row in rows if row["recipe"] == rung and row["subset"] == "valid"])
+                          for rung in rungs] for column in ("accuracy_of_subset", "seconds_training"))
+    assert table_row(RESULTS, "Dice")[1:] == [f"{np.mean(means[rung]):.3f} ({np.std(means[rung], ddof=1):.3f})" for rung in rungs]
+    assert table_row(RESULTS, "accuracy")[1:] == [f"{value:.4f}" for value in accuracy]
+    assert table_row(RESULTS, "training on one core, minutes")[1:] == [f"{value / 60:.1f}" for value in minutes]
