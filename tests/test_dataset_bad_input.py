@@ -140,7 +140,7 @@ class Grenade:
     """Goes off when it is unpickled."""
 
     def __reduce__(self):
-        return os._exit, (7,)
+        return os.abort, ()
 
 
 CASES = {}
