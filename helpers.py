@@ -47,8 +47,8 @@ from metrics import (
     surface_distances,
 )
 from settings import (  # noqa: F401
-    COURSE_FOLDER,
     COLAB_FOLDER,
+    COURSE_FOLDER,
     LADDER,
     RECIPES,
     choose_profile,
@@ -357,6 +357,7 @@ def compile_model(model, learning_rate, loss):
         """Counts a pixel as atrium if at least half of it is."""
 
         def update_state(self, y_true, y_pred, sample_weight=None):
+            """Count the pixels of a batch: truth and probabilities (N, S, S, 1), from 0 to 1."""
             atrium = keras.ops.cast(y_true, "float32") >= 0.5
             return super().update_state(atrium, y_pred, sample_weight)
 
@@ -647,14 +648,11 @@ def prepare_training(model, work_dir, settings, training_slices):
         model.load_weights(state)
         past = read_history(work_dir)[:int(model.optimizer.iterations.numpy()) // steps]
     write_history(work_dir, past)
-    first_epoch = settings["epochs"] if _stopped_early(past, settings) else len(past)
-    return _training_callbacks(folder, settings, images_in_epoch(training_slices, settings), past, record), first_epoch
-
-
-def _stopped_early(past, settings):
-    figures = np.array([row[settings["monitor"]] for row in past])
-    better = -figures if settings["monitor"].endswith("loss") else figures
-    return len(past) > 0 and len(past) - 1 - np.argmax(better) >= settings["patience"]
+    callbacks = _training_callbacks(folder, settings, images_in_epoch(training_slices, settings), past, record)
+    stopping = next(callback for callback in callbacks if isinstance(callback, keras.callbacks.EarlyStopping))
+    stopping.set_model(model)
+    stopping.on_train_begin()  # goes through the past epochs, as `fit` would, which trains a batch before it looks
+    return callbacks, settings["epochs"] if model.stop_training else len(past)
 
 
 def _training_callbacks(folder, settings, images_per_epoch, past, record):
@@ -667,6 +665,7 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
         """Ends a training whose loss is no number any more with a sentence."""
 
         def on_train_batch_end(self, batch, logs=None):
+            """Raise CourseError if the loss of the batch is not finite."""
             if not np.isfinite(logs["loss"]):
                 raise CourseError(f"The loss became {logs['loss']} in step {batch + 1} of an epoch: the training "
                                   f"diverged. Lower learning_rate (now {settings['learning_rate']:g}) in 03_model.")
@@ -675,6 +674,7 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
         """Keras' early stopping that knows the epochs before an interruption."""
 
         def on_train_begin(self, logs=None):
+            """Begin as Keras does, then go through the epochs of the interrupted training."""
             super().on_train_begin(logs)
             for epoch, row in enumerate(past):  # what it would have seen without the interruption
                 self.on_epoch_end(epoch, row)
@@ -683,12 +683,14 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
         """Keeps after each epoch all that a training needs to go on as if nothing had happened."""
 
         def on_epoch_begin(self, epoch, logs=None):
+            """Start the clock, and draw the epoch's dropout as an uninterrupted training would."""
             self.started = time.perf_counter()
             for layer in self.model.layers:  # Keras does not save the state of dropout's random numbers
                 if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
                     layer.seed_generator.state.assign([settings["seed"], epoch])
 
         def on_epoch_end(self, epoch, logs=None):
+            """Write resume.weights.h5 and training.json."""
             record["seconds"] += time.perf_counter() - self.started
             record["epochs"] = epoch + 1
             record["images_seen"] = record["epochs"] * images_per_epoch
