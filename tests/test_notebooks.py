@@ -84,10 +84,11 @@ def test_outputs_hold_no_path_no_warning_and_no_foreign_metadata(path):
 def test_every_figure_is_described_in_words(path):
     from nbconvert import HTMLExporter
 
-    page, _ = HTMLExporter().from_notebook_node(read(path))
+    notebook = read(path)
+    page, _ = HTMLExporter().from_notebook_node(notebook)
     pictures = re.findall(r"<img [^>]*?>", page)
     assert not [picture for picture in pictures if not re.search(r'alt="[^"]{30,}"', picture)]
-    assert len(pictures) == sum("image/png" in output.get("data", {}) for cell in read(path).cells for output in cell.get("outputs", []))
+    assert len(pictures) == sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
 
 
 @each_notebook
