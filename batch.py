@@ -18,7 +18,17 @@ from pathlib import Path
 
 from dataset_sources import fetch_heart
 from helpers import format_table, import_dataset, left_out_twins, prepare_arrays, read_history
-from settings import COURSE_FOLDER, PROFILES, RECIPES, CourseError, fingerprint, gpu_found, new_settings, read_json, write_json
+from settings import (
+    COURSE_FOLDER,
+    PROFILES,
+    RECIPES,
+    CourseError,
+    fingerprint,
+    gpu_found,
+    new_settings,
+    read_json,
+    write_json,
+)
 
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
 SET_BY_THE_BATCH = {"work_dir", "open_test"}  # the same for all runs, so a grid does not name them
