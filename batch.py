@@ -34,6 +34,7 @@ NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training",
 SET_BY_THE_BATCH = {"work_dir", "open_test"}  # the same for all runs, so a grid does not name them
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take 5 to 8 hours on two cores
 RETRIES = 2  # how often a run is started again after its worker died
+KERNEL_STARTS = 3  # Jupyter picks a kernel's ports before it binds them: where many start at once, one may find its port taken
 WATCH_INTERVAL = 0.5  # seconds between two looks of a kernel at its owner
 MEMORY_PER_RUN = 4 * 2**30  # of a worker of the local cluster, which trains one network at a time
 
@@ -144,7 +145,8 @@ class NotebookFailed(CourseError):
 def run_notebook(name, run_dir, owner="", **parameters):
     """Execute the notebook `name` with papermill: the executed copy goes to run_dir/notebooks, the log to run.log.
 
-    With an `owner` the kernel ends when run_dir/owner.json no longer names it, or when this process ends.
+    With an `owner` the kernel ends when run_dir/owner.json no longer names it, or when this process ends. A kernel that
+    does not answer at its start is started again, KERNEL_STARTS times in all.
     Raises CourseError for a parameter that the notebook does not have, NotebookFailed if it stops.
     """
     import nbclient
@@ -159,18 +161,23 @@ def run_notebook(name, run_dir, owner="", **parameters):
     first_line = (f"import sys; sys.path.insert(0, {str(COURSE_FOLDER)!r}); import batch; "
                   f"batch.end_with_owner({str(run_dir)!r}, {owner!r}, {os.getpid()})")
     arguments = [f"--IPKernelApp.exec_lines={first_line}"] if owner else []
-    try:
-        with open(Path(run_dir) / "run.log", "a", encoding="utf-8") as log:
-            print(f"--- {name}, {time.strftime('%Y-%m-%d %H:%M:%S')}", file=log, flush=True)
-            papermill.execute_notebook(
-                source, executed, parameters, kernel_name="python3", cwd=source.parent, execution_timeout=CELL_TIMEOUT,
-                progress_bar=False, stdout_file=log, stderr_file=log, extra_arguments=arguments)
-    except papermill.PapermillExecutionError as error:
-        raise NotebookFailed(name, error.exec_count, f"{error.ename}: {error.evalue}") from None
-    except nbclient.exceptions.DeadKernelError:
-        raise NotebookFailed(name, None, "its kernel died, most often for lack of memory") from None
-    except nbclient.exceptions.CellTimeoutError:
-        raise NotebookFailed(name, None, f"a cell took longer than {CELL_TIMEOUT // 3600} hours") from None
+    for _ in range(KERNEL_STARTS):
+        try:
+            with open(Path(run_dir) / "run.log", "a", encoding="utf-8") as log:
+                print(f"--- {name}, {time.strftime('%Y-%m-%d %H:%M:%S')}", file=log, flush=True)
+                papermill.execute_notebook(
+                    source, executed, parameters, kernel_name="python3", cwd=source.parent, execution_timeout=CELL_TIMEOUT,
+                    progress_bar=False, stdout_file=log, stderr_file=log, extra_arguments=arguments)
+            return
+        except papermill.PapermillExecutionError as error:
+            raise NotebookFailed(name, error.exec_count, f"{error.ename}: {error.evalue}") from None
+        except nbclient.exceptions.DeadKernelError:
+            raise NotebookFailed(name, None, "its kernel died, most often for lack of memory") from None
+        except nbclient.exceptions.CellTimeoutError:
+            raise NotebookFailed(name, None, f"a cell took longer than {CELL_TIMEOUT // 3600} hours") from None
+        except RuntimeError as error:  # Jupyter's word for a kernel that did not answer: none of the notebook has run
+            reason = str(error)
+    raise NotebookFailed(name, None, f"its kernel did not start: {reason}")
 
 
 def _owner(run_dir):

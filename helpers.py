@@ -614,7 +614,7 @@ def prepare_training(model, work_dir, settings, training_slices):
     """Compile the model for its recipe and bring back an interrupted training; return (callbacks, first epoch).
 
     What belongs together is saved after every epoch, whole or not at all: the weights with the optimizer's state
-    (resume.weights.h5), the best weights by the recipe's figure (best.keras), history.csv, training.json.
+    (resume.weights.h5), the weights that the recipe keeps (best.keras), history.csv, training.json.
     A training with other data, settings, first weights or code than the stored one starts from the first epoch.
     Where the stored one had come to its end, early or not, the first epoch is settings["epochs"]: none is left.
     """
@@ -649,17 +649,16 @@ def prepare_training(model, work_dir, settings, training_slices):
         past = read_history(work_dir)[:int(model.optimizer.iterations.numpy()) // steps]
     write_history(work_dir, past)
     callbacks = _training_callbacks(folder, settings, images_in_epoch(training_slices, settings), past, record)
-    stopping = next(callback for callback in callbacks if isinstance(callback, keras.callbacks.EarlyStopping))
-    stopping.set_model(model)
-    stopping.on_train_begin()  # goes through the past epochs, as `fit` would, which trains a batch before it looks
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.EarlyStopping):
+            callback.set_model(model)
+            callback.on_train_begin()  # goes through the past epochs, as `fit` would, which trains a batch before it looks
     return callbacks, settings["epochs"] if model.stop_training else len(past)
 
 
 def _training_callbacks(folder, settings, images_per_epoch, past, record):
     import keras
 
-    monitor, mode = settings["monitor"], "min" if settings["monitor"].endswith("loss") else "max"
-    best = (min if mode == "min" else max)((row[monitor] for row in past), default=None)
 
     class StopWhenDiverged(keras.callbacks.Callback):
         """Ends a training whose loss is no number any more with a sentence."""
@@ -698,12 +697,20 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
                 self.model.save_weights(part)
             write_json(folder / "training.json", record)
 
+    monitor = settings["monitor"]
+    if monitor is None:
+        keep_weights, stop_early = keras.callbacks.ModelCheckpoint(folder / "best.keras"), []
+    else:
+        mode = "min" if monitor.endswith("loss") else "max"
+        best = (min if mode == "min" else max)((row[monitor] for row in past), default=None)
+        keep_weights = keras.callbacks.ModelCheckpoint(folder / "best.keras", monitor=monitor, mode=mode,
+                                                       save_best_only=True, initial_value_threshold=best)
+        stop_early = [EarlyStopping(monitor=monitor, mode=mode, patience=settings["patience"])]
     return [
         StopWhenDiverged(),
-        keras.callbacks.ModelCheckpoint(folder / "best.keras", monitor=monitor, mode=mode, save_best_only=True,
-                                        initial_value_threshold=best),
+        keep_weights,
         keras.callbacks.CSVLogger(folder / "history.csv", append=True),
-        EarlyStopping(monitor=monitor, mode=mode, patience=settings["patience"]),
+        *stop_early,
         SaveState(),
     ]
 

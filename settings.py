@@ -87,7 +87,7 @@ LADDER = {
         "repeats": 1,  # how often an epoch shows each slice, where the profile gives no number of images
         "batch_normalization_momentum": 0.99,
         "output_bias": 0.0,
-        "monitor": "val_loss",  # the best weights are those with the best of this figure
+        "monitor": "val_loss",  # the weights with the best of this figure are kept; None: those of the last epoch
         "leave_out_twins": False,
         "planes": 1,  # 1: the slices; 3: also the volume's cuts along its rows and columns
         "soft_masks": False,  # True: train on the share of each pixel that is atrium, not on 0 and 1
@@ -115,8 +115,9 @@ LADDER = {
         "repeats": 3,
         "soft_masks": True,
     },
-    "best": {  # three planes of each volume, and what is left to choose is chosen on valid
+    "best": {  # three planes of each volume, the last weights, and what is left to choose is chosen on valid
         "planes": 3,
+        "monitor": None,
         "threshold": None,
         "largest_component": None,
     },

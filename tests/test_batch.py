@@ -1,8 +1,10 @@
 """The batch hands parameters on, refuses what cannot work before anything runs, and says which cell failed."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
@@ -43,6 +45,33 @@ def test_a_failing_cell_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
     with pytest.raises(helpers.CourseError, match=r"01_made_up stopped in cell 3: ZeroDivisionError: division by zero"):
         batch.run_notebook("01_made_up", tmp_path / "run")
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_kernel_that_does_not_answer_is_started_again(tmp_path, monkeypatch, failures):
+    make_notebook(tmp_path, "seed = 0  # a number", "print('the seed is', seed)")
+    monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
+    starts, kernel = tmp_path / "starts.txt", tmp_path / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (tmp_path / "start.py").write_text(f"""
+import runpy, sys
+with open({str(starts)!r}, "a+") as file:
+    file.write("start\\n")
+    file.seek(0)
+    if len(file.readlines()) <= {failures}:
+        sys.exit("the port is taken")
+runpy.run_module("ipykernel_launcher", run_name="__main__")
+""", encoding="utf-8")
+    helpers.write_json(kernel / "kernel.json", {"argv": [sys.executable, str(tmp_path / "start.py"), "-f", "{connection_file}"],
+                                                "display_name": "Python 3", "language": "python"})
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    if failures < batch.KERNEL_STARTS:
+        batch.run_notebook("01_made_up", tmp_path / "run", seed=7)
+        assert "the seed is 7" in (tmp_path / "run" / "run.log").read_text()
+    else:
+        with pytest.raises(batch.NotebookFailed, match="01_made_up stopped: its kernel did not start: Kernel died"):
+            batch.run_notebook("01_made_up", tmp_path / "run", seed=7)
+    assert starts.read_text() == 3 * "start\n"
 
 
 def test_a_dataset_that_is_not_there_is_refused(tmp_path, monkeypatch):
@@ -121,6 +150,52 @@ def test_a_run_of_another_dataset_is_not_written_over(tmp_path):
     with pytest.raises(helpers.CourseError, match="holds a run of another dataset, /a/images: move .* away"):
         batch.run_batch(tmp_path, {"one": {**CHOICE, "dataset": "/b/images"}}, open_test=False)
     assert os.listdir(tmp_path) == ["one"]
+
+
+def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeypatch):
+    import distributed
+
+    @contextlib.contextmanager
+    def open_cluster(runs, scheduler):
+        """A worker in this process."""
+        with distributed.Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
+            yield client
+
+    shown, folder = [], tmp_path / "runs"
+
+    def run_notebook(name, run_dir, owner, **parameters):
+        """Write what the notebook would, and wait until it is shown."""
+        (run_dir / "notebooks").mkdir(exist_ok=True)
+        (run_dir / "notebooks" / f"{name}.ipynb").touch()
+        if name == "01_dataset_upload" and parameters["seed"] == 13:
+            raise batch.NotebookFailed(name, 4, "thirteen is unlucky")
+        if name == "04_training":
+            (run_dir / "model").mkdir()
+            helpers.write_json(run_dir / "settings.json", {"epochs": 3})
+            helpers.write_json(run_dir / "model" / "training.json", {"epochs": 1, "seconds": 100.0})
+            helpers.write_history(run_dir, [{"epoch": 0, "val_dice_coef": 0.25}])
+            while not any("epoch 1 of 3" in text for text in shown):
+                time.sleep(0.1)
+        if name == "05_evaluation":
+            (run_dir / "results").mkdir()
+            helpers.write_json(run_dir / "results" / "metrics.json", {})
+
+    monkeypatch.setattr(batch, "open_cluster", open_cluster)
+    monkeypatch.setattr(batch, "run_notebook", run_notebook)
+    runs, open_test = batch.plan_runs({"seed": [0, 13], "image_size": [32]}, **{**CHOICE, "recipe": "report"})
+    outcomes = batch.run_batch(folder, runs, open_test, show=shown.append)
+
+    assert [outcome["state"] for outcome in outcomes.values()] == ["complete", "failed"]
+    assert list(outcomes.values())[1]["message"] == "thirteen is unlucky"
+    assert helpers.read_json(folder / "batch.json", "00")["runs"] == outcomes
+    assert sorted(path.name.split("-")[0] for path in (folder / "shared").iterdir()) == ["arrays", "dataset"]
+    assert any("recipe-report_seed-0_image_size-32: 04_training, epoch 1 of 3, soft Dice on valid 0.250, 3 min of training left" in text
+               for text in shown)
+    assert "1 of 2 runs are done, about" in "".join(shown) and shown[-1] == "2 of 2 runs are done, 1 of them failed"
+
+    monkeypatch.setattr(batch, "share_arrays", lambda *_: 1 / 0)
+    outcomes = batch.run_batch(folder, runs, open_test, show=shown.append)
+    assert [outcome["message"] for outcome in outcomes.values()] == ["ZeroDivisionError: division by zero"] * 2
 
 
 def test_a_gpu_gets_one_training_at_a_time(monkeypatch):

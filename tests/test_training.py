@@ -221,7 +221,7 @@ def test_one_plane_has_the_slices_alone():
 @pytest.mark.parametrize("changes", [
     {},
     {"loss": "bce_dice_loss", "learning_rate_schedule": "cosine", "augment": True, "crop_share": 0.5, "planes": 3, "soft_masks": True, "foreground_share": 0.75,
-     "images_per_epoch": 20, "monitor": "val_iou", "dropout_rate": 0.2}], ids=["plain", "with everything"])
+     "images_per_epoch": 20, "monitor": None, "dropout_rate": 0.2}], ids=["plain", "with everything"])
 def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, changes):
     import shutil
 
@@ -287,6 +287,22 @@ def test_the_best_weights_by_the_recipes_figure_are_kept(work_dir):
     helpers.compile_model(model, 0.001, "binary_crossentropy")
     loss = model.evaluate(*helpers.load_arrays(work_dir, "valid"), verbose=0, return_dict=True)["loss"]
     assert loss == pytest.approx(min(row["val_loss"] for row in history), rel=1e-4)
+
+
+def test_without_a_figure_to_watch_the_last_weights_are_kept_and_no_epoch_ends_the_training_early(work_dir):
+    import keras
+
+    settings = {**SETTINGS, "monitor": None, "patience": 0}
+    make_arrays(work_dir)
+    masks = np.load(work_dir / "npy" / "valid_y.npy", mmap_mode="r+")
+    masks[:] = 1 - masks  # the more the network learns, the larger its loss on valid
+    masks.flush()
+    make_model(work_dir, settings)
+    model, _ = train(work_dir, settings)
+    losses = [row["val_loss"] for row in helpers.read_history(work_dir)]
+    assert len(losses) == settings["epochs"] and losses[-1] > losses[0]
+    kept = keras.saving.load_model(work_dir / "model" / "best.keras", compile=False)
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), kept.get_weights()))
 
 
 def test_early_stopping_counts_the_epochs_before_an_interruption(work_dir):
