@@ -5,8 +5,6 @@ Writes results.json, results.md and results.png beside this file: medians over t
 """
 
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -15,7 +13,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 COURSE = HERE.parents[1]
-sys.path.insert(0, str(COURSE))
+sys.path[:0] = [str(COURSE), str(COURSE / "tests")]
+
+from matrix import machine  # noqa: E402
 
 import helpers  # noqa: E402
 
@@ -121,17 +121,10 @@ def markdown_table(header, rows):
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def machine():
-    """Return one line that describes this machine."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-             if line.startswith("model name")] if Path("/proc/cpuinfo").exists() else []
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {platform.system()}, " + ", ".join(
-        f"{name} {version}" for name, version in helpers.versions().items())
-
-
 def write_results(times, ceilings, preparation, memory, start, training_memory):
     """Write results.md and results.png."""
-    parts = [f"Measured by `make bench` on: {machine()}. Medians of {ROUNDS} rounds in turn.\n"]
+    versions = ", ".join(f"{name} {version}" for name, version in helpers.versions().items())
+    parts = [f"Measured by `make bench` on: {machine()}, {versions}. Medians of {ROUNDS} rounds in turn.\n"]
     for name in ("float32", "bfloat16"):
         product = statistics.median(entry[name] for entry in ceilings)
         parts.append(f"A matrix product in {name}: {product:.0f} GFLOP/s.  ")
