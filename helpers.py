@@ -659,7 +659,6 @@ def prepare_training(model, work_dir, settings, training_slices):
 def _training_callbacks(folder, settings, images_per_epoch, past, record):
     import keras
 
-
     class StopWhenDiverged(keras.callbacks.Callback):
         """Ends a training whose loss is no number any more with a sentence."""
 
