@@ -221,7 +221,8 @@ def test_one_plane_has_the_slices_alone():
 @pytest.mark.parametrize("changes", [
     {},
     {"loss": "bce_dice_loss", "learning_rate_schedule": "cosine", "augment": True, "crop_share": 0.5, "planes": 3, "soft_masks": True, "foreground_share": 0.75,
-     "images_per_epoch": 20, "monitor": None, "dropout_rate": 0.2}], ids=["plain", "with everything"])
+     "images_per_epoch": 20, "monitor": "val_iou", "dropout_rate": 0.2},
+    {"monitor": None}], ids=["plain", "with everything", "last weights"])
 def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, changes):
     import shutil
 
