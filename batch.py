@@ -188,9 +188,12 @@ def _owner(run_dir):
 
 
 def end_with_owner(run_dir, owner, parent):
-    """End this kernel at once when its run has another owner, or when its parent process is gone."""
+    """End this kernel at once when its run has another owner, or when its parent process is gone.
+
+    On Windows only the owner counts: there a launcher stands between the two processes, and its going is not told.
+    """
     def watch():
-        while os.getppid() == parent and _owner(run_dir).get("owner") == owner:
+        while (os.name == "nt" or os.getppid() == parent) and _owner(run_dir).get("owner") == owner:
             time.sleep(WATCH_INTERVAL)
         os._exit(1)
 
@@ -262,6 +265,7 @@ def open_cluster(runs, scheduler=None):
 
     Raises CourseError if no scheduler answers.
     """
+    import dask
     from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
     from distributed.system import MEMORY_LIMIT
@@ -270,10 +274,11 @@ def open_cluster(runs, scheduler=None):
         if scheduler is None:
             workers = 1 if gpu_found() else max(1, min(len(runs), CPU_COUNT, MEMORY_LIMIT // MEMORY_PER_RUN))
             threads = str(max(1, CPU_COUNT // workers))
+            # the profiler looks at a worker 100 times a second, at the cost of some 5 % of a core
+            stack.enter_context(dask.config.set({"distributed.worker.profile.enabled": False}))
             scheduler = stack.enter_context(LocalCluster(
                 n_workers=workers, threads_per_worker=1, memory_limit=0,
-                env={"TF_NUM_INTRAOP_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(COURSE_FOLDER),
-                     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}))  # it looks at the worker 100 times a second
+                env={"TF_NUM_INTRAOP_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(COURSE_FOLDER)}))
         try:
             client = stack.enter_context(Client(scheduler, timeout=30))
         except (OSError, TimeoutError):

@@ -68,8 +68,11 @@ def reading_order(pair):
     return pair.patient, -1 if pair.slice is None else pair.slice, pair.name
 
 
-def read_picture(path):
-    """Return (pixels, channels, plain, lossy): pixels of shape (height, width), uint8 or as deep as the file is."""
+def read_picture(path, labels=False):
+    """Return (pixels, channels, plain, lossy): pixels of shape (height, width), uint8 or as deep as the file is.
+
+    labels: True for a mask, which is refused if two colours of its palette become one grey.
+    """
     try:
         with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP")) as picture:
             if picture.width * picture.height > MAX_PIXELS:
@@ -79,6 +82,11 @@ def read_picture(path):
                 )
             if getattr(picture, "n_frames", 1) > 1:
                 raise CourseError(f"{shown(path)} holds {picture.n_frames} pictures: save each in a file of its own.")
+            if not labels and picture.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in picture.tile):
+                raise CourseError(
+                    f"{shown(path)} has 16 bits for each of several channels, of which eight would be lost: "
+                    "save it as a grey picture."
+                )
             picture.load()
             turned = picture.getexif().get(0x0112, 1) != 1
             plain = picture.format == "PNG" and picture.mode in ("L", "RGB", "RGBA") and not turned
@@ -86,7 +94,13 @@ def read_picture(path):
             upright = ImageOps.exif_transpose(picture) if turned else picture
             if upright.mode == "F" or upright.mode.startswith("I"):
                 return np.asarray(upright), channels, plain, lossy
-            return np.asarray(upright.convert("L")), channels, plain, lossy
+            grey = np.asarray(upright.convert("L"))
+            if labels and upright.mode == "P" and len(np.unique(upright)) > len(np.unique(grey)):
+                raise CourseError(
+                    f"{shown(path)} has a palette with colours that are the same in grey: save it as a grey picture "
+                    "with a grey of its own for each label."
+                )
+            return grey, channels, plain, lossy
     except CourseError:
         raise
     except Exception as error:  # Pillow has no common error for a damaged file
@@ -114,7 +128,7 @@ def look(pair):
     Raises CourseError where one cannot be read, has impossible values, or their sizes differ.
     """
     image, channels, image_plain, _ = read_picture(pair.image)
-    mask, _, mask_plain, lossy = read_picture(pair.mask)
+    mask, _, mask_plain, lossy = read_picture(pair.mask, labels=True)
     if image.shape != mask.shape:
         raise CourseError(
             f"{shown(pair.image)} has {image.shape[1]} x {image.shape[0]} pixels but its mask {mask.shape[1]} x "

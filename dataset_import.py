@@ -159,6 +159,7 @@ def import_dataset(
         if root is None or building in root.parents:
             root = building / "dataset"
             pairs = _convert(pairs, root, building, is_foreground, progress)
+        _check_masks(pairs, mask_values)
         pairs.sort(key=reading_order)
         fingerprint = _fingerprint(pairs)
         place = _place_for(root, work_dir, fingerprint) if building in root.parents else None
@@ -353,8 +354,11 @@ def _raise(error):
     raise error
 
 
-def _classify(relative):
-    """Return (subset or None, kind or None, name) of a picture or volume by its path inside the dataset."""
+def _classify(relative, far=False):
+    """Return (subset or None, kind or None, name) of a picture or volume by its path inside the dataset.
+
+    far: True looks for the subset further up than directly above and below images and masks as well.
+    """
     *folders, file = relative.parts
     stem = unicodedata.normalize("NFC", file[: len(file) - len(file_suffix(file))])
     words = [folder.casefold() for folder in folders]
@@ -368,6 +372,8 @@ def _classify(relative):
     if subset is None and rest < len(words):
         subset = SUBSET_WORDS.get(words[rest])
         rest += subset is not None
+    if subset is None and far:
+        subset = next((SUBSET_WORDS[word] for word in reversed(words[:position]) if word in SUBSET_WORDS), None)
     return (
         subset,
         KIND_WORDS[words[position]],
@@ -385,9 +391,14 @@ def _find_files(folder, work_dir, notes):
         if not path.name.isprintable():
             raise CourseError(f"The file name {path.name!r} holds letters that no system can show: rename this file.")
         if file_suffix(path.name) in PICTURES + VOLUMES:
-            found.append((path, *_classify(path.relative_to(folder))))
+            found.append(path)
         else:
             other.append(path)
+    further = [(path, *_classify(path.relative_to(folder), far=True)) for path in found]
+    if {subset for _, subset, kind, _ in further if kind} == set(SUBSETS):
+        found = further
+    else:
+        found = [(path, *_classify(path.relative_to(folder))) for path in found]
     if not found:
         held = f"only {shown(other[0])} and the like" if other else "nothing"
         raise CourseError(
@@ -411,7 +422,8 @@ def _find_files(folder, work_dir, notes):
                     name = bare if (subset, bare) in images else name
                 if (subset, name) in target:
                     raise CourseError(
-                        f"{shown(target[subset, name])} and {shown(path)} are {wanted} of the same name: keep one."
+                        f"{shown(target[subset, name])} and {shown(path)} are {wanted} of the same name: "
+                        "give each a name of its own, or, if they are the same, keep one."
                     )
                 target[subset, name] = path
     if not images and not masks:
@@ -588,6 +600,17 @@ def _check_subsets(pairs):
             )
 
 
+def _check_masks(pairs, mask_values):
+    for subset in SUBSETS:
+        of_subset = [pair for pair in pairs if pair.subset == subset]
+        if not any(pair.facts.foreground_pixels(mask_values) for pair in of_subset):
+            raise CourseError(
+                f"All masks of {subset} are empty, {of_subset[0].name} and the others, so nothing can be learned or "
+                "measured there: put a patient in it whose masks hold the structure, or, where chance has drawn the "
+                "subsets, choose another seed."
+            )
+
+
 def _scan_groups(pairs):
     """Return the patients that belong together: from the first of them to all whose scans are identical."""
     head_of = {pair.patient: pair.patient for pair in sorted(pairs, key=reading_order)}
@@ -648,6 +671,8 @@ def _take_imported(path, work_dir, fold):
     if not path.exists():
         raise CourseError(f"There is no {path}: run 01_dataset_upload in that folder first.")
     description = json.loads(path.read_text(encoding="utf-8"))
+    if "root" not in description:
+        raise CourseError(f"{path} was not written by 01_dataset_upload: give the folder {path.parent} as the dataset.")
     root = dataset_root(description, path.parent)
     if not root.is_dir():
         raise CourseError(f"The files of {path} are gone ({root}): run 01_dataset_upload in that folder again.")

@@ -99,7 +99,10 @@ def whole_file(path):
     temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except PermissionError:  # Windows replaces no file that is open
+            raise CourseError(f"{path} is open: restart the kernels of all notebooks that use it, and run this one again.") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -183,6 +183,7 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     the arrays are written through a memory map. `leave_out` names train patients to pass over.
     Where the dataset was taken from another work folder that has these very arrays, they are used from there.
     Returns the content of arrays.json: how the arrays were made, and the slices in their order.
+    Raises CourseError if no slices are left of a subset, or no pixel of its masks.
     """
     folder = work_dir / "npy"
     made_from = {"dataset": description["fingerprint"], "slices": fingerprint(description["subsets"]), "code": fingerprint(*CODE),
@@ -207,10 +208,13 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
         record["slices"][subset] = slices
         with contextlib.ExitStack() as stack:
             parts = [stack.enter_context(whole_file(folder / f"{subset}_{kind}.npy")) for kind in ARRAYS]
-            _fill_arrays(parts, description, work_dir, subset, slices, image_size, progress)
+            has_atrium = _fill_arrays(parts, description, work_dir, subset, slices, image_size, progress)
+            if not has_atrium:
+                raise CourseError(f"No mask of {subset} holds a pixel at {image_size} x {image_size} pixels: "
+                                  "choose a larger image_size, or other patients for it.")
         for kind in ARRAYS:
             name = f"{subset}_{kind}.npy"
-            record["files"][name] = {"bytes": (folder / name).stat().st_size, "sha256": fingerprint(folder / name)}
+            record["files"][name] = {"bytes": (folder / name).stat().st_size, "fingerprint": fingerprint(folder / name)}
     write_json(record_path, record)
     return record
 
@@ -242,6 +246,7 @@ def _fill_arrays(paths, description, work_dir, subset, slices, image_size, progr
                 bar.update()
     for array in (X, y, share):
         array.flush()
+    return any(mask.any() for mask in y)
 
 
 def load_arrays(work_dir, subset, kinds=("X", "y")):
@@ -249,7 +254,7 @@ def load_arrays(work_dir, subset, kinds=("X", "y")):
 
     Where the work folder is on Google Drive the files are copied to the local disk first: Drive is too slow
     to train from, and drops out in the middle.
-    Raises CourseError if 02 has not run, or if the arrays are not what it recorded.
+    Raises CourseError if 02 has not run, or if a file is missing or of another length than it recorded.
     """
     record = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
     arrays = []
@@ -259,7 +264,7 @@ def load_arrays(work_dir, subset, kinds=("X", "y")):
         if not _is_as_recorded(path.parent, record, name):
             raise CourseError(f"{name} in {path.parent} is missing or not whole: run 02_preprocessing again.")
         if path.is_relative_to(COLAB_FOLDER / "drive"):
-            copy = COLAB_FOLDER / "npy" / record["files"][name]["sha256"] / name  # arrays of other content keep their own place
+            copy = COLAB_FOLDER / "npy" / record["files"][name]["fingerprint"] / name  # arrays of other content keep their own place
             if not copy.exists():
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(copy) as part:
@@ -288,7 +293,7 @@ def dice_coef(y_true, y_pred, smooth=1.0):
 
 
 def bce_dice_loss(y_true, y_pred):
-    """Return binary cross-entropy plus one minus the soft Dice of the batch: a scalar, 0 at best.
+    """Return binary cross-entropy plus one minus the soft Dice of the batch: a scalar, 0 at best for masks of 0 and 1.
 
     Cross-entropy judges each pixel alone, and nearly all pixels are background. The Dice term looks at the
     overlap only, so a missed atrium costs as much as it should. Its sums are of squares (Milletari et al., V-Net,
@@ -458,7 +463,7 @@ def load_training_pictures(work_dir, settings):
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     X, y = load_arrays(work_dir, "train", ("X", "share" if settings["soft_masks"] else "y"))
     slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
-    volumes = find_volumes(slices) if settings["planes"] == 3 else []
+    volumes = find_volumes(slices, description, X.shape[1]) if settings["planes"] == 3 else []
     return TrainingPictures(X, y, volumes, slice_step(description, X.shape[1]), full=255 if settings["soft_masks"] else 1)
 
 
@@ -659,14 +664,26 @@ def prepare_training(model, work_dir, settings, training_slices):
 def _training_callbacks(folder, settings, images_per_epoch, past, record):
     import keras
 
+    monitor = settings["monitor"]
+    smaller_is_better = monitor is not None and monitor.endswith("loss")
+
     class StopWhenDiverged(keras.callbacks.Callback):
         """Ends a training whose loss is no number any more with a sentence."""
 
         def on_train_batch_end(self, batch, logs=None):
             """Raise CourseError if the loss of the batch is not finite."""
-            if not np.isfinite(logs["loss"]):
-                raise CourseError(f"The loss became {logs['loss']} in step {batch + 1} of an epoch: the training "
-                                  f"diverged. Lower learning_rate (now {settings['learning_rate']:g}) in 03_model.")
+            self.check(logs["loss"], f"in step {batch + 1} of an epoch")
+
+        def on_epoch_end(self, epoch, logs=None):
+            """Raise CourseError if the loss on valid is not finite."""
+            self.check(logs["val_loss"], f"on valid after epoch {epoch + 1}")
+
+        @staticmethod
+        def check(loss, where):
+            """Raise CourseError if the loss is not finite; `where` it came up."""
+            if not np.isfinite(loss):
+                raise CourseError(f"The loss became {loss} {where}: the training diverged. Lower learning_rate "
+                                  f"(now {settings['learning_rate']:g}) in 03_model.")
 
     class EarlyStopping(keras.callbacks.EarlyStopping):
         """Keras' early stopping that knows the epochs before an interruption."""
@@ -688,7 +705,13 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
                     layer.seed_generator.state.assign([settings["seed"], epoch])
 
         def on_epoch_end(self, epoch, logs=None):
-            """Write resume.weights.h5 and training.json."""
+            """Write history.csv, best.keras if these are the weights to keep, resume.weights.h5 and training.json."""
+            past.append({"epoch": epoch, **logs})
+            write_history(folder.parent, past)
+            best_of = np.argmin if smaller_is_better else np.argmax
+            if monitor is None or best_of([row[monitor] for row in past]) == epoch:
+                with whole_file(folder / "best.keras") as part:
+                    self.model.save(part)
             record["seconds"] += time.perf_counter() - self.started
             record["epochs"] = epoch + 1
             record["images_seen"] = record["epochs"] * images_per_epoch
@@ -696,22 +719,10 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
                 self.model.save_weights(part)
             write_json(folder / "training.json", record)
 
-    monitor = settings["monitor"]
-    if monitor is None:
-        keep_weights, stop_early = keras.callbacks.ModelCheckpoint(folder / "best.keras"), []
-    else:
-        mode = "min" if monitor.endswith("loss") else "max"
-        best = (min if mode == "min" else max)((row[monitor] for row in past), default=None)
-        keep_weights = keras.callbacks.ModelCheckpoint(folder / "best.keras", monitor=monitor, mode=mode,
-                                                       save_best_only=True, initial_value_threshold=best)
-        stop_early = [EarlyStopping(monitor=monitor, mode=mode, patience=settings["patience"])]
-    return [
-        StopWhenDiverged(),
-        keep_weights,
-        keras.callbacks.CSVLogger(folder / "history.csv", append=True),
-        *stop_early,
-        SaveState(),
-    ]
+    callbacks = [StopWhenDiverged(), SaveState()]
+    if monitor is not None:
+        callbacks.append(EarlyStopping(monitor, mode="min" if smaller_is_better else "max", patience=settings["patience"]))
+    return callbacks
 
 
 def read_history(work_dir):
@@ -727,7 +738,7 @@ def read_history(work_dir):
 
 
 def write_history(work_dir, rows):
-    """Write the rows of a history as history.csv, as Keras' CSVLogger would have."""
+    """Write the rows of a history, dicts of one kind, as history.csv, whole or not at all."""
     with whole_file(work_dir / "model" / "history.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
         if rows:
             writer = csv.DictWriter(file, rows[0])
@@ -878,7 +889,8 @@ def predict_subset(model, work_dir, subset, planes=1):
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
     X, _ = load_arrays(work_dir, subset)
-    return predict_in_planes(model, X, find_volumes(slices) if planes == 3 else [], slice_step(description, X.shape[1]))
+    volumes = find_volumes(slices, description, X.shape[1]) if planes == 3 else []
+    return predict_in_planes(model, X, volumes, slice_step(description, X.shape[1]))
 
 
 def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_component=False):
@@ -908,7 +920,7 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
     metrics = {
         "dice_per_patient": {patient: figures["dice"] for patient, figures in patients.items()},
         "dice_patient_mean": float(np.mean(values)),
-        "dice_patient_std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+        "dice_patient_std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "dice_patient_interval": bootstrap_interval(values),
         "patients": patients,
         "distance_unit": "mm" if spacing else "pixels",
@@ -979,7 +991,8 @@ def plot_predictions(work_dir, subset, slice_counts, masks):
 def segment_picture(model, path, image_size, threshold):
     """Return (image, mask) of a picture file, both (height, width) as the picture is: uint8, and bool from the network.
 
-    Colours become grey. Values of more than eight bits are scaled so that the brightest is 255, as in the import.
+    Colours become grey. Values of more than eight bits are scaled so that the brightest of the picture is 255 (the
+    import takes the brightest of the patient).
     Raises CourseError if the file cannot be read as a picture.
     """
     image, *_ = read_picture(Path(path))

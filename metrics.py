@@ -71,9 +71,10 @@ def surface_distances(truth, prediction, spacing):
     """Return (mean, 95th percentile) of the distances between the surfaces of two masks, or None if one is empty.
 
     A pixel belongs to the surface if one of its direct neighbours is outside. From each surface pixel of one mask the
-    distance to the nearest surface pixel of the other is taken, both ways. The mean is that of the two ways' means
-    (average symmetric surface distance), the percentile is taken over both ways together (95th percentile Hausdorff
-    distance): Maier-Hein et al., Metrics reloaded, 2024, and MedPy use them so.
+    distance to the nearest surface pixel of the other is taken, both ways. The mean is that of the two ways' means,
+    the percentile is taken over both ways together, as in MedPy (its assd and hd95). Others define them a little
+    differently: in Metrics Reloaded (Maier-Hein et al., 2024) this mean is the mean average surface distance (MASD), and
+    the 95th percentile Hausdorff distance is the larger of the two ways' percentiles.
     truth, prediction: bool arrays (slices, height, width). spacing: distance of neighbours along each axis.
     """
     if not truth.any() or not prediction.any():

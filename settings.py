@@ -62,7 +62,7 @@ def open_work_folder(work_dir=None):
 
 
 # A profile says how much work is done. `sample` is the size of the made-up dataset, where that is used.
-# `images_per_epoch=None` shows the network all training slices in every epoch, as often as the recipe says.
+# `images_per_epoch=None`: an epoch has as many pictures as there are training slices, times `repeats` of the recipe.
 SAMPLE = {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}
 PROFILES = {
     "smoke": {"image_size": 32, "epochs": 2, "images_per_epoch": 64,
@@ -84,7 +84,7 @@ LADDER = {
         "augment": False,
         "crop_share": 1.0,  # side of the square cut from a slice, as a share of its side
         "foreground_share": None,  # share of the training slices that hold atrium; None: as it comes
-        "repeats": 1,  # how often an epoch shows each slice, where the profile gives no number of images
+        "repeats": 1,  # pictures of an epoch for each training slice, where the profile gives no number of images
         "batch_normalization_momentum": 0.99,
         "output_bias": 0.0,
         "monitor": "val_loss",  # the weights with the best of this figure are kept; None: those of the last epoch

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import numpy as np
 
@@ -23,16 +24,18 @@ def area_average(values, size, axis):
     return np.moveaxis(averages.reshape(size, *values.shape[1:]), 0, axis)
 
 
-def find_volumes(slices):
+def find_volumes(slices, description, image_size):
     """Return the volumes that the slices of a subset stack up to, as a list of (first row, last row + 1).
 
     slices: entries of arrays.json, in the order of the arrays' rows. A patient makes a volume if there are at least
-    eight slices with numbers.
+    eight slices with numbers. Where the dataset's spacing is not known they must also be 16 pixels of the network's
+    image deep, as `slice_step` takes it: a few slices, far apart, would be squeezed into nothing.
     """
+    least = 8 if description["spacing"] else max(8, math.ceil(16 / slice_step(description, image_size)))
     volumes = []
     for _, group in itertools.groupby(enumerate(slices), key=lambda entry: entry[1]["patient"]):
         rows = [row for row, pair in group if pair["slice"] is not None]
-        if len(rows) >= 8:
+        if len(rows) >= least:
             volumes.append((rows[0], rows[-1] + 1))
     return volumes
 

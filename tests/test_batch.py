@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import dask
 import nbformat
 import pytest
 
@@ -198,10 +199,11 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
     assert [outcome["message"] for outcome in outcomes.values()] == ["ZeroDivisionError: division by zero"] * 2
 
 
-def test_a_gpu_gets_one_training_at_a_time(monkeypatch):
+def test_a_gpu_gets_one_training_at_a_time_and_no_worker_is_profiled(monkeypatch):
     monkeypatch.setattr(batch, "gpu_found", lambda: True)
     with batch.open_cluster(runs=range(5)) as client:
         assert len(client.scheduler_info()["workers"]) == 1
+        assert list(client.run(lambda: dask.config.get("distributed.worker.profile.enabled")).values()) == [False]
 
 
 def test_a_failed_run_ends_the_batch_with_its_name():

@@ -599,6 +599,37 @@ def empty_masks(folder):
     return folder
 
 
+@case(r"All masks of valid are empty, p3_000 and the others")
+def empty_masks_in_one_subset(folder):
+    for path in make_dataset(folder).glob("valid/masks/*.png"):
+        mask(0).save(path)
+    return folder
+
+
+@case(r"train/images/p1_000\.png has 16 bits for each of several channels")
+def colours_of_sixteen_bits(folder):
+    rows = np.random.default_rng(0).integers(0, 4096, (SIZE, SIZE * 3), np.uint16).astype(">u2")
+    chunks = (b"IHDR", struct.pack(">IIBBBBB", SIZE, SIZE, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))), (b"IEND", b"")
+    content = b"".join(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    (make_dataset(folder) / "train" / "images" / "p1_000.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    return folder
+
+
+@case(r"train/masks/p1_000\.png has a palette with colours that are the same in grey")
+def labels_that_are_alike_in_grey(folder):
+    drawn = mask(1)
+    drawn.putpixel((0, 0), 2)
+    drawn = drawn.convert("P")
+    drawn.putpalette([0, 0, 0, 255, 0, 0, 0, 130, 0])
+    return with_mask(folder, drawn)
+
+
+@case(r"dataset\.json was not written by 01_dataset_upload: give the folder .* as the dataset")
+def the_decathlons_own_description(folder):
+    (folder / "dataset.json").write_text(json.dumps({"name": "LeftAtrium", "numTraining": 20}))
+    return folder / "dataset.json"
+
+
 @case(r"foreground=\[7\] does not divide the masks' values in two: they hold 0, 255", foreground=7)
 def foreground_that_is_not_there(folder):
     return make_dataset(folder)

@@ -176,6 +176,7 @@ WAYS = {
     "one level down": {"place": "some/where/{subset}/{kind}/{name}.png"},
     "kind above subset": {"place": "{kind}/{subset}/{name}.png"},
     "a folder for each patient": {"place": "{subset}/{kind}/{patient}/{index}.png"},
+    "patients between subset and kind": {"place": "{subset}/{patient}/{kind}/{name}.png"},
     "masks by their ending": {"place": "{subset}/{name}{ending}.png"},
     "masks by folder and ending": {"place": "{subset}/{kind}/{name}{ending}.png"},
     "masks of 0 and 1": {"save_mask": save_as()},
@@ -237,6 +238,12 @@ def test_a_picture_that_its_exif_turns_is_turned(tmp_path, work_dir):
         save(values * np.uint8(255), path)
 
     hold_truth(take(write(tmp_path / "source", save_image=save, save_mask=save_drawn), work_dir), work_dir)
+
+
+def test_a_folder_far_up_that_names_no_three_subsets_is_no_subset(tmp_path, work_dir):
+    """All below training/: so this is no subset, and the patients are split by chance."""
+    description = take(write(tmp_path / "source", "training/heart/{kind}/{name}.png"), work_dir)
+    assert set(places(description)) == set(PLACES) and any("split by chance" in note for note in description["notes"])
 
 
 def test_several_label_values_can_be_chosen(tmp_path, work_dir):
@@ -643,6 +650,18 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert sorted(os.listdir(tmp_path)) == [".writing-99998-history.csv", "history.csv"]
+
+
+def test_a_file_that_may_not_be_replaced_is_told(tmp_path, monkeypatch):
+    def replace(source, target):
+        raise PermissionError("what Windows says of a file that is open")
+
+    path = tmp_path / "train_X.npy"
+    path.write_text("old")
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(door.CourseError, match="train_X.npy is open: restart"), door.whole_file(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["train_X.npy"]
 
 
 def test_options_of_an_import_are_refused_where_the_dataset_was_imported_before(dataset, work_dir, tmp_path):

@@ -119,7 +119,7 @@ def test_arrays_on_drive_are_read_from_the_local_disk(work_dir, tmp_path, monkey
     monkeypatch.setattr(helpers, "COLAB_FOLDER", tmp_path)
     [first] = helpers.load_arrays(drive, "valid", ["y"])
     recorded = helpers.read_json(drive / "npy" / "arrays.json", "02")["files"]["valid_y.npy"]
-    assert Path(first.filename) == tmp_path / "npy" / recorded["sha256"] / "valid_y.npy"
+    assert Path(first.filename) == tmp_path / "npy" / recorded["fingerprint"] / "valid_y.npy"
     values = np.load(drive / "npy" / "valid_y.npy")
     assert helpers.load_arrays(drive, "valid", ["y"])[0].filename == first.filename  # copied once
     helpers.prepare_arrays(description, drive, 24, progress=False)
@@ -181,6 +181,14 @@ def test_leaving_out_all_patients_is_refused(work_dir):
     everybody = {pair["patient"] for pair in description["subsets"]["train"]}
     with pytest.raises(helpers.CourseError, match="No train slices are left"):
         helpers.prepare_arrays(description, work_dir, 16, everybody, progress=False)
+
+
+def test_masks_that_vanish_at_the_networks_size_are_refused(work_dir, monkeypatch):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    monkeypatch.setattr(helpers, "mask_share", lambda mask, size: np.full((size, size), 0.4, np.float32))
+    with pytest.raises(helpers.CourseError, match="No mask of train holds a pixel at 16 x 16 pixels: choose a larger"):
+        helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    assert not list((work_dir / "npy").iterdir())
 
 
 def test_arrays_are_never_unpickled(work_dir):

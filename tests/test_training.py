@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,7 +161,14 @@ def test_only_a_recipe_that_says_so_augments():
 def test_a_patient_with_eight_numbered_slices_makes_a_volume():
     slices = ([{"patient": "a", "slice": n} for n in range(8)] + [{"patient": "b", "slice": n} for n in range(7)]
               + [{"patient": "c", "slice": None}] * 9 + [{"patient": "d", "slice": n} for n in range(20)])
-    assert volumes.find_volumes(slices) == [(0, 8), (24, 44)]
+    subsets = {"train": [{"size": [320, 320]}]}
+    assert volumes.find_volumes(slices, {"spacing": [1, 1, 1], "subsets": subsets}, 160) == [(0, 8), (24, 44)]
+
+
+@pytest.mark.parametrize(("count", "image_size", "expected"), [(20, 160, []), (31, 160, []), (32, 160, [(0, 32)]), (20, 256, [(0, 20)])])
+def test_where_the_spacing_is_only_assumed_a_volume_must_be_16_pixels_deep(count, image_size, expected):
+    slices = [{"patient": "a", "slice": number} for number in range(count)]
+    assert volumes.find_volumes(slices, {"spacing": None, "subsets": {"train": [{"size": [320, 320]}]}}, image_size) == expected
 
 
 def test_the_distance_of_slices_is_in_pixels_of_the_network():
@@ -238,6 +246,8 @@ def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, ch
     assert (work_dir / "model" / "history.csv").read_bytes() == (other / "model" / "history.csv").read_bytes()
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), resumed.get_weights()))
     records = [json.loads((folder / "model" / "training.json").read_text()) for folder in (work_dir, other)]
+    kept = [helpers.load_trained_model(folder).get_weights() for folder in (work_dir, other)]
+    assert all(np.array_equal(a, b) for a, b in zip(*kept))
     assert [(record["epochs"], record["images_seen"]) for record in records] == [(3, 3 * (settings["images_per_epoch"] or 30))] * 2
 
 
@@ -306,6 +316,25 @@ def test_without_a_figure_to_watch_the_last_weights_are_kept_and_no_epoch_ends_t
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), kept.get_weights()))
 
 
+def test_a_training_killed_while_it_writes_its_weights_keeps_those_from_before(work_dir, monkeypatch):
+    import keras
+
+    make_arrays(work_dir)
+    make_model(work_dir, {**SETTINGS, "monitor": None})
+    with pytest.raises(KeyboardInterrupt):
+        train(work_dir, {**SETTINGS, "monitor": None}, stop_after=1)
+    before = (work_dir / "model" / "best.keras").read_bytes()
+
+    def half(model, path):
+        Path(path).write_bytes(before[:1000])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        train(work_dir, {**SETTINGS, "monitor": None})
+    assert (work_dir / "model" / "best.keras").read_bytes() == before
+
+
 def test_early_stopping_counts_the_epochs_before_an_interruption(work_dir):
     settings = {**SETTINGS, "epochs": 8, "patience": 2, "learning_rate": 1e-12}
     make_arrays(work_dir)
@@ -332,6 +361,16 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(work_dir, monkeypatch):
         train(work_dir, SETTINGS)
     assert not (work_dir / "model" / "best.keras").exists()
     assert not (work_dir / "model" / "resume.weights.h5").exists()
+
+
+def test_a_loss_on_valid_that_is_not_finite_stops_too_and_its_weights_are_not_kept(work_dir):
+    make_arrays(work_dir)
+    make_model(work_dir, SETTINGS)
+    callbacks, _ = helpers.prepare_training(helpers.load_untrained_model(work_dir), work_dir, SETTINGS, 30)
+    with pytest.raises(helpers.CourseError, match="The loss became nan on valid after epoch 1: the training diverged"):
+        for callback in callbacks:
+            callback.on_epoch_end(0, {"loss": 0.1, "val_loss": np.nan})
+    assert not (work_dir / "model" / "best.keras").exists()
 
 
 def test_a_history_survives_writing_and_reading_to_the_last_digit(work_dir):
