@@ -661,29 +661,17 @@ def prepare_training(model, work_dir, settings, training_slices):
     return callbacks, settings["epochs"] if model.stop_training else len(past)
 
 
+def _check_loss(loss, where, settings):
+    if not np.isfinite(loss):
+        raise CourseError(f"The loss became {loss} {where}: the training diverged. Lower learning_rate "
+                          f"(now {settings['learning_rate']:g}) in 03_model.")
+
+
 def _training_callbacks(folder, settings, images_per_epoch, past, record):
     import keras
 
     monitor = settings["monitor"]
     smaller_is_better = monitor is not None and monitor.endswith("loss")
-
-    class StopWhenDiverged(keras.callbacks.Callback):
-        """Ends a training whose loss is no number any more with a sentence."""
-
-        def on_train_batch_end(self, batch, logs=None):
-            """Raise CourseError if the loss of the batch is not finite."""
-            self.check(logs["loss"], f"in step {batch + 1} of an epoch")
-
-        def on_epoch_end(self, epoch, logs=None):
-            """Raise CourseError if the loss on valid is not finite."""
-            self.check(logs["val_loss"], f"on valid after epoch {epoch + 1}")
-
-        @staticmethod
-        def check(loss, where):
-            """Raise CourseError if the loss is not finite; `where` it came up."""
-            if not np.isfinite(loss):
-                raise CourseError(f"The loss became {loss} {where}: the training diverged. Lower learning_rate "
-                                  f"(now {settings['learning_rate']:g}) in 03_model.")
 
     class EarlyStopping(keras.callbacks.EarlyStopping):
         """Keras' early stopping that knows the epochs before an interruption."""
@@ -719,7 +707,10 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
                 self.model.save_weights(part)
             write_json(folder / "training.json", record)
 
-    callbacks = [StopWhenDiverged(), SaveState()]
+    stop_when_diverged = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: _check_loss(logs["loss"], f"in step {batch + 1} of an epoch", settings),
+        on_epoch_end=lambda epoch, logs: _check_loss(logs["val_loss"], f"on valid after epoch {epoch + 1}", settings))
+    callbacks = [stop_when_diverged, SaveState()]
     if monitor is not None:
         callbacks.append(EarlyStopping(monitor, mode="min" if smaller_is_better else "max", patience=settings["patience"]))
     return callbacks
