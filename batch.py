@@ -160,7 +160,9 @@ def run_notebook(name, run_dir, owner="", **parameters):
     executed.parent.mkdir(parents=True, exist_ok=True)
     first_line = (f"import sys; sys.path.insert(0, {str(COURSE_FOLDER)!r}); import batch; "
                   f"batch.end_with_owner({str(run_dir)!r}, {owner!r}, {os.getpid()})")
-    arguments = [f"--IPKernelApp.exec_lines={first_line}"] if owner else []
+    arguments = ["--IPKernelApp.log_level=ERROR"]  # else every kernel warns of its unencrypted connection to this machine
+    if owner:
+        arguments.append(f"--IPKernelApp.exec_lines={first_line}")
     for _ in range(KERNEL_STARTS):
         try:
             with open(Path(run_dir) / "run.log", "a", encoding="utf-8") as log:

@@ -7,19 +7,18 @@ need them, so the first two notebooks never wait for TensorFlow.
 import concurrent.futures
 import contextlib
 import csv
-import io
 import itertools
 import json
 import os
 import platform
 import re
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from checkpoints import read_history, resume_training, write_history  # noqa: F401
 from dataset_import import (  # noqa: F401  (the notebooks reach these through helpers)
     SUBSETS,
     CourseError,
@@ -35,6 +34,15 @@ from dataset_import import (  # noqa: F401  (the notebooks reach these through h
     upload_file,
     whole_file,
     write_json,
+)
+from figures import (  # noqa: F401
+    PREDICTION_COLOR,
+    TRUTH_COLOR,
+    draw_outlines,
+    figure_as_png,
+    plot_history,
+    plot_network,
+    save_figure,
 )
 from metrics import (
     add_counts,
@@ -62,25 +70,8 @@ from settings import (  # noqa: F401
 )
 from volumes import TrainingPictures, area_average, find_volumes, resample_slices, slice_step
 
-CODE = Path(__file__), COURSE_FOLDER / "volumes.py"  # arrays and trainings that other code made are not used again
-TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind readers, clear on grey
-
-
-def save_figure(figure, path):
-    """Save a Matplotlib figure as a PNG file, whole or not at all."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
-        figure.savefig(part, dpi=120, bbox_inches="tight", format="png")
-
-
-def figure_as_png(figure):
-    """Return a pyplot figure as the bytes of a PNG picture, and close it."""
-    import matplotlib.pyplot as plt
-
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=100, format="png")
-    plt.close(figure)
-    return stream.getvalue()
+# Arrays and trainings that other code made are not used again
+CODE = [COURSE_FOLDER / name for name in ("helpers.py", "volumes.py", "checkpoints.py")]
 
 
 def check_exercise(number, answer, is_right, hint):
@@ -393,39 +384,6 @@ def check_gpu(settings):
                           "or choose profile='quick' in 01_dataset_upload to go on without it.")
 
 
-def plot_network(model):
-    """Draw the network from the model itself: one bar per layer output, as high as the image, its channels above.
-
-    Returns a Matplotlib figure. Arrows are the skip connections.
-    """
-    import matplotlib.pyplot as plt
-
-    colors = {"Conv2D": "#0072B2", "MaxPooling2D": "#D55E00", "Conv2DTranspose": "#009E73",
-              "BatchNormalization": "#CCCCCC", "Concatenate": "#CC79A7", "Dropout": "#F0E442",
-              "InputLayer": "#000000"}
-    figure, axes = plt.subplots(figsize=(11, 4.2))
-    position = {}
-    for index, layer in enumerate(model.layers):
-        kind, (_, height, _, channels) = type(layer).__name__, layer.output.shape
-        position[layer.name] = index
-        axes.bar(index, height, bottom=-height / 2, width=0.7, color=colors[kind], label=kind)
-        axes.annotate(channels, (index, height / 2), xytext=(0, 2), textcoords="offset points",
-                      ha="center", fontsize=7)
-    for layer in model.layers:
-        if type(layer).__name__ == "Concatenate":
-            start, end = position[layer.input[1]._keras_history.operation.name], position[layer.name]
-            level = -layer.output.shape[1] / 2
-            axes.annotate("", (end, level), (start, level), annotation_clip=False,
-                          arrowprops={"arrowstyle": "->", "connectionstyle": "bar,fraction=-0.03", "color": "#555555"})
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles))
-    axes.legend(unique.values(), unique.keys(), fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.12))
-    axes.set(title="Image size (bar height) and channels (number) after each layer; arrows are skip connections",
-             xlabel="layer, from image to mask", yticks=[])
-    axes.margins(y=0.12)
-    return figure
-
-
 # ---------------------------------------------------------------------------------------------------------
 # 04: training
 # ---------------------------------------------------------------------------------------------------------
@@ -618,14 +576,10 @@ def load_untrained_model(work_dir):
 def prepare_training(model, work_dir, settings, training_slices):
     """Compile the model for its recipe and bring back an interrupted training; return (callbacks, first epoch).
 
-    What belongs together is saved after every epoch, whole or not at all: the weights with the optimizer's state
-    (resume.weights.h5), the weights that the recipe keeps (best.keras), history.csv, training.json.
-    A training with other data, settings, first weights or code than the stored one starts from the first epoch.
-    Where the stored one had come to its end, early or not, the first epoch is settings["epochs"]: none is left.
+    See `checkpoints.resume_training` for what is saved and when it is used again.
     """
     import keras
 
-    folder = work_dir / "model"
     steps = steps_per_epoch(training_slices, settings)
     rate = settings["learning_rate"]
     if settings["learning_rate_schedule"] == "cosine":
@@ -633,123 +587,13 @@ def prepare_training(model, work_dir, settings, training_slices):
         rate = keras.optimizers.schedules.CosineDecay(
             0.0, steps * settings["epochs"] - warm_up, warmup_target=rate, warmup_steps=warm_up)
     compile_model(model, rate, settings["loss"])
-    model.optimizer.build(model.trainable_variables)
 
     arrays = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
     decisive = {name: value for name, value in settings.items()
                 if name not in ("dataset", "threshold", "largest_component", "replaced")}
     first_weights = [weights.tobytes() for weights in model.get_weights()]
     made_from = fingerprint(arrays["files"], arrays["slices"], decisive, *first_weights, *CODE)
-    state, history_path = folder / "resume.weights.h5", folder / "history.csv"
-    record_path = folder / "training.json"
-    record = json.loads(record_path.read_text(encoding="utf-8")) if record_path.exists() else {}
-    if record.get("made_from") != made_from:
-        record = {"made_from": made_from, "seconds": 0.0, "images_seen": 0, "epochs": 0}
-        for path in (record_path, state, history_path, folder / "best.keras"):
-            path.unlink(missing_ok=True)
-        write_json(record_path, record)
-    past = []
-    if state.exists():
-        model.load_weights(state)
-        past = read_history(work_dir)[:int(model.optimizer.iterations.numpy()) // steps]
-    write_history(work_dir, past)
-    callbacks = _training_callbacks(folder, settings, images_in_epoch(training_slices, settings), past, record)
-    for callback in callbacks:
-        if isinstance(callback, keras.callbacks.EarlyStopping):
-            callback.set_model(model)
-            callback.on_train_begin()  # goes through the past epochs, as `fit` would, which trains a batch before it looks
-    return callbacks, settings["epochs"] if model.stop_training else len(past)
-
-
-def _check_loss(loss, where, settings):
-    if not np.isfinite(loss):
-        raise CourseError(f"The loss became {loss} {where}: the training diverged. Lower learning_rate "
-                          f"(now {settings['learning_rate']:g}) in 03_model.")
-
-
-def _training_callbacks(folder, settings, images_per_epoch, past, record):
-    import keras
-
-    monitor = settings["monitor"]
-    smaller_is_better = monitor is not None and monitor.endswith("loss")
-
-    class EarlyStopping(keras.callbacks.EarlyStopping):
-        """Keras' early stopping that knows the epochs before an interruption."""
-
-        def on_train_begin(self, logs=None):
-            """Begin as Keras does, then go through the epochs of the interrupted training."""
-            super().on_train_begin(logs)
-            for epoch, row in enumerate(past):  # what it would have seen without the interruption
-                self.on_epoch_end(epoch, row)
-
-    class SaveState(keras.callbacks.Callback):
-        """Keeps after each epoch all that a training needs to go on as if nothing had happened."""
-
-        def on_epoch_begin(self, epoch, logs=None):
-            """Start the clock, and draw the epoch's dropout as an uninterrupted training would."""
-            self.started = time.perf_counter()
-            for layer in self.model.layers:  # Keras does not save the state of dropout's random numbers
-                if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
-                    layer.seed_generator.state.assign([settings["seed"], epoch])
-
-        def on_epoch_end(self, epoch, logs=None):
-            """Write history.csv, best.keras if these are the weights to keep, resume.weights.h5 and training.json."""
-            past.append({"epoch": epoch, **logs})
-            write_history(folder.parent, past)
-            best_of = np.argmin if smaller_is_better else np.argmax
-            if monitor is None or best_of([row[monitor] for row in past]) == epoch:
-                with whole_file(folder / "best.keras") as part:
-                    self.model.save(part)
-            record["seconds"] += time.perf_counter() - self.started
-            record["epochs"] = epoch + 1
-            record["images_seen"] = record["epochs"] * images_per_epoch
-            with whole_file(folder / "resume.weights.h5") as part:
-                self.model.save_weights(part)
-            write_json(folder / "training.json", record)
-
-    stop_when_diverged = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: _check_loss(logs["loss"], f"in step {batch + 1} of an epoch", settings),
-        on_epoch_end=lambda epoch, logs: _check_loss(logs["val_loss"], f"on valid after epoch {epoch + 1}", settings))
-    callbacks = [stop_when_diverged, SaveState()]
-    if monitor is not None:
-        callbacks.append(EarlyStopping(monitor, mode="min" if smaller_is_better else "max", patience=settings["patience"]))
-    return callbacks
-
-
-def read_history(work_dir):
-    """Return history.csv as a list of dicts, one an epoch, all values float.
-
-    Raises CourseError if 04 has not run.
-    """
-    path = work_dir / "model" / "history.csv"
-    if not path.exists():
-        raise CourseError(f"history.csv is not in {path.parent}: run 04_training first.")
-    with open(path, newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def write_history(work_dir, rows):
-    """Write the rows of a history, dicts of one kind, as history.csv, whole or not at all."""
-    with whole_file(work_dir / "model" / "history.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
-        if rows:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows([{**row, "epoch": int(row["epoch"])} for row in rows])
-
-
-def plot_history(history):
-    """Plot accuracy, loss and IoU against the epoch, for train and valid; returns a Matplotlib figure."""
-    import matplotlib.pyplot as plt
-
-    epochs = [int(row["epoch"]) + 1 for row in history]
-    figure, panels = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
-    for axes, name, title in zip(panels, ("accuracy", "loss", "iou"), ("Accuracy", "Loss", "IoU")):
-        for prefix, label, style, color in (("", "train", "--s", "grey"), ("val_", "valid", "-o", "black")):
-            axes.plot(epochs, [row[prefix + name] for row in history], style, color=color, markersize=3, label=label)
-        axes.set(title=title, xlabel="epoch", ylabel=title)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
-    return figure
+    return resume_training(model, work_dir, settings, made_from, steps, images_in_epoch(training_slices, settings))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -940,18 +784,6 @@ def _slice_scores(slice_counts):
     return {"with_atrium": len(values), "dice_mean_with_atrium": float(np.mean(values)) if values else None,
             "empty": len(empty), "empty_with_false_atrium": int(np.count_nonzero(empty)),
             "false_pixels_on_empty": int(sum(empty))}
-
-
-def draw_outlines(axes, image, truth, prediction):
-    """Draw an image and the outlines of two masks: the truth orange and solid, the prediction blue and dashed.
-
-    All three are of one shape (height, width); a mask may be empty.
-    """
-    axes.imshow(image, cmap="gray")
-    axes.set(xticks=[], yticks=[])
-    for mask, color, style in ((truth, TRUTH_COLOR, "solid"), (prediction, PREDICTION_COLOR, "dashed")):
-        if mask.any():
-            axes.contour(mask, [0.5], colors=color, linestyles=style, linewidths=1.2)
 
 
 def plot_predictions(work_dir, subset, slice_counts, masks):
