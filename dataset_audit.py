@@ -95,9 +95,10 @@ def read_picture(path, labels=False):
             if upright.mode == "F" or upright.mode.startswith("I"):
                 return np.asarray(upright), channels, plain, lossy
             grey = np.asarray(upright.convert("L"))
-            if labels and upright.mode == "P" and len(np.unique(upright)) > len(np.unique(grey)):
+            colours = (upright if upright.mode == "P" else upright.convert("RGB")).getcolors() if labels else None
+            if colours and len(colours) > np.count_nonzero(np.bincount(grey.ravel())):  # None: so many that it is no label
                 raise CourseError(
-                    f"{shown(path)} has a palette with colours that are the same in grey: save it as a grey picture "
+                    f"{shown(path)} has colours that are the same in grey: save it as a grey picture "
                     "with a grey of its own for each label."
                 )
             return grey, channels, plain, lossy
@@ -354,7 +355,8 @@ def slice_folder(description, work_dir, subset, name):
 
     A fold gives patients another subset; their files stay where they are.
     """
-    return dataset_root(description, work_dir) / description.get("stored_in", {}).get(name, subset)
+    stored_in = {} if subset == "test" else description.get("stored_in", {})
+    return dataset_root(description, work_dir) / stored_in.get(name, subset)
 
 
 def dataset_counts(description):

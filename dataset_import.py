@@ -105,7 +105,8 @@ def import_dataset(
         the dataset as it was imported there.
     seed: of the sample, and of the split by patient where the dataset has no subsets.
     patient_pattern: regular expression with the groups `patient` and, if there is one, `slice`, that a whole
-        file name (without suffix) must match; None when each file is a patient of its own.
+        file name (without suffix) must match; None when each file is a patient of its own, as each volume is.
+        Where files have numbers for names, the folders above them name the patients: p1/images/000.png is p1_000.
     exclude: names of patients or files to leave out.
     foreground: label or labels, by number or (NIfTI) by name, where masks hold more than two values.
     allow_incomplete: take the heart data even if patients are missing.
@@ -128,13 +129,16 @@ def import_dataset(
             raise CourseError(f"{dataset} is a dataset that has been imported: give exclude, foreground, allow_incomplete and "
                               "patient_pattern where it is imported, not here.")
         return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold)
-    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
     pattern = _compile_pattern(patient_pattern)
     notes = []
     with _building(work_dir) as building:
         folder, spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
         images, masks = _find_files(folder, work_dir, notes)
         if any(file_suffix(path.name) in VOLUMES for path in [*images.values(), *masks.values()]):
+            if patient_pattern not in (PATIENT_PATTERN, None):
+                raise CourseError("patient_pattern is for pictures: each volume is taken as a patient of its own; where a patient "
+                                  "has several, put them all into train, all into valid or all into test, and leave the pattern out.")
             is_heart = dataset == "heart" or _is_heart(images)
             subset_of = _choose_volumes(images, masks, is_heart, exclude, allow_incomplete, notes)
             pairs, spacing = _pairs_of_volumes(
@@ -142,6 +146,8 @@ def import_dataset(
             )
             if is_heart:
                 _check_heart_slices(pairs)
+            else:
+                notes.append("Each volume is taken as a patient of its own.")
             foreground = None
         elif dataset == "heart":
             raise CourseError(
@@ -381,6 +387,25 @@ def _classify(relative, far=False):
     )
 
 
+def _name_by_folders(found, folder):
+    """Put the folders above images and masks, which name a patient, before names that are numbers: p1/images/000 is p1_000.
+
+    found: tuples (path, subset, kind, name). Nothing changes where images and masks lie in other folders, or all in one.
+    """
+    above = {}
+    for path, _, _, _ in found:
+        folders = [unicodedata.normalize("NFC", name) for name in path.relative_to(folder).parts[:-1]]
+        words = [name.casefold() for name in folders]
+        end = max((position for position, word in enumerate(words) if word in KIND_WORDS), default=len(words))
+        above[path] = [name for name, word in zip(folders[:end], words) if word not in SUBSET_WORDS]
+    shared = len(os.path.commonprefix(list(above.values())))
+    patient_of = {path: "_".join(names[shared:]) for path, names in above.items()}
+    of_images, of_masks = ({patient_of[path] for path, _, kind, _ in found if kind == wanted} for wanted in ("images", "masks"))
+    if of_images != of_masks or not all(of_images):
+        return found
+    return [(path, subset, kind, f"{patient_of[path]}_{name}") for path, subset, kind, name in found]
+
+
 def _find_files(folder, work_dir, notes):
     """Return two dictionaries, images and masks, from (subset or None, name) to path.
 
@@ -388,9 +413,9 @@ def _find_files(folder, work_dir, notes):
     """
     found, other = [], []
     for path in _walk(folder, work_dir):
-        if not path.name.isprintable():
-            raise CourseError(f"The file name {path.name!r} holds letters that no system can show: rename this file.")
         if file_suffix(path.name) in PICTURES + VOLUMES:
+            if not str(path).isprintable():
+                raise CourseError(f"The path {str(path)!r} holds letters that no system can show: rename this file or its folder.")
             found.append(path)
         else:
             other.append(path)
@@ -413,6 +438,8 @@ def _find_files(folder, work_dir, notes):
         found = [
             (path, subset, "masks" if MASK_ENDING.search(name) else "images", name) for path, subset, _, name in found
         ]
+    if all(MASK_ENDING.sub("", name).isdecimal() for _, _, kind, name in found if kind):
+        found = _name_by_folders(found, folder)
     images, masks = {}, {}
     for target, wanted in ((images, "images"), (masks, "masks")):
         for path, subset, kind, name in found:
@@ -472,7 +499,7 @@ def _pairs_of_pictures(images, masks, pattern, exclude, notes):
     repeated = Counter(name for _, name in images)
     for subset, name in {**images, **masks}:
         match = pattern.fullmatch(name) if pattern else None
-        if match:
+        if match and match["patient"]:
             digits = match["slice"] if "slice" in pattern.groupindex else None
             parsed[subset, name] = match["patient"], int(digits) if digits and digits.isdecimal() else None, True
         else:
@@ -670,8 +697,11 @@ def _take_imported(path, work_dir, fold):
     """Take the dataset that another work folder has imported: its files are used from there."""
     if not path.exists():
         raise CourseError(f"There is no {path}: run 01_dataset_upload in that folder first.")
-    description = json.loads(path.read_text(encoding="utf-8"))
-    if "root" not in description:
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        description = None
+    if not isinstance(description, dict) or not {"root", "folds"} <= set(description):
         raise CourseError(f"{path} was not written by 01_dataset_upload: give the folder {path.parent} as the dataset.")
     root = dataset_root(description, path.parent)
     if not root.is_dir():

@@ -388,6 +388,15 @@ def read_volume(path):
     return values, spacing
 
 
+def _orientation(path):
+    """Return where the axes of a NIfTI volume run to, such as ("R", "A", "S"), or None where its header does not say."""
+    import nibabel
+
+    volume = nibabel.load(path)
+    says = int(volume.header["sform_code"]) or int(volume.header["qform_code"])
+    return nibabel.aff2axcodes(volume.affine) if says else None
+
+
 def upright_slices(values, low=0):
     """Yield the slices of a volume as pictures: uint8 of shape (height, width).
 
@@ -452,6 +461,12 @@ def write_slices(image, label, name, folder, foreground):
         raise CourseError(
             f"{image.name} has the shape {values.shape} but its labels {labels.shape}: "
             "they must be drawn on the same grid."
+        )
+    axes = [_orientation(path) for path in (image, label)]
+    if all(axes) and axes[0] != axes[1]:
+        raise CourseError(
+            f"The axes of {image.name} run to {', '.join(axes[0])}, those of its labels to {', '.join(axes[1])}: "
+            "save both in one orientation."
         )
     present = {float(number) for number in np.unique(labels)}
     low = min(0.0, float(values.min()))

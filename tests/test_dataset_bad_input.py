@@ -427,9 +427,15 @@ def images_outside_the_subsets(folder):
     return folder
 
 
-@case(r"The file name 'p1_0\\udce9\.png' holds letters that no system can show")
+@case(r"The path '.*p1_0\\udce9\.png' holds letters that no system can show")
 def name_that_is_no_text(folder):
     picture().save(make_dataset(folder) / "train" / "images" / "p1_0\udce9.png")
+    return folder
+
+
+@case(r"The path '.*d\\udce9/test/.*' holds letters that no system can show")
+def folder_that_is_no_text(folder):
+    make_dataset(folder / "d\udce9")
     return folder
 
 
@@ -615,13 +621,40 @@ def colours_of_sixteen_bits(folder):
     return folder
 
 
-@case(r"train/masks/p1_000\.png has a palette with colours that are the same in grey")
+@case(r"train/masks/p1_000\.png has colours that are the same in grey")
 def labels_that_are_alike_in_grey(folder):
     drawn = mask(1)
     drawn.putpixel((0, 0), 2)
     drawn = drawn.convert("P")
     drawn.putpalette([0, 0, 0, 255, 0, 0, 0, 130, 0])
     return with_mask(folder, drawn)
+
+
+@case(r"train/masks/p1_000\.png has colours that are the same in grey")
+def colours_that_are_alike_in_grey(folder):
+    drawn = Image.new("RGB", (SIZE, SIZE))
+    drawn.paste((255, 0, 0), (4, 4, 9, 9))
+    drawn.paste((0, 130, 0), (12, 12, 20, 20))
+    return with_mask(folder, drawn)
+
+
+@case(r"patient_pattern is for pictures: each volume is taken as a patient of its own", patient_pattern=r"(?P<patient>case)_\d")
+def pattern_for_volumes(folder):
+    return make_task(folder)
+
+
+@case(r"The axes of case_0\.nii\.gz run to R, A, S, those of its labels to P, R, S")
+def labels_in_another_orientation(folder):
+    path = make_task(folder, np.ones((8, 8, 4), np.int16), np.zeros((8, 8, 4), np.uint8)) / "labelsTr" / "case_0.nii.gz"
+    turned = np.array([[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(np.ones((8, 8, 4), np.uint8), turned), path)
+    return folder
+
+
+@case(r"dataset\.json was not written by 01_dataset_upload")
+def damaged_description(folder):
+    (folder / "dataset.json").write_text('{"root": ')
+    return folder / "dataset.json"
 
 
 @case(r"dataset\.json was not written by 01_dataset_upload: give the folder .* as the dataset")

@@ -177,6 +177,8 @@ WAYS = {
     "kind above subset": {"place": "{kind}/{subset}/{name}.png"},
     "a folder for each patient": {"place": "{subset}/{kind}/{patient}/{index}.png"},
     "patients between subset and kind": {"place": "{subset}/{patient}/{kind}/{name}.png"},
+    "numbered files, patients between subset and kind": {"place": "{subset}/{patient}/{kind}/{index}.png"},
+    "numbered files, patients below a folder of their own": {"place": "{subset}/scans/{patient}/{index}{ending}.png"},
     "masks by their ending": {"place": "{subset}/{name}{ending}.png"},
     "masks by folder and ending": {"place": "{subset}/{kind}/{name}{ending}.png"},
     "masks of 0 and 1": {"save_mask": save_as()},
@@ -304,6 +306,19 @@ def test_without_subsets_patients_are_split_in_the_reports_proportions(patients,
     assert tuple(list(places(description).values()).count(subset) for subset in SUBSETS) == expected
     assert sum(map(len, description["subsets"].values())) == patients
     assert "split by chance (seed 0)" in description["notes"][0]
+
+
+@pytest.mark.parametrize("place", ["p{patient}/{kind}/{index:03d}.png", "all/p{patient}/{index:03d}{ending}.png"])
+def test_numbered_files_in_a_folder_for_each_patient_are_split_by_patient(place, tmp_path, work_dir):
+    """The numbers run on over the patients, so that each file has a name of its own."""
+    for number in range(15):
+        for kind, ending, values in (("images", "", picture(number)), ("masks", "_mask", mask(number) * 255)):
+            path = tmp_path / "source" / place.format(patient=number // 3, kind=kind, ending=ending, index=number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+    description = take(tmp_path / "source", work_dir)
+    assert set(places(description)) == {"p0", "p1", "p2", "p3", "p4"}
+    assert [pair["slice"] for pairs in description["subsets"].values() for pair in pairs if pair["patient"] == "p4"] == [12, 13, 14]
 
 
 def test_the_split_depends_on_the_seed_alone(tmp_path, work_dir):

@@ -40,6 +40,15 @@ def test_a_fold_finds_the_pictures_where_they_are(work_dir, tmp_path):
         subset: len(pairs) for subset, pairs in description["subsets"].items()}
 
 
+def test_pictures_of_test_stay_where_they_are_though_train_has_their_names(work_dir, tmp_path):
+    original = json.loads((work_dir / "dataset.json").read_text())
+    original["subsets"]["test"][0]["name"] = original["subsets"]["train"][0]["name"]
+    helpers.write_json(work_dir / "dataset.json", original)
+    description = take(work_dir, tmp_path / "run", fold=0)
+    image, _ = helpers.pair_paths(description, tmp_path / "run", "test", description["subsets"]["test"][0]["name"])
+    assert image.parts[-3] == "test"
+
+
 def test_the_seed_draws_the_folds():
     class Pair:
         def __init__(self, number):
