@@ -283,9 +283,9 @@ def open_cluster(runs, scheduler=None):
                 env={"TF_NUM_INTRAOP_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(COURSE_FOLDER)}))
         try:
             client = stack.enter_context(Client(scheduler, timeout=30))
-        except (OSError, TimeoutError):
-            raise CourseError(f"No dask scheduler answers at {scheduler}: start one, or leave scheduler=None "
-                              "to use this machine.") from None
+        except (OSError, TimeoutError, ValueError):  # the last for an address without a port
+            raise CourseError(f"No dask scheduler answers at {scheduler}: start one and give its address, such as "
+                              "tcp://192.168.0.5:8786, or leave scheduler=None to use this machine.") from None
         yield client
 
 

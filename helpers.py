@@ -59,6 +59,7 @@ from settings import (  # noqa: F401
     COURSE_FOLDER,
     LADDER,
     RECIPES,
+    check_made_with,
     choose_profile,
     fingerprint,
     gpu_found,
@@ -69,6 +70,10 @@ from settings import (  # noqa: F401
     set_up,
 )
 from volumes import TrainingPictures, area_average, find_volumes, resample_slices, slice_step
+
+# What the untrained network depends on
+NETWORK_SETTINGS = ("image_size", "seed", "kernel_initializer", "dropout_rate", "activation", "batch_normalization_momentum",
+                    "output_bias", "precision")
 
 # Arrays and trainings that other code made are not used again
 CODE = [COURSE_FOLDER / name for name in ("helpers.py", "volumes.py", "checkpoints.py")]
@@ -177,8 +182,7 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     Raises CourseError if no slices are left of a subset, or no pixel of its masks.
     """
     folder = work_dir / "npy"
-    made_from = {"dataset": description["fingerprint"], "slices": fingerprint(description["subsets"]), "code": fingerprint(*CODE),
-                 "image_size": image_size, "left_out": sorted(leave_out)}
+    made_from = {**_origin(description), "code": fingerprint(*CODE), "image_size": image_size, "left_out": sorted(leave_out)}
     record_path = folder / "arrays.json"
     folder.mkdir(exist_ok=True)
     for place in (folder, Path(description.get("taken_from", work_dir)) / "npy"):
@@ -208,6 +212,10 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
             record["files"][name] = {"bytes": (folder / name).stat().st_size, "fingerprint": fingerprint(folder / name)}
     write_json(record_path, record)
     return record
+
+
+def _origin(description):
+    return {"dataset": description["fingerprint"], "slices": fingerprint(description["subsets"])}
 
 
 def _is_as_recorded(folder, record, name):
@@ -243,11 +251,16 @@ def _fill_arrays(paths, description, work_dir, subset, slices, image_size, progr
 def load_arrays(work_dir, subset, kinds=("X", "y")):
     """Return arrays of a subset, [X, y], as read-only memory maps: only the rows that are used are read from disk.
 
+    kinds: which of X (float32, 0 to 1), y (uint8, 0 and 1) and share (uint8, 0 to 255), each of shape (N, S, S, 1).
     Where the work folder is on Google Drive the files are copied to the local disk first: Drive is too slow
     to train from, and drops out in the middle.
-    Raises CourseError if 02 has not run, or if a file is missing or of another length than it recorded.
+    Raises CourseError if 02 has not run since 01 brought this dataset, or if a file is missing or of another length
+    than 02 recorded.
     """
     record = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
+    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    if any(record["made_from"][name] != value for name, value in _origin(description).items()):
+        raise CourseError("The arrays are those of another dataset than 01_dataset_upload brought last: run 02_preprocessing again.")
     arrays = []
     for kind in kinds:
         name = f"{subset}_{kind}.npy"
@@ -545,28 +558,31 @@ def augment(images, masks, seed, crop_size):
     return images + noise * tf.abs(uniform(0.04, 1, 1, 1)), masks
 
 
-def training_strategy(kind="GPU"):
-    """Return how TensorFlow spreads a training: over all devices of a kind where there are several, else over one.
+def training_strategy(batch_size, kind="GPU"):
+    """Return how TensorFlow spreads a training: over as many devices of a kind as can share a batch equally, else over one.
 
-    With several, each gets an equal part of every batch. Batch normalisation then sees that part alone, so the
-    weights are not those of a training on one device.
+    With several, batch normalisation sees the part of its device alone, so the weights are not those of a training on
+    one device.
     """
     import tensorflow as tf
 
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
-    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
+    count = max((number for number in range(1, len(devices) + 1) if batch_size % number == 0), default=0)
+    return tf.distribute.MirroredStrategy(devices[:count]) if count > 1 else tf.distribute.get_strategy()
 
 
 def load_untrained_model(work_dir):
-    """Load the model of 03 with an input of any size: it trains on crops and answers for whole slices.
+    """Load the model of 03 with an input of any size (a multiple of 8): it trains on crops and answers for whole slices.
 
-    Raises CourseError if 03 has not run.
+    Raises CourseError if 03 has not run, or ran with other settings of the network.
     """
     import keras
 
     path = work_dir / "model" / "untrained.keras"
     if not path.exists():
         raise CourseError(f"untrained.keras is not in {path.parent}: run 03_model first.")
+    if path.with_suffix(".json").exists():
+        check_made_with(read_json(path.with_suffix(".json"), "03_model"), load_settings(work_dir), "03_model")
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     any_size = keras.models.clone_model(model, input_tensors=keras.Input((None, None, 1), name="image"))
     any_size.set_weights(model.get_weights())
@@ -592,8 +608,9 @@ def prepare_training(model, work_dir, settings, training_slices):
     decisive = {name: value for name, value in settings.items()
                 if name not in ("dataset", "threshold", "largest_component", "replaced")}
     first_weights = [weights.tobytes() for weights in model.get_weights()]
-    made_from = fingerprint(arrays["files"], arrays["slices"], decisive, *first_weights, *CODE)
-    return resume_training(model, work_dir, settings, made_from, steps, images_in_epoch(training_slices, settings))
+    made_from = fingerprint(arrays["files"], arrays["slices"], *first_weights, *CODE)
+    return resume_training(model, work_dir, settings, {"from": made_from, "settings": decisive}, steps,
+                           images_in_epoch(training_slices, settings))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -603,7 +620,7 @@ def prepare_training(model, work_dir, settings, training_slices):
 def load_trained_model(work_dir):
     """Load model/best.keras in Keras' safe mode and compile it again as its recipe says.
 
-    Raises CourseError if 04 has not run.
+    Raises CourseError if 04 has not run, or ran with other settings.
     """
     import keras
 
@@ -611,6 +628,7 @@ def load_trained_model(work_dir):
     if not path.exists():
         raise CourseError(f"best.keras is not in {path.parent}: run 04_training first.")
     settings = load_settings(work_dir)
+    check_made_with(read_json(path.with_name("training.json"), "04_training").get("settings", {}), settings, "04_training")
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     compile_model(model, settings["learning_rate"], settings["loss"])
     return model
@@ -814,6 +832,7 @@ def plot_predictions(work_dir, subset, slice_counts, masks):
 def segment_picture(model, path, image_size, threshold):
     """Return (image, mask) of a picture file, both (height, width) as the picture is: uint8, and bool from the network.
 
+    The network answers for the picture alone: there is no volume to cut in other planes, and all pieces are kept.
     Colours become grey. Values of more than eight bits are scaled so that the brightest of the picture is 255 (the
     import takes the brightest of the patient).
     Raises CourseError if the file cannot be read as a picture.

@@ -27,6 +27,7 @@ def set_up():
     Nothing that is there is upgraded. Colab brings most of it; elsewhere the README's set-up has installed all.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # a notebook leaves the GPU's memory to the one opened after it
     imported_as = {"pillow": "PIL", "scikit-learn": "sklearn"}
     lines = (COURSE_FOLDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
     names = {line: re.split("[<>=]", line)[0] for line in lines if line and not line.startswith("#")}
@@ -205,6 +206,17 @@ def load_settings(work_dir, **overrides):
     return settings
 
 
+def check_made_with(recorded, settings, notebook):
+    """Hold the settings that a notebook's files were made with against those of now, so that no stale file is used.
+
+    recorded: dict from the names of settings to the values they had. Raises CourseError, naming the notebook to run
+    again, if `settings` has another value for one of them.
+    """
+    other = [f"{name} was {value!r}, now {settings.get(name)!r}" for name, value in recorded.items() if settings.get(name) != value]
+    if other:
+        raise CourseError(f"{notebook} ran with other settings ({'; '.join(other)}): run {notebook} again.")
+
+
 def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -213,6 +225,10 @@ _ALLOWED = {
     "image_size": (lambda v: type(v) is int and v >= 16 and v % 8 == 0,
                    "choose a multiple of 8, at least 16: the network halves the image three times"),
     "learning_rate": (lambda v: _is_number(v) and 0 < v < 10, "choose a number above 0, such as 0.001"),
+    "activation": (lambda v: v in ("relu", "elu", "selu", "gelu", "silu", "leaky_relu", "tanh"),
+                   "choose one of relu, elu, selu, gelu, silu, leaky_relu, tanh"),
+    "kernel_initializer": (lambda v: v in ("he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform"),
+                           "choose he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal or lecun_uniform"),
     "dropout_rate": (lambda v: _is_number(v) and 0 <= v < 1, "choose a number from 0 up to, not including, 1"),
     "epochs": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
     "batch_size": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),

@@ -206,6 +206,7 @@ def test_the_trained_model_is_loaded_in_safe_mode_and_evaluates_as_it_was_traine
     (prepared / "model").mkdir()
     model = helpers.create_model(image_size=64)
     model.save(prepared / "model" / "best.keras")
+    helpers.write_json(prepared / "model" / "training.json", {"settings": {}})
     X, y = helpers.load_arrays(prepared, "valid")
     loaded = helpers.load_trained_model(prepared)
     assert np.array_equal(helpers.predict_probabilities(loaded, X), helpers.predict_probabilities(model, X))

@@ -114,7 +114,8 @@ def test_arrays_on_drive_are_read_from_the_local_disk(work_dir, tmp_path, monkey
     description = json.loads((work_dir / "dataset.json").read_text())
     drive = tmp_path / "drive" / "MyDrive" / "course"
     drive.mkdir(parents=True)
-    (work_dir / "dataset").rename(drive / "dataset")
+    for name in ("dataset", "dataset.json"):
+        (work_dir / name).rename(drive / name)
     helpers.prepare_arrays(description, drive, 32, progress=False)
     monkeypatch.setattr(helpers, "COLAB_FOLDER", tmp_path)
     [first] = helpers.load_arrays(drive, "valid", ["y"])
@@ -189,6 +190,15 @@ def test_masks_that_vanish_at_the_networks_size_are_refused(work_dir, monkeypatc
     with pytest.raises(helpers.CourseError, match="No mask of train holds a pixel at 16 x 16 pixels: choose a larger"):
         helpers.prepare_arrays(description, work_dir, 16, progress=False)
     assert not list((work_dir / "npy").iterdir())
+
+
+def test_arrays_of_another_dataset_are_refused(work_dir):
+    description = json.loads((work_dir / "dataset.json").read_text())
+    helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    helpers.load_arrays(work_dir, "train")
+    helpers.write_json(work_dir / "dataset.json", {**description, "fingerprint": "another"})
+    with pytest.raises(helpers.CourseError, match="another dataset than 01_dataset_upload brought last: run 02_preprocessing again"):
+        helpers.load_arrays(work_dir, "train")
 
 
 def test_arrays_are_never_unpickled(work_dir):

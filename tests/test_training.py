@@ -235,6 +235,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, ch
     import shutil
 
     settings = {**SETTINGS, **changes}
+    helpers.write_json(work_dir / "settings.json", settings)
     make_arrays(work_dir)
     make_model(work_dir, settings)
     other = shutil.copytree(work_dir, tmp_path / "other")
@@ -259,6 +260,38 @@ def test_a_row_that_was_logged_before_its_state_was_saved_is_taken_back(work_dir
     (work_dir / "model" / "history.csv").write_text(expected + expected.splitlines()[-1].replace("2,", "3,", 1) + "\n")
     _, first_epoch = train(work_dir, SETTINGS)
     assert first_epoch == 3 and (work_dir / "model" / "history.csv").read_text() == expected
+
+
+def test_a_training_that_another_replaces_is_kept(work_dir, capsys):
+    make_arrays(work_dir)
+    make_model(work_dir, SETTINGS)
+    train(work_dir, {**SETTINGS, "epochs": 2})
+    kept = (work_dir / "model" / "best.keras").read_bytes()
+    assert capsys.readouterr().out == ""
+    train(work_dir, {**SETTINGS, "epochs": 1})
+    assert (work_dir / "model" / "earlier" / "best.keras").read_bytes() == kept
+    assert "kept in model/earlier/" in capsys.readouterr().out
+
+
+def test_weights_of_other_settings_are_not_evaluated(work_dir):
+    helpers.write_json(work_dir / "settings.json", {**SETTINGS, "epochs": 1})
+    make_arrays(work_dir)
+    make_model(work_dir, SETTINGS)
+    train(work_dir, {**SETTINGS, "epochs": 1})
+    helpers.load_trained_model(work_dir)
+    helpers.write_json(work_dir / "settings.json", {**SETTINGS, "epochs": 1, "recipe": "best"})
+    with pytest.raises(helpers.CourseError, match="recipe was 'report', now 'best'\\): run 04_training again"):
+        helpers.load_trained_model(work_dir)
+
+
+def test_a_network_of_other_settings_is_not_trained(work_dir):
+    make_model(work_dir, SETTINGS)
+    helpers.write_json(work_dir / "settings.json", SETTINGS)
+    helpers.write_json(work_dir / "model" / "untrained.json", {name: SETTINGS[name] for name in helpers.NETWORK_SETTINGS})
+    helpers.load_untrained_model(work_dir)
+    helpers.write_json(work_dir / "settings.json", {**SETTINGS, "output_bias": -4.0})
+    with pytest.raises(helpers.CourseError, match="output_bias was 0.0, now -4.0\\): run 03_model again"):
+        helpers.load_untrained_model(work_dir)
 
 
 def test_a_complete_training_is_not_run_again(work_dir):
