@@ -1,9 +1,15 @@
-# make run    run all notebooks and print the results     make test   run the regression suite
-# make faults plant faults and see that the suite notices  make ladder  every recipe from report to best
-# make batch  a small grid of runs, with its report        make notebooks  execute and store the notebooks
-# make slides slides of the lessons, in data/slides/        make bench      time the course against its peers
-# make matrix every Python, both ends of every range, Colab  make browser    05 in JupyterLab, in a real browser
-# make coverage what the unit tests reach                   make setup      only make the environment
+# make run        run all notebooks and print the results
+# make batch      a small grid of runs, with its report
+# make ladder     every recipe from report to best, with three seeds
+# make test       run the regression suite
+# make faults     plant faults and see that the suite notices
+# make coverage   what the unit tests reach
+# make matrix     every Python, both ends of every range, Colab
+# make browser    05 in JupyterLab, in a real browser
+# make bench      time the course against its peers
+# make notebooks  execute and store the notebooks
+# make slides     slides of the lessons, in data/slides/
+# make setup      only make the environment
 PYTHON ?= python3
 BIN := .venv/bin
 
