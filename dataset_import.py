@@ -414,7 +414,7 @@ def _find_files(folder, work_dir, notes):
     found, other = [], []
     for path in _walk(folder, work_dir):
         if file_suffix(path.name) in PICTURES + VOLUMES:
-            if not str(path).isprintable():
+            if not path.name.isprintable() or re.search("[\ud800-\udfff]", str(path)):  # the latter cannot be written down
                 raise CourseError(f"The path {str(path)!r} holds letters that no system can show: rename this file or its folder.")
             found.append(path)
         else:
