@@ -609,7 +609,7 @@ def prepare_training(model, work_dir, settings, training_slices):
                 if name not in ("dataset", "threshold", "largest_component", "replaced")}
     first_weights = [weights.tobytes() for weights in model.get_weights()]
     made_from = fingerprint(arrays["files"], arrays["slices"], *first_weights, *CODE)
-    return resume_training(model, work_dir, settings, {"from": made_from, "settings": decisive}, steps,
+    return resume_training(model, work_dir, settings, {"made_from": made_from, "settings": decisive}, steps,
                            images_in_epoch(training_slices, settings))
 
 
