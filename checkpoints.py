@@ -39,8 +39,9 @@ def resume_training(model, work_dir, settings, made_from, steps, images_per_epoc
     What belongs together is saved after every epoch: the weights with the optimizer's state (resume.weights.h5), the
     weights that the recipe keeps (best.keras), history.csv, training.json.
     made_from: dict of all that decides the training. Where the stored training has another one, its files go to
-    `model/earlier/`, what is there already is replaced, and the training starts from the first epoch. Where the stored one had come to its end, early or not, the
-    first epoch is settings["epochs"]: none is left. steps and images_per_epoch: batches and images of an epoch.
+    `model/earlier/` if it had got through an epoch, what is there already is replaced, and the training starts from the
+    first epoch. Where the stored one had come to its end, early or not, the first epoch is settings["epochs"]: none is
+    left. steps and images_per_epoch: batches and images of an epoch.
     """
     import keras
 
@@ -48,13 +49,15 @@ def resume_training(model, work_dir, settings, made_from, steps, images_per_epoc
     state, record_path = folder / "resume.weights.h5", folder / "training.json"
     record = json.loads(record_path.read_text(encoding="utf-8")) if record_path.exists() else {}
     if any(record.get(name) != value for name, value in made_from.items()):
-        if record.get("epochs"):
+        worth_keeping = bool(record.get("epochs"))  # what never got through an epoch does not replace what did
+        if worth_keeping:
+            (folder / "earlier").mkdir(exist_ok=True)
             print("Data, settings or code are others than those of the training in model/, so this one begins anew. "
                   "The former is kept in model/earlier/.")
         for path in (record_path, state, folder / "history.csv", folder / "best.keras"):
-            if path.exists():
-                (folder / "earlier").mkdir(exist_ok=True)
+            if worth_keeping and path.exists():
                 path.replace(folder / "earlier" / path.name)
+            path.unlink(missing_ok=True)
         record = {**made_from, "seconds": 0.0, "images_seen": 0, "epochs": 0}
         write_json(record_path, record)
     past = []

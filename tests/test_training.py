@@ -271,6 +271,11 @@ def test_a_training_that_another_replaces_is_kept(work_dir, capsys):
     train(work_dir, {**SETTINGS, "epochs": 1})
     assert (work_dir / "model" / "earlier" / "best.keras").read_bytes() == kept
     assert "kept in model/earlier/" in capsys.readouterr().out
+    train(work_dir, {**SETTINGS, "epochs": 2})  # so that the one of one epoch is the former
+    kept = [path.read_bytes() for path in sorted((work_dir / "model" / "earlier").iterdir())]
+    (work_dir / "model" / "training.json").write_text('{"epochs": 0}')  # a training that was killed before its first epoch ended
+    train(work_dir, {**SETTINGS, "epochs": 1})
+    assert [path.read_bytes() for path in sorted((work_dir / "model" / "earlier").iterdir())] == kept
 
 
 def test_weights_of_other_settings_are_not_evaluated(work_dir):
