@@ -23,6 +23,7 @@ from settings import (
     PROFILES,
     RECIPES,
     CourseError,
+    check_values,
     fingerprint,
     gpu_found,
     new_settings,
@@ -89,7 +90,8 @@ def plan_runs(grid, *, dataset, profile, recipe, seed, open_test=None):
     for values in itertools.product(*grid.values()):
         run = {"dataset": dataset, "profile": profile, "recipe": recipe, "seed": seed, **dict(zip(grid, values))}
         run["dataset"] = resolve_dataset(run["dataset"])
-        new_settings(run["dataset"], run["profile"], run["recipe"], run["seed"])  # refuses what cannot work
+        new_settings(run["dataset"], run["profile"], run["recipe"], run["seed"])  # refuses what cannot work, and so does:
+        check_values(run)
         names = ["recipe", "seed", *(name for name in grid if name not in ("recipe", "seed"))]
         runs[_folder_name("_".join(f"{name}-{run[name]}" for name in names))] = run
     return runs, not compared_names(grid) if open_test is None else open_test
@@ -117,10 +119,10 @@ def code_fingerprint():
 def share_dataset(folder, dataset, options):
     """Import a dataset, with `options` of `import_dataset`, for all its runs; return the path of its dataset.json.
 
-    The archive of the heart data goes to the work folder itself, where 01 looks for it too: it is downloaded once.
+    The archive of the heart data lies in the work folder itself, where 01 looks for it too: `run_batch` has fetched it.
     """
     home = Path(folder) / "shared" / f"dataset-{fingerprint(dataset, options)}"
-    if dataset == "heart" and "heart_source" not in options:
+    if dataset == "heart":
         options = {**options, "heart_source": fetch_heart(Path(folder).parents[1], progress=False)}
     import_dataset(dataset, home, progress=False, **options)
     return str(home / "dataset.json")
@@ -195,7 +197,10 @@ def end_with_owner(run_dir, owner, parent):
     On Windows only the owner counts: there a launcher stands between the two processes, and its going is not told.
     """
     def watch():
-        while (os.name == "nt" or os.getppid() == parent) and _owner(run_dir).get("owner") == owner:
+        while os.name == "nt" or os.getppid() == parent:
+            with contextlib.suppress(OSError):  # it cannot be read while it is being replaced: look again
+                if _owner(run_dir).get("owner") != owner:
+                    break
             time.sleep(WATCH_INTERVAL)
         os._exit(1)
 
@@ -250,7 +255,8 @@ def run_one(folder, name, run, dataset_file, open_test, batch):
         return {**record, **_failure("another batch has taken it over")}
     record.update(starts=start, host=socket.gethostname(), seconds=time.time() - started)
     write_json(run_dir / "run.json", record)
-    (run_dir / "owner.json").unlink()
+    with contextlib.suppress(PermissionError):  # Windows removes no file that another process is reading
+        (run_dir / "owner.json").unlink()
     return record
 
 
@@ -258,8 +264,8 @@ def run_one(folder, name, run, dataset_file, open_test, batch):
 
 
 @contextlib.contextmanager
-def open_cluster(runs, scheduler=None):
-    """Give a dask client: of the scheduler at that address, or of a local cluster sized to this machine and to `runs`.
+def open_cluster(count, scheduler=None):
+    """Give a dask client: of the scheduler at that address, or of a local cluster sized to this machine and to `count` runs.
 
     A local worker has one core, or more where there are fewer runs than cores or too little memory for so many
     workers: two trainings on a core each get further in the same time than one after the other on both. Where there is
@@ -274,7 +280,7 @@ def open_cluster(runs, scheduler=None):
 
     with contextlib.ExitStack() as stack:
         if scheduler is None:
-            workers = 1 if gpu_found() else max(1, min(len(runs), CPU_COUNT, MEMORY_LIMIT // MEMORY_PER_RUN))
+            workers = 1 if gpu_found() else max(1, min(count, CPU_COUNT, MEMORY_LIMIT // MEMORY_PER_RUN))
             threads = str(max(1, CPU_COUNT // workers))
             # the profiler looks at a worker 100 times a second, at the cost of some 5 % of a core
             stack.enter_context(dask.config.set({"distributed.worker.profile.enabled": False}))
@@ -304,7 +310,9 @@ def run_batch(folder, runs, open_test, seed=0, scheduler=None, show=print):
         earlier = folder / name / "run.json"
         if earlier.exists() and (other := read_json(earlier, "00_run_all")["parameters"]["dataset"]) != run["dataset"]:
             raise CourseError(f"{folder / name} holds a run of another dataset, {other}: move {folder} away, or rename your dataset.")
-    with open_cluster(runs, scheduler) as client:
+    if any(run["dataset"] == "heart" for run in runs.values()):
+        fetch_heart(folder.parents[1])  # once, before several workers look for it
+    with open_cluster(len(runs), scheduler) as client:
         while waiting or running:
             while waiting and len(running) < max(1, len(client.nthreads())):  # a training takes a whole worker
                 name = waiting.pop(0)
@@ -344,7 +352,10 @@ def _outcome(name, run, future):
 
 
 def _progress(name, run_dir, batch):
-    owner = _owner(run_dir)
+    try:
+        owner = _owner(run_dir)
+    except OSError:  # it is being replaced
+        owner = {}
     if owner.get("batch") != batch:
         return f"{name}: waiting for a worker or for its data"
     begun = [notebook for notebook in NOTEBOOKS if (path := run_dir / "notebooks" / f"{notebook}.ipynb").exists()

@@ -73,10 +73,11 @@ def result_rows(groups, subset):
             for run in runs:
                 seeds[run["parameters"]["seed"]] += run["metrics"][subset]["dice_per_patient"].values()
             scored = [run["metrics"][subset] for run in runs]
-            pooled = [f"{np.mean([result[name] for result in scored]):.3f}" for name in ("precision", "recall")]
+            means = [f"{np.mean([patient[name] for result in scored for patient in result['patients'].values()]):.3f}"
+                     for name in ("precision", "recall")]
             over_seeds = _deviation([np.mean(found) for found in seeds.values()])
             rows.append([label, len(runs), len(values), f"{np.mean(values):.3f}", _deviation(values), over_seeds,
-                         *pooled])
+                         *means])
     return rows
 
 
@@ -221,7 +222,7 @@ def write_report(folder, outcomes, choices):
     add(f"# {Path(folder).name}: {len(outcomes)} run{'s' if len(outcomes) > 1 else ''}\n\n"
         f"{counts['complete']} ran, {counts['reused']} were reused, "
         f"{counts['failed']} failed. Dice is that of a patient's whole volume at the masks' own resolution, and where "
-        "several runs scored a patient, the mean of theirs. Precision and recall are pooled over pixels.")
+        "several runs scored a patient, the mean of theirs. Precision and recall are means over patients too.")
     every_run = [run for runs in groups.values() for run in runs]
     opened = [subset for subset in ("valid", "test") if any(subset in run["metrics"] for run in every_run)]
     for subset in opened:

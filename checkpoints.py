@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from dataset_sources import CourseError, whole_file, write_json
+from settings import CourseError, whole_file, write_json
 
 
 def read_history(work_dir):
@@ -54,7 +54,7 @@ def resume_training(model, work_dir, settings, made_from, steps, images_per_epoc
             (folder / "earlier").mkdir(exist_ok=True)
             print("Data, settings or code are others than those of the training in model/, so this one begins anew. "
                   "The former is kept in model/earlier/.")
-        for path in (record_path, state, folder / "history.csv", folder / "best.keras"):
+        for path in (state, folder / "history.csv", folder / "best.keras", record_path):  # the record last: it says what is to be kept
             if worth_keeping and path.exists():
                 path.replace(folder / "earlier" / path.name)
             path.unlink(missing_ok=True)

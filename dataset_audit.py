@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from dataset_sources import CourseError, parallel, shown
+from dataset_sources import parallel, shown
+from figures import PREDICTION_COLOR, TRUTH_COLOR
+from metrics import add_counts, confusion_counts, scores
+from settings import CourseError
 
 SUBSETS = ("train", "valid", "test")
 
@@ -20,6 +23,7 @@ MAX_PIXELS = 50_000_000  # of one picture
 THUMBNAIL = 32  # pixels on a side of the small pictures that are compared to find near-copies
 MAX_COMPARED = 4000  # of them, evenly chosen
 LIKENESS = 0.85  # correlation of their detail from which two are near-copies
+EXAMPLES = 6  # of each kind of doubt
 MAX_LISTED = 10  # scans under two names, and near-copies, that get a sentence of their own
 
 
@@ -190,15 +194,12 @@ def same_scans(pairs):
 
 def _twin(matches, mask_values):
     """Describe one scan under two names, the fullest match first; Dice is 1.0 where neither annotation holds any."""
-    overlap = total = 0
-    for match in matches:
-        one, other = (read_picture(pair.mask)[0] == mask_values[1] for pair in match)
-        overlap += int((one & other).sum())
-        total += int(one.sum()) + int(other.sum())
+    masks = ([read_picture(pair.mask)[0] == mask_values[1] for pair in match] for match in matches)
+    overlap = scores(add_counts(confusion_counts(*match) for match in masks))
     return {
         "patients": [[pair.subset, pair.patient] for pair in matches[0]],
         "slices": len(matches),
-        "dice": round(2 * overlap / total, 4) if total else 1.0,
+        "dice": round(overlap["dice"], 4),
         "example": [pair.name for pair in matches[0]],
     }
 
@@ -217,7 +218,7 @@ def _details(pairs):
     return details / np.maximum(np.linalg.norm(details, axis=1, keepdims=True), 1)
 
 
-def near_copies(pairs, known=()):
+def near_copies(pairs, known):
     """Return {(patient, patient): [pair, ...]}, the patients half of whose pictures look like pictures of the other.
 
     Compared is the detail of small pictures. A copy that was compressed, brightened, made noisy or moved by two
@@ -324,7 +325,7 @@ def audit(pairs, mask_values):
         ),
     ]
     findings = [
-        {"sentence": sentence, "count": len(found), "examples": [[pair.subset, pair.name] for pair in found[:6]]}
+        {"sentence": sentence, "count": len(found), "examples": [[pair.subset, pair.name] for pair in found[:EXAMPLES]]}
         for sentence, found in doubts
         if found
     ]
@@ -414,9 +415,8 @@ def plot_twins(description, work_dir, number=0):
 
     twin = description["twins"][number]
     foreground = description["mask_values"][1]
-    colors = ("#E69F00", "#56B4E9")
     figure, panels = plt.subplots(1, 3, figsize=(10, 3.9), layout="constrained")
-    for panel, (subset, _), name, color in zip(panels, twin["patients"], twin["example"], colors):
+    for panel, (subset, _), name, color in zip(panels, twin["patients"], twin["example"], (TRUTH_COLOR, PREDICTION_COLOR)):
         folder = slice_folder(description, work_dir, subset, name)
         _draw(panel, folder, name, foreground, color, f"{name}, {subset}")
         _draw(panels[2], folder, name, foreground, color, "both outlines")
@@ -428,7 +428,7 @@ def plot_twins(description, work_dir, number=0):
     return figure
 
 
-def plot_findings(description, work_dir, columns=6):
+def plot_findings(description, work_dir):
     """Return a Matplotlib Figure with examples of what the audit found doubtful, one row for each kind.
 
     Raises CourseError where it found nothing.
@@ -439,13 +439,13 @@ def plot_findings(description, work_dir, columns=6):
     import matplotlib.pyplot as plt
 
     foreground = description["mask_values"][1]
-    figure = plt.figure(figsize=(1.8 * columns, 2.5 * len(findings)), layout="constrained")
+    figure = plt.figure(figsize=(1.8 * EXAMPLES, 2.5 * len(findings)), layout="constrained")
     for part, finding in zip(figure.subfigures(len(findings), 1, squeeze=False)[:, 0], findings):
         part.suptitle(f"{finding['count']}: {finding['sentence']}", x=0.01, ha="left", fontsize="medium")
-        panels = part.subplots(1, columns)
+        panels = part.subplots(1, EXAMPLES)
         for panel in panels:
             panel.set_axis_off()
         for panel, (subset, name) in zip(panels, finding["examples"]):
             folder = slice_folder(description, work_dir, subset, name)
-            _draw(panel, folder, name, foreground, "#E69F00", f"{subset}\n{name}")
+            _draw(panel, folder, name, foreground, TRUTH_COLOR, f"{subset}\n{name}")
     return figure

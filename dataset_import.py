@@ -22,29 +22,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataset_audit import (  # noqa: F401  (what others reach through this module too)
+from dataset_audit import (
     SUBSETS,
     Pair,
     audit,
-    audit_rows,
-    dataset_counts,
     dataset_root,
-    format_table,
     inspect,
     look,
-    plot_findings,
-    plot_twins,
     read_picture,
     reading_order,
     same_scans,
-    slice_folder,
 )
-from dataset_sources import (  # noqa: F401
+from dataset_sources import (
     FULL_DISK,
     HEART_SLICES,
     PICTURES,
     VOLUMES,
-    CourseError,
     fetch_heart,
     file_suffix,
     foreground_values,
@@ -55,10 +48,9 @@ from dataset_sources import (  # noqa: F401
     sentence_about,
     shown,
     unpack,
-    whole_file,
-    write_json,
     write_slices,
 )
+from settings import CourseError, whole_file, write_json
 
 SHARES = {"train": 0.51, "valid": 0.25, "test": 0.24}  # of the patients: the report's proportions
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
@@ -110,8 +102,7 @@ def import_dataset(
     exclude: names of patients or files to leave out.
     foreground: label or labels, by number or (NIfTI) by name, where masks hold more than two values.
     allow_incomplete: take the heart data even if patients are missing.
-    heart_source: for "heart", the path of `Task02_Heart.tar` or of the unpacked folder, or a dictionary of
-        arguments for `fetch_heart` (`url`, `size`, `md5`).
+    heart_source: for "heart", the path of `Task02_Heart.tar` or of the unpacked folder; None: downloaded.
     sample: dictionary of arguments for `sample_data.make_sample`.
     fold: the part (0 to 4) of the train and valid patients that is valid, the others are train; None keeps the subsets.
     progress: show progress bars for what takes longer than a few seconds.
@@ -234,12 +225,12 @@ def _building(work_dir):
         is_new = not work_dir.exists()
         work_dir.mkdir(parents=True, exist_ok=True)
         for leftover in work_dir.glob("dataset.importing-*"):
-            shutil.rmtree(leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
         building = Path(tempfile.mkdtemp(prefix="dataset.importing-", dir=work_dir))
         try:
             yield building
         finally:
-            shutil.rmtree(building)
+            shutil.rmtree(building, ignore_errors=True)  # what another program holds goes the next time
             if is_new and not any(work_dir.iterdir()):
                 work_dir.rmdir()
     except OSError as error:
@@ -274,10 +265,8 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
         return building / "sample", made["spacing"]
     if dataset != "heart":
         source = Path(dataset).expanduser()
-    elif heart_source is None or isinstance(heart_source, dict):
-        source = fetch_heart(work_dir, **{"progress": progress, **(heart_source or {})})
     else:
-        source = Path(heart_source).expanduser()
+        source = fetch_heart(work_dir, progress=progress) if heart_source is None else Path(heart_source).expanduser()
     if re.match(r"[a-z]+:/+\w", str(dataset)) and not source.exists():
         raise CourseError(f"{dataset} is an address: download it, then give the path of the file.")
     if not source.exists():
@@ -414,7 +403,7 @@ def _find_files(folder, work_dir, notes):
     found, other = [], []
     for path in _walk(folder, work_dir):
         if file_suffix(path.name) in PICTURES + VOLUMES:
-            if not path.name.isprintable() or re.search("[\ud800-\udfff]", str(path)):  # the latter cannot be written down
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in str(path)):  # control characters, and no text at all
                 raise CourseError(f"The path {str(path)!r} holds letters that no system can show: rename this file or its folder.")
             found.append(path)
         else:

@@ -1,9 +1,7 @@
 """Where a dataset comes from: a download, a stranger's archive, NIfTI volumes.
 
-`dataset_import` is the door; this is what stands behind it, together with the two things that everything
-else uses: the error that one sentence explains, and files that appear whole or not at all. Nothing of an
-archive is trusted: no path leaves the folder, no link is made, nothing is overwritten, and there is a
-bound on how many files and bytes come out.
+`dataset_import` is the door; this is what stands behind it. Nothing of an archive is trusted: no path leaves the
+folder, no link is made, nothing is overwritten, and there is a bound on how many files and bytes come out.
 """
 
 import errno
@@ -11,7 +9,6 @@ import hashlib
 import http.client
 import json
 import os
-import re
 import stat
 import tarfile
 import time
@@ -21,11 +18,12 @@ import urllib.parse
 import urllib.request
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
+
+from settings import CourseError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -36,6 +34,7 @@ MAX_ENTRIES = 100_000
 MAX_UNPACKED = 16 * 2**30
 MAX_RATIO = 200  # unpacked to packed bytes, looked at once more than FREE_RATIO have been unpacked
 FREE_RATIO = 64 * 2**20
+MAX_HEADER = 2**20  # bytes of a long name in a tar archive
 MAX_VOXELS = 2**28  # of one volume: 512 x 512 x 1024
 
 HEART_URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task02_Heart.tar"
@@ -61,16 +60,6 @@ HEART_SLICES = {
 }
 
 
-class CourseError(ValueError):
-    """A mistake that one sentence explains: what is wrong, where, and what to do about it.
-
-    Jupyter shows the sentence alone, without a traceback.
-    """
-
-    def _render_traceback_(self):
-        return [f"{type(self).__name__}: {self}"]
-
-
 def shown(path):
     """Return the end of a path, enough to find the file and the same wherever the dataset lies."""
     return "/".join(Path(path).parts[-3:])
@@ -80,37 +69,6 @@ def sentence_about(paths, what, advice):
     """Return one sentence on all of `paths`, naming the first."""
     first, more = min(paths), len(paths) - 1
     return f"{shown(first)}{f' (and {more:,} more)' if more else ''} {what}: {advice}"
-
-
-@contextmanager
-def whole_file(path):
-    """Give a temporary path beside `path`; it becomes `path` when the block ends, and is gone when it fails.
-
-    So `path` holds either all of what was written or what it held before, whenever the process is killed. What a
-    killed one left is removed when it is an hour old: before, another process may still be writing it.
-    The temporary name keeps the suffix, for writers that look at it.
-    """
-    path = Path(path)
-    for leftover in path.parent.glob(".writing-*"):
-        if re.fullmatch(rf"\.writing-\d+-{re.escape(path.name)}", leftover.name):
-            with suppress(FileNotFoundError):  # its process has just finished it
-                if time.time() - leftover.stat().st_mtime > 3600:
-                    leftover.unlink()
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        try:
-            os.replace(temporary, path)
-        except PermissionError:  # Windows replaces no file that is open
-            raise CourseError(f"{path} is open: restart the kernels of all notebooks that use it, and run this one again.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path, value):
-    """Write `value` to `path` as JSON with an indent of two, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def is_stray(name):
@@ -154,8 +112,27 @@ def _zip_entries(archive):
             yield entry.filename, kind, entry.file_size, lambda entry=entry: packed.open(entry)
 
 
+class _Entry(tarfile.TarInfo):
+    """An entry whose header is no bomb: long names and the like, which `tarfile` reads whole, are short."""
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.type not in tarfile.REGULAR_TYPES and entry.size > MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {entry.size:,} bytes")
+        return entry
+
+
+def _is_tar(archive):
+    try:
+        tarfile.open(archive, tarinfo=_Entry).close()
+    except tarfile.TarError:
+        return False
+    return True
+
+
 def _tar_entries(archive):
-    with tarfile.open(archive) as packed:
+    with tarfile.open(archive, tarinfo=_Entry) as packed:
         for entry in packed:
             kind = "folder" if entry.isdir() else "file" if entry.isfile() else "link"
             yield entry.name, kind, entry.size, lambda entry=entry: packed.extractfile(entry)
@@ -167,10 +144,10 @@ def _tar_entries(archive):
 def _safe_parts(name, archive):
     """Return the folders and the file name of an archive's entry; refuse a name that leaves the folder."""
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name) or "\0" in name:
+    if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:  # on Windows x/C:/y leads to a disk
         raise CourseError(
-            f"{archive.name} holds the path {name!r}, which leads out of its folder: "
-            "it is refused; do not use this archive."
+            f"{archive.name} holds the path {name!r}, which leads out of its folder, or does so on Windows: "
+            "it is refused; do not use this archive, or rename the file."
         )
     return path.parts
 
@@ -186,7 +163,7 @@ def unpack(archive, folder, progress=None):
     archive, folder = Path(archive), Path(folder)
     if zipfile.is_zipfile(archive):
         entries = _zip_entries(archive)
-    elif tarfile.is_tarfile(archive):
+    elif _is_tar(archive):
         entries = _tar_entries(archive)
     else:
         raise CourseError(
@@ -379,22 +356,15 @@ def read_volume(path):
             )
         values = np.asanyarray(volume.dataobj).reshape(shape)
         spacing = [float(step) for step in volume.header.get_zooms()[:3]]
+        says = int(volume.header["sform_code"]) or int(volume.header["qform_code"])
+        axes = nibabel.aff2axcodes(volume.affine) if says else (None,)
     except CourseError:
         raise
     except Exception as error:  # nibabel has no common error for a damaged file
         raise CourseError(f"{path.name} is damaged or no NIfTI file ({error}): copy it again.") from error
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise CourseError(f"{path.name} holds values that are not finite (NaN or infinite): mend the volume first.")
-    return values, spacing
-
-
-def _orientation(path):
-    """Return where the axes of a NIfTI volume run to, such as ("R", "A", "S"), or None where its header does not say."""
-    import nibabel
-
-    volume = nibabel.load(path)
-    says = int(volume.header["sform_code"]) or int(volume.header["qform_code"])
-    return nibabel.aff2axcodes(volume.affine) if says else None
+    return values, spacing, axes
 
 
 def upright_slices(values, low=0):
@@ -451,21 +421,20 @@ def read_label_names(folder):
 def write_slices(image, label, name, folder, foreground):
     """Write a pair of volumes as pairs of 8-bit RGB PNG, `folder/{images,masks}/NAME_SLICE.png`.
 
-    `foreground` is a set of label numbers or None for the one label that is not 0. Masks are 0 or 255.
+    `foreground` is a set of label numbers or None for all that are not 0. Masks are 0 or 255.
     Returns {"slices": number, "spacing": [row, column, slice] in mm, "labels": set of numbers, "low": what
-    became black}. Raises CourseError for volumes that do not fit together or labels that need a choice.
+    became black}. Raises CourseError for volumes that do not fit together.
     """
-    values, spacing = read_volume(image)
-    labels, _ = read_volume(label)
+    values, spacing, axes = read_volume(image)
+    labels, _, label_axes = read_volume(label)
     if values.shape != labels.shape:
         raise CourseError(
             f"{image.name} has the shape {values.shape} but its labels {labels.shape}: "
             "they must be drawn on the same grid."
         )
-    axes = [_orientation(path) for path in (image, label)]
-    if all(axes) and axes[0] != axes[1]:
+    if all(axes + label_axes) and axes != label_axes:
         raise CourseError(
-            f"The axes of {image.name} run to {', '.join(axes[0])}, those of its labels to {', '.join(axes[1])}: "
+            f"The axes of {image.name} run to {', '.join(axes)}, those of its labels to {', '.join(label_axes)}: "
             "save both in one orientation."
         )
     present = {float(number) for number in np.unique(labels)}

@@ -3,7 +3,9 @@
 import io
 from pathlib import Path
 
-from dataset_sources import whole_file
+import numpy as np
+
+from settings import whole_file
 
 TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind readers, clear on grey
 
@@ -25,36 +27,42 @@ def figure_as_png(figure):
     return stream.getvalue()
 
 
-def plot_network(model):
-    """Draw the network from the model itself: one bar per layer output, as high as the image, its channels above.
+LAYER_KINDS = {  # how each kind of layer is called and coloured in the drawing
+    "InputLayer": ("image", "#000000"), "Conv2D": ("convolution", "#0072B2"), "Dropout": ("dropout", "#F0E442"),
+    "BatchNormalization": ("batch normalisation", "#BBBBBB"), "MaxPooling2D": ("pooling", "#D55E00"),
+    "Conv2DTranspose": ("transposed convolution", "#009E73"), "Concatenate": ("joined with the skip", "#CC79A7")}
 
-    Returns a Matplotlib figure. Arrows are the skip connections.
+
+def plot_network(model):
+    """Draw a U-Net from the model itself: a block for each layer, in order from left to right, its channels above.
+
+    The smaller the picture, the lower the block. Arrows are the skip connections. Returns a Matplotlib figure.
     """
     import matplotlib.pyplot as plt
 
-    colors = {"Conv2D": "#0072B2", "MaxPooling2D": "#D55E00", "Conv2DTranspose": "#009E73",
-              "BatchNormalization": "#CCCCCC", "Concatenate": "#CC79A7", "Dropout": "#F0E442",
-              "InputLayer": "#000000"}
-    figure, axes = plt.subplots(figsize=(11, 4.2))
-    position = {}
+    figure, axes = plt.subplots(figsize=(12, 4.4), layout="constrained")
+    heights = sorted({layer.output.shape[1] for layer in model.layers}, reverse=True)
+    place = {}
     for index, layer in enumerate(model.layers):
-        kind, (_, height, _, channels) = type(layer).__name__, layer.output.shape
-        position[layer.name] = index
-        axes.bar(index, height, bottom=-height / 2, width=0.7, color=colors[kind], label=kind)
-        axes.annotate(channels, (index, height / 2), xytext=(0, 2), textcoords="offset points",
-                      ha="center", fontsize=7)
+        label, color = LAYER_KINDS[type(layer).__name__]
+        _, height, _, channels = layer.output.shape
+        level = -heights.index(height)
+        place[layer.name] = index, level
+        axes.bar(index, 0.4, bottom=level - 0.2, width=0.8, color=color, label=label)
+        axes.annotate(channels, (index, level + 0.2), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8)
     for layer in model.layers:
         if type(layer).__name__ == "Concatenate":
-            start, end = position[layer.input[1]._keras_history.operation.name], position[layer.name]
-            level = -layer.output.shape[1] / 2
-            axes.annotate("", (end, level), (start, level), annotation_clip=False,
-                          arrowprops={"arrowstyle": "->", "connectionstyle": "bar,fraction=-0.03", "color": "#555555"})
+            (start, level), (end, _) = place[layer.input[1]._keras_history.operation.name], place[layer.name]
+            axes.annotate("", (end - 0.5, level), (start + 0.5, level), arrowprops={"arrowstyle": "->", "color": "#555555"})
+            axes.annotate("skip connection", ((start + end) / 2, level), xytext=(0, 3), textcoords="offset points",
+                          ha="center", fontsize=8, color="#555555")
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles))
-    axes.legend(unique.values(), unique.keys(), fontsize=7, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.12))
-    axes.set(title="Image size (bar height) and channels (number) after each layer; arrows are skip connections",
-             xlabel="layer, from image to mask", yticks=[])
-    axes.margins(y=0.12)
+    axes.legend(unique.values(), unique.keys(), fontsize=8, loc="lower left")
+    axes.set(title="The layers from image to mask, and the number of channels after each", xticks=[],
+             yticks=[-level for level in range(len(heights))], yticklabels=[f"{height} x {height}" for height in heights],
+             ylabel="size of the picture (pixels)")
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
     return figure
 
 
@@ -83,3 +91,21 @@ def draw_outlines(axes, image, truth, prediction):
     for mask, color, style in ((truth, TRUTH_COLOR, "solid"), (prediction, PREDICTION_COLOR, "dashed")):
         if mask.any():
             axes.contour(mask, [0.5], colors=color, linestyles=style, linewidths=1.2)
+
+
+def look_closer(axes, mask):
+    """Show of a picture only the square around the True pixels of a mask, with a margin of a tenth of its height.
+
+    Where the mask (height, width) is empty, all of the picture stays.
+    """
+    rows, columns = np.nonzero(mask)
+    if len(rows):
+        row, column = ((places.min() + places.max()) / 2 for places in (rows, columns))
+        half = max(np.ptp(rows), np.ptp(columns)) / 2 + mask.shape[0] / 10
+        axes.set(xlim=(column - half, column + half), ylim=(row + half, row - half))
+
+
+def draw_box(axes, closer):
+    """Draw on a picture the box of it that other axes show."""
+    (left, right), (bottom, top) = closer.get_xlim(), closer.get_ylim()
+    axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="white", linewidth=1)

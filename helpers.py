@@ -19,27 +19,25 @@ import numpy as np
 from PIL import Image
 
 from checkpoints import read_history, resume_training, write_history  # noqa: F401
-from dataset_import import (  # noqa: F401  (the notebooks reach these through helpers)
+from dataset_audit import (  # noqa: F401  (the notebooks reach these through helpers)
     SUBSETS,
-    CourseError,
     audit_rows,
     dataset_counts,
     dataset_root,
     format_table,
-    import_dataset,
     plot_findings,
     plot_twins,
     read_picture,
     slice_folder,
-    upload_file,
-    whole_file,
-    write_json,
 )
+from dataset_import import import_dataset, upload_file  # noqa: F401
 from figures import (  # noqa: F401
     PREDICTION_COLOR,
     TRUTH_COLOR,
+    draw_box,
     draw_outlines,
     figure_as_png,
+    look_closer,
     plot_history,
     plot_network,
     save_figure,
@@ -49,6 +47,7 @@ from metrics import (
     bootstrap_interval,
     bounding_box,
     confusion_counts,
+    cross_entropy,
     dice,
     rank_slices,
     scores,
@@ -59,6 +58,7 @@ from settings import (  # noqa: F401
     COURSE_FOLDER,
     LADDER,
     RECIPES,
+    CourseError,
     check_made_with,
     choose_profile,
     fingerprint,
@@ -68,6 +68,8 @@ from settings import (  # noqa: F401
     open_work_folder,
     read_json,
     set_up,
+    whole_file,
+    write_json,
 )
 from volumes import TrainingPictures, area_average, find_volumes, resample_slices, slice_step
 
@@ -136,7 +138,7 @@ def pair_paths(description, work_dir, subset, name):
 
 
 def plot_pairs(description, work_dir, columns=6):
-    """Draw slices with atrium, spread evenly over all patients, above their masks; returns a Matplotlib figure."""
+    """Draw slices with the atrium outlined, spread evenly over all patients, above their masks; returns a Matplotlib figure."""
     import matplotlib.pyplot as plt
 
     mask_of = {}
@@ -150,7 +152,7 @@ def plot_pairs(description, work_dir, columns=6):
         pictures = [pair_paths(description, work_dir, subset, name) for name in mask_of[subset, patient]]
         masks = [read_mask(mask_path, description["mask_values"]) for _, mask_path in pictures]
         largest = int(np.argmax([np.count_nonzero(mask) for mask in masks]))
-        panels[0, column].imshow(read_image(pictures[largest][0]), cmap="gray")
+        draw_outlines(panels[0, column], read_image(pictures[largest][0]), masks[largest], np.zeros_like(masks[largest]))
         panels[0, column].set_title(f"{mask_of[subset, patient][largest]}\n{subset}", fontsize=8)
         panels[1, column].imshow(masks[largest], cmap="gray")
     for axes in panels.flat:
@@ -201,6 +203,10 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
         if not slices:
             raise CourseError(f"No {subset} slices are left: leave out fewer patients.")
         record["slices"][subset] = slices
+        needed = len(slices) * image_size**2 * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
+        if shutil.disk_usage(folder).free < needed:  # a memory map that outgrows its disk ends the process without a word
+            raise CourseError(f"The arrays of {subset} take {needed / 1e6:,.0f} MB, more than the disk of {folder} has left: "
+                              "free some space, or choose a smaller image_size.")
         with contextlib.ExitStack() as stack:
             parts = [stack.enter_context(whole_file(folder / f"{subset}_{kind}.npy")) for kind in ARRAYS]
             has_atrium = _fill_arrays(parts, description, work_dir, subset, slices, image_size, progress)
@@ -358,21 +364,25 @@ def create_model(learning_rate=0.001, kernel_initializer="he_normal", dropout_ra
 def compile_model(model, learning_rate, loss):
     """Give a model its optimizer (Adam), its loss (a name from LOSSES) and the figures to show in training.
 
-    `iou` is thresholded at 0.5 and counts the atrium's pixels over all slices, unlike `dice_coef`.
+    For `accuracy` and `iou` a pixel is atrium from one half on, in the answer and in a mask with soft edges. `iou`
+    counts the atrium's pixels over all slices, unlike `dice_coef`.
     """
     import keras
+    from keras import ops
 
     class IoU(keras.metrics.BinaryIoU):
         """Counts a pixel as atrium if at least half of it is."""
 
         def update_state(self, y_true, y_pred, sample_weight=None):
             """Count the pixels of a batch: truth and probabilities (N, S, S, 1), from 0 to 1."""
-            atrium = keras.ops.cast(y_true, "float32") >= 0.5
-            return super().update_state(atrium, y_pred, sample_weight)
+            return super().update_state(ops.cast(y_true, "float32") >= 0.5, y_pred, sample_weight)
+
+    def accuracy(y_true, y_pred):
+        """Return for each pixel whether it is answered right."""
+        return ops.equal(ops.cast(y_true, "float32") >= 0.5, y_pred >= 0.5)
 
     iou = IoU(target_class_ids=[1], threshold=0.5, name="iou")
-    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=LOSSES[loss],
-                  metrics=[dice_coef, "accuracy", iou])
+    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=LOSSES[loss], metrics=[dice_coef, accuracy, iou])
 
 
 def choose_precision(precision):
@@ -634,9 +644,9 @@ def load_trained_model(work_dir):
     return model
 
 
-def predict_probabilities(model, X, batch_size=16):
+def predict_probabilities(model, X):
     """Return the network's probabilities for X (N, S, S, 1): float32 of shape (N, S, S), 0 to 1."""
-    return model.predict(ordered_batches(X, batch_size=batch_size), verbose=0)[..., 0]
+    return model.predict(ordered_batches(X), verbose=0)[..., 0]
 
 
 def predict_in_planes(model, X, volumes, step):
@@ -754,7 +764,8 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
     standard deviation (over patients, n - 1) and `bootstrap_interval`, and figures of the single slices.
     Distances are in millimetres where the dataset's spacing is known, else in pixels: `distance_unit`.
     All else is pooled over all pixels at the network's resolution, because the report printed it so; the masks, bool
-    (N, S, S), are those that are pooled.
+    (N, S, S), are those that are pooled. `loss` alone is what `model.evaluate` says: the recipe's loss of the slices,
+    each answered from its own plane, as in training.
     """
     spacing = read_json(work_dir / "dataset.json", "01_dataset_upload")["spacing"]
     row, column, depth = spacing or (1, 1, 1)
@@ -780,6 +791,7 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
         "slices": _slice_scores(slice_counts),
         **scores(pooled),
         "accuracy_predicting_nothing": scores(confusion_counts(y, np.zeros_like(y)))["accuracy"],
+        "cross_entropy": cross_entropy(y[..., 0], probabilities),
         "loss": model.evaluate(ordered_batches(X, y), verbose=0, return_dict=True)["loss"],
         "confusion": pooled,
     }
@@ -805,8 +817,9 @@ def _slice_scores(slice_counts):
 
 
 def plot_predictions(work_dir, subset, slice_counts, masks):
-    """Draw the best, the median and the worst slice that hold atrium: image, truth, prediction, both outlines.
+    """Draw the best, the median and the worst slice that hold atrium; returns a Matplotlib figure.
 
+    First the whole slice with a box, then what is in the box: truth, prediction, and both outlines on the image.
     slice_counts and masks are what `evaluate_subset` returned for the subset.
     """
     import matplotlib.pyplot as plt
@@ -824,7 +837,10 @@ def plot_predictions(work_dir, subset, slice_counts, masks):
             axes.imshow(picture, cmap="gray")
             axes.set(xticks=[], yticks=[])
         draw_outlines(row[3], image, truth, prediction)
-    for axes, title in zip(panels[-1], ("image", "truth", "prediction", "truth (orange), prediction (blue)")):
+        for axes in row[1:]:
+            look_closer(axes, truth | prediction)
+        draw_box(row[0], row[3])
+    for axes, title in zip(panels[-1], ("image", "truth", "prediction", "truth orange,\nprediction blue")):
         axes.set_xlabel(title)
     return figure
 
@@ -851,10 +867,10 @@ def save_mask(mask, path):
         Image.fromarray(np.uint8(255 * mask)).save(part, format="PNG")
 
 
-def write_results(work_dir, settings, metrics):
+def write_results(model, work_dir, settings, metrics):
     """Write results/metrics.json and results/patients.csv; return the path of metrics.json.
 
-    `metrics` holds what `evaluate_subset` returned for each subset that was opened.
+    model: the network that was evaluated. `metrics` holds what `evaluate_subset` returned for each subset that was opened.
     """
     training = read_json(work_dir / "model" / "training.json", "04_training")
     folder = work_dir / "results"
@@ -868,7 +884,7 @@ def write_results(work_dir, settings, metrics):
     chosen = {name: settings[name] for name in ("dataset", "profile", "recipe", "image_size", "seed", "planes", "threshold",
                                                 "largest_component")}
     write_json(folder / "metrics.json", {
-        **chosen, "epochs": training["epochs"], "parameters": load_trained_model(work_dir).count_params(),
+        **chosen, "epochs": training["epochs"], "parameters": model.count_params(),
         "seconds_training": training["seconds"], "images_seen": training["images_seen"], "versions": versions(),
         **metrics})
     return folder / "metrics.json"

@@ -52,6 +52,15 @@ def dice(truth, prediction):
     return scores(confusion_counts(truth, prediction))["dice"]
 
 
+def cross_entropy(truth, probability):
+    """Return the binary cross-entropy: minus the natural logarithm of the probability given to the truth, mean over all pixels.
+
+    truth: array of 0 and 1. probability: float array of the same shape, 0 to 1; a probability of 0 counts as 1e-7, as in Keras.
+    """
+    given = np.where(truth, probability, 1 - probability)
+    return float(-np.log(np.maximum(given, 1e-7), dtype=float).mean())
+
+
 def rank_slices(slice_counts):
     """Return (indices, dice) of the slices whose mask is not empty, from the best Dice to the worst."""
     with_atrium = [i for i, counts in enumerate(slice_counts) if counts["true_positives"] + counts["false_negatives"]]

@@ -13,12 +13,53 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from dataset_sources import CourseError, write_json
 
 COURSE_FOLDER = Path(__file__).resolve().parent
 COLAB_FOLDER = Path("/content")  # in Google Colab: a local disk that is gone with its notebook; Drive is mounted in it
+
+
+class CourseError(ValueError):
+    """A mistake that one sentence explains: what is wrong, where, and what to do about it.
+
+    Jupyter shows the sentence alone, without a traceback.
+    """
+
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]
+
+
+@contextmanager
+def whole_file(path):
+    """Give a temporary path beside `path`; it becomes `path` when the block ends, and is gone when it fails.
+
+    So `path` holds either all of what was written or what it held before, whenever the process is killed. What a
+    killed one left is removed when it is an hour old: before, another process may still be writing it.
+    The temporary name keeps the suffix, for writers that look at it.
+    """
+    path = Path(path)
+    for leftover in path.parent.glob(".writing-*"):
+        if re.fullmatch(rf"\.writing-\d+-{re.escape(path.name)}", leftover.name):
+            with suppress(FileNotFoundError):  # its process has just finished it
+                if time.time() - leftover.stat().st_mtime > 3600:
+                    leftover.unlink()
+    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        try:
+            os.replace(temporary, path)
+        except PermissionError:  # Windows replaces no file that is open
+            raise CourseError(f"{path} is open: restart the kernels of all notebooks that use it, and run this one again.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value):
+    """Write `value` to `path` as JSON with an indent of two, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def set_up():
@@ -185,6 +226,14 @@ def read_json(path, made_by):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def check_values(values):
+    """Raise CourseError for the first setting of a dict whose value cannot work; None stands for what 01 recorded."""
+    for name, value in values.items():
+        allowed, sentence = _ALLOWED.get(name, (lambda value: True, ""))
+        if value is not None and not allowed(value):
+            raise CourseError(f"{name} is {value!r}: {sentence}.")
+
+
 def load_settings(work_dir, **overrides):
     """Return the settings that 01 recorded, with every override that is not None put in and recorded in turn.
 
@@ -193,10 +242,7 @@ def load_settings(work_dir, **overrides):
     Raises CourseError if 01 has not run, or if an override has a value that cannot work.
     """
     settings = read_json(work_dir / "settings.json", "01_dataset_upload")
-    for name, value in overrides.items():
-        allowed, sentence = _ALLOWED.get(name, (lambda value: True, ""))
-        if value is not None and not allowed(value):
-            raise CourseError(f"{name} is {value!r}: {sentence}.")
+    check_values(overrides)
     from_01 = {**{name: settings[name] for name in overrides}, **settings.get("replaced", {})}
     wanted = {name: from_01[name] if value is None else value for name, value in overrides.items()}
     if any(settings[name] != value for name, value in wanted.items()):
@@ -246,4 +292,5 @@ def fingerprint(*values):
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         else:
             digest.update(value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode())
+        digest.update(b"\0")  # so that 1, 23 is not 12, 3
     return digest.hexdigest()[:16]

@@ -96,7 +96,7 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
 
 @pytest.mark.parametrize("name", ["recipe", "seed", "fold", "profile", "epochs", "image_size", "learning_rate", "threshold", "exclude"])
 def test_a_grid_may_name_any_parameter_of_the_notebooks(name):
-    value = {"recipe": "report", "seed": 3, "profile": "quick"}.get(name, 1)
+    value = {"recipe": "report", "seed": 3, "profile": "quick", "image_size": 64, "threshold": 0.4}.get(name, 1)
     [run] = batch.plan_runs({name: [value]}, **CHOICE)[0].values()
     assert run[name] == value
 
@@ -104,7 +104,8 @@ def test_a_grid_may_name_any_parameter_of_the_notebooks(name):
 @pytest.mark.parametrize(("grid", "expected"), [
     ({"sead": [0]}, "names 'sead', which no notebook takes"), ({"work_dir": ["a"]}, "names 'work_dir'"),
     ({"open_test": [True]}, "names 'open_test'"), ({"seed": 0}, "give a list"), ({"seed": []}, "give a list"),
-    ({"seed": [0, 0]}, "no value twice"), ({"recipe": ["worst"]}, "no recipe 'worst'"), ({"seed": [-1]}, "whole number")])
+    ({"seed": [0, 0]}, "no value twice"), ({"recipe": ["worst"]}, "no recipe 'worst'"), ({"seed": [-1]}, "whole number"),
+    ({"image_size": [100]}, "image_size is 100: choose a multiple of 8"), ({"epochs": [2, 0]}, "epochs is 0")])
 def test_a_grid_that_cannot_work_is_refused(grid, expected):
     with pytest.raises(helpers.CourseError, match=expected):
         batch.plan_runs(grid, **CHOICE)
@@ -140,9 +141,18 @@ def test_the_heart_archive_is_the_same_for_all_batches_and_for_01(tmp_path, monk
     (tmp_path / "Task02_Heart.tar").touch()
     for profile in ("quick", "hour"):
         batch.share_dataset(tmp_path / "runs" / f"heart-{profile}", "heart", {"seed": 0})
-    batch.share_dataset(tmp_path / "runs" / "heart-full", "heart", {"seed": 0, "heart_source": "elsewhere"})
-    shared = [tmp_path / "runs" / f"heart-{profile}" / "shared" for profile in ("quick", "hour", "full")]
-    assert taken == list(zip(shared, [tmp_path / "Task02_Heart.tar"] * 2 + ["elsewhere"]))
+    shared = [tmp_path / "runs" / f"heart-{profile}" / "shared" for profile in ("quick", "hour")]
+    assert taken == list(zip(shared, [tmp_path / "Task02_Heart.tar"] * 2))
+
+
+def test_the_heart_archive_is_fetched_once_and_before_the_workers_begin(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(batch, "fetch_heart", calls.append)
+    monkeypatch.setattr(batch, "open_cluster", lambda count, scheduler: 1 / 0)
+    runs, _ = batch.plan_runs({"exclude": [["la_003"], ["la_004"]]}, **{**CHOICE, "dataset": "heart"})
+    with pytest.raises(ZeroDivisionError):
+        batch.run_batch(tmp_path / "runs" / "heart-smoke", runs, open_test=False)
+    assert calls == [tmp_path]
 
 
 def test_a_run_of_another_dataset_is_not_written_over(tmp_path):
@@ -157,7 +167,7 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
     import distributed
 
     @contextlib.contextmanager
-    def open_cluster(runs, scheduler):
+    def open_cluster(count, scheduler):
         """A worker in this process."""
         with distributed.Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
             yield client
@@ -201,7 +211,7 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
 
 def test_a_gpu_gets_one_training_at_a_time_and_no_worker_is_profiled(monkeypatch):
     monkeypatch.setattr(batch, "gpu_found", lambda: True)
-    with batch.open_cluster(runs=range(5)) as client:
+    with batch.open_cluster(5) as client:
         assert len(client.scheduler_info()["workers"]) == 1
         assert list(client.run(lambda: dask.config.get("distributed.worker.profile.enabled")).values()) == [False]
 
@@ -222,7 +232,7 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
     original = distributed.Client
     monkeypatch.setattr(distributed, "Client", lambda address, timeout: original(address, timeout=1))
     with pytest.raises(helpers.CourseError, match="No dask scheduler answers at tcp://127.0.0.1:9"), \
-            batch.open_cluster(["only"], "tcp://127.0.0.1:9"):
+            batch.open_cluster(1, "tcp://127.0.0.1:9"):
         pass
 
 

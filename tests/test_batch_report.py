@@ -38,7 +38,8 @@ def batch(tmp_path):
             helpers.write_json(tmp_path / name / "results" / "metrics.json", {
                 "versions": {"python": "3"}, "seconds_training": 60.0, "images_seen": 600, "image_size": 32,
                 "valid": {"dice_per_patient": values, "dice_patient_mean": float(np.mean(list(values.values()))),
-                          "accuracy": 0.99, "precision": 0.5, "recall": 0.25, "patients": {patient: {"dice": value} for patient, value in values.items()}}})
+                          "accuracy": 0.99, "precision": 0.9, "recall": 0.9,
+                          "patients": {patient: {"dice": value, "precision": 0.5, "recall": 0.25} for patient, value in values.items()}}})
             helpers.write_history(tmp_path / name, [{"epoch": epoch, "val_loss": 1.0, "val_dice_coef": 0.5} for epoch in range(2)])
             nbformat.write(nbformat.v4.new_notebook(cells=[shown]), tmp_path / name / "notebooks" / "05_evaluation.ipynb")
             outcomes[name] = {"name": name, "state": "complete", "seconds": 90.0,

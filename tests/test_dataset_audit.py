@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_import import CourseError, audit_rows, import_dataset, plot_findings, plot_twins
+from dataset_audit import audit_rows, plot_findings, plot_twins
+from dataset_import import CourseError, import_dataset
 
 matplotlib.use("Agg")
 

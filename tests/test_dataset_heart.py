@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from dataset_import import CourseError, dataset_root, import_dataset
-from dataset_sources import HEART_MD5, HEART_SIZE, HEART_SLICES, HEART_URL, download, fetch_heart, unpack, write_slices
+from dataset_sources import HEART_SLICES, download, fetch_heart, unpack, write_slices
 
 PATIENTS = {patient: slices for patients in HEART_SLICES.values() for patient, slices in patients.items()}
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -208,16 +208,6 @@ def test_only_web_addresses_are_opened(tmp_path):
         download("file:///etc/passwd", tmp_path / "file", 1, "")
 
 
-def test_the_official_archive_is_the_default():
-    assert HEART_URL.endswith("/Task02_Heart.tar")
-    assert (HEART_SIZE, HEART_MD5) == (455_721_472, "06ee59366e1e5124267b774dbd654057")
-    assert {subset: sum(slices.values()) for subset, slices in HEART_SLICES.items()} == {
-        "train": 1160,
-        "valid": 569,
-        "test": 542,
-    }
-
-
 # --- from the archive to the dataset --------------------------------------------------------------------
 
 
@@ -281,7 +271,8 @@ def slices_of_patients(description):
 def test_the_heart_data_come_from_the_server_in_the_reports_split(serve, archive, tmp_path):
     server = serve(archive)
     server.cuts = [100_000]
-    description = import_dataset("heart", tmp_path, heart_source=source(server, archive), progress=False)
+    fetch_heart(tmp_path, **source(server, archive), progress=False)
+    description = import_dataset("heart", tmp_path, progress=False)
     assert slices_of_patients(description) == HEART_SLICES
     assert {subset: len(pairs) for subset, pairs in description["subsets"].items()} == {
         "train": 1160,
@@ -316,6 +307,7 @@ def test_an_archive_that_the_user_has_is_taken(tmp_path):
     assert slices_of_patients(by_path) == slices_of_patients(by_source) == FEW_IN_SUBSETS
     assert by_source["fingerprint"] == by_path["fingerprint"]
     assert by_source["root"] == by_path["root"]
+    assert any("incomplete, as allowed" in note for note in by_source["notes"])
 
 
 def test_an_unpacked_folder_in_the_work_folder_is_taken(tmp_path):
@@ -334,13 +326,6 @@ def test_incomplete_heart_data_are_refused_with_the_missing_patients(tmp_path):
     path = write_archive(tmp_path / "heart.tar", fewer("la_004", "la_030"))
     with pytest.raises(CourseError, match=r"2 of 20 patients are missing \(la_004, la_030\)"):
         import_dataset("heart", tmp_path, heart_source=path, progress=False)
-
-
-def test_incomplete_heart_data_go_where_the_report_has_them_when_allowed(tmp_path):
-    path = write_archive(tmp_path / "heart.tar", FEW)
-    description = import_dataset("heart", tmp_path, heart_source=path, allow_incomplete=True, progress=False)
-    assert slices_of_patients(description) == FEW_IN_SUBSETS
-    assert any("incomplete, as allowed" in note for note in description["notes"])
 
 
 def test_incomplete_heart_data_that_leave_a_subset_empty_are_refused(tmp_path):

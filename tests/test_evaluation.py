@@ -177,11 +177,10 @@ def test_probabilities_are_resized_bilinearly_before_the_threshold():
 def test_the_results_file_holds_all_that_was_agreed(prepared):
     settings = {**helpers.load_settings(prepared), "image_size": 64}
     (prepared / "model").mkdir()
-    helpers.create_model(image_size=64).save(prepared / "model" / "best.keras")
     helpers.write_json(prepared / "model" / "training.json",
                        {"made_from": "x", "seconds": 12.5, "images_seen": 300, "epochs": 7})
     metrics = {subset: evaluate(prepared, subset, truth(prepared, subset)) for subset in ("valid", "test")}
-    path = helpers.write_results(prepared, settings, metrics)
+    path = helpers.write_results(helpers.create_model(image_size=64), prepared, settings, metrics)
     written = json.loads(path.read_text())
     assert path == prepared / "results" / "metrics.json"
     expected = {"dataset": "sample", "profile": "smoke", "recipe": "report", "image_size": 64, "epochs": 7, "seed": 0,
@@ -191,7 +190,7 @@ def test_the_results_file_holds_all_that_was_agreed(prepared):
     assert set(written["versions"]) == {"python", "tensorflow", "keras"}
     for subset in ("valid", "test"):
         assert {"dice_per_patient", "dice_patient_mean", "dice_patient_std", "dice", "precision", "recall", "iou",
-                "accuracy", "accuracy_predicting_nothing", "loss"} <= set(written[subset])
+                "accuracy", "accuracy_predicting_nothing", "cross_entropy", "loss"} <= set(written[subset])
     with open(prepared / "results" / "patients.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     patients = [(subset, patient) for subset in ("valid", "test") for patient in metrics[subset]["patients"]]
@@ -235,6 +234,11 @@ def test_the_pictures_show_best_median_and_worst_of_the_subset(prepared):
     titles = [axes.get_title(loc="left") for axes in figure.axes[::4]]
     for title, label, rank in zip(titles, ("best", "median", "worst"), (0, len(order) // 2, len(order) - 1)):
         assert title == f"{label}: {names[order[rank]]}, Dice {values[rank]:.2f}"
+    for row in range(3):
+        whole, *close = figure.axes[4 * row:4 * row + 4]
+        assert {axes.get_xlim() for axes in close} == {close[0].get_xlim()} != {whole.get_xlim()}
+        [box] = whole.lines
+        assert (min(box.get_xdata()), max(box.get_xdata())) == close[0].get_xlim()
 
 
 @pytest.mark.parametrize(("mode", "name"), [("L", "own.png"), ("RGB", "own.jpg"), ("I;16", "own.tif")])

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
-from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
+from sklearn.metrics import accuracy_score, f1_score, jaccard_score, log_loss, precision_score, recall_score
 
 import helpers
 
@@ -32,6 +32,12 @@ def test_scores_agree_with_scikit_learn(truth, prediction, truth_type, predictio
     for name, function in expected.items():
         assert got[name] == pytest.approx(function(*flat, zero_division=0), abs=1e-6), name
     assert got["accuracy"] == pytest.approx(accuracy_score(*flat), abs=1e-6)
+
+
+def test_cross_entropy_agrees_with_scikit_learn():
+    truth, probability = MASKS["random"].astype(np.uint8), np.random.default_rng(0).random((16, 16), np.float32)
+    assert helpers.cross_entropy(truth, probability) == pytest.approx(log_loss(truth.ravel(), probability.ravel().astype(float)), rel=1e-5)
+    assert helpers.cross_entropy(truth, 1 - np.float32(truth)) == pytest.approx(-np.log(1e-7)), "surely wrong, and yet finite"
 
 
 @pytest.mark.parametrize(("truth_type", "prediction_type"), itertools.product(TYPES, TYPES))

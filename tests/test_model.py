@@ -3,12 +3,11 @@
 import csv
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 import helpers
-
-keras = pytest.importorskip("keras")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +141,7 @@ def test_a_gpu_that_tensorflow_cannot_use_stops_the_full_profile(monkeypatch):
     helpers.check_gpu({"profile": "quick"})
 
 
-def test_the_drawing_has_a_bar_for_every_layer():
+def test_the_drawing_has_a_block_for_every_layer_and_lower_ones_for_smaller_pictures():
     import matplotlib
 
     matplotlib.use("agg")
@@ -150,4 +149,16 @@ def test_the_drawing_has_a_bar_for_every_layer():
     figure = helpers.plot_network(model)
     bars = [patch for patch in figure.axes[0].patches if type(patch).__name__ == "Rectangle"]
     assert len(bars) == len(model.layers)
-    assert bars[0].get_height() == 32
+    heights = [layer.output.shape[1] for layer in model.layers]
+    assert np.array_equal(np.argsort([bar.get_y() for bar in bars], kind="stable"), np.argsort(heights, kind="stable"))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["32 x 32", "16 x 16", "8 x 8", "4 x 4"]
+    assert [text.get_text() for text in figure.axes[0].texts].count("skip connection") == 3
+
+
+def test_accuracy_and_iou_in_training_take_a_soft_mask_from_one_half_on():
+    model = helpers.create_model(image_size=16)
+    truth = np.full((1, 16, 16, 1), 0.3, np.float32)
+    truth[:, :4] = 0.7
+    model.layers[-1].set_weights([np.zeros_like(model.layers[-1].get_weights()[0]), np.array([9.0])])  # atrium everywhere
+    result = model.evaluate(np.zeros_like(truth), truth, verbose=0, return_dict=True)
+    assert (result["accuracy"], result["iou"]) == pytest.approx((0.25, 0.25))

@@ -222,3 +222,11 @@ def test_the_first_two_notebooks_never_import_tensorflow(work_dir):
     done = subprocess.run([sys.executable, "-c", code, str(COURSE_FOLDER), str(work_dir)], check=False,
                           env={**os.environ, "MPLBACKEND": "agg"})
     assert done.returncode == 0
+
+
+def test_arrays_that_do_not_fit_on_the_disk_are_told_before_they_are_written(work_dir, monkeypatch):
+    description = helpers.read_json(work_dir / "dataset.json", "01")
+    monkeypatch.setattr(helpers.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 100_000})())
+    with pytest.raises(helpers.CourseError, match=r"The arrays of train take 1 MB, more than the disk of .* has left"):
+        helpers.prepare_arrays(description, work_dir, 64, progress=False)
+    assert list((work_dir / "npy").iterdir()) == []

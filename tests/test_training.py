@@ -278,6 +278,28 @@ def test_a_training_that_another_replaces_is_kept(work_dir, capsys):
     assert [path.read_bytes() for path in sorted((work_dir / "model" / "earlier").iterdir())] == kept
 
 
+def test_a_kill_while_the_former_training_moves_away_loses_nothing(work_dir, monkeypatch):
+    make_arrays(work_dir)
+    make_model(work_dir, SETTINGS)
+    train(work_dir, {**SETTINGS, "epochs": 2})
+    kept = {path.name: path.read_bytes() for path in (work_dir / "model").iterdir() if path.name != "untrained.keras"}
+    original, moved = Path.replace, []
+
+    def replace(path, target):
+        """Move the first two files, then be killed."""
+        if target.parent.name == "earlier":
+            moved.append(path.name)
+            if len(moved) == 3:
+                raise KeyboardInterrupt
+        return original(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        train(work_dir, {**SETTINGS, "epochs": 1})
+    train(work_dir, {**SETTINGS, "epochs": 1})
+    assert {path.name: path.read_bytes() for path in (work_dir / "model" / "earlier").iterdir()} == kept
+
+
 def test_weights_of_other_settings_are_not_evaluated(work_dir):
     helpers.write_json(work_dir / "settings.json", {**SETTINGS, "epochs": 1})
     make_arrays(work_dir)
