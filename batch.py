@@ -90,7 +90,7 @@ def plan_runs(grid, *, dataset, profile, recipe, seed, open_test=None):
     for values in itertools.product(*grid.values()):
         run = {"dataset": dataset, "profile": profile, "recipe": recipe, "seed": seed, **dict(zip(grid, values))}
         run["dataset"] = resolve_dataset(run["dataset"])
-        new_settings(run["dataset"], run["profile"], run["recipe"], run["seed"])  # refuses what cannot work, and so does:
+        new_settings(run["dataset"], run["profile"], run["recipe"], run["seed"])  # these two refuse what cannot work
         check_values(run)
         names = ["recipe", "seed", *(name for name in grid if name not in ("recipe", "seed"))]
         runs[_folder_name("_".join(f"{name}-{run[name]}" for name in names))] = run
