@@ -330,8 +330,9 @@ def fetch_heart(folder, url=HEART_URL, size=HEART_SIZE, md5=HEART_MD5, *, progre
 
 
 def read_volume(path):
-    """Read a 3-D NIfTI volume and return its values and its spacing in millimetres, one per axis.
+    """Read a 3-D NIfTI volume; return its values, its spacing in millimetres, one per axis, and where its axes run to.
 
+    The last is a tuple such as ("R", "A", "S"), with None for what the header does not say.
     The values keep their dtype (float where the file scales them). Raises CourseError for a file that is
     no NIfTI, is damaged, has another number of axes than three, more than MAX_VOXELS voxels, or values that
     are not finite real numbers.

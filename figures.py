@@ -3,8 +3,7 @@
 import io
 from pathlib import Path
 
-import numpy as np
-
+from metrics import bounding_box
 from settings import whole_file
 
 TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind readers, clear on grey
@@ -98,10 +97,10 @@ def look_closer(axes, mask):
 
     Where the mask (height, width) is empty, all of the picture stays.
     """
-    rows, columns = np.nonzero(mask)
-    if len(rows):
-        row, column = ((places.min() + places.max()) / 2 for places in (rows, columns))
-        half = max(np.ptp(rows), np.ptp(columns)) / 2 + mask.shape[0] / 10
+    if mask.any():
+        box = bounding_box(mask)
+        row, column = ((side.start + side.stop - 1) / 2 for side in box)
+        half = max(side.stop - side.start - 1 for side in box) / 2 + mask.shape[0] / 10
         axes.set(xlim=(column - half, column + half), ylim=(row + half, row - half))
 
 

@@ -370,16 +370,20 @@ def compile_model(model, learning_rate, loss):
     import keras
     from keras import ops
 
+    def at_least_half(y):
+        """Return for each pixel whether it is atrium, or called so."""
+        return ops.cast(y, "float32") >= 0.5
+
     class IoU(keras.metrics.BinaryIoU):
         """Counts a pixel as atrium if at least half of it is."""
 
         def update_state(self, y_true, y_pred, sample_weight=None):
             """Count the pixels of a batch: truth and probabilities (N, S, S, 1), from 0 to 1."""
-            return super().update_state(ops.cast(y_true, "float32") >= 0.5, y_pred, sample_weight)
+            return super().update_state(at_least_half(y_true), y_pred, sample_weight)
 
     def accuracy(y_true, y_pred):
         """Return for each pixel whether it is answered right."""
-        return ops.equal(ops.cast(y_true, "float32") >= 0.5, y_pred >= 0.5)
+        return ops.equal(at_least_half(y_true), at_least_half(y_pred))
 
     iou = IoU(target_class_ids=[1], threshold=0.5, name="iou")
     model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=LOSSES[loss], metrics=[dice_coef, accuracy, iou])

@@ -835,6 +835,10 @@ def test_bad_input_gets_one_sentence_and_changes_nothing(name, earlier, tmp_path
     assert caught.value._render_traceback_() == [f"CourseError: {caught.value}"]
 
 
+def test_the_table_is_long():
+    assert len(CASES) >= 40
+
+
 def test_a_work_folder_that_did_not_exist_does_not_appear(tmp_path):
     with pytest.raises(CourseError):
         import_dataset(tmp_path / "nowhere", tmp_path / "data", progress=False)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from dataset_import import CourseError, dataset_root, import_dataset
-from dataset_sources import HEART_SLICES, download, fetch_heart, unpack, write_slices
+from dataset_sources import HEART_MD5, HEART_SIZE, HEART_SLICES, HEART_URL, download, fetch_heart, unpack, write_slices
 
 PATIENTS = {patient: slices for patients in HEART_SLICES.values() for patient, slices in patients.items()}
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -206,6 +206,16 @@ def test_without_a_network_one_sentence_names_the_alternatives(tmp_path):
 def test_only_web_addresses_are_opened(tmp_path):
     with pytest.raises(CourseError, match="not an http or https address"):
         download("file:///etc/passwd", tmp_path / "file", 1, "")
+
+
+def test_the_official_archive_is_the_default():
+    assert HEART_URL.endswith("/Task02_Heart.tar")
+    assert (HEART_SIZE, HEART_MD5) == (455_721_472, "06ee59366e1e5124267b774dbd654057")
+    assert {subset: sum(slices.values()) for subset, slices in HEART_SLICES.items()} == {
+        "train": 1160,
+        "valid": 569,
+        "test": 542,
+    }
 
 
 # --- from the archive to the dataset --------------------------------------------------------------------
