@@ -4,7 +4,7 @@
 # make test       run the regression suite
 # make faults     plant faults and see that the suite notices
 # make coverage   what the unit tests reach
-# make matrix     every Python, both ends of every range, Colab
+# make matrix     every Python, both ends of every range, Colab, adverse circumstances
 # make browser    05 in JupyterLab, in a real browser
 # make bench      time the course against its peers
 # make notebooks  execute and store the notebooks
@@ -20,7 +20,7 @@ SEED ?= 0
 GRID ?= {"recipe": ["report", "best"], "fold": [0, 1, 2]}
 # The address of a dask scheduler; empty: this machine alone
 SCHEDULER ?=
-# The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 colab
+# The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab
 ONLY ?=
 
 .PHONY: setup run batch ladder test faults bench matrix browser coverage notebooks slides

@@ -35,7 +35,8 @@ NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training",
 SET_BY_THE_BATCH = {"work_dir", "open_test"}  # the same for all runs, so a grid does not name them
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take 5 to 8 hours on two cores
 RETRIES = 2  # how often a run is started again after its worker died
-KERNEL_STARTS = 3  # Jupyter picks a kernel's ports before it binds them: where many start at once, one may find its port taken
+# Jupyter picks a kernel's ports before it binds them: where many start at once, one may find its port taken
+KERNEL_STARTS = 3
 WATCH_INTERVAL = 0.5  # seconds between two looks of a kernel at its owner
 MEMORY_PER_RUN = 4 * 2**30  # of a worker of the local cluster, which trains one network at a time
 
@@ -144,6 +145,18 @@ class NotebookFailed(CourseError):
         self.notebook, self.cell, self.message = notebook, cell, message
 
 
+@contextlib.contextmanager
+def stderr_to(file):
+    """Let this process, and those that it starts meanwhile, write into an open file what they send to stderr."""
+    kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def run_notebook(name, run_dir, owner="", **parameters):
     """Execute the notebook `name` with papermill: the executed copy goes to run_dir/notebooks, the log to run.log.
 
@@ -162,16 +175,17 @@ def run_notebook(name, run_dir, owner="", **parameters):
     executed.parent.mkdir(parents=True, exist_ok=True)
     first_line = (f"import sys; sys.path.insert(0, {str(COURSE_FOLDER)!r}); import batch; "
                   f"batch.end_with_owner({str(run_dir)!r}, {owner!r}, {os.getpid()})")
-    arguments = ["--IPKernelApp.log_level=ERROR"]  # else every kernel warns of its unencrypted connection to this machine
+    arguments = ["--IPKernelApp.log_level=ERROR",  # else kernels warn of their unencrypted connection to this machine
+                 "--IPKernelApp.capture_fd_output=False"]  # what TensorFlow logs as it starts goes to run.log alone
     if owner:
         arguments.append(f"--IPKernelApp.exec_lines={first_line}")
     for _ in range(KERNEL_STARTS):
         try:
-            with open(Path(run_dir) / "run.log", "a", encoding="utf-8") as log:
+            with open(Path(run_dir) / "run.log", "a", encoding="utf-8") as log, stderr_to(log):
                 print(f"--- {name}, {time.strftime('%Y-%m-%d %H:%M:%S')}", file=log, flush=True)
                 papermill.execute_notebook(
-                    source, executed, parameters, kernel_name="python3", cwd=source.parent, execution_timeout=CELL_TIMEOUT,
-                    progress_bar=False, stdout_file=log, stderr_file=log, extra_arguments=arguments)
+                    source, executed, parameters, kernel_name="python3", cwd=source.parent, progress_bar=False,
+                    execution_timeout=CELL_TIMEOUT, stdout_file=log, stderr_file=log, extra_arguments=arguments)
             return
         except papermill.PapermillExecutionError as error:
             raise NotebookFailed(name, error.exec_count, f"{error.ename}: {error.evalue}") from None
@@ -265,11 +279,12 @@ def run_one(folder, name, run, dataset_file, open_test, batch):
 
 @contextlib.contextmanager
 def open_cluster(count, scheduler=None):
-    """Give a dask client: of the scheduler at that address, or of a local cluster sized to this machine and to `count` runs.
+    """Give a dask client: of the scheduler at that address, or of a local cluster.
 
-    A local worker has one core, or more where there are fewer runs than cores or too little memory for so many
-    workers: two trainings on a core each get further in the same time than one after the other on both. Where there is
-    a GPU there is one worker: a training takes nearly all of its memory, and all GPUs that there are.
+    A local cluster is sized to this machine and to `count` runs. Its workers have one core, or more where there are
+    fewer runs than cores or too little memory for so many workers: two trainings on a core each get further in the
+    same time than one after the other on both. Where there is a GPU there is one worker: a training takes nearly all
+    of its memory, and all GPUs that there are.
 
     Raises CourseError if no scheduler answers.
     """
@@ -309,7 +324,8 @@ def run_batch(folder, runs, open_test, seed=0, scheduler=None, show=print):
     for name, run in runs.items():
         earlier = folder / name / "run.json"
         if earlier.exists() and (other := read_json(earlier, "00_run_all")["parameters"]["dataset"]) != run["dataset"]:
-            raise CourseError(f"{folder / name} holds a run of another dataset, {other}: move {folder} away, or rename your dataset.")
+            raise CourseError(f"{folder / name} holds a run of another dataset, {other}: "
+                              f"move {folder} away, or rename your dataset.")
     if any(run["dataset"] == "heart" for run in runs.values()):
         fetch_heart(folder.parents[1])  # once, before several workers look for it
     with open_cluster(len(runs), scheduler) as client:
@@ -340,7 +356,8 @@ def _share(client, folder, run, seed):
     image_size = run.get("image_size") or PROFILES[run["profile"]]["image_size"]
     dataset = client.submit(share_dataset, folder, run["dataset"], options)
     which = (run.get("fold"), image_size, RECIPES[run["recipe"]]["leave_out_twins"])
-    key = f"share_arrays-{fingerprint(dataset.key, *which)}"  # dask's own key differs from call to call: it holds a future
+    # dask's own key differs from call to call: it holds a future
+    key = f"share_arrays-{fingerprint(dataset.key, *which)}"
     return [dataset, client.submit(share_arrays, dataset, *which, key=key)]
 
 

@@ -88,8 +88,8 @@ def _deviation(values):
 def write_patients(folder, groups):
     """Write patients.csv into a batch's folder, a row for each run, subset and patient; return its path.
 
-    A row holds the run's parameters, the patient's figures as in metrics.json, and of the run: the accuracy on the subset's
-    pixels, the images seen, the seconds of training, the versions. 06_beyond_the_report reads such a file.
+    A row holds the run's parameters, the patient's figures as in metrics.json, and of the run: the accuracy on the
+    subset's pixels, the images seen, the seconds of training, the versions. 06_beyond_the_report reads such a file.
     """
     rows = []
     for run in itertools.chain.from_iterable(groups.values()):
@@ -97,8 +97,9 @@ def write_patients(folder, groups):
         for subset in SUBSETS:
             for patient, figures in metrics.get(subset, {}).get("patients", {}).items():
                 rows.append({
-                    **run["parameters"], "dataset": Path(run["parameters"]["dataset"]).stem, "subset": subset, "patient": patient,
-                    **figures, "accuracy_of_subset": metrics[subset]["accuracy"], "image_size": metrics["image_size"],
+                    **run["parameters"], "dataset": Path(run["parameters"]["dataset"]).stem,
+                    "subset": subset, "patient": patient, **figures,
+                    "accuracy_of_subset": metrics[subset]["accuracy"], "image_size": metrics["image_size"],
                     "images_seen": metrics["images_seen"], "seconds_training": round(metrics["seconds_training"]),
                     **metrics["versions"]})
     path = Path(folder) / "patients.csv"
@@ -207,8 +208,8 @@ def _as_png(figure):
 
 def write_report(folder, outcomes, choices):
     """Write report.html into a batch's folder; return its path. `choices`: the parameters of 00 that make it again."""
-    import nbformat.v4 as v4
     from nbconvert import HTMLExporter
+    from nbformat import v4
 
     groups, cells = read_groups(folder, outcomes), []
 

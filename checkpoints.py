@@ -54,7 +54,8 @@ def resume_training(model, work_dir, settings, made_from, steps, images_per_epoc
             (folder / "earlier").mkdir(exist_ok=True)
             print("Data, settings or code are others than those of the training in model/, so this one begins anew. "
                   "The former is kept in model/earlier/.")
-        for path in (state, folder / "history.csv", folder / "best.keras", record_path):  # the record last: it says what is to be kept
+        # The record last: it says what is to be kept
+        for path in (state, folder / "history.csv", folder / "best.keras", record_path):
             if worth_keeping and path.exists():
                 path.replace(folder / "earlier" / path.name)
             path.unlink(missing_ok=True)
@@ -70,7 +71,8 @@ def resume_training(model, work_dir, settings, made_from, steps, images_per_epoc
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.EarlyStopping):
             callback.set_model(model)
-            callback.on_train_begin()  # goes through the past epochs, as `fit` would, which trains a batch before it looks
+            # It goes through the past epochs, as `fit` would, which trains a batch before it looks
+            callback.on_train_begin()
     return callbacks, settings["epochs"] if model.stop_training else len(past)
 
 
@@ -125,5 +127,6 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
         on_epoch_end=lambda epoch, logs: _check_loss(logs["val_loss"], f"on valid after epoch {epoch + 1}", settings))
     callbacks = [stop_when_diverged, SaveState()]
     if monitor is not None:
-        callbacks.append(EarlyStopping(monitor, mode="min" if smaller_is_better else "max", patience=settings["patience"]))
+        mode = "min" if smaller_is_better else "max"
+        callbacks.append(EarlyStopping(monitor, mode=mode, patience=settings["patience"]))
     return callbacks

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-COURSE_SETTINGS = tomllib.loads((Path(__file__).parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
+_pyproject = (Path(__file__).parent / "pyproject.toml").read_text(encoding="utf-8")
+COURSE_SETTINGS = tomllib.loads(_pyproject)["tool"]["course"]
 _folder = pytest.StashKey()
 
 
@@ -27,4 +28,5 @@ def pytest_unconfigure(config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Run the batch notebook in the smallest profile, the others in the one they were stored with."""
-    os.environ["UNET_PROFILE"] = "smoke" if item.path.name == "00_run_all.ipynb" else COURSE_SETTINGS["notebook_profile"]
+    is_batch = item.path.name == "00_run_all.ipynb"
+    os.environ["UNET_PROFILE"] = "smoke" if is_batch else COURSE_SETTINGS["notebook_profile"]

@@ -86,7 +86,11 @@ def read_picture(path, labels=False):
                 )
             if getattr(picture, "n_frames", 1) > 1:
                 raise CourseError(f"{shown(path)} holds {picture.n_frames} pictures: save each in a file of its own.")
-            if not labels and picture.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in picture.tile):
+            if (
+                not labels
+                and picture.mode in ("RGB", "RGBA", "LA")
+                and any(";16" in str(tile[3]) for tile in picture.tile)
+            ):
                 raise CourseError(
                     f"{shown(path)} has 16 bits for each of several channels, of which eight would be lost: "
                     "save it as a grey picture."
@@ -100,7 +104,8 @@ def read_picture(path, labels=False):
                 return np.asarray(upright), channels, plain, lossy
             grey = np.asarray(upright.convert("L"))
             colours = (upright if upright.mode == "P" else upright.convert("RGB")).getcolors() if labels else None
-            if colours and len(colours) > np.count_nonzero(np.bincount(grey.ravel())):  # None: so many that it is no label
+            # colours is None where there are so many that it is no label
+            if colours and len(colours) > np.count_nonzero(np.bincount(grey.ravel())):
                 raise CourseError(
                     f"{shown(path)} has colours that are the same in grey: save it as a grey picture "
                     "with a grey of its own for each label."
@@ -416,7 +421,8 @@ def plot_twins(description, work_dir, number=0):
     twin = description["twins"][number]
     foreground = description["mask_values"][1]
     figure, panels = plt.subplots(1, 3, figsize=(10, 3.9), layout="constrained")
-    for panel, (subset, _), name, color in zip(panels, twin["patients"], twin["example"], (TRUTH_COLOR, PREDICTION_COLOR)):
+    colors = (TRUTH_COLOR, PREDICTION_COLOR)
+    for panel, (subset, _), name, color in zip(panels, twin["patients"], twin["example"], colors):
         folder = slice_folder(description, work_dir, subset, name)
         _draw(panel, folder, name, foreground, color, f"{name}, {subset}")
         _draw(panels[2], folder, name, foreground, color, "both outlines")

@@ -117,8 +117,8 @@ def import_dataset(
     work_dir = Path(work_dir).absolute()
     if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
         if exclude or foreground or allow_incomplete or patient_pattern != PATIENT_PATTERN:
-            raise CourseError(f"{dataset} is a dataset that has been imported: give exclude, foreground, allow_incomplete and "
-                              "patient_pattern where it is imported, not here.")
+            raise CourseError(f"{dataset} is a dataset that has been imported: give exclude, foreground, "
+                              "allow_incomplete and patient_pattern where it is imported, not here.")
         return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
     pattern = _compile_pattern(patient_pattern)
@@ -128,8 +128,9 @@ def import_dataset(
         images, masks = _find_files(folder, work_dir, notes)
         if any(file_suffix(path.name) in VOLUMES for path in [*images.values(), *masks.values()]):
             if patient_pattern not in (PATIENT_PATTERN, None):
-                raise CourseError("patient_pattern is for pictures: each volume is taken as a patient of its own; where a patient "
-                                  "has several, put them all into train, all into valid or all into test, and leave the pattern out.")
+                raise CourseError("patient_pattern is for pictures: each volume is taken as a patient of its own; "
+                                  "where a patient has several, put them all into train, all into valid "
+                                  "or all into test, and leave the pattern out.")
             is_heart = dataset == "heart" or _is_heart(images)
             subset_of = _choose_volumes(images, masks, is_heart, exclude, allow_incomplete, notes)
             pairs, spacing = _pairs_of_volumes(
@@ -377,9 +378,10 @@ def _classify(relative, far=False):
 
 
 def _name_by_folders(found, folder):
-    """Put the folders above images and masks, which name a patient, before names that are numbers: p1/images/000 is p1_000.
+    """Put the folders above images and masks, which name a patient, before names that are numbers.
 
-    found: tuples (path, subset, kind, name). Nothing changes where images and masks lie in other folders, or all in one.
+    p1/images/000 is p1_000. Nothing changes where images and masks lie in other folders, or all in one.
+    found: tuples (path, subset, kind, name).
     """
     above = {}
     for path, _, _, _ in found:
@@ -389,7 +391,9 @@ def _name_by_folders(found, folder):
         above[path] = [name for name, word in zip(folders[:end], words) if word not in SUBSET_WORDS]
     shared = len(os.path.commonprefix(list(above.values())))
     patient_of = {path: "_".join(names[shared:]) for path, names in above.items()}
-    of_images, of_masks = ({patient_of[path] for path, _, kind, _ in found if kind == wanted} for wanted in ("images", "masks"))
+    of_images, of_masks = (
+        {patient_of[path] for path, _, kind, _ in found if kind == wanted} for wanted in ("images", "masks")
+    )
     if of_images != of_masks or not all(of_images):
         return found
     return [(path, subset, kind, f"{patient_of[path]}_{name}") for path, subset, kind, name in found]
@@ -403,8 +407,11 @@ def _find_files(folder, work_dir, notes):
     found, other = [], []
     for path in _walk(folder, work_dir):
         if file_suffix(path.name) in PICTURES + VOLUMES:
-            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in str(path)):  # control characters, and no text at all
-                raise CourseError(f"The path {str(path)!r} holds letters that no system can show: rename this file or its folder.")
+            # Control characters, and no text at all
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in str(path)):
+                raise CourseError(
+                    f"The path {str(path)!r} holds letters that no system can show: rename this file or its folder."
+                )
             found.append(path)
         else:
             other.append(path)
@@ -666,7 +673,9 @@ def _apply_fold(description, fold):
     pairs = [(subset, pair) for subset in ("train", "valid") for pair in description["subsets"][subset]]
     [(name, count)] = Counter(pair["name"] for _, pair in pairs).most_common(1)
     if count > 1:
-        raise CourseError(f"Train and valid both hold a picture {name}: folds mix them, so give each file a name of its own.")
+        raise CourseError(
+            f"Train and valid both hold a picture {name}: folds mix them, so give each file a name of its own."
+        )
     for subset in ("train", "valid"):
         description["subsets"][subset] = [pair for _, pair in pairs if subset_of[pair["patient"]] == subset]
     stored_in = description.get("stored_in", {})

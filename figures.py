@@ -48,19 +48,21 @@ def plot_network(model):
         level = -heights.index(height)
         place[layer.name] = index, level
         axes.bar(index, 0.4, bottom=level - 0.2, width=0.8, color=color, label=label)
-        axes.annotate(channels, (index, level + 0.2), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8)
+        axes.annotate(channels, (index, level + 0.2), xytext=(0, 2), textcoords="offset points",
+                      ha="center", fontsize=8)
     for layer in model.layers:
         if type(layer).__name__ == "Concatenate":
             (start, level), (end, _) = place[layer.input[1]._keras_history.operation.name], place[layer.name]
-            axes.annotate("", (end - 0.5, level), (start + 0.5, level), arrowprops={"arrowstyle": "->", "color": "#555555"})
+            axes.annotate("", (end - 0.5, level), (start + 0.5, level),
+                          arrowprops={"arrowstyle": "->", "color": "#555555"})
             axes.annotate("skip connection", ((start + end) / 2, level), xytext=(0, 3), textcoords="offset points",
                           ha="center", fontsize=8, color="#555555")
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles))
     axes.legend(unique.values(), unique.keys(), fontsize=8, loc="lower left")
     axes.set(title="The layers from image to mask, and the number of channels after each", xticks=[],
-             yticks=[-level for level in range(len(heights))], yticklabels=[f"{height} x {height}" for height in heights],
-             ylabel="size of the picture (pixels)")
+             yticks=[-level for level in range(len(heights))],
+             yticklabels=[f"{height} x {height}" for height in heights], ylabel="size of the picture (pixels)")
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     return figure
 

@@ -74,8 +74,8 @@ from settings import (  # noqa: F401
 from volumes import TrainingPictures, area_average, find_volumes, resample_slices, slice_step
 
 # What the untrained network depends on
-NETWORK_SETTINGS = ("image_size", "seed", "kernel_initializer", "dropout_rate", "activation", "batch_normalization_momentum",
-                    "output_bias", "precision")
+NETWORK_SETTINGS = ("image_size", "seed", "kernel_initializer", "dropout_rate", "activation",
+                    "batch_normalization_momentum", "output_bias", "precision")
 
 # Arrays and trainings that other code made are not used again
 CODE = [COURSE_FOLDER / name for name in ("helpers.py", "volumes.py", "checkpoints.py")]
@@ -138,7 +138,10 @@ def pair_paths(description, work_dir, subset, name):
 
 
 def plot_pairs(description, work_dir, columns=6):
-    """Draw slices with the atrium outlined, spread evenly over all patients, above their masks; returns a Matplotlib figure."""
+    """Draw slices with the atrium outlined, spread evenly over all patients, above their masks.
+
+    Returns a Matplotlib figure.
+    """
     import matplotlib.pyplot as plt
 
     mask_of = {}
@@ -152,7 +155,8 @@ def plot_pairs(description, work_dir, columns=6):
         pictures = [pair_paths(description, work_dir, subset, name) for name in mask_of[subset, patient]]
         masks = [read_mask(mask_path, description["mask_values"]) for _, mask_path in pictures]
         largest = int(np.argmax([np.count_nonzero(mask) for mask in masks]))
-        draw_outlines(panels[0, column], read_image(pictures[largest][0]), masks[largest], np.zeros_like(masks[largest]))
+        image = read_image(pictures[largest][0])
+        draw_outlines(panels[0, column], image, masks[largest], np.zeros_like(masks[largest]))
         panels[0, column].set_title(f"{mask_of[subset, patient][largest]}\n{subset}", fontsize=8)
         panels[1, column].imshow(masks[largest], cmap="gray")
     for axes in panels.flat:
@@ -184,7 +188,8 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     Raises CourseError if no slices are left of a subset, or no pixel of its masks.
     """
     folder = work_dir / "npy"
-    made_from = {**_origin(description), "code": fingerprint(*CODE), "image_size": image_size, "left_out": sorted(leave_out)}
+    made_from = {**_origin(description), "code": fingerprint(*CODE),
+                 "image_size": image_size, "left_out": sorted(leave_out)}
     record_path = folder / "arrays.json"
     folder.mkdir(exist_ok=True)
     for place in (folder, Path(description.get("taken_from", work_dir)) / "npy"):
@@ -204,8 +209,10 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
             raise CourseError(f"No {subset} slices are left: leave out fewer patients.")
         record["slices"][subset] = slices
         needed = len(slices) * image_size**2 * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
-        if shutil.disk_usage(folder).free < needed:  # a memory map that outgrows its disk ends the process without a word
-            raise CourseError(f"The arrays of {subset} take {needed / 1e6:,.0f} MB, more than the disk of {folder} has left: "
+        # A memory map that outgrows its disk ends the process without a word
+        if shutil.disk_usage(folder).free < needed:
+            raise CourseError(f"The arrays of {subset} take {needed / 1e6:,.0f} MB, "
+                              f"more than the disk of {folder} has left: "
                               "free some space, or choose a smaller image_size.")
         with contextlib.ExitStack() as stack:
             parts = [stack.enter_context(whole_file(folder / f"{subset}_{kind}.npy")) for kind in ARRAYS]
@@ -266,7 +273,8 @@ def load_arrays(work_dir, subset, kinds=("X", "y")):
     record = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     if any(record["made_from"][name] != value for name, value in _origin(description).items()):
-        raise CourseError("The arrays are those of another dataset than 01_dataset_upload brought last: run 02_preprocessing again.")
+        raise CourseError("The arrays are those of another dataset than 01_dataset_upload brought last: "
+                          "run 02_preprocessing again.")
     arrays = []
     for kind in kinds:
         name = f"{subset}_{kind}.npy"
@@ -274,7 +282,8 @@ def load_arrays(work_dir, subset, kinds=("X", "y")):
         if not _is_as_recorded(path.parent, record, name):
             raise CourseError(f"{name} in {path.parent} is missing or not whole: run 02_preprocessing again.")
         if path.is_relative_to(COLAB_FOLDER / "drive"):
-            copy = COLAB_FOLDER / "npy" / record["files"][name]["fingerprint"] / name  # arrays of other content keep their own place
+            # Arrays of other content keep their own place
+            copy = COLAB_FOLDER / "npy" / record["files"][name]["fingerprint"] / name
             if not copy.exists():
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(copy) as part:
@@ -449,7 +458,8 @@ def load_training_pictures(work_dir, settings):
     X, y = load_arrays(work_dir, "train", ("X", "share" if settings["soft_masks"] else "y"))
     slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
     volumes = find_volumes(slices, description, X.shape[1]) if settings["planes"] == 3 else []
-    return TrainingPictures(X, y, volumes, slice_step(description, X.shape[1]), full=255 if settings["soft_masks"] else 1)
+    return TrainingPictures(X, y, volumes, slice_step(description, X.shape[1]),
+                            full=255 if settings["soft_masks"] else 1)
 
 
 def training_batches(pictures, settings, first_epoch=0):
@@ -483,7 +493,8 @@ def training_batches(pictures, settings, first_epoch=0):
 def ordered_batches(*arrays, batch_size=16):
     """Return a tf.data.Dataset of the rows of the arrays, in their order: what `evaluate` and `predict` are given.
 
-    arrays: X, or X and y, of shape (N, S, S, 1); memory maps are read as they are needed. The last batch may be smaller.
+    arrays: X, or X and y, of shape (N, S, S, 1); memory maps are read as they are needed.
+    The last batch may be smaller.
     """
     import tensorflow as tf
 
@@ -548,7 +559,9 @@ def augment(images, masks, seed, crop_size):
     middle = (size - 1) / 2 + uniform(1.0, 2) * (size - crop_size) / 2
     half = (crop_size - 1) / 2
     zero = tf.zeros_like(angle)
-    transforms = tf.stack([a, b, middle[:, 0] - (a + b) * half, c, d, middle[:, 1] - (c + d) * half, zero, zero], axis=1)
+    transforms = tf.stack([a, b, middle[:, 0] - (a + b) * half,
+                           c, d, middle[:, 1] - (c + d) * half,
+                           zero, zero], axis=1)
 
     def cut(pictures):
         """Return the crops of the pictures, bilinearly; what lies outside a picture is 0."""
@@ -573,10 +586,10 @@ def augment(images, masks, seed, crop_size):
 
 
 def training_strategy(batch_size, kind="GPU"):
-    """Return how TensorFlow spreads a training: over as many devices of a kind as can share a batch equally, else over one.
+    """Return how TensorFlow spreads a training over the devices of a kind.
 
-    With several, batch normalisation sees the part of its device alone, so the weights are not those of a training on
-    one device.
+    It takes as many as can share a batch equally, else one. With several, batch normalisation sees the part of its
+    device alone, so the weights are not those of a training on one device.
     """
     import tensorflow as tf
 
@@ -586,7 +599,7 @@ def training_strategy(batch_size, kind="GPU"):
 
 
 def load_untrained_model(work_dir):
-    """Load the model of 03 with an input of any size (a multiple of 8): it trains on crops and answers for whole slices.
+    """Load the model of 03 with an input of any size (a multiple of 8), to train on crops and answer for whole slices.
 
     Raises CourseError if 03 has not run, or ran with other settings of the network.
     """
@@ -642,7 +655,8 @@ def load_trained_model(work_dir):
     if not path.exists():
         raise CourseError(f"best.keras is not in {path.parent}: run 04_training first.")
     settings = load_settings(work_dir)
-    check_made_with(read_json(path.with_name("training.json"), "04_training").get("settings", {}), settings, "04_training")
+    made_with = read_json(path.with_name("training.json"), "04_training").get("settings", {})
+    check_made_with(made_with, settings, "04_training")
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     compile_model(model, settings["learning_rate"], settings["loss"])
     return model
@@ -746,13 +760,17 @@ def choose_segmentation(curves, settings):
     """
     kept = (False, True) if settings["largest_component"] is None else (settings["largest_component"],)
     allowed = THRESHOLDS if settings["threshold"] is None else [settings["threshold"]]
-    nearest = {threshold: min(range(len(THRESHOLDS)), key=lambda i: abs(THRESHOLDS[i] - threshold)) for threshold in allowed}
+    nearest = {threshold: min(range(len(THRESHOLDS)), key=lambda i: abs(THRESHOLDS[i] - threshold))
+               for threshold in allowed}
     return max(itertools.product(allowed, kept),
                key=lambda choice: (curves[choice[1]][nearest[choice[0]]], not choice[1], -abs(choice[0] - 0.5)))
 
 
 def predict_subset(model, work_dir, subset, planes=1):
-    """Return the network's probabilities for a subset, float32 (N, S, S); `planes` is 1 or 3, see `predict_in_planes`."""
+    """Return the network's probabilities for a subset, float32 (N, S, S).
+
+    planes: 1 or 3, see `predict_in_planes`.
+    """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
     X, _ = load_arrays(work_dir, subset)
@@ -761,7 +779,9 @@ def predict_subset(model, work_dir, subset, planes=1):
 
 
 def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_component=False):
-    """Score the network's probabilities (N, S, S) for a subset; return (metrics for metrics.json, counts a slice, masks).
+    """Score the network's probabilities (N, S, S) for a subset.
+
+    Returns (metrics for metrics.json, counts a slice, masks).
 
     At the masks' own resolution, a patient at a time: `patients` (dice, iou, precision, recall, the two
     `surface_distances`, and volume_error, the volume found over the true one minus 1), dice_per_patient, their mean,
@@ -874,7 +894,8 @@ def save_mask(mask, path):
 def write_results(model, work_dir, settings, metrics):
     """Write results/metrics.json and results/patients.csv; return the path of metrics.json.
 
-    model: the network that was evaluated. `metrics` holds what `evaluate_subset` returned for each subset that was opened.
+    model: the network that was evaluated.
+    metrics: what `evaluate_subset` returned for each subset that was opened.
     """
     training = read_json(work_dir / "model" / "training.json", "04_training")
     folder = work_dir / "results"
@@ -885,8 +906,8 @@ def write_results(model, work_dir, settings, metrics):
         writer.writerow(["subset", "patient", *figures])
         for subset, result in metrics.items():
             writer.writerows([subset, patient, *scored.values()] for patient, scored in result["patients"].items())
-    chosen = {name: settings[name] for name in ("dataset", "profile", "recipe", "image_size", "seed", "planes", "threshold",
-                                                "largest_component")}
+    chosen = {name: settings[name] for name in ("dataset", "profile", "recipe", "image_size", "seed", "planes",
+                                                "threshold", "largest_component")}
     write_json(folder / "metrics.json", {
         **chosen, "epochs": training["epochs"], "parameters": model.count_params(),
         "seconds_training": training["seconds"], "images_seen": training["images_seen"], "versions": versions(),

@@ -1,4 +1,7 @@
-"""What is measured: overlap, distance between surfaces, and how sure a mean over patients is. Arrays in, numbers out."""
+"""What is measured: overlap, distance between surfaces, and how sure a mean over patients is.
+
+Arrays in, numbers out.
+"""
 
 import numpy as np
 
@@ -37,7 +40,8 @@ def scores(counts):
     An empty prediction of an empty mask is perfect: dice, iou, precision and recall are 1. Where only one of
     the two is empty they are 0.
     """
-    tp, fp, fn, tn = (counts[name] for name in ("true_positives", "false_positives", "false_negatives", "true_negatives"))
+    names = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+    tp, fp, fn, tn = (counts[name] for name in names)
     empty = tp + fp + fn == 0
 
     def ratio(part, whole):
@@ -53,9 +57,11 @@ def dice(truth, prediction):
 
 
 def cross_entropy(truth, probability):
-    """Return the binary cross-entropy: minus the natural logarithm of the probability given to the truth, mean over all pixels.
+    """Return the binary cross-entropy, mean over all pixels.
 
-    truth: array of 0 and 1. probability: float array of the same shape, 0 to 1; a probability of 0 counts as 1e-7, as in Keras.
+    It is minus the natural logarithm of the probability given to the truth.
+    truth: array of 0 and 1. probability: float array of the same shape, 0 to 1; a probability of 0 counts
+    as 1e-7, as in Keras.
     """
     given = np.where(truth, probability, 1 - probability)
     return float(-np.log(np.maximum(given, 1e-7), dtype=float).mean())
@@ -82,8 +88,8 @@ def surface_distances(truth, prediction, spacing):
     A pixel belongs to the surface if one of its direct neighbours is outside. From each surface pixel of one mask the
     distance to the nearest surface pixel of the other is taken, both ways. The mean is that of the two ways' means,
     the percentile is taken over both ways together, as in MedPy (its assd and hd95). Others define them a little
-    differently: in Metrics Reloaded (Maier-Hein et al., 2024) this mean is the mean average surface distance (MASD), and
-    the 95th percentile Hausdorff distance is the larger of the two ways' percentiles.
+    differently: in Metrics Reloaded (Maier-Hein et al., 2024) this mean is the mean average surface distance (MASD),
+    and the 95th percentile Hausdorff distance is the larger of the two ways' percentiles.
     truth, prediction: bool arrays (slices, height, width). spacing: distance of neighbours along each axis.
     """
     if not truth.any() or not prediction.any():

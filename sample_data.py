@@ -8,6 +8,9 @@ All lengths are in millimetres. What is drawn is float32, and cosines are taken 
 depend on the machine.
 """
 
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,15 +58,20 @@ def make_sample(folder, seed=0, patients=PATIENTS, slices=20, size=320, progress
     if seed < 0 or slices < 1 or size < 1:
         raise ValueError(f"seed must be at least 0, slices and size at least 1, not {seed}, {slices} and {size}")
     subsets = [subset for subset, count in patients.items() for _ in range(count)]
-    for patient, subset in enumerate(subsets, start=1):
+
+    def write_patient(patient, subset):
+        """Draw one patient and write the pictures."""
         for kind, volume in zip(("images", "masks"), draw_patient(seed, patient, slices, size)):
             target = Path(folder, subset, kind)
             target.mkdir(parents=True, exist_ok=True)
             for number, picture in enumerate(volume):
                 rgb = Image.merge("RGB", [Image.fromarray(picture)] * 3)
                 rgb.save(target / f"sample_{patient:03d}_{number:03d}.png", compress_level=1)
-        if progress:
-            progress(patient, len(subsets))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, _ in enumerate(pool.map(write_patient, itertools.count(1), subsets), start=1):
+            if progress:
+                progress(done, len(subsets))
     return {"spacing": [FIELD_OF_VIEW / size, FIELD_OF_VIEW / size, SLAB / slices]}
 
 

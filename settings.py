@@ -51,7 +51,8 @@ def whole_file(path):
         try:
             os.replace(temporary, path)
         except PermissionError:  # Windows replaces no file that is open
-            raise CourseError(f"{path} is open: restart the kernels of all notebooks that use it, and run this one again.") from None
+            raise CourseError(f"{path} is open: restart the kernels of all notebooks that use it, "
+                              "and run this one again.") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,7 +69,7 @@ def set_up():
     Nothing that is there is upgraded. Colab brings most of it; elsewhere the README's set-up has installed all.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # a notebook leaves the GPU's memory to the one opened after it
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # leaves GPU memory to the notebook that is opened next
     imported_as = {"pillow": "PIL", "scikit-learn": "sklearn"}
     lines = (COURSE_FOLDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
     names = {line: re.split("[<>=]", line)[0] for line in lines if line and not line.startswith("#")}
@@ -109,7 +110,7 @@ SAMPLE = {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}
 PROFILES = {
     "smoke": {"image_size": 32, "epochs": 2, "images_per_epoch": 64,
               "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}},
-    "quick": {"image_size": 96, "epochs": 10, "images_per_epoch": 480, "sample": SAMPLE},
+    "quick": {"image_size": 96, "epochs": 10, "images_per_epoch": 360, "sample": SAMPLE},
     "ladder": {"image_size": 128, "epochs": 5, "images_per_epoch": 640, "sample": SAMPLE},
     "hour": {"image_size": 160, "epochs": 24, "images_per_epoch": 3000, "sample": SAMPLE},
     "full": {"image_size": 256, "epochs": 20, "images_per_epoch": None, "sample": SAMPLE},
@@ -258,7 +259,8 @@ def check_made_with(recorded, settings, notebook):
     recorded: dict from the names of settings to the values they had. Raises CourseError, naming the notebook to run
     again, if `settings` has another value for one of them.
     """
-    other = [f"{name} was {value!r}, now {settings.get(name)!r}" for name, value in recorded.items() if settings.get(name) != value]
+    other = [f"{name} was {value!r}, now {settings.get(name)!r}"
+             for name, value in recorded.items() if settings.get(name) != value]
     if other:
         raise CourseError(f"{notebook} ran with other settings ({'; '.join(other)}): run {notebook} again.")
 
@@ -267,14 +269,14 @@ def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+_ACTIVATIONS = ("relu", "elu", "selu", "gelu", "silu", "leaky_relu", "tanh")
+_INITIALIZERS = ("he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform")
 _ALLOWED = {
     "image_size": (lambda v: type(v) is int and v >= 16 and v % 8 == 0,
                    "choose a multiple of 8, at least 16: the network halves the image three times"),
     "learning_rate": (lambda v: _is_number(v) and 0 < v < 10, "choose a number above 0, such as 0.001"),
-    "activation": (lambda v: v in ("relu", "elu", "selu", "gelu", "silu", "leaky_relu", "tanh"),
-                   "choose one of relu, elu, selu, gelu, silu, leaky_relu, tanh"),
-    "kernel_initializer": (lambda v: v in ("he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform"),
-                           "choose he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal or lecun_uniform"),
+    "activation": (lambda v: v in _ACTIVATIONS, f"choose one of {', '.join(_ACTIVATIONS)}"),
+    "kernel_initializer": (lambda v: v in _INITIALIZERS, f"choose one of {', '.join(_INITIALIZERS)}"),
     "dropout_rate": (lambda v: _is_number(v) and 0 <= v < 1, "choose a number from 0 up to, not including, 1"),
     "epochs": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
     "batch_size": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),

@@ -18,7 +18,10 @@ def _overlaps(old, new):
 
 
 def area_average(values, size, axis):
-    """Average an array along one axis into `size` new pixels, each by the length of the old ones that it covers; float32."""
+    """Average an array along one axis into `size` new pixels; returns float32.
+
+    Each new pixel weighs the old ones by the length that it covers of them.
+    """
     values = np.moveaxis(values, axis, 0).astype(np.float32)
     averages = _overlaps(len(values), size) @ values.reshape(len(values), -1)
     return np.moveaxis(averages.reshape(size, *values.shape[1:]), 0, axis)
@@ -51,7 +54,7 @@ def slice_step(description, image_size):
 
 
 def resample_slices(values, count):
-    """Resample an array along its first axis to `count` entries: averaged when it shrinks, interpolated when it grows."""
+    """Resample an array along its first axis to `count` entries: averaged if it shrinks, interpolated if it grows."""
     if count <= len(values):
         return area_average(values, count, axis=0)
     places = np.clip((np.arange(count) + 0.5) * len(values) / count - 0.5, 0, len(values) - 1)
@@ -65,7 +68,8 @@ def in_square(picture, size):
     """Return a (size, size) copy of a picture, centred: what is too large is cut off, what is missing is black."""
     square = np.zeros((size, size), np.float32)
     spans = [min(length, size) for length in picture.shape]
-    source = tuple(slice((length - span) // 2, (length - span) // 2 + span) for length, span in zip(picture.shape, spans))
+    source = tuple(slice((length - span) // 2, (length - span) // 2 + span)
+                   for length, span in zip(picture.shape, spans))
     target = tuple(slice((size - span) // 2, (size - span) // 2 + span) for span in spans)
     square[target] = picture[source]
     return square

@@ -1,8 +1,8 @@
-"""Open 05_evaluation in JupyterLab in a real browser, run all its cells, and see that it shows what it should: `make browser`.
+"""Open 05_evaluation in JupyterLab in a real browser, run all its cells, and see that it shows what it should.
 
-It needs the program `chromium` (Debian: `apt-get install chromium`). This file runs in an environment with JupyterLab and Playwright;
-its argument is the Python of the course, which runs 01 to 04 before (profile `smoke`) and is the kernel in the browser.
-Pictures of the page, as wide as a desktop and as a phone, go to data/browser/.
+`make browser` needs the program `chromium` (Debian: `apt-get install chromium`). This file runs in an environment with
+JupyterLab and Playwright; its argument is the Python of the course, which runs 01 to 04 before (profile `smoke`) and is
+the kernel in the browser. Pictures of the page, as wide as a desktop and as a phone, go to data/browser/.
 """
 
 import json
@@ -21,16 +21,21 @@ from playwright.sync_api import sync_playwright
 
 COURSE = Path(__file__).resolve().parent.parent
 SCREENSHOTS = COURSE / "data" / "browser"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 PORT, TOKEN = 8899, "course"
 NOTEBOOK = "notebooks/05_evaluation.ipynb"
 DONE = """cells => {
-    const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(prompt => prompt.textContent.trim());
+    const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(
+        prompt => prompt.textContent.trim());
     return prompts.length === cells && prompts.every(text => /^\\[\\d+\\]:?$/.test(text));
 }"""
-STARTED = re.compile(r"WARNING: All log messages before absl|I0000 .*(port|cudart_stub)\.cc:")  # what TensorFlow writes when it starts
-BEGUN = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(prompt => /^\\[[\\d*]+\\]:?$/.test(prompt.textContent.trim()))"""
+# what TensorFlow writes when it starts
+STARTED = re.compile(r"WARNING: All log messages before absl|I0000 .*(port|cudart_stub)\.cc:")
+BEGUN = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(
+    prompt => /^\\[[\\d*]+\\]:?$/.test(prompt.textContent.trim()))"""
+IDLE = """() => document.querySelector('.jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator')
+    ?.dataset.status === 'idle'"""
 PICTURES = """() => [...document.querySelectorAll('.jp-OutputArea-output img')].map(
     image => [image.naturalWidth, image.getBoundingClientRect().width, image.getBoundingClientRect().height])"""
 SLIDER_MOVED = """before => {
@@ -42,13 +47,16 @@ SLIDER_MOVED = """before => {
 def prepare(folder, python):
     """Copy the course to `folder`, run 01 to 04 in it, and return the environment for its notebooks, a dict.
 
-    JupyterLab is set to keep every cell in the page, not only those in view, to start the kernel unasked, and to read no news.
+    JupyterLab is set to keep every cell in the page, not only those in view, to start the kernel unasked,
+    and to read no news.
     """
     shutil.copytree(COURSE, folder / "course", ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
-    environment = {**os.environ, "UNET_WORK_DIR": str(folder / "work"), "UNET_PROFILE": "smoke", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "UNET_WORK_DIR": str(folder / "work"), "UNET_PROFILE": "smoke",
+                   "TF_CPP_MIN_LOG_LEVEL": "3"}
     for path in sorted((folder / "course" / "notebooks").glob("0[1-4]*.ipynb")):
-        subprocess.run([python, "-m", "papermill", "--no-progress-bar", "--kernel", "python3", path, folder / path.name],
-                       cwd=path.parent, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [python, "-m", "papermill", "--no-progress-bar", "--kernel", "python3", path, folder / path.name]
+        subprocess.run(command, cwd=path.parent, env=environment, check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     notebook = folder / "course" / NOTEBOOK
     content = json.loads(notebook.read_text(encoding="utf-8"))
     for cell in content["cells"]:  # what is seen afterwards was made in the browser
@@ -84,7 +92,8 @@ def screenshot(page, name, width):
     """Save the whole notebook as it looks in a window of that width."""
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_timeout(1000)
-    height = page.evaluate("Math.max(...[...document.querySelectorAll('.jp-WindowedPanel-outer')].map(panel => panel.scrollHeight))")
+    height = page.evaluate(
+        "Math.max(...[...document.querySelectorAll('.jp-WindowedPanel-outer')].map(panel => panel.scrollHeight))")
     page.set_viewport_size({"width": width, "height": min(height + 200, 16000)})
     page.wait_for_timeout(1000)
     page.screenshot(path=SCREENSHOTS / name)
@@ -106,23 +115,28 @@ def run_all_cells(page):
 
 def use(page, folder):
     """Run all cells of the notebook in the page, and assert that each ran, none failed, and figures and slider work."""
-    cells = json.loads((folder / "course" / NOTEBOOK).read_text(encoding="utf-8"))["cells"]
+    notebook = folder / "course" / NOTEBOOK
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     page.goto(f"http://127.0.0.1:{PORT}/lab/tree/{NOTEBOOK}?token={TOKEN}")
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-    page.wait_for_function("document.querySelector('.jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'")
+    page.wait_for_function(IDLE)
     run_all_cells(page)
     page.wait_for_function(DONE, arg=sum(cell["cell_type"] == "code" for cell in cells), timeout=1_800_000)
     page.keyboard.press("Control+s")
     page.wait_for_timeout(3000)
-    saved = [cell for cell in json.loads((folder / "course" / NOTEBOOK).read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    saved = [cell for cell in cells if cell["cell_type"] == "code"]
     outputs = [output for cell in saved for output in cell["outputs"]]
     assert all(cell["execution_count"] for cell in saved), "a cell did not run"
-    failed = [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"
-              and not all(map(STARTED.match, "".join(output["text"]).splitlines()))]
+    failed = [output for output in outputs
+              if output["output_type"] == "error"
+              or (output.get("name") == "stderr"
+                  and not all(map(STARTED.match, "".join(output["text"]).splitlines())))]
     assert not failed, f"a cell failed: {failed[0]}"
     figures = sum("image/png" in output.get("data", {}) for output in outputs)
     pictures = page.evaluate(PICTURES)
-    assert figures and len(pictures) > figures, f"{figures} figures, and {len(pictures)} pictures with that of the slider"
+    assert figures and len(pictures) > figures, (
+        f"{figures} figures, and {len(pictures)} pictures with that of the slider")
     assert all(min(picture) > 0 for picture in pictures), f"a picture has no size: {pictures}"
     before = page.locator("img.widget-image").get_attribute("src")
     page.locator(".widget-slider .noUi-handle").press("ArrowRight")
@@ -132,15 +146,17 @@ def use(page, folder):
 
 def main(python):
     """Run the check with that Python as the kernel."""
-    browser_program = shutil.which("chromium") or sys.exit("There is no program chromium here: apt-get install chromium.")
+    browser_program = (shutil.which("chromium")
+                       or sys.exit("There is no program chromium here: apt-get install chromium."))
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         environment = prepare(folder, python)
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={PORT}",
+                   "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}",
+                   f"--ServerApp.root_dir={folder / 'course'}"]
         with open(SCREENSHOTS / "jupyterlab.log", "w", encoding="utf-8") as log:
-            server = subprocess.Popen(
-                [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={PORT}", "--ServerApp.port_retries=0",
-                 f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder / 'course'}"], env=environment, stdout=log, stderr=log)
+            server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             try:
                 wait_for_server()
                 with sync_playwright() as playwright:

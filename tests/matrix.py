@@ -1,7 +1,8 @@
-"""Run the regression suite with every Python and at both ends of every range, and the notebooks as in Google Colab: `make matrix`.
+"""Run the regression suite with every Python, at both ends of every range, and in adverse circumstances.
 
-The environments are made once, in matrix/ of the work folder, and used again while their requirements are the same; delete
-one to make it anew. Words on the command line choose environments, the variable TESTS what pytest runs:
+The notebooks are run as in Google Colab, too. This is `make matrix`. The environments are made once, in matrix/ of the
+work folder, and used again while their requirements are the same; delete one to make it anew. Words on the command
+line choose environments, the variable TESTS what pytest runs:
 
     make matrix ONLY="3.12 colab" TESTS="tests/test_settings.py notebooks/01_dataset_upload.ipynb"
 
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -25,9 +27,11 @@ from plant_faults import COURSE, LESSONS, copy_course
 import helpers
 
 COLAB = COURSE / "tests" / "colab"
-ENVIRONMENTS = {"3.11-lowest": "3.11", "3.11": "3.11", "3.12": "3.12", "3.13": "3.13", "colab": "3.13"}  # name: Python
+ENVIRONMENTS = {  # name: Python
+    "3.11-lowest": "3.11", "3.11": "3.11", "3.12": "3.12", "3.13": "3.13", "adverse": "3.12", "colab": "3.13"}
 SHOWN = ["tensorflow", "keras", "numpy", "matplotlib", "pillow", "scipy", "distributed", "ipython", "pytest"]
-NEVER_CHANGED = {"tensorflow", "keras", "numpy", "ipython"}  # another version of these asks for a restart in the middle of a lesson
+# another version of these asks for a restart in the middle of a lesson
+NEVER_CHANGED = {"tensorflow", "keras", "numpy", "ipython"}
 
 
 class NotMade(Exception):
@@ -39,6 +43,8 @@ def requirements(name):
     if name == "colab":
         return (COLAB / "requirements.txt").read_text(encoding="utf-8")
     text = (COURSE / "requirements.txt").read_text(encoding="utf-8")
+    if name == "adverse":
+        text += "pytest-randomly\n"
     return text.replace(">=", "==") if name.endswith("-lowest") else text
 
 
@@ -82,25 +88,60 @@ def make_environment(name, folder):
 
 def versions(python):
     """Return {package: version} of an environment; Python itself is in it as "python"."""
-    asks = ("import json, platform; from importlib.metadata import distributions; print(json.dumps({'python': platform.python_version(), "
+    asks = ("import json, platform; from importlib.metadata import distributions; "
+            "print(json.dumps({'python': platform.python_version(), "
             "**{d.metadata['Name'].lower(): d.version for d in distributions()}}))")
     return json.loads(subprocess.run([python, "-c", asks], capture_output=True, text=True, check=True).stdout)
 
 
-def run_suite(python, log_file, tests):
-    """Run pytest with that Python over `tests`, a list (empty: everything); return a dict: passed, failed, skipped."""
-    with tempfile.TemporaryDirectory() as folder, open(log_file, "w", encoding="utf-8") as log:
-        report = Path(folder) / "report.xml"
-        subprocess.run([python, "-m", "pytest", "--nbval", "-rfE", f"--junitxml={report}", *tests], cwd=COURSE, stdout=log,
-                       stderr=subprocess.STDOUT, check=False)
-        cases = list(ElementTree.parse(report).iter("testcase")) if report.exists() else []
+def count_cases(reports):
+    """Count the tests of pytest's XML reports, paths; a report that is not there counts as a failure.
+
+    Returns a dict: passed, failed, skipped.
+    """
+    missing = [report for report in reports if not report.exists()]
+    cases = [case for report in reports if report.exists() for case in ElementTree.parse(report).iter("testcase")]
     failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
     skipped = [case for case in cases if case.find("skipped") is not None]
-    return {"passed": len(cases) - len(failed) - len(skipped), "failed": len(failed), "skipped": len(skipped)}
+    return {"passed": len(cases) - len(failed) - len(skipped), "failed": len(failed) + len(missing),
+            "skipped": len(skipped)}
+
+
+def run_suite(python, log_file, tests):
+    """Run pytest with that Python over `tests`, a list (empty: everything); return what `count_cases` does."""
+    with tempfile.TemporaryDirectory() as folder, open(log_file, "w", encoding="utf-8") as log:
+        report = Path(folder) / "report.xml"
+        command = [python, "-m", "pytest", "--nbval", "-rfE", f"--junitxml={report}", *tests]
+        subprocess.run(command, cwd=COURSE, stdout=log, stderr=subprocess.STDOUT, check=False)
+        return count_cases([report])
+
+
+def may_mount():
+    """True where this process can make namespaces of its own and mount in them: on Linux, as root."""
+    return os.name == "posix" and os.geteuid() == 0 and shutil.which("unshare") is not None
+
+
+def run_adverse(python, log_file):
+    """Run the suite in adverse circumstances, which `adverse.sh` names; return what `count_cases` does.
+
+    The copy of the course lies in a folder with a space and letters beyond ASCII.
+    Raises NotMade where this process may not mount.
+    """
+    if not may_mount():
+        raise NotMade("the course is mounted so that it cannot be written to: that needs Linux, and root")
+    with tempfile.TemporaryDirectory() as folder, open(log_file, "w", encoding="utf-8") as log:
+        course = copy_course(Path(folder) / "mein Kürs ♥" / "left atrium")
+        environment = {**os.environ, "COURSE": str(course), "PYTHON": str(python), "REPORTS": folder}
+        subprocess.run(["unshare", "--mount", "--net", "sh", str(COURSE / "tests" / "adverse.sh")], env=environment,
+                       stdout=log, stderr=subprocess.STDOUT, check=False)
+        return count_cases([Path(folder) / f"{part}.xml" for part in ("notebooks", "tests")])
 
 
 def run_in_colab(python, exchange, name, parameters):
-    """Run a notebook on a Colab machine of its own; return why it does not count as passed, an empty text if it does."""
+    """Run a notebook on a Colab machine of its own.
+
+    Return why it does not count as passed, an empty text if it does.
+    """
     shutil.copy(exchange / "drive" / "MyDrive" / "left-atrium-course" / "notebooks" / f"{name}.ipynb", exchange)
     result_file = exchange / "result" / "result.json"
     result_file.unlink(missing_ok=True)
@@ -110,8 +151,8 @@ def run_in_colab(python, exchange, name, parameters):
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     environment.update(MACHINE=str(machine), EXCHANGE=str(exchange), PYTHON=str(python),
                        UNET_PROFILE=os.environ.get("UNET_PROFILE", "smoke"))
-    done = subprocess.run(["unshare", "--mount", "sh", str(COLAB / "machine.sh"), f"{name}.ipynb", json.dumps(parameters)],
-                          env=environment, capture_output=True, text=True, check=False)
+    command = ["unshare", "--mount", "sh", str(COLAB / "machine.sh"), f"{name}.ipynb", json.dumps(parameters)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if not result_file.exists():
         return f"did not start: {(done.stderr.strip() or 'no word why').splitlines()[-1]}"
     result = json.loads(result_file.read_text(encoding="utf-8"))
@@ -125,7 +166,7 @@ def run_colab(python, log_file):
     01 comes a second time with an uploaded zip, on another Drive. Returns a dict like `run_suite`.
     Raises NotMade where this process may not mount.
     """
-    if os.geteuid() != 0 or not shutil.which("unshare"):
+    if not may_mount():
         raise NotMade("a stand-in for Colab's machine is mounted at /content: that needs Linux, and root")
     with tempfile.TemporaryDirectory() as folder:
         exchange = Path(folder)
@@ -148,13 +189,18 @@ def run_colab(python, log_file):
 def check(name, folder, tests):
     """Make an environment, run what there is to run in it, and return its row: a dict."""
     began = time.monotonic()
-    row = {"date": time.strftime("%Y-%m-%d"), "what": "notebooks 00 to 05, an upload" if name == "colab" else " ".join(tests) or "everything"}
+    if name == "adverse":
+        run, what = run_adverse, "everything, in adverse circumstances"
+    elif name == "colab":
+        run, what = run_colab, "notebooks 00 to 05, an upload"
+    else:
+        run, what = partial(run_suite, tests=tests), " ".join(tests) or "everything"
+    row = {"date": time.strftime("%Y-%m-%d"), "what": what}
     try:
         python = make_environment(name, folder)
         row["versions"] = versions(python)
         began = time.monotonic()
-        log_file = folder / f"{name}.log"
-        row |= run_colab(python, log_file) if name == "colab" else run_suite(python, log_file, tests)
+        row |= run(python, folder / f"{name}.log")
     except NotMade as why:
         row["why"] = str(why)
     row["minutes"] = (time.monotonic() - began) / 60
@@ -166,18 +212,21 @@ def machine():
     """Return what this machine is, in a few words."""
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else None
-    return f"{os.cpu_count()} cores of {model[1] if model else platform.processor() or platform.machine()}, {platform.system()}"
+    processor = model[1] if model else platform.processor() or platform.machine()
+    return f"{os.cpu_count()} cores of {processor}, {platform.system()}"
 
 
 def table(rows):
     """Return the Markdown table of {name: row}."""
-    lines = [f"On {machine()}.", "", f"| environment | date | Python | {' | '.join(SHOWN)} | what ran | passed | failed | skipped | minutes |",
+    lines = [f"On {machine()}.", "",
+             f"| environment | date | Python | {' | '.join(SHOWN)} | what ran | passed | failed | skipped | minutes |",
              "|---" * (len(SHOWN) + 8) + "|"]
     for name, row in rows.items():
         found = row.get("versions", {})
         counts = [str(row[key]) for key in ("passed", "failed", "skipped")] if "passed" in row else [row["why"], "", ""]
-        lines.append("| " + " | ".join([name, row["date"], *(found.get(package, "") for package in ("python", *SHOWN)), row["what"],
-                                        *counts, f"{row['minutes']:.0f}"]) + " |")
+        shown = [found.get(package, "") for package in ("python", *SHOWN)]
+        cells = [name, row["date"], *shown, row["what"], *counts, f"{row['minutes']:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -192,7 +241,8 @@ def main(words):
     for name in words or ENVIRONMENTS:
         row = check(name, folder, tests)
         bad += row.get("failed", 1) > 0 or row.get("passed", 0) == 0
-        print(f"{name}: {row.get('why') or '{passed} passed, {failed} failed, {skipped} skipped'.format(**row)}", flush=True)
+        outcome = row.get("why") or "{passed} passed, {failed} failed, {skipped} skipped".format(**row)
+        print(f"{name}: {outcome}", flush=True)
     kept = {name: folder / f"{name}.json" for name in ENVIRONMENTS if (folder / f"{name}.json").exists()}
     text = table({name: json.loads(path.read_text(encoding="utf-8")) for name, path in kept.items()})
     with helpers.whole_file(folder / "table.md") as part:

@@ -1,8 +1,8 @@
-"""Plant each fault of tests/faults.toml alone in a copy of the course, and see that what must notice it fails: `make faults`.
+"""Plant each fault of tests/faults.toml alone in a copy of the course, and see that what must notice it fails.
 
-A fault counts as noticed only if the named test, or a compared cell of the named notebook, fails by an assertion or
-a comparison. Another exception, such as a failed import, proves nothing. Before that everything named must pass in
-the copy without a fault. Words on the command line choose the faults in whose line they occur.
+This is `make faults`. A fault counts as noticed only if the named test, or a compared cell of the named notebook, fails
+by an assertion or a comparison. Another exception, such as a failed import, proves nothing. Before that everything
+named must pass in the copy without a fault. Words on the command line choose the faults in whose line they occur.
 """
 
 import os
@@ -11,14 +11,15 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nbformat
 from store_notebooks import COURSE, course_settings
 
 LESSONS = ["01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation"]
-BY_COMPARISON = ("AssertionError", "assert ", "Failed: DID NOT RAISE", "Notebook cell output mismatch", "Cell outputs differ")
+BY_COMPARISON = ("AssertionError", "assert ", "Failed: DID NOT RAISE",
+                 "Notebook cell output mismatch", "Cell outputs differ")
 
 
 def read_faults():
@@ -61,7 +62,8 @@ def run(copy, names, work_dir=None):
     if not report.exists():
         raise SystemExit(f"pytest did not run {names}:\n{finished.stdout}\n{finished.stderr}")
     failed = [(case.get("name"), f"{problem.get('message')}\n{problem.text}")
-              for case in ElementTree.parse(report).iter("testcase") for problem in [*case.iter("failure"), *case.iter("error")]]
+              for case in ElementTree.parse(report).iter("testcase")
+              for problem in [*case.iter("failure"), *case.iter("error")]]
     report.unlink()
     return failed
 
@@ -105,7 +107,8 @@ def main(words):
         for number, fault in enumerate(faults, start=1):
             reason = check(fault, folder, work_dir)
             missed += bool(reason)
-            print(f"{number:3} {'NOT noticed' if reason else 'noticed'}: {fault['what']}{reason and f' ({reason})'}", flush=True)
+            outcome = "NOT noticed" if reason else "noticed"
+            print(f"{number:3} {outcome}: {fault['what']}{reason and f' ({reason})'}", flush=True)
     print(f"{len(faults) - missed} of {len(faults)} faults were noticed.")
     return missed
 

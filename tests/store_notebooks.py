@@ -22,7 +22,8 @@ sys.path.insert(0, str(COURSE))
 from helpers import whole_file  # noqa: E402
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
-KEPT = ("tags", "alt")  # of a cell's metadata: what it is for, and what its figure shows in words, which nbconvert puts into the page
+# of a cell's metadata: what it is for, and what its figure shows in words, which nbconvert puts into the page
+KEPT = ("tags", "alt")
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider without its kernel shows nothing
 
 

@@ -33,6 +33,16 @@ def test_parameters_reach_the_notebook_and_the_executed_copy_is_kept(tmp_path, m
     assert "the seed is 7" in (tmp_path / "run" / "run.log").read_text()
 
 
+def test_what_libraries_write_to_stderr_goes_to_the_log_alone(tmp_path, monkeypatch, capfd):
+    make_notebook(tmp_path, "seed = 0  # a number", "import os\nos.write(2, b'a line of TensorFlow');")
+    monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
+    batch.run_notebook("01_made_up", tmp_path / "run")
+    executed = nbformat.read(tmp_path / "run" / "notebooks" / "01_made_up.ipynb", as_version=4)
+    assert "a line of TensorFlow" in (tmp_path / "run" / "run.log").read_text()
+    assert not [output for output in executed.cells[-1].outputs if output.output_type == "stream"]
+    assert capfd.readouterr().err == ""
+
+
 def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path, monkeypatch):
     make_notebook(tmp_path, "seed = 0  # a number")
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
@@ -63,8 +73,8 @@ with open({str(starts)!r}, "a+") as file:
         sys.exit("the port is taken")
 runpy.run_module("ipykernel_launcher", run_name="__main__")
 """, encoding="utf-8")
-    helpers.write_json(kernel / "kernel.json", {"argv": [sys.executable, str(tmp_path / "start.py"), "-f", "{connection_file}"],
-                                                "display_name": "Python 3", "language": "python"})
+    command = [sys.executable, str(tmp_path / "start.py"), "-f", "{connection_file}"]
+    helpers.write_json(kernel / "kernel.json", {"argv": command, "display_name": "Python 3", "language": "python"})
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     if failures < batch.KERNEL_STARTS:
         batch.run_notebook("01_made_up", tmp_path / "run", seed=7)
@@ -90,11 +100,13 @@ def test_a_dataset_that_is_not_there_is_refused(tmp_path, monkeypatch):
 def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
     runs, open_test = batch.plan_runs({"recipe": ["report", "best"], "fold": [0, 1, 2], "image_size": [32]}, **CHOICE)
     assert len(runs) == 6 and not open_test
-    assert runs["recipe-report_seed-0_fold-2_image_size-32"] == {**CHOICE, "recipe": "report", "fold": 2, "image_size": 32}
+    expected = {**CHOICE, "recipe": "report", "fold": 2, "image_size": 32}
+    assert runs["recipe-report_seed-0_fold-2_image_size-32"] == expected
     assert batch.plan_runs({}, **CHOICE) == ({"recipe-best_seed-0": CHOICE}, True)
 
 
-@pytest.mark.parametrize("name", ["recipe", "seed", "fold", "profile", "epochs", "image_size", "learning_rate", "threshold", "exclude"])
+@pytest.mark.parametrize("name", ["recipe", "seed", "fold", "profile", "epochs", "image_size", "learning_rate",
+                                  "threshold", "exclude"])
 def test_a_grid_may_name_any_parameter_of_the_notebooks(name):
     value = {"recipe": "report", "seed": 3, "profile": "quick", "image_size": 64, "threshold": 0.4}.get(name, 1)
     [run] = batch.plan_runs({name: [value]}, **CHOICE)[0].values()
@@ -103,8 +115,9 @@ def test_a_grid_may_name_any_parameter_of_the_notebooks(name):
 
 @pytest.mark.parametrize(("grid", "expected"), [
     ({"sead": [0]}, "names 'sead', which no notebook takes"), ({"work_dir": ["a"]}, "names 'work_dir'"),
-    ({"open_test": [True]}, "names 'open_test'"), ({"seed": 0}, "give a list"), ({"seed": []}, "give a list"),
-    ({"seed": [0, 0]}, "no value twice"), ({"recipe": ["worst"]}, "no recipe 'worst'"), ({"seed": [-1]}, "whole number"),
+    ({"open_test": [True]}, "names 'open_test'"),
+    ({"seed": 0}, "give a list"), ({"seed": []}, "give a list"), ({"seed": [0, 0]}, "no value twice"),
+    ({"recipe": ["worst"]}, "no recipe 'worst'"), ({"seed": [-1]}, "whole number"),
     ({"image_size": [100]}, "image_size is 100: choose a multiple of 8"), ({"epochs": [2, 0]}, "epochs is 0")])
 def test_a_grid_that_cannot_work_is_refused(grid, expected):
     with pytest.raises(helpers.CourseError, match=expected):
@@ -137,7 +150,11 @@ def test_runs_of_one_dataset_share_one_task_for_its_arrays(tmp_path):
 
 def test_the_heart_archive_is_the_same_for_all_batches_and_for_01(tmp_path, monkeypatch):
     taken = []
-    monkeypatch.setattr(batch, "import_dataset", lambda dataset, home, progress, **options: taken.append((home.parent, options["heart_source"])))
+
+    def remember(dataset, home, progress, **options):
+        taken.append((home.parent, options["heart_source"]))
+
+    monkeypatch.setattr(batch, "import_dataset", remember)
     (tmp_path / "Task02_Heart.tar").touch()
     for profile in ("quick", "hour"):
         batch.share_dataset(tmp_path / "runs" / f"heart-{profile}", "heart", {"seed": 0})
@@ -200,8 +217,9 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
     assert list(outcomes.values())[1]["message"] == "thirteen is unlucky"
     assert helpers.read_json(folder / "batch.json", "00")["runs"] == outcomes
     assert sorted(path.name.split("-")[0] for path in (folder / "shared").iterdir()) == ["arrays", "dataset"]
-    assert any("recipe-report_seed-0_image_size-32: 04_training, epoch 1 of 3, soft Dice on valid 0.250, 3 min of training left" in text
-               for text in shown)
+    line = ("recipe-report_seed-0_image_size-32: 04_training, epoch 1 of 3, soft Dice on valid 0.250, "
+            "3 min of training left")
+    assert any(line in text for text in shown)
     assert "1 of 2 runs are done, about" in "".join(shown) and shown[-1] == "2 of 2 runs are done, 1 of them failed"
 
     monkeypatch.setattr(batch, "share_arrays", lambda *_: 1 / 0)
@@ -220,10 +238,12 @@ def test_a_failed_run_ends_the_batch_with_its_name():
     fine = {"name": "one", "state": "reused", "seconds": 3.0}
     failed = {"name": "two", "state": "failed", "notebook": "04_training", "cell": 7, "message": "ValueError: no"}
     batch.check_outcomes({"one": fine})
-    with pytest.raises(helpers.CourseError, match=r"1 of 2 runs failed, the first is two \(04_training: ValueError: no\)"):
-        batch.check_outcomes({"one": fine, "two": failed})
-    assert batch._time_left({"one": 1, "two": 2}, {"one": fine, "two": failed}, None) == "2 of 2 runs are done, 1 of them failed"
-    assert "04_training 7 ValueError: no" in batch.outcome_table({"one": fine, "two": failed})
+    outcomes = {"one": fine, "two": failed}
+    expected = r"1 of 2 runs failed, the first is two \(04_training: ValueError: no\)"
+    with pytest.raises(helpers.CourseError, match=expected):
+        batch.check_outcomes(outcomes)
+    assert batch._time_left({"one": 1, "two": 2}, outcomes, None) == "2 of 2 runs are done, 1 of them failed"
+    assert "04_training 7 ValueError: no" in batch.outcome_table(outcomes)
 
 
 def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
@@ -239,14 +259,16 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
 # --- owners and retries ---------------------------------------------------------------------------------
 
 
-WATCHED = "import os, sys, time, batch; batch.end_with_owner(sys.argv[1], 'one', os.getppid()); print('on', flush=True); time.sleep(60)"
+WATCHED = ("import os, sys, time, batch; batch.end_with_owner(sys.argv[1], 'one', os.getppid()); "
+           "print('on', flush=True); time.sleep(60)")
 
 
 @pytest.mark.parametrize("owner", [{"owner": "another"}, None])
 def test_a_process_ends_when_its_run_has_another_owner_or_none(tmp_path, owner):
     helpers.write_json(tmp_path / "owner.json", {"owner": "one"})
     environment = {**os.environ, "PYTHONPATH": str(batch.COURSE_FOLDER)}
-    process = subprocess.Popen([sys.executable, "-c", WATCHED, tmp_path], env=environment, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", WATCHED, tmp_path]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "on\n"
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(3 * batch.WATCH_INTERVAL)
@@ -268,7 +290,8 @@ def test_a_run_whose_worker_died_three_times_is_given_up(work_dir, tmp_path, mon
         record = batch.run_one(tmp_path, "run", CHOICE, str(work_dir / "dataset.json"), True, "a")
         assert (record["state"], record["starts"]) == (state, start + 1)
     assert record["message"] == "its worker died 3 times" and ran == list(batch.NOTEBOOKS)
-    assert batch.run_one(tmp_path, "run", CHOICE, str(work_dir / "dataset.json"), True, "b")["starts"] == 1  # a new batch
+    in_a_new_batch = batch.run_one(tmp_path, "run", CHOICE, str(work_dir / "dataset.json"), True, "b")
+    assert in_a_new_batch["starts"] == 1
 
 
 def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_path, monkeypatch):

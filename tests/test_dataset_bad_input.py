@@ -631,8 +631,12 @@ def empty_masks_in_one_subset(folder):
 @case(r"train/images/p1_000\.png has 16 bits for each of several channels")
 def colours_of_sixteen_bits(folder):
     rows = np.random.default_rng(0).integers(0, 4096, (SIZE, SIZE * 3), np.uint16).astype(">u2")
-    chunks = (b"IHDR", struct.pack(">IIBBBBB", SIZE, SIZE, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))), (b"IEND", b"")
-    content = b"".join(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    header = struct.pack(">IIBBBBB", SIZE, SIZE, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = (b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")
+    content = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
     (make_dataset(folder) / "train" / "images" / "p1_000.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
     return folder
 
@@ -654,7 +658,10 @@ def colours_that_are_alike_in_grey(folder):
     return with_mask(folder, drawn)
 
 
-@case(r"patient_pattern is for pictures: each volume is taken as a patient of its own", patient_pattern=r"(?P<patient>case)_\d")
+@case(
+    r"patient_pattern is for pictures: each volume is taken as a patient of its own",
+    patient_pattern=r"(?P<patient>case)_\d",
+)
 def pattern_for_volumes(folder):
     return make_task(folder)
 
@@ -672,7 +679,8 @@ def axes_that_are_no_numbers(folder):
     path = make_task(folder, np.ones((8, 8, 4), np.int16), np.zeros((8, 8, 4), np.uint8)) / "imagesTr" / "case_0.nii.gz"
     volume = nibabel.Nifti1Image(np.ones((8, 8, 4), np.int16), np.eye(4))
     volume.header["srow_x"], volume.header["sform_code"] = np.nan, 1
-    path.write_bytes(gzip.compress(bytes(volume.header.binaryblock) + bytes(4) + volume.get_fdata().astype(np.int16).tobytes()))
+    values = volume.get_fdata().astype(np.int16).tobytes()
+    path.write_bytes(gzip.compress(bytes(volume.header.binaryblock) + bytes(4) + values))
     return folder
 
 

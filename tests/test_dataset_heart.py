@@ -47,7 +47,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args):
         """Say nothing."""
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         server = self.server
         if self.path == "/moved":
             self.send_response(302)

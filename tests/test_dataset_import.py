@@ -319,7 +319,8 @@ def test_numbered_files_in_a_folder_for_each_patient_are_split_by_patient(place,
             Image.fromarray(values).save(path)
     description = take(tmp_path / "source", work_dir)
     assert set(places(description)) == {"p0", "p1", "p2", "p3", "p4"}
-    assert [pair["slice"] for pairs in description["subsets"].values() for pair in pairs if pair["patient"] == "p4"] == [12, 13, 14]
+    slices = [pair["slice"] for pairs in description["subsets"].values() for pair in pairs if pair["patient"] == "p4"]
+    assert slices == [12, 13, 14]
 
 
 def test_the_split_depends_on_the_seed_alone(tmp_path, work_dir):
@@ -528,9 +529,8 @@ def test_an_import_killed_at_any_moment_leaves_a_whole_dataset(dataset, work_dir
     for name in ("train/images/p1_001.png", "train/masks/p1_001.png"):
         (dataset / name).unlink()
     later = pack_zip(dataset, tmp_path / "later.zip")
-    outcome = subprocess.run(
-        [sys.executable, "-c", KILLED, work_dir, earlier, later], cwd=COURSE, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", KILLED, work_dir, earlier, later]
+    outcome = subprocess.run(command, cwd=COURSE, capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, outcome.stderr
 
 
@@ -575,7 +575,7 @@ assert door.import_dataset(small, work_dir, progress=False) == before
 
 def may_mount():
     command = ["unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
-    return bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True).returncode == 0
+    return bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("kind", ["sample", "bmp"])
@@ -596,7 +596,7 @@ def test_a_disk_that_is_really_full_is_told_and_the_earlier_data_stay(kind, data
     script = 'mount -t tmpfs -o size=1m none "$1" && exec "$2" -c "$3" "$1" "$4" "$5"'
     mounted = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
     command = [*mounted, work_dir, sys.executable, FULL, small, large]
-    outcome = subprocess.run(command, cwd=COURSE, capture_output=True, text=True)
+    outcome = subprocess.run(command, cwd=COURSE, capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, outcome.stderr
     assert "is full; earlier data there are untouched" in outcome.stdout
 
@@ -676,7 +676,8 @@ def test_a_file_that_may_not_be_replaced_is_told(tmp_path, monkeypatch):
 
 def test_options_of_an_import_are_refused_where_the_dataset_was_imported_before(dataset, work_dir, tmp_path):
     take(dataset, work_dir)
+    expected = "give exclude, foreground, allow_incomplete and patient_pattern where it is imported"
     for name, value in {"exclude": ["a"], "foreground": 1, "allow_incomplete": True, "patient_pattern": None}.items():
-        with pytest.raises(door.CourseError, match="give exclude, foreground, allow_incomplete and patient_pattern where it is imported"):
+        with pytest.raises(door.CourseError, match=expected):
             door.import_dataset(work_dir / "dataset.json", tmp_path / "other", **{name: value})
     assert not (tmp_path / "other").exists()

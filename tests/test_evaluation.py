@@ -103,7 +103,8 @@ def test_patients_are_scored_with_what_they_are_scored_by(prepared):
     assert patients[less]["precision"] > 0.9 > 0.8 > patients[less]["recall"] and patients[less]["volume_error"] < -0.1
     assert patients[more]["recall"] > 0.9 > 0.8 > patients[more]["precision"] and patients[more]["volume_error"] > 0.5
     untouched = next(figures for name, figures in patients.items() if name not in (less, more))
-    assert untouched["surface_distance_95"] < patients[less]["surface_distance_95"] < patients[more]["surface_distance_95"]
+    of_less, of_more = patients[less]["surface_distance_95"], patients[more]["surface_distance_95"]
+    assert untouched["surface_distance_95"] < of_less < of_more
     for figures in patients.values():
         assert figures["dice"] == pytest.approx(2 / (1 / figures["precision"] + 1 / figures["recall"]))
         assert figures["iou"] == pytest.approx(figures["dice"] / (2 - figures["dice"]))
@@ -196,7 +197,8 @@ def test_the_results_file_holds_all_that_was_agreed(prepared):
     patients = [(subset, patient) for subset in ("valid", "test") for patient in metrics[subset]["patients"]]
     assert [(row["subset"], row["patient"]) for row in rows] == patients
     for row, (subset, patient) in zip(rows, patients):
-        assert {name: float(row[name]) for name in metrics[subset]["patients"][patient]} == metrics[subset]["patients"][patient]
+        expected = metrics[subset]["patients"][patient]
+        assert {name: float(row[name]) for name in expected} == expected
 
 
 def test_the_trained_model_is_loaded_in_safe_mode_and_evaluates_as_it_was_trained(prepared):

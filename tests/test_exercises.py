@@ -55,7 +55,8 @@ MISTAKES = {
     "3.3": ["def convolution_parameters(window, channels_in, channels_out): return 9 * channels_in * channels_out"],
     "4.1": ["first_loss = 0.5"],
     "4.2": ["def my_loss(y_true, y_pred): return keras.ops.mean(keras.losses.binary_crossentropy(y_true, y_pred))",
-            *(EXERCISES["4.2"][3].replace("0.7 * missed + 0.3", weights) for weights in ("0.5 * missed + 0.5", "0.4 * missed + 0.7"))],
+            *(EXERCISES["4.2"][3].replace("0.7 * missed + 0.3", weights)
+              for weights in ("0.5 * missed + 0.5", "0.4 * missed + 0.7"))],
     "4.3": ["steps = 36"],
     "4.4": ["kept_epoch, best_dice_epoch = 20, 20"],
     "5.1": ["dice_of_squares = 1 / 3"],
@@ -103,7 +104,8 @@ def test_the_solution_is_right(number, small_dataset, untrained, capsys):
     assert run(number, EXERCISES[number][3], small_dataset, untrained, capsys) == f"Exercise {number}: right."
 
 
-@pytest.mark.parametrize(("number", "mistake"), [(number, mistake) for number in MISTAKES for mistake in MISTAKES[number]])
+@pytest.mark.parametrize(("number", "mistake"), [
+    (number, mistake) for number in MISTAKES for mistake in MISTAKES[number]])
 def test_a_typical_mistake_is_not_right_and_gets_a_hint(number, mistake, small_dataset, untrained, capsys):
     printed = run(number, mistake, small_dataset, untrained, capsys)
     assert printed.startswith(f"Exercise {number}: not right yet. ") and len(printed) > 50

@@ -1,4 +1,7 @@
-"""Folds are drawn by patient, once; a fold changes who is valid, and a dataset is taken from another work folder as it is."""
+"""Folds are drawn by patient, once; a fold changes who is valid.
+
+A dataset is taken from another work folder as it is.
+"""
 
 import json
 
@@ -36,7 +39,7 @@ def test_a_fold_finds_the_pictures_where_they_are(work_dir, tmp_path):
     pair = next(pair for pair in description["subsets"]["train"] if pair["patient"] == moved)
     image, mask = helpers.pair_paths(description, tmp_path / "run", "train", pair["name"])
     assert image.parts[-3] == "valid" and helpers.read_image(image).shape == helpers.read_mask(mask).shape
-    assert dict((row[0], row[1]) for row in helpers.dataset_counts(description)) == {
+    assert {row[0]: row[1] for row in helpers.dataset_counts(description)} == {
         subset: len(pairs) for subset, pairs in description["subsets"].items()}
 
 
@@ -95,8 +98,10 @@ def test_arrays_are_used_from_the_folder_that_the_dataset_was_taken_from(work_di
     run = tmp_path / "run"
     taken = take(work_dir, run)
     record = helpers.prepare_arrays(taken, run, 16, progress=False)
-    assert record["folder"] == str(work_dir / "npy") and [path.name for path in (run / "npy").iterdir()] == ["arrays.json"]
-    assert all(np.array_equal(one, other) for one, other in zip(helpers.load_arrays(run, "train"), helpers.load_arrays(work_dir, "train")))
+    assert record["folder"] == str(work_dir / "npy")
+    assert [path.name for path in (run / "npy").iterdir()] == ["arrays.json"]
+    used, made = helpers.load_arrays(run, "train"), helpers.load_arrays(work_dir, "train")
+    assert all(np.array_equal(one, other) for one, other in zip(used, made))
     own = helpers.prepare_arrays(taken, run, 24, progress=False)  # another size is made here
     assert "folder" not in own and helpers.load_arrays(run, "train")[0].shape[1] == 24
     assert helpers.load_arrays(work_dir, "train")[0].shape[1] == 16

@@ -1,4 +1,7 @@
-"""The environments of `make matrix` are what they are called: both ends of the ranges, and Colab's versions, which satisfy them."""
+"""The environments of `make matrix` are what they are called.
+
+They are both ends of the ranges, and Colab's versions, which satisfy them.
+"""
 
 import re
 
@@ -24,6 +27,13 @@ def test_the_lowest_environment_has_the_lower_end_of_every_range():
     for name, requirement in RANGES.items():
         [lower] = [limit.version for limit in requirement.specifier if limit.operator == ">="]
         assert [limit.version for limit in lowest[name].specifier if limit.operator == "=="] == [lower]
+
+
+def test_a_report_that_is_missing_counts_as_a_failure(tmp_path):
+    report = tmp_path / "report.xml"
+    report.write_text("<testsuite><testcase/><testcase><failure/></testcase><testcase><skipped/></testcase></testsuite>")
+    assert matrix.count_cases([report]) == {"passed": 1, "failed": 1, "skipped": 1}
+    assert matrix.count_cases([report, tmp_path / "other.xml"]) == {"passed": 1, "failed": 2, "skipped": 1}
 
 
 @pytest.mark.parametrize("pins", ["tests/colab/requirements.txt", "tests/constraints.txt"])

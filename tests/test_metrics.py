@@ -36,8 +36,10 @@ def test_scores_agree_with_scikit_learn(truth, prediction, truth_type, predictio
 
 def test_cross_entropy_agrees_with_scikit_learn():
     truth, probability = MASKS["random"].astype(np.uint8), np.random.default_rng(0).random((16, 16), np.float32)
-    assert helpers.cross_entropy(truth, probability) == pytest.approx(log_loss(truth.ravel(), probability.ravel().astype(float)), rel=1e-5)
-    assert helpers.cross_entropy(truth, 1 - np.float32(truth)) == pytest.approx(-np.log(1e-7)), "surely wrong, and yet finite"
+    expected = log_loss(truth.ravel(), probability.ravel().astype(float))
+    assert helpers.cross_entropy(truth, probability) == pytest.approx(expected, rel=1e-5)
+    opposite = 1 - np.float32(truth)
+    assert helpers.cross_entropy(truth, opposite) == pytest.approx(-np.log(1e-7)), "surely wrong, and yet finite"
 
 
 @pytest.mark.parametrize(("truth_type", "prediction_type"), itertools.product(TYPES, TYPES))
@@ -115,8 +117,9 @@ def test_surface_distances_agree_with_measuring_every_pair_of_points():
     zz, yy, xx = np.mgrid[:12, :14, :16]
     for spacing in ((1, 1, 1), (1.37, 1.25, 1.25)):
         for _ in range(3):
-            truth, prediction = (((zz - rng.uniform(4, 8)) ** 2 + (yy - rng.uniform(5, 9)) ** 2 + (xx - rng.uniform(5, 11)) ** 2)
-                                 < rng.uniform(6, 20) for _ in range(2))
+            truth, prediction = (
+                (zz - rng.uniform(4, 8)) ** 2 + (yy - rng.uniform(5, 9)) ** 2 + (xx - rng.uniform(5, 11)) ** 2
+                < rng.uniform(6, 20) for _ in range(2))
             distances = cdist(surface_points(truth, spacing), surface_points(prediction, spacing))
             ways = distances.min(axis=1), distances.min(axis=0)
             expected = np.mean([way.mean() for way in ways]), np.percentile(np.concatenate(ways), 95)

@@ -125,7 +125,8 @@ def test_soft_dice_is_the_formula():
 
 def test_the_loss_is_cross_entropy_plus_one_minus_soft_dice():
     rng = np.random.default_rng(1)
-    truth, answer = (rng.random((2, 8, 8, 1)) > 0.7).astype("float32"), rng.uniform(0.05, 0.95, (2, 8, 8, 1)).astype("float32")
+    truth = (rng.random((2, 8, 8, 1)) > 0.7).astype("float32")
+    answer = rng.uniform(0.05, 0.95, (2, 8, 8, 1)).astype("float32")
     cross_entropy = -np.mean(truth * np.log(answer) + (1 - truth) * np.log(1 - answer))
     soft_dice = (2 * np.sum(truth * answer) + 1) / ((truth**2).sum() + (answer**2).sum() + 1)
     assert float(helpers.bce_dice_loss(truth, answer)) == pytest.approx(cross_entropy + 1 - soft_dice, abs=1e-5)
@@ -159,6 +160,7 @@ def test_accuracy_and_iou_in_training_take_a_soft_mask_from_one_half_on():
     model = helpers.create_model(image_size=16)
     truth = np.full((1, 16, 16, 1), 0.3, np.float32)
     truth[:, :4] = 0.7
-    model.layers[-1].set_weights([np.zeros_like(model.layers[-1].get_weights()[0]), np.array([9.0])])  # atrium everywhere
+    kernel = model.layers[-1].get_weights()[0]
+    model.layers[-1].set_weights([np.zeros_like(kernel), np.array([9.0])])  # atrium everywhere
     result = model.evaluate(np.zeros_like(truth), truth, verbose=0, return_dict=True)
     assert (result["accuracy"], result["iou"]) == pytest.approx((0.25, 0.25))

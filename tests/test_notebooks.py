@@ -10,8 +10,8 @@ import make_slides
 import nbformat
 import pytest
 import store_notebooks
-from settings import COURSE_FOLDER as COURSE
 
+from settings import COURSE_FOLDER as COURSE
 
 NOTEBOOKS = sorted((COURSE / "notebooks").glob("*.ipynb"))
 LESSONS = [path for path in NOTEBOOKS if not path.name.startswith("00")]
@@ -34,7 +34,8 @@ def tags(cell):
 def texts(cell):
     """What a cell printed or returned as text, figures aside."""
     printed = [output.text for output in cell.outputs if output.output_type == "stream"]
-    shown = [output.data["text/plain"] for output in cell.outputs if "data" in output and "image/png" not in output.data]
+    shown = [output.data["text/plain"] for output in cell.outputs
+             if "data" in output and "image/png" not in output.data]
     return [text for text in printed + shown if text.strip()]
 
 
@@ -88,13 +89,14 @@ def test_every_figure_is_described_in_words(path):
     page, _ = HTMLExporter().from_notebook_node(notebook)
     pictures = re.findall(r"<img [^>]*?>", page)
     assert not [picture for picture in pictures if not re.search(r'alt="[^"]{30,}"', picture)]
-    assert len(pictures) == sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert len(pictures) == sum("image/png" in output.get("data", {}) for output in outputs)
 
 
 @each_notebook
 def test_only_helpers_and_libraries_of_the_field_are_imported(path):
-    allowed = {"helpers", "subprocess", "sys", "pathlib", "inspect", "json", "google", "keras", "numpy", "matplotlib", "ipywidgets",
-               "csv"}
+    allowed = {"helpers", "subprocess", "sys", "pathlib", "inspect", "json", "csv",
+               "google", "keras", "numpy", "matplotlib", "ipywidgets"}
     allowed |= {"batch", "batch_report"} if path.stem == "00_run_all" else set()
     imported = set()
     for cell in code_cells(read(path)):
@@ -132,7 +134,8 @@ def test_a_known_repository_gives_a_badge_and_an_unknown_one_takes_it_away():
     notebook, address = read(NOTEBOOKS[0]), "https://github.com/somebody/course"
     before = [cell.source for cell in notebook.cells]
     store_notebooks.stamp(notebook, "00_run_all.ipynb", address)
-    assert "colab.research.google.com/github/somebody/course/blob/main/notebooks/00_run_all.ipynb" in notebook.cells[0].source
+    opened_at = "colab.research.google.com/github/somebody/course/blob/main/notebooks/00_run_all.ipynb"
+    assert opened_at in notebook.cells[0].source
     assert f'REPOSITORY = "{address}"' in code_cells(notebook)[0].source
     store_notebooks.stamp(notebook, "00_run_all.ipynb", store_notebooks.course_settings()["repository"])
     assert [cell.source for cell in notebook.cells] == before
@@ -172,7 +175,8 @@ def test_nbval_fails_where_one_compared_value_differs(tmp_path):
     """Each copy ends with its altered cell, so that nothing is trained; 03 runs on and leaves a model for 05."""
     for path in LESSONS:
         notebook, (old, new) = read(path), ALTERED[path.stem]
-        found = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code" and any(old in t for t in texts(cell))]
+        found = [index for index, cell in enumerate(notebook.cells)
+                 if cell.cell_type == "code" and any(old in text for text in texts(cell))]
         assert len(found) == 1, f"{old!r} is in {len(found)} cells of {path.name}"
         for output in notebook.cells[found[0]].outputs:
             output.text = output.text.replace(old, new)
@@ -188,7 +192,9 @@ def test_nbval_fails_where_one_compared_value_differs(tmp_path):
     (tmp_path / "notebooks").mkdir()
     for file in (COURSE / "notebooks").glob("*.csv"):
         (tmp_path / "notebooks" / file.name).write_bytes(file.read_bytes())
-    done = subprocess.run([sys.executable, "-m", "pytest", "--nbval", "-q", "--tb=line", "-rf", *map(str, sorted(tmp_path.glob("0*.ipynb")))],
-                          cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
+    command = [sys.executable, "-m", "pytest", "--nbval", "-q", "--tb=line", "-rf",
+               *map(str, sorted(tmp_path.glob("0*.ipynb")))]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "COLUMNS": "200"},
+                          capture_output=True, text=True, check=False)
     failed = re.findall(r"^FAILED .*?(\d\d_\w+)\.ipynb::", done.stdout, flags=re.MULTILINE)
     assert sorted(failed) == sorted(ALTERED), done.stdout[-3000:]

@@ -137,7 +137,8 @@ def test_arrays_are_made_again_where_patients_or_code_have_changed(work_dir, mon
     second = helpers.prepare_arrays(description, work_dir, 32, progress=False)
     assert second["slices"]["train"][0]["patient"] == description["subsets"]["train"][0]["name"]
     monkeypatch.setattr(helpers, "CODE", [work_dir / "dataset.json"])
-    assert helpers.prepare_arrays(description, work_dir, 32, progress=False)["made_from"]["code"] != second["made_from"]["code"]
+    third = helpers.prepare_arrays(description, work_dir, 32, progress=False)
+    assert third["made_from"]["code"] != second["made_from"]["code"]
 
 
 def test_arrays_are_found_through_a_work_folder_that_has_none_of_its_own(work_dir, tmp_path):
@@ -197,7 +198,8 @@ def test_arrays_of_another_dataset_are_refused(work_dir):
     helpers.prepare_arrays(description, work_dir, 16, progress=False)
     helpers.load_arrays(work_dir, "train")
     helpers.write_json(work_dir / "dataset.json", {**description, "fingerprint": "another"})
-    with pytest.raises(helpers.CourseError, match="another dataset than 01_dataset_upload brought last: run 02_preprocessing again"):
+    expected = "another dataset than 01_dataset_upload brought last: run 02_preprocessing again"
+    with pytest.raises(helpers.CourseError, match=expected):
         helpers.load_arrays(work_dir, "train")
 
 
@@ -216,7 +218,8 @@ def test_arrays_are_never_unpickled(work_dir):
 def test_the_first_two_notebooks_never_import_tensorflow(work_dir):
     code = ("import sys, json, pathlib; sys.path.insert(0, sys.argv[1]); import helpers\n"
             "work_dir = pathlib.Path(sys.argv[2]); d = json.loads((work_dir / 'dataset.json').read_text())\n"
-            "helpers.import_dataset('sample', work_dir, sample=helpers.new_settings('sample', 'smoke', 'report', 0)['sample'], progress=False)\n"
+            "sample = helpers.new_settings('sample', 'smoke', 'report', 0)['sample']\n"
+            "helpers.import_dataset('sample', work_dir, sample=sample, progress=False)\n"
             "helpers.prepare_arrays(d, work_dir, 16, progress=False); helpers.plot_pairs(d, work_dir)\n"
             "sys.exit(any(name.split('.')[0] in ('tensorflow', 'keras') for name in sys.modules))")
     done = subprocess.run([sys.executable, "-c", code, str(COURSE_FOLDER), str(work_dir)], check=False,

@@ -54,8 +54,8 @@ def train(work_dir, settings, stop_after=None):
     if first_epoch < settings["epochs"]:
         model.fit(helpers.training_batches(pictures, settings, first_epoch), initial_epoch=first_epoch,
                   steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings), epochs=settings["epochs"],
-                  validation_data=helpers.ordered_batches(*helpers.load_arrays(work_dir, "valid")), callbacks=[*callbacks, PowerFailure()], shuffle=False,
-                  verbose=0)
+                  validation_data=helpers.ordered_batches(*helpers.load_arrays(work_dir, "valid")),
+                  callbacks=[*callbacks, PowerFailure()], shuffle=False, verbose=0)
     return model, first_epoch
 
 
@@ -149,7 +149,8 @@ def test_augmentation_follows_from_its_seed():
 def test_only_a_recipe_that_says_so_augments():
     images, masks = blobs(8)
     plain = {**SETTINGS, "epochs": 1}
-    shown = [next(iter(helpers.training_batches(volumes.TrainingPictures(images, masks), {**plain, "augment": augment})))[0].numpy()
+    pictures = volumes.TrainingPictures(images, masks)
+    shown = [next(iter(helpers.training_batches(pictures, {**plain, "augment": augment})))[0].numpy()
              for augment in (False, True)]
     order = helpers.epoch_order(masks.any((1, 2, 3)), 0, plain, 8)
     assert np.array_equal(shown[0], images[order]) and not np.array_equal(shown[1], images[order])
@@ -165,10 +166,12 @@ def test_a_patient_with_eight_numbered_slices_makes_a_volume():
     assert volumes.find_volumes(slices, {"spacing": [1, 1, 1], "subsets": subsets}, 160) == [(0, 8), (24, 44)]
 
 
-@pytest.mark.parametrize(("count", "image_size", "expected"), [(20, 160, []), (31, 160, []), (32, 160, [(0, 32)]), (20, 256, [(0, 20)])])
+@pytest.mark.parametrize(("count", "image_size", "expected"), [
+    (20, 160, []), (31, 160, []), (32, 160, [(0, 32)]), (20, 256, [(0, 20)])])
 def test_where_the_spacing_is_only_assumed_a_volume_must_be_16_pixels_deep(count, image_size, expected):
     slices = [{"patient": "a", "slice": number} for number in range(count)]
-    assert volumes.find_volumes(slices, {"spacing": None, "subsets": {"train": [{"size": [320, 320]}]}}, image_size) == expected
+    description = {"spacing": None, "subsets": {"train": [{"size": [320, 320]}]}}
+    assert volumes.find_volumes(slices, description, image_size) == expected
 
 
 def test_the_distance_of_slices_is_in_pixels_of_the_network():
@@ -228,8 +231,8 @@ def test_one_plane_has_the_slices_alone():
 
 @pytest.mark.parametrize("changes", [
     {},
-    {"loss": "bce_dice_loss", "learning_rate_schedule": "cosine", "augment": True, "crop_share": 0.5, "planes": 3, "soft_masks": True, "foreground_share": 0.75,
-     "images_per_epoch": 20, "monitor": "val_iou", "dropout_rate": 0.2},
+    {"loss": "bce_dice_loss", "learning_rate_schedule": "cosine", "augment": True, "crop_share": 0.5, "planes": 3,
+     "soft_masks": True, "foreground_share": 0.75, "images_per_epoch": 20, "monitor": "val_iou", "dropout_rate": 0.2},
     {"monitor": None}], ids=["plain", "with everything", "last weights"])
 def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, changes):
     import shutil
@@ -249,7 +252,8 @@ def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, ch
     records = [json.loads((folder / "model" / "training.json").read_text()) for folder in (work_dir, other)]
     kept = [helpers.load_trained_model(folder).get_weights() for folder in (work_dir, other)]
     assert all(np.array_equal(a, b) for a, b in zip(*kept))
-    assert [(record["epochs"], record["images_seen"]) for record in records] == [(3, 3 * (settings["images_per_epoch"] or 30))] * 2
+    images_seen = 3 * (settings["images_per_epoch"] or 30)
+    assert [(record["epochs"], record["images_seen"]) for record in records] == [(3, images_seen)] * 2
 
 
 def test_a_row_that_was_logged_before_its_state_was_saved_is_taken_back(work_dir):
@@ -273,7 +277,7 @@ def test_a_training_that_another_replaces_is_kept(work_dir, capsys):
     assert "kept in model/earlier/" in capsys.readouterr().out
     train(work_dir, {**SETTINGS, "epochs": 2})  # so that the one of one epoch is the former
     kept = [path.read_bytes() for path in sorted((work_dir / "model" / "earlier").iterdir())]
-    (work_dir / "model" / "training.json").write_text('{"epochs": 0}')  # a training that was killed before its first epoch ended
+    (work_dir / "model" / "training.json").write_text('{"epochs": 0}')  # one killed before its first epoch ended
     train(work_dir, {**SETTINGS, "epochs": 1})
     assert [path.read_bytes() for path in sorted((work_dir / "model" / "earlier").iterdir())] == kept
 
@@ -314,7 +318,8 @@ def test_weights_of_other_settings_are_not_evaluated(work_dir):
 def test_a_network_of_other_settings_is_not_trained(work_dir):
     make_model(work_dir, SETTINGS)
     helpers.write_json(work_dir / "settings.json", SETTINGS)
-    helpers.write_json(work_dir / "model" / "untrained.json", {name: SETTINGS[name] for name in helpers.NETWORK_SETTINGS})
+    made_with = {name: SETTINGS[name] for name in helpers.NETWORK_SETTINGS}
+    helpers.write_json(work_dir / "model" / "untrained.json", made_with)
     helpers.load_untrained_model(work_dir)
     helpers.write_json(work_dir / "settings.json", {**SETTINGS, "output_bias": -4.0})
     with pytest.raises(helpers.CourseError, match="output_bias was 0.0, now -4.0\\): run 03_model again"):
@@ -338,7 +343,8 @@ def test_other_settings_start_a_training_anew(work_dir, tmp_path):
     make_model(work_dir, settings)
     train(work_dir, settings)
     make_model(work_dir, settings)  # the same first weights in a new file: the training is still the same
-    for number, (change, expected) in enumerate([({}, 1), ({"threshold": 0.4}, 1), ({"learning_rate": 0.002}, 0), ({"seed": 5}, 0), ({"epochs": 2}, 0)]):
+    changes = [({}, 1), ({"threshold": 0.4}, 1), ({"learning_rate": 0.002}, 0), ({"seed": 5}, 0), ({"epochs": 2}, 0)]
+    for number, (change, expected) in enumerate(changes):
         copy = shutil.copytree(work_dir, tmp_path / f"copy {number}")
         model = helpers.load_untrained_model(copy)
         _, first_epoch = helpers.prepare_training(model, copy, {**settings, **change}, 30)

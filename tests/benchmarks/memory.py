@@ -1,7 +1,8 @@
-"""How much memory a training takes: `memory.py BATCH_SIZE [LIMIT]`; prints MB of anonymous memory at its highest as JSON.
+"""How much memory a training takes: `memory.py BATCH_SIZE [LIMIT]`.
 
-Trains a few steps at 256x256 on arrays as large as the report's (2271 slices), read from memory maps. With LIMIT, in
-MB, the arrays are twice as large as the limit and the process may not have more memory than that.
+Prints MB of anonymous memory at its highest as JSON. Trains a few steps at 256x256 on arrays as large as the report's
+(2271 slices), read from memory maps. With LIMIT, in MB, the arrays are twice as large as the limit and the process may
+not have more memory than that.
 """
 
 import json
@@ -14,8 +15,8 @@ from pathlib import Path
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import numpy as np  # noqa: E402
-from preparation import anonymous_megabytes  # noqa: E402
+import numpy as np
+from preparation import anonymous_megabytes
 
 SIZE, SLICES, STEPS = 256, 2271, 6
 
@@ -38,8 +39,10 @@ def main(batch_size, limit):
         pictures = TrainingPictures(*arrays)
         model = helpers.create_model(image_size=SIZE)
         peak = []
-        watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: peak.append(anonymous_megabytes()))
-        model.fit(helpers.training_batches(pictures, settings), steps_per_epoch=STEPS, verbose=0, shuffle=False, callbacks=[watch])
+        watch = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: peak.append(anonymous_megabytes()))
+        model.fit(helpers.training_batches(pictures, settings), steps_per_epoch=STEPS,
+                  verbose=0, shuffle=False, callbacks=[watch])
     print(json.dumps({"peak_megabytes": max(peak), "array_megabytes": sum(array.nbytes for array in arrays) / 1e6}))
 
 

@@ -1,7 +1,7 @@
-"""Time the same network in PyTorch: `network_pytorch.py PRECISION LAYOUT SIZE,BATCH ...`; prints images a second as JSON.
+"""Time the same network in PyTorch: `network_pytorch.py PRECISION LAYOUT SIZE,BATCH ...`.
 
-LAYOUT is contiguous, channels_last, or compiled (channels_last under torch.compile). `network_pytorch.py ceiling`
-prints the billions of operations a second of a large matrix product instead.
+Prints images a second as JSON. LAYOUT is contiguous, channels_last, or compiled (channels_last under torch.compile).
+`network_pytorch.py ceiling` prints the billions of operations a second of a large matrix product instead.
 """
 
 import json
@@ -66,7 +66,7 @@ def ceiling(size=3072):
     result = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         a, b = torch.rand(size, size).to(dtype), torch.rand(size, size).to(dtype)
-        result[name] = 2 * size**3 / median_seconds(lambda: a @ b) / 1e9
+        result[name] = 2 * size**3 / median_seconds(lambda a=a, b=b: a @ b) / 1e9
     return result
 
 

@@ -1,4 +1,7 @@
-"""Time the course's network: `network_tensorflow.py PRECISION plain|xla SIZE,BATCH ...`; prints images a second as JSON."""
+"""Time the course's network: `network_tensorflow.py PRECISION plain|xla SIZE,BATCH ...`.
+
+Prints images a second as JSON.
+"""
 
 import json
 import os
@@ -9,10 +12,10 @@ from pathlib import Path
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
+import keras
+import numpy as np
 
-import helpers  # noqa: E402
+import helpers
 
 WARM_UP, STEPS = 2, 7
 

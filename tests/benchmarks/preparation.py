@@ -102,7 +102,8 @@ def keras_directory(work_dir):
     start = time.perf_counter()
     for folder in sorted(folders):
         dataset = keras.utils.image_dataset_from_directory(
-            folder, labels=None, color_mode="grayscale", image_size=(SIZE, SIZE), batch_size=32, shuffle=False, verbose=False)
+            folder, labels=None, color_mode="grayscale", image_size=(SIZE, SIZE), batch_size=32,
+            shuffle=False, verbose=False)
         for _ in dataset.map(lambda batch: batch / 255).prefetch(2):
             pass
     return time.perf_counter() - start

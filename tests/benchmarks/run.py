@@ -15,9 +15,9 @@ HERE = Path(__file__).resolve().parent
 COURSE = HERE.parents[1]
 sys.path[:0] = [str(COURSE), str(COURSE / "tests")]
 
-from matrix import machine  # noqa: E402
+from matrix import machine
 
-import helpers  # noqa: E402
+import helpers
 
 ROUNDS = 3
 PEERS = COURSE / "data" / "bench" / "peers"  # the environment of what the course is timed against
@@ -48,8 +48,9 @@ def measure(script, *arguments, ours=True):
 def make_peers():
     """Make the environment of the peers where it is missing."""
     if not (PEERS / "ready").exists():
+        python, requirements = PEERS / "bin" / "python", HERE / "requirements.txt"
         subprocess.run([sys.executable, "-m", "venv", "--clear", PEERS], check=True)
-        subprocess.run([PEERS / "bin" / "python", "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", requirements], check=True)
         (PEERS / "ready").touch()
 
 
@@ -95,23 +96,30 @@ def time_start():
     """Return the seconds that `import helpers` takes, over the bare start of Python."""
     def seconds(code):
         program = f"import time; start = time.perf_counter(); {code}; print(time.perf_counter() - start)"
-        return float(subprocess.run([sys.executable, "-c", program], cwd=COURSE, capture_output=True, text=True, check=True).stdout)
+        done = subprocess.run([sys.executable, "-c", program], cwd=COURSE, capture_output=True, text=True, check=True)
+        return float(done.stdout)
 
     return statistics.median(seconds("import helpers") for _ in range(3 * ROUNDS))
 
 
 def rows_of_networks(times, ceilings, task):
-    """Return the table's rows for "training" or "prediction": images a second, the ratio to the fastest PyTorch, GFLOP/s."""
+    """Return the table's rows for "training" or "prediction".
+
+    They hold images a second, the ratio to the fastest PyTorch, and GFLOP/s.
+    """
     rows = []
     gflop = {key[0]: results[0]["gflop_per_image"] for key, results in times.items() if key[2] == "course"}
     median = {key: statistics.median(result[task] for result in results) for key, results in times.items()}
     for case, precision in dict.fromkeys(key[:2] for key in times):
-        numbers, peer = precision.replace("mixed_", ""), max(median[key] for key in median if key[:2] == (case, precision) and "PyTorch" in key[2])
+        numbers = precision.replace("mixed_", "")
+        networks = [key[2] for key in times if key[:2] == (case, precision)]
+        peer = max(median[case, precision, network] for network in networks if "PyTorch" in network)
         ceiling = statistics.median(entry[numbers] for entry in ceilings)
-        for network in (key[2] for key in times if key[:2] == (case, precision)):
+        for network in networks:
             value = median[case, precision, network]
             work = value * gflop[case] * (3 if task == "training" else 1)
-            rows.append([*case.split(","), numbers, network, f"{value:.1f}", f"{value / peer:.2f}", f"{work:.0f}", f"{100 * work / ceiling:.0f} %"])
+            rows.append([*case.split(","), numbers, network, f"{value:.1f}", f"{value / peer:.2f}",
+                         f"{work:.0f}", f"{100 * work / ceiling:.0f} %"])
     return rows
 
 
@@ -128,19 +136,20 @@ def write_results(times, ceilings, preparation, memory, start, training_memory):
     for name in ("float32", "bfloat16"):
         product = statistics.median(entry[name] for entry in ceilings)
         parts.append(f"A matrix product in {name}: {product:.0f} GFLOP/s.  ")
-    header = ["image", "batch", "arithmetic", "network", "images/s", "to the fastest PyTorch", "GFLOP/s", "of the product"]
+    header = ["image", "batch", "arithmetic", "network", "images/s", "to the fastest PyTorch",
+              "GFLOP/s", "of the product"]
     for task in ("training", "prediction"):
         parts += [f"\n## {task.capitalize()}\n", markdown_table(header, rows_of_networks(times, ceilings, task))]
     base = statistics.median(preparation["plain_loop"])
     rows = [[way.replace("_", " "), f"{statistics.median(values):.2f}", f"{base / statistics.median(values):.2f}"]
             for way, values in preparation.items()]
+    megabytes = [[f"preparation of {count} pictures adds", f"{value:.0f}"] for count, value in memory.items()]
+    megabytes += [[f"training, 256x256, 2271 slices, {name}", f"{value['peak_megabytes']:.0f}"]
+                  for name, value in training_memory.items() if value]
     parts += ["\n## Preparation of 500 pictures of 320x320 with their masks\n",
               markdown_table(["way", "seconds", "times as fast as the plain loop"], rows),
               "\n## Memory\n",
-              markdown_table(["what", "anonymous memory, MB"],
-                             [[f"preparation of {count} pictures adds", f"{value:.0f}"] for count, value in memory.items()]
-                             + [[f"training, 256x256, 2271 slices, {name}", f"{value['peak_megabytes']:.0f}"]
-                                for name, value in training_memory.items() if value]),
+              markdown_table(["what", "anonymous memory, MB"], megabytes),
               f"\n## Start\n\n`import helpers`: {start:.2f} s."]
     with helpers.whole_file(HERE / "results.md") as part:
         part.write_text("# Results\n\n" + "\n".join(parts) + "\n", encoding="utf-8")
@@ -152,9 +161,10 @@ def plot_networks(times):
     from matplotlib.figure import Figure
 
     cases = list(dict.fromkeys(key[:2] for key in times))
+    colors = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7")
     figure = Figure(figsize=(11, 4), layout="constrained")
     for axes, task in zip(figure.subplots(1, 2), ("training", "prediction")):
-        for offset, (network, color) in enumerate(zip(NETWORKS, ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7"))):
+        for offset, (network, color) in enumerate(zip(NETWORKS, colors)):
             shown = {index: [result[task] for result in times[(*case, network)]]
                      for index, case in enumerate(cases) if (*case, network) in times}
             places = [index + (offset - 2) * 0.16 for index in shown]
@@ -162,7 +172,8 @@ def plot_networks(times):
             for place, values in zip(places, shown.values()):
                 axes.plot([place] * len(values), values, ".", color="black", markersize=3)
         axes.set(title=task, ylabel="images a second (dots: single rounds)", xticks=range(len(cases)))
-        names = ["{0}x{0}\nbatch {1}\n{2}".format(*case.split(","), precision.replace("mixed_", "")) for case, precision in cases]
+        names = ["{0}x{0}\nbatch {1}\n{2}".format(*case.split(","), precision.replace("mixed_", ""))
+                 for case, precision in cases]
         axes.set_xticklabels(names, fontsize=7)
         axes.legend(fontsize=7)
     return figure

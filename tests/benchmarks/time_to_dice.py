@@ -1,7 +1,7 @@
 """Seconds of training until the mean Dice of the valid patients first passes 0.75 and 0.85.
 
-`time_to_dice.py DATASET RECIPE PROFILE MINUTES`: trains as notebook 04 does, scores the valid patients after every epoch
-as 05 does (threshold 0.5, all components), and stops at 0.85 or after MINUTES of training. Scoring is not timed.
+`time_to_dice.py DATASET RECIPE PROFILE MINUTES`: trains as notebook 04 does, scores the valid patients after every
+epoch as 05 does (threshold 0.5, all components), and stops at 0.85 or after MINUTES of training. Scoring is not timed.
 Prints a line an epoch and, last, the result as JSON.
 """
 
@@ -15,10 +15,10 @@ from pathlib import Path
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
+import keras
+import numpy as np
 
-import helpers  # noqa: E402
+import helpers
 
 GOALS = (0.75, 0.85)
 

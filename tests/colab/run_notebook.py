@@ -25,7 +25,8 @@ def main(path, parameters, folder):
         if "parameters" in cell.metadata.get("tags", []):
             cell.source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
     before, error = installed(), None
-    client = nbclient.NotebookClient(notebook, kernel_name="python3", timeout=3600, resources={"metadata": {"path": "/content"}},
+    client = nbclient.NotebookClient(notebook, kernel_name="python3", timeout=3600,
+                                     resources={"metadata": {"path": "/content"}},
                                      extra_arguments=["--IPKernelApp.exec_lines=import google.colab"])
     try:
         client.execute()

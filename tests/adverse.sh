@@ -1,0 +1,16 @@
+#!/bin/sh
+# The suite in adverse circumstances: the course cannot be written to, there is no network, one processor, another current
+# folder, odd settings of the terminal; the tests come in shuffled order. tests/matrix.py starts it in a mount and a network
+# namespace (`unshare --mount --net`) with these variables: COURSE a copy of the course, PYTHON, REPORTS a folder.
+set -u
+mount --bind "$COURSE" "$COURSE"
+mount -o remount,bind,ro "$COURSE"
+if touch "$COURSE/helpers.py" 2>/dev/null; then echo "The course can be written to."; exit 1; fi
+ip link set lo up  # kernels talk to papermill through it
+cd /
+export COLUMNS=37 LC_ALL=C TF_CPP_MIN_LOG_LEVEL=0
+suite() {
+  taskset --cpu-list 0 "$PYTHON" -m pytest --nbval -rfE --junitxml="$REPORTS/$1.xml" "$COURSE/$1" -p "$2"
+}
+suite notebooks no:randomly
+suite tests randomly
