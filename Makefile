@@ -30,6 +30,8 @@ setup: .venv/installed
 .venv/installed: requirements.txt tests/constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt -c tests/constraints.txt
+	if [ "$$(uname)" = Linux ] && nvidia-smi --list-gpus 2>/dev/null | grep -q GPU; then \
+	  $(BIN)/python -m pip install --quiet "tensorflow[and-cuda]" -c tests/constraints.txt; fi
 	touch $@
 
 run: setup

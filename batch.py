@@ -283,8 +283,8 @@ def open_cluster(count, scheduler=None):
 
     A local cluster is sized to this machine and to `count` runs. Its workers have one core, or more where there are
     fewer runs than cores or too little memory for so many workers: two trainings on a core each get further in the
-    same time than one after the other on both. Where there is a GPU there is one worker: a training takes nearly all
-    of its memory, and all GPUs that there are.
+    same time than one after the other on both. Where there is a GPU there is one worker: a training takes all GPUs
+    that can share its batches.
 
     Raises CourseError if no scheduler answers.
     """

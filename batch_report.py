@@ -89,7 +89,8 @@ def write_patients(folder, groups):
     """Write patients.csv into a batch's folder, a row for each run, subset and patient; return its path.
 
     A row holds the run's parameters, the patient's figures as in metrics.json, and of the run: the accuracy on the
-    subset's pixels, the images seen, the seconds of training, the versions. 06_beyond_the_report reads such a file.
+    subset's pixels, the images seen, the seconds of training, the arithmetic, the versions. 06_beyond_the_report reads
+    such a file.
     """
     rows = []
     for run in itertools.chain.from_iterable(groups.values()):
@@ -101,7 +102,7 @@ def write_patients(folder, groups):
                     "subset": subset, "patient": patient, **figures,
                     "accuracy_of_subset": metrics[subset]["accuracy"], "image_size": metrics["image_size"],
                     "images_seen": metrics["images_seen"], "seconds_training": round(metrics["seconds_training"]),
-                    **metrics["versions"]})
+                    "arithmetic": metrics["arithmetic"], **metrics["versions"]})
     path = Path(folder) / "patients.csv"
     with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))

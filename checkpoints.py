@@ -4,6 +4,7 @@ Everything lies in `model/` of the work folder, and every file is written whole 
 """
 
 import csv
+import itertools
 import json
 import time
 
@@ -38,9 +39,9 @@ def resume_training(model, work_dir, settings, made_from, steps, images_per_epoc
 
     What belongs together is saved after every epoch: the weights with the optimizer's state (resume.weights.h5), the
     weights that the recipe keeps (best.keras), history.csv, training.json.
-    made_from: dict of all that decides the training. Where the stored training has another one, its files go to
-    `model/earlier/` if it had got through an epoch, what is there already is replaced, and the training starts from the
-    first epoch. Where the stored one had come to its end, early or not, the first epoch is settings["epochs"]: none is
+    made_from: dict of all that decides the training. Where the stored training has another one, the training starts
+    from the first epoch, and the files of the stored one go to `model/earlier/1`, or 2, 3, ..., if it had got through
+    an epoch. Where the stored one had come to its end, early or not, the first epoch is settings["epochs"]: none is
     left. steps and images_per_epoch: batches and images of an epoch.
     """
     import keras
@@ -49,15 +50,17 @@ def resume_training(model, work_dir, settings, made_from, steps, images_per_epoc
     state, record_path = folder / "resume.weights.h5", folder / "training.json"
     record = json.loads(record_path.read_text(encoding="utf-8")) if record_path.exists() else {}
     if any(record.get(name) != value for name, value in made_from.items()):
-        worth_keeping = bool(record.get("epochs"))  # what never got through an epoch does not replace what did
+        worth_keeping = bool(record.get("epochs"))
         if worth_keeping:
-            (folder / "earlier").mkdir(exist_ok=True)
+            places = (folder / "earlier" / str(number) for number in itertools.count(1))
+            kept = next(place for place in places if not (place / record_path.name).exists())
+            kept.mkdir(parents=True, exist_ok=True)  # it may be there after a kill: the record moves last
             print("Data, settings or code are others than those of the training in model/, so this one begins anew. "
-                  "The former is kept in model/earlier/.")
-        # The record last: it says what is to be kept
+                  f"The former is kept in model/earlier/{kept.name}.")
+        # The record last: it says that all is there
         for path in (state, folder / "history.csv", folder / "best.keras", record_path):
             if worth_keeping and path.exists():
-                path.replace(folder / "earlier" / path.name)
+                path.replace(kept / path.name)
             path.unlink(missing_ok=True)
         record = {**made_from, "seconds": 0.0, "images_seen": 0, "epochs": 0}
         write_json(record_path, record)

@@ -16,6 +16,7 @@ def pytest_configure(config):
     """Give the whole run a fresh work folder, so that nobody's data/ is touched."""
     config.stash[_folder] = tempfile.TemporaryDirectory(prefix="unet-course-")
     os.environ["UNET_WORK_DIR"] = os.path.join(config.stash[_folder].name, "data")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow's log lines differ from machine to machine
 
 

@@ -13,9 +13,10 @@ import random
 import re
 import shutil
 import tempfile
+import time
 import unicodedata
 from collections import Counter, defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,13 +221,16 @@ def upload_file(work_dir):
 def _building(work_dir):
     """Give a folder to build in, inside `work_dir`; it is gone afterwards, whatever happens.
 
-    What a killed import left is removed first. Errors of the disk become one sentence.
+    What a killed import left is removed when it is an hour old: before, another process may still be at work on it.
+    Errors of the disk become one sentence.
     """
     try:
         is_new = not work_dir.exists()
         work_dir.mkdir(parents=True, exist_ok=True)
         for leftover in work_dir.glob("dataset.importing-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            with suppress(FileNotFoundError):  # its process has just finished it
+                if time.time() - leftover.stat().st_mtime > 3600:
+                    shutil.rmtree(leftover, ignore_errors=True)
         building = Path(tempfile.mkdtemp(prefix="dataset.importing-", dir=work_dir))
         try:
             yield building
@@ -579,6 +583,14 @@ def _pairs_of_volumes(images, masks, subset_of, folder, foreground, notes, progr
     dark = [images[key] for key, volume in written.items() if volume["low"] < 0]
     if dark:
         notes.append(sentence_about(dark, "holds negative values", "the smallest value of the volume became black."))
+    first_with = {}
+    for key, volume in written.items():
+        if all(volume["axes"]):
+            first_with.setdefault(volume["axes"], images[key].name)
+    if len(first_with) > 1:
+        (some, one), (others, other) = list(first_with.items())[:2]
+        raise CourseError(f"The axes of {one} run to {', '.join(some)}, those of {other} to {', '.join(others)}: "
+                          "save all volumes in one orientation.")
     spacings = np.array([volume["spacing"] for volume in written.values()])
     spacing = [round(float(step), 4) for step in spacings[0]]
     if np.ptp(spacings, axis=0).max() > 1e-3:

@@ -423,8 +423,8 @@ def write_slices(image, label, name, folder, foreground):
     """Write a pair of volumes as pairs of 8-bit RGB PNG, `folder/{images,masks}/NAME_SLICE.png`.
 
     `foreground` is a set of label numbers or None for all that are not 0. Masks are 0 or 255.
-    Returns {"slices": number, "spacing": [row, column, slice] in mm, "labels": set of numbers, "low": what
-    became black}. Raises CourseError for volumes that do not fit together.
+    Returns {"slices": number, "spacing": [row, column, slice] in mm, "axes": as `read_volume` gives them, "labels":
+    set of numbers, "low": what became black}. Raises CourseError for volumes that do not fit together.
     """
     values, spacing, axes = read_volume(image)
     labels, _, label_axes = read_volume(label)
@@ -447,4 +447,5 @@ def write_slices(image, label, name, folder, foreground):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(pictures):
             Image.fromarray(picture).convert("RGB").save(folder / kind / f"{name}_{number:03d}.png", compress_level=3)
-    return {"slices": values.shape[-1], "spacing": [spacing[1], spacing[0], spacing[2]], "labels": present, "low": low}
+    return {"slices": values.shape[-1], "spacing": [spacing[1], spacing[0], spacing[2]], "axes": axes,
+            "labels": present, "low": low}

@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -216,15 +217,26 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
                               "free some space, or choose a smaller image_size.")
         with contextlib.ExitStack() as stack:
             parts = [stack.enter_context(whole_file(folder / f"{subset}_{kind}.npy")) for kind in ARRAYS]
-            has_atrium = _fill_arrays(parts, description, work_dir, subset, slices, image_size, progress)
+            drafts = parts
+            if _is_on_drive(folder):  # a memory map is for a local disk
+                local = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=COLAB_FOLDER)))
+                drafts = [local / part.name for part in parts]
+            has_atrium = _fill_arrays(drafts, description, work_dir, subset, slices, image_size, progress)
             if not has_atrium:
                 raise CourseError(f"No mask of {subset} holds a pixel at {image_size} x {image_size} pixels: "
                                   "choose a larger image_size, or other patients for it.")
+            for draft, part in zip(drafts, parts):
+                if draft != part:
+                    shutil.copyfile(draft, part)
         for kind in ARRAYS:
             name = f"{subset}_{kind}.npy"
             record["files"][name] = {"bytes": (folder / name).stat().st_size, "fingerprint": fingerprint(folder / name)}
     write_json(record_path, record)
     return record
+
+
+def _is_on_drive(path):
+    return path.is_relative_to(COLAB_FOLDER / "drive")
 
 
 def _origin(description):
@@ -281,7 +293,7 @@ def load_arrays(work_dir, subset, kinds=("X", "y")):
         path = Path(record.get("folder", work_dir / "npy")) / name
         if not _is_as_recorded(path.parent, record, name):
             raise CourseError(f"{name} in {path.parent} is missing or not whole: run 02_preprocessing again.")
-        if path.is_relative_to(COLAB_FOLDER / "drive"):
+        if _is_on_drive(path):
             # Arrays of other content keep their own place
             copy = COLAB_FOLDER / "npy" / record["files"][name]["fingerprint"] / name
             if not copy.exists():
@@ -909,7 +921,8 @@ def write_results(model, work_dir, settings, metrics):
     chosen = {name: settings[name] for name in ("dataset", "profile", "recipe", "image_size", "seed", "planes",
                                                 "threshold", "largest_component")}
     write_json(folder / "metrics.json", {
-        **chosen, "epochs": training["epochs"], "parameters": model.count_params(),
+        **chosen, "arithmetic": model.get_layer("bottom_conv1").dtype_policy.name,
+        "epochs": training["epochs"], "parameters": model.count_params(),
         "seconds_training": training["seconds"], "images_seen": training["images_seen"], "versions": versions(),
         **metrics})
     return folder / "metrics.json"

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -41,11 +42,11 @@ def whole_file(path):
     """
     path = Path(path)
     for leftover in path.parent.glob(".writing-*"):
-        if re.fullmatch(rf"\.writing-\d+-{re.escape(path.name)}", leftover.name):
+        if re.fullmatch(rf"\.writing-[0-9a-f]+-{re.escape(path.name)}", leftover.name):
             with suppress(FileNotFoundError):  # its process has just finished it
                 if time.time() - leftover.stat().st_mtime > 3600:
                     leftover.unlink()
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".writing-{uuid.uuid4().hex}-{path.name}")
     try:
         yield temporary
         try:
@@ -64,10 +65,11 @@ def write_json(path, value):
 
 
 def set_up():
-    """Make this machine ready: install the packages of requirements.txt that are missing, quieten TensorFlow's log.
+    """Make this machine ready: install the packages of requirements.txt that are missing, set up Keras and its log.
 
     Nothing that is there is upgraded. Colab brings most of it; elsewhere the README's set-up has installed all.
     """
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever a keras.json of the user's says
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # leaves GPU memory to the notebook that is opened next
     imported_as = {"pillow": "PIL", "scikit-learn": "sklearn"}
@@ -173,9 +175,9 @@ COMMON_SETTINGS = {"kernel_initializer": "he_normal", "dropout_rate": 0.0, "acti
 
 
 def gpu_found():
-    """True if `nvidia-smi` lists a GPU. Needs no TensorFlow."""
+    """True if `nvidia-smi` lists a GPU, and CUDA_VISIBLE_DEVICES does not hide them all. Needs no TensorFlow."""
     command = shutil.which("nvidia-smi")
-    if command is None:
+    if command is None or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
     listing = subprocess.run([command, "--list-gpus"], capture_output=True, text=True, check=False)
     return listing.returncode == 0 and "GPU" in listing.stdout

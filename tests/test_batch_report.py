@@ -36,7 +36,8 @@ def batch(tmp_path):
                 (tmp_path / name / part).mkdir(parents=True)
             values = {patient: dice_of(recipe, seed, number) for number, patient in enumerate(PATIENTS)}
             helpers.write_json(tmp_path / name / "results" / "metrics.json", {
-                "versions": {"python": "3"}, "seconds_training": 60.0, "images_seen": 600, "image_size": 32,
+                "versions": {"python": "3"}, "arithmetic": "float32", "seconds_training": 60.0, "images_seen": 600,
+                "image_size": 32,
                 "valid": {"dice_per_patient": values, "dice_patient_mean": float(np.mean(list(values.values()))),
                           "accuracy": 0.99, "precision": 0.9, "recall": 0.9,
                           "patients": {patient: {"dice": value, "precision": 0.5, "recall": 0.25}
@@ -120,5 +121,5 @@ def test_the_table_of_patients_has_a_row_for_every_run_and_patient(batch):
     assert len(rows) == 4 * len(PATIENTS) and {row["subset"] for row in rows} == {"valid"}
     row = next(row for row in rows if (row["recipe"], row["seed"], row["patient"]) == ("best", "1", "p3"))
     assert float(row["dice"]) == pytest.approx(dice_of("best", 1, 3))
-    of_the_run = row["dataset"], row["image_size"], row["images_seen"], row["seconds_training"]
-    assert of_the_run == ("sample", "32", "600", "60")
+    of_the_run = row["dataset"], row["image_size"], row["images_seen"], row["seconds_training"], row["arithmetic"]
+    assert of_the_run == ("sample", "32", "600", "60", "float32")

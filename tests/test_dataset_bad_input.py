@@ -674,6 +674,15 @@ def labels_in_another_orientation(folder):
     return folder
 
 
+@case(r"The axes of case_0\.nii\.gz run to R, A, S, those of case_1\.nii\.gz to P, R, S: save all volumes")
+def volumes_in_two_orientations(folder):
+    make_task(folder, np.ones((8, 8, 4), np.int16), np.zeros((8, 8, 4), np.uint8))
+    turned = np.array([[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    for kind, values in (("imagesTr", np.ones((8, 8, 4), np.int16)), ("labelsTr", np.ones((8, 8, 4), np.uint8))):
+        nibabel.save(nibabel.Nifti1Image(values, turned), folder / kind / "case_1.nii.gz")
+    return folder
+
+
 @case(r"case_0\.nii\.gz is damaged or no NIfTI file")
 def axes_that_are_no_numbers(folder):
     path = make_task(folder, np.ones((8, 8, 4), np.int16), np.zeros((8, 8, 4), np.uint8)) / "imagesTr" / "case_0.nii.gz"

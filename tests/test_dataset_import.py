@@ -465,6 +465,7 @@ def test_a_users_folder_is_never_changed(tmp_path, work_dir):
 
 KILLED = """
 import json, os, signal, sys
+from pathlib import Path
 import dataset_import as door
 
 work_dir, earlier, later = sys.argv[1:]
@@ -516,6 +517,8 @@ assert after > 70, after
 for moment in range(after - 7, after + 8):  # around the renames
     door.import_dataset(earlier, work_dir, **options)
     kill(moment)
+for leftover in Path(work_dir).glob("dataset.importing-*"):
+    os.utime(leftover, (0, 0))
 whole = door.import_dataset(earlier, work_dir, **options)
 assert whole == before
 assert sorted(os.listdir(work_dir)) == ["dataset", "dataset.json"], os.listdir(work_dir)
@@ -537,8 +540,10 @@ def test_an_import_killed_at_any_moment_leaves_a_whole_dataset(dataset, work_dir
 def test_what_a_killed_import_left_is_removed_by_the_next(dataset, work_dir):
     (work_dir / "dataset.importing-abc" / "unpacked").mkdir(parents=True)
     (work_dir / "dataset.importing-abc" / "unpacked" / "a.png").write_bytes(b"half")
+    os.utime(work_dir / "dataset.importing-abc", (0, 0))
+    (work_dir / "dataset.importing-def").mkdir()  # another process may be at work on it
     take(dataset, work_dir)
-    assert os.listdir(work_dir) == ["dataset.json"]
+    assert sorted(os.listdir(work_dir)) == ["dataset.importing-def", "dataset.json"]
 
 
 def test_without_room_the_earlier_data_stay_and_a_sentence_says_so(dataset, work_dir, tmp_path, monkeypatch):

@@ -186,7 +186,7 @@ def test_the_results_file_holds_all_that_was_agreed(prepared):
     assert path == prepared / "results" / "metrics.json"
     expected = {"dataset": "sample", "profile": "smoke", "recipe": "report", "image_size": 64, "epochs": 7, "seed": 0,
                 "parameters": 1_927_841, "seconds_training": 12.5, "images_seen": 300, "threshold": 0.5,
-                "largest_component": False}
+                "largest_component": False, "arithmetic": "float32"}
     assert {name: written[name] for name in expected} == expected
     assert set(written["versions"]) == {"python", "tensorflow", "keras"}
     for subset in ("valid", "test"):

@@ -192,7 +192,7 @@ def test_nbval_fails_where_one_compared_value_differs(tmp_path):
     (tmp_path / "notebooks").mkdir()
     for file in (COURSE / "notebooks").glob("*.csv"):
         (tmp_path / "notebooks" / file.name).write_bytes(file.read_bytes())
-    command = [sys.executable, "-m", "pytest", "--nbval", "-q", "--tb=line", "-rf",
+    command = [sys.executable, "-m", "pytest", "--nbval", "-q", "--tb=line", "-rf", "-p", "no:randomly",
                *map(str, sorted(tmp_path.glob("0*.ipynb")))]
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "COLUMNS": "200"},
                           capture_output=True, text=True, check=False)

@@ -43,6 +43,11 @@ def test_a_gpu_is_what_nvidia_smi_lists(monkeypatch, tmp_path, listing, code, ex
     program.write_text(f"#!/bin/sh\necho '{listing}'\nexit {code}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert helpers.gpu_found() is expected
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert helpers.gpu_found() is False
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert helpers.gpu_found() is expected
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     assert helpers.gpu_found() is False

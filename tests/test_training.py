@@ -273,13 +273,15 @@ def test_a_training_that_another_replaces_is_kept(work_dir, capsys):
     kept = (work_dir / "model" / "best.keras").read_bytes()
     assert capsys.readouterr().out == ""
     train(work_dir, {**SETTINGS, "epochs": 1})
-    assert (work_dir / "model" / "earlier" / "best.keras").read_bytes() == kept
-    assert "kept in model/earlier/" in capsys.readouterr().out
-    train(work_dir, {**SETTINGS, "epochs": 2})  # so that the one of one epoch is the former
-    kept = [path.read_bytes() for path in sorted((work_dir / "model" / "earlier").iterdir())]
+    earlier = work_dir / "model" / "earlier"
+    assert (earlier / "1" / "best.keras").read_bytes() == kept
+    assert "kept in model/earlier/1." in capsys.readouterr().out
+    train(work_dir, {**SETTINGS, "epochs": 2})
+    assert "kept in model/earlier/2." in capsys.readouterr().out
+    assert (earlier / "1" / "best.keras").read_bytes() == kept
     (work_dir / "model" / "training.json").write_text('{"epochs": 0}')  # one killed before its first epoch ended
     train(work_dir, {**SETTINGS, "epochs": 1})
-    assert [path.read_bytes() for path in sorted((work_dir / "model" / "earlier").iterdir())] == kept
+    assert sorted(path.name for path in earlier.iterdir()) == ["1", "2"]
 
 
 def test_a_kill_while_the_former_training_moves_away_loses_nothing(work_dir, monkeypatch):
@@ -291,7 +293,7 @@ def test_a_kill_while_the_former_training_moves_away_loses_nothing(work_dir, mon
 
     def replace(path, target):
         """Move the first two files, then be killed."""
-        if target.parent.name == "earlier":
+        if target.parent.parent.name == "earlier":
             moved.append(path.name)
             if len(moved) == 3:
                 raise KeyboardInterrupt
@@ -301,7 +303,7 @@ def test_a_kill_while_the_former_training_moves_away_loses_nothing(work_dir, mon
     with pytest.raises(KeyboardInterrupt):
         train(work_dir, {**SETTINGS, "epochs": 1})
     train(work_dir, {**SETTINGS, "epochs": 1})
-    assert {path.name: path.read_bytes() for path in (work_dir / "model" / "earlier").iterdir()} == kept
+    assert {path.name: path.read_bytes() for path in (work_dir / "model" / "earlier" / "1").iterdir()} == kept
 
 
 def test_weights_of_other_settings_are_not_evaluated(work_dir):
