@@ -13,10 +13,9 @@ import random
 import re
 import shutil
 import tempfile
-import time
 import unicodedata
 from collections import Counter, defaultdict
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +50,7 @@ from dataset_sources import (
     unpack,
     write_slices,
 )
-from settings import CourseError, whole_file, write_json
+from settings import CourseError, remove_leftovers, whole_file, write_json
 
 SHARES = {"train": 0.51, "valid": 0.25, "test": 0.24}  # of the patients: the report's proportions
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
@@ -221,16 +220,12 @@ def upload_file(work_dir):
 def _building(work_dir):
     """Give a folder to build in, inside `work_dir`; it is gone afterwards, whatever happens.
 
-    What a killed import left is removed when it is an hour old: before, another process may still be at work on it.
-    Errors of the disk become one sentence.
+    What killed imports left goes first, see `remove_leftovers`. Errors of the disk become one sentence.
     """
     try:
         is_new = not work_dir.exists()
         work_dir.mkdir(parents=True, exist_ok=True)
-        for leftover in work_dir.glob("dataset.importing-*"):
-            with suppress(FileNotFoundError):  # its process has just finished it
-                if time.time() - leftover.stat().st_mtime > 3600:
-                    shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftovers(work_dir.glob("dataset.importing-*"))
         building = Path(tempfile.mkdtemp(prefix="dataset.importing-", dir=work_dir))
         try:
             yield building

@@ -32,20 +32,29 @@ class CourseError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
+def remove_leftovers(paths):
+    """Remove the files and folders that are an hour old: what killed processes have left.
+
+    The younger ones stay: another process may be at work on them.
+    """
+    for path in paths:
+        with suppress(FileNotFoundError):  # its process has just finished it
+            if time.time() - path.stat().st_mtime > 3600:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)  # a file that another program holds goes the next time
+                else:
+                    path.unlink()
+
+
 @contextmanager
 def whole_file(path):
     """Give a temporary path beside `path`; it becomes `path` when the block ends, and is gone when it fails.
 
-    So `path` holds either all of what was written or what it held before, whenever the process is killed. What a
-    killed one left is removed when it is an hour old: before, another process may still be writing it.
+    So `path` holds either all of what was written or what it held before, whenever the process is killed.
     The temporary name keeps the suffix, for writers that look at it.
     """
     path = Path(path)
-    for leftover in path.parent.glob(".writing-*"):
-        if re.fullmatch(rf"\.writing-[0-9a-f]+-{re.escape(path.name)}", leftover.name):
-            with suppress(FileNotFoundError):  # its process has just finished it
-                if time.time() - leftover.stat().st_mtime > 3600:
-                    leftover.unlink()
+    remove_leftovers(path.parent.glob(".writing-*"))
     temporary = path.with_name(f".writing-{uuid.uuid4().hex}-{path.name}")
     try:
         yield temporary
