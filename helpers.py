@@ -544,6 +544,19 @@ def steps_per_epoch(slices, settings):
     return -(-images_in_epoch(slices, settings) // settings["batch_size"])
 
 
+MOST_VALIDATED = 100  # slices; curves need no more
+
+
+def validated_slices(count, settings):
+    """Return which of `count` valid slices the network answers after each epoch, as a slice object.
+
+    All, where the recipe chooses its weights by them. Else every second, third, ..., so that they are MOST_VALIDATED
+    at most: the weights and all that follows from them are the same, and on many slices validation would take longer
+    than training.
+    """
+    return slice(None, None, 1 if settings["monitor"] else -(-count // MOST_VALIDATED))
+
+
 def augment(images, masks, seed, crop_size):
     """Return the batch as other patients and other scanners might have looked; image and mask move together.
 

@@ -104,6 +104,13 @@ def test_steps_cover_the_last_incomplete_batch():
     assert helpers.steps_per_epoch(1160, {"images_per_epoch": 400, "batch_size": 8}) == 50
 
 
+def test_valid_is_thinned_out_only_where_no_choice_depends_on_it():
+    chosen_by_it, not_chosen = ({**SETTINGS, "monitor": monitor} for monitor in ("val_loss", None))
+    assert len(range(569)[helpers.validated_slices(569, chosen_by_it)]) == 569
+    assert len(range(569)[helpers.validated_slices(569, not_chosen)]) == 95
+    assert len(range(100)[helpers.validated_slices(100, not_chosen)]) == 100
+
+
 # --- augmentation -------------------------------------------------------------------------------------
 
 
