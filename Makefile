@@ -28,7 +28,9 @@ ONLY ?=
 setup: .venv/installed
 
 .venv/installed: requirements.txt tests/constraints.txt
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
+	  "$(PYTHON) is Python %d.%d: name one of 3.11 to 3.13, as in make setup PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt -c tests/constraints.txt
 	if [ "$$(uname)" = Linux ] && nvidia-smi --list-gpus 2>/dev/null | grep -q GPU; then \
 	  $(BIN)/python -m pip install --quiet "tensorflow[and-cuda]" -c tests/constraints.txt; fi
@@ -37,7 +39,7 @@ setup: .venv/installed
 run: setup
 	@mkdir -p data/runs
 	$(BIN)/python -m papermill notebooks/00_run_all.ipynb data/runs/00_run_all.ipynb --kernel python3 \
-	  --log-output --no-progress-bar -p dataset "$(DATASET)" -p seed $(SEED) \
+	  --log-output --no-progress-bar -r dataset "$(DATASET)" -p seed $(SEED) \
 	  $(if $(PROFILE),-p profile "$(PROFILE)") $(if $(RECIPE),-p recipe "$(RECIPE)")
 
 batch: PROFILE := $(or $(PROFILE),smoke)

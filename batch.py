@@ -52,7 +52,7 @@ def resolve_dataset(dataset):
     if dataset in ("sample", "heart"):
         return dataset
     path = Path(dataset).expanduser()
-    if not path.exists():
+    if not str(dataset).strip() or not path.exists():
         raise CourseError(f"There is no dataset at {dataset}: give 'sample', 'heart', or a folder or archive.")
     return str(path.resolve())
 
@@ -266,7 +266,7 @@ def run_one(folder, name, run, dataset_file, open_test, batch):
     except NotebookFailed as failure:
         record.update(_failure(failure.message, failure.notebook, failure.cell))
     if _owner(run_dir).get("owner") != owner:
-        return {**record, **_failure("another batch has taken it over")}
+        return {**record, **_failure("another batch was started for this run, and goes on with it")}
     record.update(starts=start, host=socket.gethostname(), seconds=time.time() - started)
     write_json(run_dir / "run.json", record)
     with contextlib.suppress(PermissionError):  # Windows removes no file that another process is reading
@@ -416,6 +416,12 @@ def show_progress(text):
     print(text, flush=True)
 
 
+def dataset_notes(outcomes):
+    """Return what the import has noted about the datasets of the runs: a list of sentences, each once."""
+    files = dict.fromkeys(outcome["shared"]["path"] for outcome in outcomes.values() if "shared" in outcome)
+    return list(dict.fromkeys(note for file in files for note in read_json(file, NOTEBOOKS[0])["notes"]))
+
+
 def outcome_table(outcomes):
     """Return a plain-text table of what ran, what was reused and what failed, where and why."""
     rows = [[name, outcome["state"], f"{outcome.get('seconds', 0):.0f} s", outcome.get("starts", "-"),
@@ -429,6 +435,6 @@ def check_outcomes(outcomes):
     failed = [outcome for outcome in outcomes.values() if outcome["state"] == "failed"]
     if failed:
         first = failed[0]
-        raise CourseError(f"{len(failed)} of {len(outcomes)} runs failed, the first is {first['name']} "
-                          f"({first['notebook'] or 'no notebook'}: {first['message']}). Mend the cause and start "
-                          "the batch again: what is complete is not run again.")
+        reason = f"{first['notebook']}: {first['message']}" if first["notebook"] else first["message"]
+        raise CourseError(f"{len(failed)} of {len(outcomes)} runs failed, the first is {first['name']} ({reason}). "
+                          "When that is mended, start the batch again: what is complete is not run again.")

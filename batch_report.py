@@ -239,7 +239,8 @@ def write_report(folder, outcomes, choices):
     if groups:
         add("## Training", "image/png", _as_png(plot_curves(groups)))
         ranked = sorted(every_run, key=lambda run: run["metrics"]["valid"]["dice_patient_mean"])
-        for title, run in {"Slices of the best run": ranked[-1], "Slices of the worst run": ranked[0]}.items():
+        extremes = {"Slices of the best run": ranked[-1], "Slices of the worst run": ranked[0]}
+        for title, run in (extremes if len(ranked) > 1 else {"Slices of the run": ranked[0]}).items():
             add(f"## {title}: {run['name']}", "image/png", _slices_shown(run))
         headers = ["group", "training, minutes a run", "images a second", "all runs, minutes", "versions"]
         add("## Time and versions", "text/html", _table(headers, time_rows(groups)))

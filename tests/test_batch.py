@@ -246,6 +246,18 @@ def test_a_failed_run_ends_the_batch_with_its_name():
     assert "04_training 7 ValueError: no" in batch.outcome_table(outcomes)
 
 
+def test_what_the_import_noted_is_told_once(tmp_path):
+    for name, notes in (("one", ["split by chance"]), ("two", ["split by chance", "blurred"])):
+        helpers.write_json(tmp_path / f"{name}.json", {"notes": notes})
+    outcomes = {name: {"shared": {"path": str(tmp_path / f"{name}.json")}} for name in ("one", "two")}
+    assert batch.dataset_notes({**outcomes, "lost": {"state": "failed"}}) == ["split by chance", "blurred"]
+
+
+def test_no_dataset_at_all_is_refused():
+    with pytest.raises(helpers.CourseError, match="There is no dataset at : give 'sample', 'heart', or a folder"):
+        batch.resolve_dataset("")
+
+
 def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
     import distributed
 
