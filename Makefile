@@ -32,7 +32,7 @@ setup: .venv/installed
 	  "$(PYTHON) is Python %d.%d: name one of 3.11 to 3.13, as in make setup PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt -c tests/constraints.txt
-	if [ "$$(uname)" = Linux ] && nvidia-smi --list-gpus 2>/dev/null | grep -q GPU; then \
+	if [ "$$(uname)" = Linux ] && $(BIN)/python -c 'import settings, sys; sys.exit(not settings.gpu_found())'; then \
 	  $(BIN)/python -m pip install --quiet "tensorflow[and-cuda]" -c tests/constraints.txt; fi
 	touch $@
 

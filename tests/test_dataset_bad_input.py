@@ -666,20 +666,21 @@ def pattern_for_volumes(folder):
     return make_task(folder)
 
 
+TURNED = np.array([[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # axes that run to P, R, S
+
+
 @case(r"The axes of case_0\.nii\.gz run to R, A, S, those of its labels to P, R, S")
 def labels_in_another_orientation(folder):
     path = make_task(folder, np.ones((8, 8, 4), np.int16), np.zeros((8, 8, 4), np.uint8)) / "labelsTr" / "case_0.nii.gz"
-    turned = np.array([[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    nibabel.save(nibabel.Nifti1Image(np.ones((8, 8, 4), np.uint8), turned), path)
+    nibabel.save(nibabel.Nifti1Image(np.ones((8, 8, 4), np.uint8), TURNED), path)
     return folder
 
 
 @case(r"The axes of case_0\.nii\.gz run to R, A, S, those of case_1\.nii\.gz to P, R, S: save all volumes")
 def volumes_in_two_orientations(folder):
     make_task(folder, np.ones((8, 8, 4), np.int16), np.zeros((8, 8, 4), np.uint8))
-    turned = np.array([[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     for kind, values in (("imagesTr", np.ones((8, 8, 4), np.int16)), ("labelsTr", np.ones((8, 8, 4), np.uint8))):
-        nibabel.save(nibabel.Nifti1Image(values, turned), folder / kind / "case_1.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(values, TURNED), folder / kind / "case_1.nii.gz")
     return folder
 
 
