@@ -10,8 +10,6 @@ import csv
 import itertools
 import json
 import os
-import platform
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,67 +17,77 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from checkpoints import read_history, resume_training, write_history  # noqa: F401
-from dataset_audit import (  # noqa: F401  (the notebooks reach these through helpers)
-    SUBSETS,
-    audit_rows,
-    dataset_counts,
-    dataset_root,
-    format_table,
-    plot_findings,
-    plot_twins,
-    read_picture,
-    slice_folder,
+from course.arrays import ARRAYS, _is_as_recorded, _is_on_drive, _origin, load_arrays as load_arrays
+from course.audit import (
+    audit_rows as audit_rows,
+    dataset_counts as dataset_counts,
+    plot_findings as plot_findings,
+    plot_twins as plot_twins,
 )
-from dataset_import import import_dataset, upload_file  # noqa: F401
-from figures import (  # noqa: F401
-    PREDICTION_COLOR,
-    TRUTH_COLOR,
+from course.figures import (
+    PREDICTION_COLOR as PREDICTION_COLOR,
+    TRUTH_COLOR as TRUTH_COLOR,
     draw_box,
-    draw_outlines,
-    figure_as_png,
-    look_closer,
-    plot_history,
-    plot_network,
-    save_figure,
+    draw_outlines as draw_outlines,
+    figure_as_png as figure_as_png,
+    format_table as format_table,
+    look_closer as look_closer,
+    plot_history as plot_history,
+    plot_network as plot_network,
+    save_figure as save_figure,
 )
-from metrics import (
+from course.folds import left_out_twins as left_out_twins
+from course.importing import import_dataset as import_dataset, upload_file as upload_file
+from course.machine import (
+    check_gpu as check_gpu,
+    choose_precision as choose_precision,
+    set_up as set_up,
+    versions as versions,
+)
+from course.metrics import (
     add_counts,
     bootstrap_interval,
     bounding_box,
-    confusion_counts,
+    confusion_counts as confusion_counts,
     cross_entropy,
-    dice,
+    dice as dice,
     rank_slices,
-    scores,
+    scores as scores,
     surface_distances,
 )
-from settings import (  # noqa: F401
+from course.pictures import SUBSETS as SUBSETS, dataset_root as dataset_root, pair_paths as pair_paths, read_picture
+from course.planes import TrainingPictures, area_average, find_volumes, resample_slices, slice_step
+from course.recipes import (
+    LADDER as LADDER,
+    RECIPES as RECIPES,
+    check_made_with,
+    choose_profile as choose_profile,
+    load_settings as load_settings,
+    new_settings as new_settings,
+)
+from course.training import (
+    _without_search,
+    ordered_batches as ordered_batches,
+    read_history as read_history,
+    resume_training,
+)
+from course.workspace import (
     COLAB_FOLDER,
     COURSE_FOLDER,
-    LADDER,
-    RECIPES,
-    CourseError,
-    check_made_with,
-    choose_profile,
+    CourseError as CourseError,
     fingerprint,
-    gpu_found,
-    load_settings,
-    new_settings,
-    open_work_folder,
-    read_json,
-    set_up,
-    whole_file,
-    write_json,
+    open_work_folder as open_work_folder,
+    read_json as read_json,
+    whole_file as whole_file,
+    write_json as write_json,
 )
-from volumes import TrainingPictures, area_average, find_volumes, resample_slices, slice_step
 
 # What the untrained network depends on
 NETWORK_SETTINGS = ("image_size", "seed", "kernel_initializer", "dropout_rate", "activation",
                     "batch_normalization_momentum", "output_bias", "precision")
 
 # Arrays and trainings that other code made are not used again
-CODE = [COURSE_FOLDER / name for name in ("helpers.py", "volumes.py", "checkpoints.py")]
+CODE = [COURSE_FOLDER / name for name in ("helpers.py", "course/planes.py", "course/arrays.py", "course/training.py")]
 
 
 def check_exercise(number, answer, is_right, hint):
@@ -92,10 +100,6 @@ def check_exercise(number, answer, is_right, hint):
     else:
         print(f"Exercise {number}: {'right.' if is_right(answer) else f'not right yet. {hint}'}")
 
-
-# ---------------------------------------------------------------------------------------------------------
-# 01 and 02: pictures, arrays
-# ---------------------------------------------------------------------------------------------------------
 
 def read_image(path):
     """Read a picture as a (height, width) uint8 array with one grey channel, 0 (black) to 255 (white)."""
@@ -132,12 +136,6 @@ def resize_mask(mask, size):
     return mask_share(mask, size) >= HALF
 
 
-def pair_paths(description, work_dir, subset, name):
-    """Return the paths of the image and of the mask called `name`."""
-    folder = slice_folder(description, work_dir, subset, name)
-    return folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"
-
-
 def plot_pairs(description, work_dir, columns=6):
     """Draw slices with the atrium outlined, spread evenly over all patients, above their masks.
 
@@ -163,18 +161,6 @@ def plot_pairs(description, work_dir, columns=6):
     for axes in panels.flat:
         axes.axis("off")
     return figure
-
-
-def left_out_twins(description):
-    """Return the train patients whose scan is also in valid or test, under another name."""
-    left_out = set()
-    for twin in description["twins"]:
-        if {subset for subset, _ in twin["patients"]} - {"train"}:
-            left_out |= {patient for subset, patient in twin["patients"] if subset == "train"}
-    return sorted(left_out)
-
-
-ARRAYS = {"X": np.float32, "y": np.uint8, "share": np.uint8}
 
 
 def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=True):
@@ -235,19 +221,6 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     return record
 
 
-def _is_on_drive(path):
-    return path.is_relative_to(COLAB_FOLDER / "drive")
-
-
-def _origin(description):
-    return {"dataset": description["fingerprint"], "slices": fingerprint(description["subsets"])}
-
-
-def _is_as_recorded(folder, record, name):
-    path = Path(record.get("folder", folder)) / name
-    return path.exists() and path.stat().st_size == record["files"][name]["bytes"]
-
-
 def _fill_arrays(paths, description, work_dir, subset, slices, image_size, progress):
     from tqdm import tqdm
 
@@ -272,42 +245,6 @@ def _fill_arrays(paths, description, work_dir, subset, slices, image_size, progr
         array.flush()
     return any(mask.any() for mask in y)
 
-
-def load_arrays(work_dir, subset, kinds=("X", "y")):
-    """Return arrays of a subset, [X, y], as read-only memory maps: only the rows that are used are read from disk.
-
-    kinds: which of X (float32, 0 to 1), y (uint8, 0 and 1) and share (uint8, 0 to 255), each of shape (N, S, S, 1).
-    Where the work folder is on Google Drive the files are copied to the local disk first: Drive is too slow
-    to train from, and drops out in the middle.
-    Raises CourseError if 02 has not run since 01 brought this dataset, or if a file is missing or of another length
-    than 02 recorded.
-    """
-    record = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
-    if any(record["made_from"][name] != value for name, value in _origin(description).items()):
-        raise CourseError("The arrays are those of another dataset than 01_dataset_upload brought last: "
-                          "run 02_preprocessing again.")
-    arrays = []
-    for kind in kinds:
-        name = f"{subset}_{kind}.npy"
-        path = Path(record.get("folder", work_dir / "npy")) / name
-        if not _is_as_recorded(path.parent, record, name):
-            raise CourseError(f"{name} in {path.parent} is missing or not whole: run 02_preprocessing again.")
-        if _is_on_drive(path):
-            # Arrays of other content keep their own place
-            copy = COLAB_FOLDER / "npy" / record["files"][name]["fingerprint"] / name
-            if not copy.exists():
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(copy) as part:
-                    shutil.copyfile(path, part)
-            path = copy
-        arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
-    return arrays
-
-
-# ---------------------------------------------------------------------------------------------------------
-# 03: the network
-# ---------------------------------------------------------------------------------------------------------
 
 def dice_coef(y_true, y_pred, smooth=1.0):
     """Return the soft Dice coefficient of a whole batch, as the report shows it while training.
@@ -410,32 +347,6 @@ def compile_model(model, learning_rate, loss):
     model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=LOSSES[loss], metrics=[dice_coef, accuracy, iou])
 
 
-def choose_precision(precision):
-    """Return the arithmetic to train in: `precision` itself, or for "auto" what suits this machine.
-
-    The rule: "mixed_bfloat16" on a CPU that multiplies bfloat16 numbers by itself (avx512_bf16 or amx_bf16
-    among the flags in /proc/cpuinfo) and has no GPU beside it, "float32" everywhere else.
-    """
-    if precision != "auto":
-        return precision
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    native = re.search(r"\b(avx512_bf16|amx_bf16)\b", flags)
-    return "mixed_bfloat16" if native and not gpu_found() else "float32"
-
-
-def check_gpu(settings):
-    """Raise CourseError if the profile was chosen for a GPU that TensorFlow cannot use."""
-    import tensorflow as tf
-
-    if settings["profile"] == "full" and gpu_found() and not tf.config.list_physical_devices("GPU"):
-        raise CourseError("nvidia-smi lists a GPU, but TensorFlow cannot use it: install tensorflow[and-cuda], "
-                          "or choose profile='quick' in 01_dataset_upload to go on without it.")
-
-
-# ---------------------------------------------------------------------------------------------------------
-# 04: training
-# ---------------------------------------------------------------------------------------------------------
-
 def shuffled_stream(indices, start, count, seed):
     """Return entries start to start + count of an endless stream: all indices shuffled, again and again.
 
@@ -500,38 +411,6 @@ def training_batches(pictures, settings, first_epoch=0):
         return augment(images, masks, seed, crop_size) if settings["augment"] else (images, masks)
 
     return _without_search(dataset.map(prepare, num_parallel_calls=2).prefetch(4))
-
-
-def ordered_batches(*arrays, batch_size=16):
-    """Return a tf.data.Dataset of the rows of the arrays, in their order: what `evaluate` and `predict` are given.
-
-    arrays: X, or X and y, of shape (N, S, S, 1); memory maps are read as they are needed.
-    The last batch may be smaller.
-    """
-    import tensorflow as tf
-
-    starts = range(0, len(arrays[0]), batch_size)
-
-    def batches():
-        """Yield the rows of one batch after the other, as a tuple."""
-        for start in starts:
-            yield tuple(array[start:start + batch_size] for array in arrays)
-
-    signature = tuple(tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in arrays)
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return _without_search(dataset.apply(tf.data.experimental.assert_cardinality(len(starts))).prefetch(2))
-
-
-def _without_search(dataset):
-    """Switch off TensorFlow's search for better settings of a dataset, whose thread outlives the dataset.
-
-    It sleeps for twice as long every time, up to a minute, and whoever used the dataset waits until it wakes.
-    """
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
 
 
 def images_in_epoch(slices, settings):
@@ -644,7 +523,7 @@ def load_untrained_model(work_dir):
 def prepare_training(model, work_dir, settings, training_slices):
     """Compile the model for its recipe and bring back an interrupted training; return (callbacks, first epoch).
 
-    See `checkpoints.resume_training` for what is saved and when it is used again.
+    See `course.training.resume_training` for what is saved and when it is used again.
     """
     import keras
 
@@ -664,10 +543,6 @@ def prepare_training(model, work_dir, settings, training_slices):
     return resume_training(model, work_dir, settings, {"made_from": made_from, "settings": decisive}, steps,
                            images_in_epoch(training_slices, settings))
 
-
-# ---------------------------------------------------------------------------------------------------------
-# 05: evaluation
-# ---------------------------------------------------------------------------------------------------------
 
 def load_trained_model(work_dir):
     """Load model/best.keras in Keras' safe mode and compile it again as its recipe says.
@@ -939,11 +814,3 @@ def write_results(model, work_dir, settings, metrics):
         "seconds_training": training["seconds"], "images_seen": training["images_seen"], "versions": versions(),
         **metrics})
     return folder / "metrics.json"
-
-
-def versions():
-    """Return the versions of Python, TensorFlow and Keras that run."""
-    import keras
-    import tensorflow as tf
-
-    return {"python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__}

@@ -16,8 +16,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError, sync_playwright
 
 COURSE = Path(__file__).resolve().parent.parent
 SCREENSHOTS = COURSE / "data" / "browser"

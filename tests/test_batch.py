@@ -10,8 +10,9 @@ import dask
 import nbformat
 import pytest
 
-import batch
 import helpers
+from course import batch, workspace
+from course.training import write_history
 
 CHOICE = {"dataset": "sample", "profile": "smoke", "recipe": "best", "seed": 0}
 
@@ -201,7 +202,7 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
             (run_dir / "model").mkdir()
             helpers.write_json(run_dir / "settings.json", {"epochs": 3})
             helpers.write_json(run_dir / "model" / "training.json", {"epochs": 1, "seconds": 100.0})
-            helpers.write_history(run_dir, [{"epoch": 0, "val_dice_coef": 0.25}])
+            write_history(run_dir, [{"epoch": 0, "val_dice_coef": 0.25}])
             while not any("epoch 1 of 3" in text for text in shown):
                 time.sleep(0.1)
         if name == "05_evaluation":
@@ -271,14 +272,14 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
 # --- owners and retries ---------------------------------------------------------------------------------
 
 
-WATCHED = ("import os, sys, time, batch; batch.end_with_owner(sys.argv[1], 'one', os.getppid()); "
+WATCHED = ("import os, sys, time; from course import batch; batch.end_with_owner(sys.argv[1], 'one', os.getppid()); "
            "print('on', flush=True); time.sleep(60)")
 
 
 @pytest.mark.parametrize("owner", [{"owner": "another"}, None])
 def test_a_process_ends_when_its_run_has_another_owner_or_none(tmp_path, owner):
     helpers.write_json(tmp_path / "owner.json", {"owner": "one"})
-    environment = {**os.environ, "PYTHONPATH": str(batch.COURSE_FOLDER)}
+    environment = {**os.environ, "PYTHONPATH": str(workspace.COURSE_FOLDER)}
     command = [sys.executable, "-c", WATCHED, tmp_path]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "on\n"

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from scipy.stats import wilcoxon
 
-import batch_report
 import helpers
+from course import report
+from course.training import write_history
 
 PATIENTS = [f"p{number}" for number in range(8)]
 
@@ -42,7 +43,7 @@ def batch(tmp_path):
                           "accuracy": 0.99, "precision": 0.9, "recall": 0.9,
                           "patients": {patient: {"dice": value, "precision": 0.5, "recall": 0.25}
                                        for patient, value in values.items()}}})
-            helpers.write_history(tmp_path / name, [
+            write_history(tmp_path / name, [
                 {"epoch": epoch, "val_loss": 1.0, "val_dice_coef": 0.5} for epoch in range(2)])
             notebook = nbformat.v4.new_notebook(cells=[shown])
             nbformat.write(notebook, tmp_path / name / "notebooks" / "05_evaluation.ipynb")
@@ -55,21 +56,21 @@ def batch(tmp_path):
 
 
 def test_the_results_are_means_over_patients_and_runs(batch):
-    groups = batch_report.read_groups(*batch)
+    groups = report.read_groups(*batch)
     assert {label: len(runs) for label, runs in groups.items()} == {"report": 2, "best": 2}
     both = {recipe: [np.mean([dice_of(recipe, seed, number) for seed in (0, 1)]) for number in range(8)]
             for recipe in groups}
     over_seeds = np.std([0, 0.02], ddof=1)
-    assert batch_report.result_rows(groups, "valid") == [
+    assert report.result_rows(groups, "valid") == [
         [recipe, 2, 8, f"{np.mean(values):.3f}", f"{np.std(values, ddof=1):.3f}", f"{over_seeds:.3f}", "0.500", "0.250"]
         for recipe, values in both.items()]
-    assert batch_report.result_rows(groups, "test") == []
-    assert batch_report.time_rows(groups)[0] == ["report", "1.0", "10.0", "3.0", "python 3"]
+    assert report.result_rows(groups, "test") == []
+    assert report.time_rows(groups)[0] == ["report", "1.0", "10.0", "3.0", "python 3"]
 
 
 def test_groups_are_compared_patient_by_patient(batch):
-    groups = batch_report.read_groups(*batch)
-    [[label, count, mean, interval, p]] = batch_report.comparison_rows(groups, "valid")
+    groups = report.read_groups(*batch)
+    [[label, count, mean, interval, p]] = report.comparison_rows(groups, "valid")
     differences = [0.1 + 0.01 * number for number in range(8)]
     low, high = map(float, interval.split(" to "))
     assert (label, count, mean, p) == ("best - report", 8, "+0.135", f"{wilcoxon(differences).pvalue:.3f}")
@@ -77,10 +78,10 @@ def test_groups_are_compared_patient_by_patient(batch):
 
 
 def test_one_patient_in_common_is_too_few_to_compare(batch):
-    groups = batch_report.read_groups(*batch)
+    groups = report.read_groups(*batch)
     for run in groups["best"]:
         run["metrics"]["valid"]["dice_per_patient"] = {"p0": 0.5, "another": 0.5}
-    assert batch_report.comparison_rows(groups, "valid") == [["best - report", 1, "too few patients", "", ""]]
+    assert report.comparison_rows(groups, "valid") == [["best - report", 1, "too few patients", "", ""]]
 
 
 class Page(html.parser.HTMLParser):
@@ -98,7 +99,7 @@ class Page(html.parser.HTMLParser):
 
 
 def test_the_page_needs_nothing_but_itself(batch):
-    path = batch_report.write_report(*batch, {"grid": {"recipe": ["report", "best"]}})
+    path = report.write_report(*batch, {"grid": {"recipe": ["report", "best"]}})
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.tags.count("img") == 4 and page.tags.count("table") == 4 and "script" not in page.tags
@@ -110,12 +111,12 @@ def test_the_page_needs_nothing_but_itself(batch):
 
 def test_a_batch_of_failures_has_a_report_too(batch):
     folder, outcomes = batch
-    path = batch_report.write_report(folder, {"lost": outcomes["lost"]}, {})
+    path = report.write_report(folder, {"lost": outcomes["lost"]}, {})
     assert "04_training" in path.read_text(encoding="utf-8")
 
 
 def test_the_table_of_patients_has_a_row_for_every_run_and_patient(batch):
-    path = batch_report.write_patients(batch[0], batch_report.read_groups(*batch))
+    path = report.write_patients(batch[0], report.read_groups(*batch))
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 * len(PATIENTS) and {row["subset"] for row in rows} == {"valid"}

@@ -16,7 +16,7 @@ import time
 import nbformat
 import pytest
 
-from settings import COURSE_FOLDER
+from course.workspace import COURSE_FOLDER
 
 SET_UP = """
 import sys
@@ -67,7 +67,8 @@ def course(tmp_path):
     """A copy of the course with short notebooks."""
     folder = tmp_path / "course"
     (folder / "notebooks").mkdir(parents=True)
-    for path in [*COURSE_FOLDER.glob("*.py"), COURSE_FOLDER / "requirements.txt"]:
+    shutil.copytree(COURSE_FOLDER / "course", folder / "course")
+    for path in [COURSE_FOLDER / "helpers.py", COURSE_FOLDER / "requirements.txt"]:
         shutil.copy(path, folder)
     for name, (parameters, source) in NOTEBOOKS.items():
         sources = [f"work_dir = None; {parameters}".replace("; ", "\n"), SET_UP.strip(), source.strip()]
@@ -120,7 +121,8 @@ def children(process):
 
 
 BATCH = """
-import json, sys, batch
+import json, sys
+from course import batch
 runs, open_test = batch.plan_runs(
     {"seed": [0, 1, 13], "epochs": [6]}, dataset="sample", profile="smoke", recipe="report", seed=0)
 outcomes = batch.run_batch("runs", runs, open_test, scheduler=sys.argv[1])

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_audit import audit_rows, plot_findings, plot_twins
-from dataset_import import CourseError, import_dataset
+from course.audit import audit_rows, plot_findings, plot_twins
+from course.importing import import_dataset
+from course.workspace import CourseError
 
 matplotlib.use("Agg")
 

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import dataset_sources
-from dataset_import import CourseError, import_dataset
+from course import sources
+from course.importing import import_dataset
+from course.workspace import CourseError
 
 SIZE = 24
 
@@ -840,7 +841,7 @@ def test_bad_input_gets_one_sentence_and_changes_nothing(name, earlier, tmp_path
     folder = tmp_path / "Daten für Übung"
     folder.mkdir()
     if name == "zip_of_too_many_files":
-        monkeypatch.setattr(dataset_sources, "MAX_ENTRIES", 30)
+        monkeypatch.setattr(sources, "MAX_ENTRIES", 30)
     if options.get("heart_source") == "FOLDER":
         options = {**options, "heart_source": folder}
     dataset = make(folder)

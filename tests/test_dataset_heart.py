@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset_import import CourseError, dataset_root, import_dataset
-from dataset_sources import HEART_MD5, HEART_SIZE, HEART_SLICES, HEART_URL, download, fetch_heart, unpack, write_slices
+from course.importing import import_dataset
+from course.nifti import write_slices
+from course.pictures import dataset_root
+from course.sources import HEART_MD5, HEART_SIZE, HEART_SLICES, HEART_URL, download, fetch_heart, unpack
+from course.workspace import CourseError
 
 PATIENTS = {patient: slices for patients in HEART_SLICES.values() for patient, slices in patients.items()}
 CONTENT = np.random.default_rng(0).bytes(300_000)

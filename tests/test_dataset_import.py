@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import dataset_import as door
-from dataset_audit import dataset_counts, format_table
-from dataset_import import SUBSETS, CourseError, dataset_root, import_dataset
+from course import importing, workspace
+from course.audit import dataset_counts
+from course.figures import format_table
+from course.importing import import_dataset
+from course.pictures import SUBSETS, dataset_root
+from course.workspace import COURSE_FOLDER, CourseError
 
-COURSE = Path(door.__file__).parent
+COURSE = COURSE_FOLDER
 SIZE = 40
 PLACES = {"p1": "train", "p2": "train", "p3": "valid", "p4": "test"}
 
@@ -466,7 +469,7 @@ def test_a_users_folder_is_never_changed(tmp_path, work_dir):
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-import dataset_import as door
+from course import importing, workspace
 
 work_dir, earlier, later = sys.argv[1:]
 options = {"progress": False}
@@ -486,11 +489,11 @@ def import_and_die(after):
                 os._exit(3)  # a kill while it is being written would leave half of it
 
     sys.addaudithook(hook)
-    door.import_dataset(later, work_dir, **options)
+    importing.import_dataset(later, work_dir, **options)
     print(count, flush=True)
 
 
-before = door.import_dataset(earlier, work_dir, **options)
+before = importing.import_dataset(earlier, work_dir, **options)
 
 
 def kill(after):
@@ -505,7 +508,7 @@ def kill(after):
         return None
     description = json.load(open(in_force, encoding="utf-8"))
     root = os.path.join(work_dir, description["root"])
-    again = door.import_dataset(root, work_dir + "-looked", **options)
+    again = importing.import_dataset(root, work_dir + "-looked", **options)
     assert again["fingerprint"] == description["fingerprint"], "half-made at event %d" % after
     return description["fingerprint"] == before["fingerprint"]
 
@@ -515,11 +518,11 @@ while kill(after):
     after += 7
 assert after > 70, after
 for moment in range(after - 7, after + 8):  # around the renames
-    door.import_dataset(earlier, work_dir, **options)
+    importing.import_dataset(earlier, work_dir, **options)
     kill(moment)
 for leftover in Path(work_dir).glob("dataset.importing-*"):
     os.utime(leftover, (0, 0))
-whole = door.import_dataset(earlier, work_dir, **options)
+whole = importing.import_dataset(earlier, work_dir, **options)
 assert whole == before
 assert sorted(os.listdir(work_dir)) == ["dataset", "dataset.json"], os.listdir(work_dir)
 assert os.listdir(os.path.join(work_dir, "dataset")) == [whole["root"].split("/")[1]]
@@ -553,7 +556,7 @@ def test_without_room_the_earlier_data_stay_and_a_sentence_says_so(dataset, work
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(door.os, "replace", full)
+    monkeypatch.setattr(importing.os, "replace", full)
     with pytest.raises(CourseError, match="The disk of .* is full; earlier data there are untouched"):
         take(packed, work_dir, exclude="p2")
     monkeypatch.undo()
@@ -564,17 +567,17 @@ def test_without_room_the_earlier_data_stay_and_a_sentence_says_so(dataset, work
 
 FULL = """
 import json, os, sys
-import dataset_import as door
+from course import importing, workspace
 
 work_dir, small, large = sys.argv[1:]
-before = door.import_dataset(small, work_dir, progress=False)
+before = importing.import_dataset(small, work_dir, progress=False)
 try:
-    door.import_dataset(large, work_dir, progress=False)
-except door.CourseError as error:
+    importing.import_dataset(large, work_dir, progress=False)
+except workspace.CourseError as error:
     print(error)
 assert sorted(os.listdir(work_dir)) == ["dataset", "dataset.json"], os.listdir(work_dir)
 assert json.load(open(os.path.join(work_dir, "dataset.json"), encoding="utf-8")) == before
-assert door.import_dataset(small, work_dir, progress=False) == before
+assert importing.import_dataset(small, work_dir, progress=False) == before
 """
 
 
@@ -621,7 +624,7 @@ def pretend_colab(monkeypatch, uploaded):
 
 def test_an_upload_is_kept_in_the_work_folder(monkeypatch, dataset, work_dir, tmp_path):
     pretend_colab(monkeypatch, {"data.zip": pack_zip(dataset, tmp_path / "data.zip").read_bytes()})
-    path = door.upload_file(work_dir)
+    path = importing.upload_file(work_dir)
     assert path == work_dir / "data.zip"
     hold_truth(take(path, work_dir), work_dir)
 
@@ -630,12 +633,12 @@ def test_an_upload_is_kept_in_the_work_folder(monkeypatch, dataset, work_dir, tm
 def test_an_upload_is_one_file(monkeypatch, work_dir, uploaded):
     pretend_colab(monkeypatch, uploaded)
     with pytest.raises(CourseError, match=f"Choose one file.*{len(uploaded)} were uploaded"):
-        door.upload_file(work_dir)
+        importing.upload_file(work_dir)
 
 
 def test_an_upload_outside_colab_says_what_to_do(work_dir):
     with pytest.raises(CourseError, match="Uploading works in Colab only: here, give the path"):
-        door.upload_file(work_dir)
+        importing.upload_file(work_dir)
 
 
 def test_the_table_is_the_reports(dataset, work_dir):
@@ -656,11 +659,11 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     (tmp_path / ".writing-99999-history.csv").write_text("left by a killed process")
     os.utime(tmp_path / ".writing-99999-history.csv", (0, 0))
     (tmp_path / ".writing-99998-history.csv").write_text("being written by another process")
-    with pytest.raises(ZeroDivisionError), door.whole_file(path) as temporary:
+    with pytest.raises(ZeroDivisionError), workspace.whole_file(path) as temporary:
         temporary.write_text("half")
         1 / 0  # noqa: B018
     assert path.read_text() == "old"
-    with door.whole_file(path) as temporary:
+    with workspace.whole_file(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -674,7 +677,7 @@ def test_a_file_that_may_not_be_replaced_is_told(tmp_path, monkeypatch):
     path = tmp_path / "train_X.npy"
     path.write_text("old")
     monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(door.CourseError, match="train_X.npy is open: restart"), door.whole_file(path) as temporary:
+    with pytest.raises(CourseError, match="train_X.npy is open: restart"), workspace.whole_file(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["train_X.npy"]
 
@@ -683,6 +686,6 @@ def test_options_of_an_import_are_refused_where_the_dataset_was_imported_before(
     take(dataset, work_dir)
     expected = "give exclude, foreground, allow_incomplete and patient_pattern where it is imported"
     for name, value in {"exclude": ["a"], "foreground": 1, "allow_incomplete": True, "patient_pattern": None}.items():
-        with pytest.raises(door.CourseError, match=expected):
-            door.import_dataset(work_dir / "dataset.json", tmp_path / "other", **{name: value})
+        with pytest.raises(workspace.CourseError, match=expected):
+            importing.import_dataset(work_dir / "dataset.json", tmp_path / "other", **{name: value})
     assert not (tmp_path / "other").exists()

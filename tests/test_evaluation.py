@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import helpers
+from course.metrics import rank_slices
 
 matplotlib.use("agg")
 
@@ -231,7 +232,7 @@ def test_the_pictures_show_best_median_and_worst_of_the_subset(prepared):
     probabilities = truth(prepared, "test")
     _, counts, masks = helpers.evaluate_subset(Judge(), prepared, "test", probabilities, 0.5)
     figure = helpers.plot_predictions(prepared, "test", counts, masks)
-    order, values = helpers.rank_slices(counts)
+    order, values = rank_slices(counts)
     names = [pair["name"] for pair in json.loads((prepared / "npy" / "arrays.json").read_text())["slices"]["test"]]
     titles = [axes.get_title(loc="left") for axes in figure.axes[::4]]
     for title, label, rank in zip(titles, ("best", "median", "worst"), (0, len(order) // 2, len(order) - 1)):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import helpers
-from settings import COURSE_FOLDER as COURSE
+from course.workspace import COURSE_FOLDER as COURSE
 
 matplotlib.use("agg")
 LESSONS = sorted((COURSE / "notebooks").glob("0[1-6]*.ipynb"))

@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 
-import dataset_import
 import helpers
+from course import folds
 
 
 def patients(description, subset):
@@ -59,12 +59,12 @@ def test_the_seed_draws_the_folds():
 
     pairs = [Pair(number) for number in range(13)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset_import, "same_scans", lambda pairs: [("p02", "p09")])
-        drawn = [dataset_import._draw_folds(pairs, seed) for seed in (0, 0, 1)]
+        patch.setattr(folds, "same_scans", lambda pairs: [("p02", "p09")])
+        drawn = [folds._draw_folds(pairs, seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
-    for folds in drawn:
-        assert sorted(map(len, folds)) == [2, 2, 3, 3, 3]
-        assert any({"p02", "p09"} <= set(fold) for fold in folds)
+    for dealt in drawn:
+        assert sorted(map(len, dealt)) == [2, 2, 3, 3, 3]
+        assert any({"p02", "p09"} <= set(fold) for fold in dealt)
 
 
 @pytest.mark.parametrize("fold", [4, -1, "0", True])

@@ -9,7 +9,7 @@ import matrix
 import pytest
 from packaging.requirements import Requirement
 
-from settings import COURSE_FOLDER
+from course.workspace import COURSE_FOLDER
 
 
 def parse(text):

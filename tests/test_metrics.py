@@ -8,6 +8,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, log_loss, precision_score, recall_score
 
 import helpers
+from course.metrics import add_counts, bootstrap_interval, cross_entropy, rank_slices, surface_distances
 
 RNG = np.random.default_rng(7)
 ONE_PIXEL = np.zeros((16, 16), bool)
@@ -37,9 +38,9 @@ def test_scores_agree_with_scikit_learn(truth, prediction, truth_type, predictio
 def test_cross_entropy_agrees_with_scikit_learn():
     truth, probability = MASKS["random"].astype(np.uint8), np.random.default_rng(0).random((16, 16), np.float32)
     expected = log_loss(truth.ravel(), probability.ravel().astype(float))
-    assert helpers.cross_entropy(truth, probability) == pytest.approx(expected, rel=1e-5)
+    assert cross_entropy(truth, probability) == pytest.approx(expected, rel=1e-5)
     opposite = 1 - np.float32(truth)
-    assert helpers.cross_entropy(truth, opposite) == pytest.approx(-np.log(1e-7)), "surely wrong, and yet finite"
+    assert cross_entropy(truth, opposite) == pytest.approx(-np.log(1e-7)), "surely wrong, and yet finite"
 
 
 @pytest.mark.parametrize(("truth_type", "prediction_type"), itertools.product(TYPES, TYPES))
@@ -84,14 +85,14 @@ def test_masks_of_different_shape_are_refused():
 def test_a_patients_dice_is_of_the_whole_volume_not_the_mean_over_slices():
     truth = [np.array([1, 1, 1, 1]), np.array([1, 0, 0, 0])]
     prediction = [np.array([1, 1, 1, 1]), np.array([0, 1, 0, 0])]
-    counts = helpers.add_counts(helpers.confusion_counts(*pair) for pair in zip(truth, prediction))
+    counts = add_counts(helpers.confusion_counts(*pair) for pair in zip(truth, prediction))
     assert helpers.scores(counts)["dice"] == pytest.approx(8 / 10)
 
 
 def test_slices_are_ranked_by_dice_and_empty_ones_left_out():
     pairs = [([1, 1], [1, 0]), ([0, 0], [0, 0]), ([1, 1], [1, 1]), ([0, 1], [1, 0])]
     counts = [helpers.confusion_counts(np.array(truth), np.array(prediction)) for truth, prediction in pairs]
-    order, values = helpers.rank_slices(counts)
+    order, values = rank_slices(counts)
     assert order == [2, 0, 3]
     assert values == [1, pytest.approx(2 / 3), 0]
 
@@ -123,29 +124,29 @@ def test_surface_distances_agree_with_measuring_every_pair_of_points():
             distances = cdist(surface_points(truth, spacing), surface_points(prediction, spacing))
             ways = distances.min(axis=1), distances.min(axis=0)
             expected = np.mean([way.mean() for way in ways]), np.percentile(np.concatenate(ways), 95)
-            assert helpers.surface_distances(truth, prediction, spacing) == pytest.approx(expected)
+            assert surface_distances(truth, prediction, spacing) == pytest.approx(expected)
 
 
 def test_surface_distances_of_a_single_picture_are_measured_in_the_picture():
     truth, prediction = np.zeros((2, 1, 20, 20), bool)
     truth[0, 5:15, 5:15], prediction[0, 5:15, 7:17] = True, True
-    mean, percentile = helpers.surface_distances(truth, prediction, (5, 1, 1))
+    mean, percentile = surface_distances(truth, prediction, (5, 1, 1))
     assert 0 < mean < 2 and percentile == 2
 
 
 def test_equal_masks_lie_on_each_other_and_an_empty_one_nowhere():
     mask = np.zeros((3, 8, 8), bool)
     mask[1, 2:5, 2:5] = True
-    assert helpers.surface_distances(mask, mask, (1, 1, 1)) == (0, 0)
-    assert helpers.surface_distances(mask, ~mask & False, (1, 1, 1)) is None
-    assert helpers.surface_distances(~mask & False, mask, (1, 1, 1)) is None
+    assert surface_distances(mask, mask, (1, 1, 1)) == (0, 0)
+    assert surface_distances(mask, ~mask & False, (1, 1, 1)) is None
+    assert surface_distances(~mask & False, mask, (1, 1, 1)) is None
 
 
 def test_the_bootstrap_interval_is_that_of_all_resamplings():
     values = [0.81, 0.9, 0.95, 0.87, 0.93]
     means = [np.mean(drawn) for drawn in itertools.product(values, repeat=5)]
-    low, high = helpers.bootstrap_interval(values)
+    low, high = bootstrap_interval(values)
     assert (low, high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.003)
     assert low < np.mean(values) < high
-    assert helpers.bootstrap_interval(values) == (low, high)
-    assert helpers.bootstrap_interval([0.9]) is None
+    assert bootstrap_interval(values) == (low, high)
+    assert bootstrap_interval([0.9]) is None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import helpers
+from course import machine
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +110,10 @@ def test_the_first_answer_follows_the_output_bias():
 def test_auto_precision_follows_the_processors_flags(monkeypatch, text, expected):
     monkeypatch.setattr(Path, "read_text", lambda self, *args, **kwargs: text)
     monkeypatch.setattr(Path, "exists", lambda self: True)
-    monkeypatch.setattr(helpers, "gpu_found", lambda: False)
+    monkeypatch.setattr(machine, "gpu_found", lambda: False)
     assert helpers.choose_precision("auto") == expected
     assert helpers.choose_precision("float32") == "float32"
-    monkeypatch.setattr(helpers, "gpu_found", lambda: True)
+    monkeypatch.setattr(machine, "gpu_found", lambda: True)
     assert helpers.choose_precision("auto") == "float32"
 
 
@@ -135,7 +136,7 @@ def test_the_loss_is_cross_entropy_plus_one_minus_soft_dice():
 def test_a_gpu_that_tensorflow_cannot_use_stops_the_full_profile(monkeypatch):
     import tensorflow as tf
 
-    monkeypatch.setattr(helpers, "gpu_found", lambda: True)
+    monkeypatch.setattr(machine, "gpu_found", lambda: True)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     with pytest.raises(helpers.CourseError, match="TensorFlow cannot use it"):
         helpers.check_gpu({"profile": "full"})

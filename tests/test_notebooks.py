@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import nbformat
 import pytest
 import store_notebooks
 
-from settings import COURSE_FOLDER as COURSE
+from course.workspace import COURSE_FOLDER as COURSE
 
 NOTEBOOKS = sorted((COURSE / "notebooks").glob("*.ipynb"))
 LESSONS = [path for path in NOTEBOOKS if not path.name.startswith("00")]
@@ -97,7 +98,7 @@ def test_every_figure_is_described_in_words(path):
 def test_only_helpers_and_libraries_of_the_field_are_imported(path):
     allowed = {"helpers", "subprocess", "sys", "pathlib", "inspect", "json", "csv",
                "google", "keras", "numpy", "matplotlib", "ipywidgets"}
-    allowed |= {"batch", "batch_report"} if path.stem == "00_run_all" else set()
+    allowed |= {"course"} if path.stem == "00_run_all" else set()
     imported = set()
     for cell in code_cells(read(path)):
         for node in ast.walk(ast.parse(cell.source)):
@@ -187,8 +188,9 @@ def test_nbval_fails_where_one_compared_value_differs(tmp_path):
                     "shutil.copy(model / 'untrained.keras', model / 'best.keras');")
             notebook.cells.insert(0, nbformat.v4.new_code_cell(copy))
         nbformat.write(notebook, tmp_path / path.name)
-    for file in [*COURSE.glob("*.py"), COURSE / "requirements.txt", COURSE / "pyproject.toml"]:
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for name in ("helpers.py", "conftest.py", "requirements.txt", "pyproject.toml"):
+        shutil.copyfile(COURSE / name, tmp_path / name)
+    shutil.copytree(COURSE / "course", tmp_path / "course")
     (tmp_path / "notebooks").mkdir()
     for file in (COURSE / "notebooks").glob("*.csv"):
         (tmp_path / "notebooks" / file.name).write_bytes(file.read_bytes())

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import helpers
-import volumes
-from settings import COURSE_FOLDER
+from course import arrays, planes
+from course.workspace import COURSE_FOLDER
 
 
 def disc(height, width, row, column, radius):
@@ -41,8 +41,8 @@ def test_a_mask_pixel_is_set_from_half_its_area_on():
 
 def test_area_average_weighs_parts_of_pixels():
     values = np.array([[3.0, 6.0, 0.0]])
-    assert np.allclose(volumes.area_average(values, 2, axis=1), [[(3 + 0.5 * 6) / 1.5, (0.5 * 6 + 0) / 1.5]])
-    assert np.allclose(volumes.area_average(values.T, 2, axis=0), [[4], [2]])
+    assert np.allclose(planes.area_average(values, 2, axis=1), [[(3 + 0.5 * 6) / 1.5, (0.5 * 6 + 0) / 1.5]])
+    assert np.allclose(planes.area_average(values.T, 2, axis=0), [[4], [2]])
 
 
 def test_the_share_of_a_pixel_is_that_of_its_area():
@@ -117,7 +117,7 @@ def test_arrays_on_drive_are_read_from_the_local_disk(work_dir, tmp_path, monkey
     for name in ("dataset", "dataset.json"):
         (work_dir / name).rename(drive / name)
     helpers.prepare_arrays(description, drive, 32, progress=False)
-    monkeypatch.setattr(helpers, "COLAB_FOLDER", tmp_path)
+    monkeypatch.setattr(arrays, "COLAB_FOLDER", tmp_path)
     [first] = helpers.load_arrays(drive, "valid", ["y"])
     recorded = helpers.read_json(drive / "npy" / "arrays.json", "02")["files"]["valid_y.npy"]
     assert Path(first.filename) == tmp_path / "npy" / recorded["fingerprint"] / "valid_y.npy"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import helpers
+from course.workspace import COURSE_FOLDER
 
-NOTEBOOKS = helpers.COURSE_FOLDER / "notebooks"
-README = (helpers.COURSE_FOLDER / "README.md").read_text(encoding="utf-8")
+NOTEBOOKS = COURSE_FOLDER / "notebooks"
+README = (COURSE_FOLDER / "README.md").read_text(encoding="utf-8")
 RESULTS = (NOTEBOOKS / "RESULTS.md").read_text(encoding="utf-8")
 
 

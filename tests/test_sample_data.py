@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import sample_data
+from course.sample import draw_patient, make_sample
 
 SUBSETS = {"train": 12, "valid": 4, "test": 4}
 SLICES, SIZE = 20, 320
@@ -21,7 +21,7 @@ def patients(array):
 def sample(tmp_path_factory):
     """The default sample: its folder, what make_sample returned, and all slices in order of patient and slice."""
     folder = tmp_path_factory.mktemp("sample")
-    returned = sample_data.make_sample(folder)
+    returned = make_sample(folder)
     files = sorted(folder.glob("*/images/*.png"), key=lambda path: path.name)
     images = np.stack([np.asarray(Image.open(path))[:, :, 0] for path in files])
     masks = np.stack([np.asarray(Image.open(path.parents[1] / "masks" / path.name))[:, :, 0] > 0 for path in files])
@@ -30,7 +30,7 @@ def sample(tmp_path_factory):
 
 def small_sample(folder, **settings):
     """All files of a quickly made sample, as {path below the folder: pixels}."""
-    sample_data.make_sample(folder, **{"patients": {"train": 2, "test": 1}, "slices": 3, "size": 64, **settings})
+    make_sample(folder, **{"patients": {"train": 2, "test": 1}, "slices": 3, "size": 64, **settings})
     return {path.relative_to(folder).as_posix(): np.asarray(Image.open(path)) for path in folder.rglob("*.png")}
 
 
@@ -81,7 +81,7 @@ def test_spacing_is_that_of_the_pixels(sample):
 
 
 def test_spacing_follows_size_and_slices(tmp_path):
-    returned = sample_data.make_sample(tmp_path, patients={"train": 1}, slices=3, size=64)
+    returned = make_sample(tmp_path, patients={"train": 1}, slices=3, size=64)
     assert returned == {"spacing": [6.25, 6.25, 40.0]}
 
 
@@ -108,7 +108,7 @@ def test_pixels_of_a_patient_do_not_depend_on_the_other_patients(tmp_path):
 
 def test_pixels_are_those_of_other_machines_and_versions():
     """Sums that were noted down once. A last digit of a cosine may move a pixel by one grey value, no more."""
-    image, mask = sample_data.draw_patient(seed=0, patient=1)
+    image, mask = draw_patient(seed=0, patient=1)
     assert image.sum(dtype=int) == pytest.approx(34150241, abs=20)
     assert np.count_nonzero(mask) == pytest.approx(13906, abs=2)
 
@@ -122,7 +122,7 @@ def test_progress_is_told_after_each_patient(tmp_path):
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"slices": 0}, {"size": 0}])
 def test_impossible_numbers_are_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match="at least"):
-        sample_data.make_sample(tmp_path, **wrong)
+        make_sample(tmp_path, **wrong)
     assert not list(tmp_path.iterdir())
 
 

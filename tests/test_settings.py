@@ -8,7 +8,7 @@ import types
 import pytest
 
 import helpers
-import settings
+from course import machine, recipes, workspace
 
 
 def test_unknown_choices_are_refused_with_what_there_is():
@@ -23,13 +23,13 @@ def test_unknown_choices_are_refused_with_what_there_is():
 
 
 def test_the_profile_is_the_one_asked_for_else_the_environments_else_the_machines(monkeypatch):
-    monkeypatch.setattr(settings, "gpu_found", lambda: True)
+    monkeypatch.setattr(recipes, "gpu_found", lambda: True)
     monkeypatch.setenv("UNET_PROFILE", "smoke")
     assert helpers.choose_profile("hour") == ("hour", "you chose it")
     assert helpers.choose_profile()[0] == "smoke"
     monkeypatch.delenv("UNET_PROFILE")
     assert helpers.choose_profile()[0] == "full"
-    monkeypatch.setattr(settings, "gpu_found", lambda: False)
+    monkeypatch.setattr(recipes, "gpu_found", lambda: False)
     assert helpers.choose_profile()[0] == "quick"
     with pytest.raises(helpers.CourseError, match="no profile 'fast'"):
         helpers.choose_profile("fast")
@@ -44,13 +44,13 @@ def test_a_gpu_is_what_nvidia_smi_lists(monkeypatch, tmp_path, listing, code, ex
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert helpers.gpu_found() is expected
+    assert machine.gpu_found() is expected
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert helpers.gpu_found() is False
+    assert machine.gpu_found() is False
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert helpers.gpu_found() is expected
+    assert machine.gpu_found() is expected
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
-    assert helpers.gpu_found() is False
+    assert machine.gpu_found() is False
 
 
 def test_the_reports_recipe_and_the_full_profile_are_the_reports():
@@ -62,11 +62,11 @@ def test_the_reports_recipe_and_the_full_profile_are_the_reports():
 
 
 def test_each_rung_of_the_ladder_changes_what_it_names_and_nothing_else():
-    rungs = list(settings.LADDER)
-    assert (rungs[0], rungs[-1]) == ("report", "best") and list(settings.RECIPES) == rungs
+    rungs = list(recipes.LADDER)
+    assert (rungs[0], rungs[-1]) == ("report", "best") and list(recipes.RECIPES) == rungs
     for before, rung in itertools.pairwise(rungs):
-        changed = {name for name, value in settings.RECIPES[rung].items() if settings.RECIPES[before][name] != value}
-        assert changed == set(settings.LADDER[rung])
+        changed = {name for name, value in recipes.RECIPES[rung].items() if recipes.RECIPES[before][name] != value}
+        assert changed == set(recipes.LADDER[rung])
 
 
 def test_an_override_is_recorded_and_none_is_not(work_dir):
@@ -112,19 +112,19 @@ def test_the_work_folder_is_the_one_asked_for_else_the_environments_else_data(mo
     assert helpers.open_work_folder() == (tmp_path / "from environment").resolve()
     assert (tmp_path / "from environment").is_dir()
     monkeypatch.delenv("UNET_WORK_DIR")
-    monkeypatch.setattr(settings, "COURSE_FOLDER", tmp_path / "course")
+    monkeypatch.setattr(workspace, "COURSE_FOLDER", tmp_path / "course")
     assert helpers.open_work_folder() == (tmp_path / "course" / "data").resolve()
 
 
 def test_in_colab_the_work_folder_is_on_drive(monkeypatch, tmp_path):
-    assert not settings.in_colab() and settings.COLAB_FOLDER.as_posix() == "/content"
+    assert not workspace.in_colab() and workspace.COLAB_FOLDER.as_posix() == "/content"
     mounted = []
     colab = types.ModuleType("google.colab")
     colab.drive = types.SimpleNamespace(mount=mounted.append)
     monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
     monkeypatch.setitem(sys.modules, "google.colab", colab)
-    monkeypatch.setattr(settings, "COLAB_FOLDER", tmp_path)
-    assert settings.in_colab()
+    monkeypatch.setattr(workspace, "COLAB_FOLDER", tmp_path)
+    assert workspace.in_colab()
     assert helpers.open_work_folder(tmp_path / "asked for").name == "asked for" and not mounted
     monkeypatch.delenv("UNET_WORK_DIR")
     assert helpers.open_work_folder() == (tmp_path / "drive" / "MyDrive" / "left-atrium-course-data").resolve()
@@ -134,20 +134,20 @@ def test_in_colab_the_work_folder_is_on_drive(monkeypatch, tmp_path):
 def test_equal_inputs_have_equal_fingerprints(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"one")
-    first = helpers.fingerprint({"a": 1, "b": [2]}, path)
-    assert first == helpers.fingerprint({"b": [2], "a": 1}, path)
-    assert first != helpers.fingerprint({"a": 1, "b": [3]}, path)
-    assert helpers.fingerprint(1, 23) != helpers.fingerprint(12, 3)
-    assert helpers.fingerprint(b"weights") != helpers.fingerprint(b"other weights")
+    first = workspace.fingerprint({"a": 1, "b": [2]}, path)
+    assert first == workspace.fingerprint({"b": [2], "a": 1}, path)
+    assert first != workspace.fingerprint({"a": 1, "b": [3]}, path)
+    assert workspace.fingerprint(1, 23) != workspace.fingerprint(12, 3)
+    assert workspace.fingerprint(b"weights") != workspace.fingerprint(b"other weights")
     path.write_bytes(b"two")
-    assert first != helpers.fingerprint({"a": 1, "b": [2]}, path)
+    assert first != workspace.fingerprint({"a": 1, "b": [2]}, path)
 
 
 def test_set_up_installs_only_what_is_missing(monkeypatch, tmp_path):
     (tmp_path / "requirements.txt").write_text("# packages\nnumpy>=2.0,<3\npillow>=11\n\nsurely-missing>=1,<2\n")
     calls = []
-    monkeypatch.setattr(settings, "COURSE_FOLDER", tmp_path)
-    monkeypatch.setattr(settings.subprocess, "run", lambda command, check: calls.append(command))
+    monkeypatch.setattr(machine, "COURSE_FOLDER", tmp_path)
+    monkeypatch.setattr(machine.subprocess, "run", lambda command, check: calls.append(command))
     helpers.set_up()
     assert [command[-1] for command in calls] == ["surely-missing>=1,<2"] and "--upgrade" not in calls[0]
 
@@ -158,6 +158,6 @@ def test_importing_helpers_loads_nothing_heavy():
 
     heavy = ("tensorflow", "keras", "matplotlib", "nibabel", "scipy", "sklearn", "tqdm")
     code = f"import sys, helpers; print([n for n in {heavy} if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=settings.COURSE_FOLDER,
+    done = subprocess.run([sys.executable, "-c", code], cwd=workspace.COURSE_FOLDER,
                           capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

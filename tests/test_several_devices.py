@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from settings import COURSE_FOLDER
+from course.workspace import COURSE_FOLDER
 
 SCRIPT = """
 import json

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from settings import COURSE_FOLDER
+from course.workspace import COURSE_FOLDER
 
 WITHOUT = shutil.ignore_patterns(".*", "data", "tests", "__pycache__")
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import helpers
-import volumes
-from settings import COURSE_FOLDER
+from course import planes
+from course.training import write_history
+from course.workspace import COURSE_FOLDER
 
 SETTINGS = {**helpers.new_settings("sample", "smoke", "report", 0), "image_size": 16, "epochs": 3,
             "images_per_epoch": None, "batch_size": 8}
@@ -92,7 +93,7 @@ def test_the_share_of_slices_with_atrium_is_kept():
 def test_batches_keep_images_and_masks_together():
     X = np.arange(20, dtype=np.float32).reshape(20, 1, 1, 1) * np.ones((1, 4, 4, 1), np.float32)
     y = (X.astype(np.uint8) % 2)
-    batches = list(helpers.training_batches(volumes.TrainingPictures(X, y), {**SETTINGS, "epochs": 2}))
+    batches = list(helpers.training_batches(planes.TrainingPictures(X, y), {**SETTINGS, "epochs": 2}))
     assert [len(images) for images, _ in batches] == [8, 8, 4] * 2
     for images, masks in batches:
         assert np.array_equal(images.numpy() % 2, masks.numpy())
@@ -156,7 +157,7 @@ def test_augmentation_follows_from_its_seed():
 def test_only_a_recipe_that_says_so_augments():
     images, masks = blobs(8)
     plain = {**SETTINGS, "epochs": 1}
-    pictures = volumes.TrainingPictures(images, masks)
+    pictures = planes.TrainingPictures(images, masks)
     shown = [next(iter(helpers.training_batches(pictures, {**plain, "augment": augment})))[0].numpy()
              for augment in (False, True)]
     order = helpers.epoch_order(masks.any((1, 2, 3)), 0, plain, 8)
@@ -170,7 +171,7 @@ def test_a_patient_with_eight_numbered_slices_makes_a_volume():
     slices = ([{"patient": "a", "slice": n} for n in range(8)] + [{"patient": "b", "slice": n} for n in range(7)]
               + [{"patient": "c", "slice": None}] * 9 + [{"patient": "d", "slice": n} for n in range(20)])
     subsets = {"train": [{"size": [320, 320]}]}
-    assert volumes.find_volumes(slices, {"spacing": [1, 1, 1], "subsets": subsets}, 160) == [(0, 8), (24, 44)]
+    assert planes.find_volumes(slices, {"spacing": [1, 1, 1], "subsets": subsets}, 160) == [(0, 8), (24, 44)]
 
 
 @pytest.mark.parametrize(("count", "image_size", "expected"), [
@@ -178,26 +179,26 @@ def test_a_patient_with_eight_numbered_slices_makes_a_volume():
 def test_where_the_spacing_is_only_assumed_a_volume_must_be_16_pixels_deep(count, image_size, expected):
     slices = [{"patient": "a", "slice": number} for number in range(count)]
     description = {"spacing": None, "subsets": {"train": [{"size": [320, 320]}]}}
-    assert volumes.find_volumes(slices, description, image_size) == expected
+    assert planes.find_volumes(slices, description, image_size) == expected
 
 
 def test_the_distance_of_slices_is_in_pixels_of_the_network():
     subsets = {"train": [{"size": [320, 300]}]}
-    assert volumes.slice_step({"spacing": [1.25, 1.25, 2.5], "subsets": subsets}, 160) == pytest.approx(1.0)
-    assert volumes.slice_step({"spacing": None, "subsets": subsets}, 80) == pytest.approx(0.25)
+    assert planes.slice_step({"spacing": [1.25, 1.25, 2.5], "subsets": subsets}, 160) == pytest.approx(1.0)
+    assert planes.slice_step({"spacing": None, "subsets": subsets}, 80) == pytest.approx(0.25)
 
 
 def test_resampling_along_slices_keeps_a_slope_and_the_mean():
     slope = np.linspace(0, 1, 40)[:, None] * np.ones((1, 3), np.float32)
     for count in (10, 25, 40, 90):
-        resampled = volumes.resample_slices(slope, count)
+        resampled = planes.resample_slices(slope, count)
         assert resampled.shape == (count, 3) and resampled.dtype == np.float32
         assert resampled.mean() == pytest.approx(0.5, abs=1e-3)
         assert np.allclose(resampled[1:-1, 0], (np.arange(count) + 0.5)[1:-1] / count * 40 / 39 - 0.5 / 39, atol=0.02)
 
 
 def test_a_picture_is_put_in_the_middle_of_a_square():
-    square = volumes.in_square(np.ones((2, 6)), 4)
+    square = planes.in_square(np.ones((2, 6)), 4)
     assert square.shape == (4, 4) and square[[1, 2]].all() and not square[[0, 3]].any()
 
 
@@ -210,7 +211,7 @@ def volume_arrays():
 
 def test_pictures_of_three_planes_are_cuts_of_the_volume():
     X, y = volume_arrays()
-    pictures = volumes.TrainingPictures(X, y, [(0, 16)], step=1.0)
+    pictures = planes.TrainingPictures(X, y, [(0, 16)], step=1.0)
     assert len(pictures.places) == len(pictures.has_atrium) == 3 * 16
     images, masks = pictures.take(range(48))
     assert np.array_equal(images[:16], X) and np.array_equal(masks[:16], y)
@@ -223,14 +224,14 @@ def test_pictures_of_three_planes_are_cuts_of_the_volume():
 
 def test_shares_of_atrium_become_numbers_between_0_and_1():
     X, y = volume_arrays()
-    pictures = volumes.TrainingPictures(X, y * np.uint8(255), [(0, 16)], full=255)
-    assert np.array_equal(pictures.has_atrium, volumes.TrainingPictures(X, y, [(0, 16)]).has_atrium)
-    assert np.allclose(pictures.take(range(48))[1], volumes.TrainingPictures(X, y, [(0, 16)]).take(range(48))[1])
+    pictures = planes.TrainingPictures(X, y * np.uint8(255), [(0, 16)], full=255)
+    assert np.array_equal(pictures.has_atrium, planes.TrainingPictures(X, y, [(0, 16)]).has_atrium)
+    assert np.allclose(pictures.take(range(48))[1], planes.TrainingPictures(X, y, [(0, 16)]).take(range(48))[1])
 
 
 def test_one_plane_has_the_slices_alone():
     X, y = volume_arrays()
-    assert len(volumes.TrainingPictures(X, y).places) == 16
+    assert len(planes.TrainingPictures(X, y).places) == 16
 
 
 # --- the training -------------------------------------------------------------------------------------
@@ -418,7 +419,7 @@ def test_early_stopping_counts_the_epochs_before_an_interruption(work_dir):
         train(work_dir, settings, stop_after=1)
     rows = helpers.read_history(work_dir)
     rows[0]["val_loss"] = 0.0  # nothing after it can be better
-    helpers.write_history(work_dir, rows)
+    write_history(work_dir, rows)
     train(work_dir, settings)
     assert len(helpers.read_history(work_dir)) == 3
     ended = {path.name: path.read_bytes() for path in (work_dir / "model").iterdir()}
@@ -451,7 +452,7 @@ def test_a_loss_on_valid_that_is_not_finite_stops_too_and_its_weights_are_not_ke
 def test_a_history_survives_writing_and_reading_to_the_last_digit(work_dir):
     (work_dir / "model").mkdir()
     rows = [{"epoch": 0.0, "loss": 0.1 + 0.2, "val_loss": 1 / 3}, {"epoch": 1.0, "loss": 1e-17, "val_loss": 2.0}]
-    helpers.write_history(work_dir, rows)
+    write_history(work_dir, rows)
     assert helpers.read_history(work_dir) == rows
     with open(work_dir / "model" / "history.csv", newline="") as file:
         assert next(csv.reader(file)) == ["epoch", "loss", "val_loss"]

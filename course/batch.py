@@ -16,32 +16,25 @@ import time
 import uuid
 from pathlib import Path
 
-from dataset_sources import fetch_heart
-from helpers import format_table, import_dataset, left_out_twins, prepare_arrays, read_history
-from settings import (
-    COURSE_FOLDER,
-    PROFILES,
-    RECIPES,
-    CourseError,
-    check_values,
-    fingerprint,
-    gpu_found,
-    new_settings,
-    read_json,
-    write_json,
-)
+from course.figures import format_table
+from course.folds import left_out_twins
+from course.importing import import_dataset
+from course.machine import gpu_found
+from course.recipes import PROFILES, RECIPES, check_values, new_settings
+from course.sources import fetch_heart
+from course.training import read_history
+from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, write_json
+from helpers import prepare_arrays
 
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
 SET_BY_THE_BATCH = {"work_dir", "open_test"}  # the same for all runs, so a grid does not name them
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take 5 to 8 hours on two cores
 RETRIES = 2  # how often a run is started again after its worker died
+
 # Jupyter picks a kernel's ports before it binds them: where many start at once, one may find its port taken
 KERNEL_STARTS = 3
 WATCH_INTERVAL = 0.5  # seconds between two looks of a kernel at its owner
 MEMORY_PER_RUN = 4 * 2**30  # of a worker of the local cluster, which trains one network at a time
-
-
-# --- what is to be run ------------------------------------------------------------------------------------
 
 
 def resolve_dataset(dataset):
@@ -107,14 +100,12 @@ def code_fingerprint():
     """Return a hash of all code that makes a result: modules and notebooks, not their outputs, not the batch itself."""
     import nbformat
 
-    without = ("batch.py", "batch_report.py", "conftest.py")
-    modules = sorted(path for path in COURSE_FOLDER.glob("*.py") if path.name not in without)
+    without = ("batch.py", "report.py")
+    modules = [COURSE_FOLDER / "helpers.py",
+               *sorted(path for path in (COURSE_FOLDER / "course").glob("*.py") if path.name not in without)]
     notebooks = [nbformat.read(COURSE_FOLDER / "notebooks" / f"{name}.ipynb", as_version=4) for name in NOTEBOOKS]
     sources = [cell.source for notebook in notebooks for cell in notebook.cells if cell.cell_type == "code"]
     return fingerprint(sources, *modules)
-
-
-# --- on a worker ------------------------------------------------------------------------------------------
 
 
 def share_dataset(folder, dataset, options):
@@ -173,7 +164,7 @@ def run_notebook(name, run_dir, owner="", **parameters):
     if unknown:
         raise CourseError(f"{source.name} has no parameter {', '.join(sorted(unknown))}: see its parameters cell.")
     executed.parent.mkdir(parents=True, exist_ok=True)
-    first_line = (f"import sys; sys.path.insert(0, {str(COURSE_FOLDER)!r}); import batch; "
+    first_line = (f"import sys; sys.path.insert(0, {str(COURSE_FOLDER)!r}); from course import batch; "
                   f"batch.end_with_owner({str(run_dir)!r}, {owner!r}, {os.getpid()})")
     arguments = ["--IPKernelApp.log_level=ERROR",  # else kernels warn of their unencrypted connection to this machine
                  "--IPKernelApp.capture_fd_output=False"]  # what TensorFlow logs as it starts goes to run.log alone
@@ -272,9 +263,6 @@ def run_one(folder, name, run, dataset_file, open_test, batch):
     with contextlib.suppress(PermissionError):  # Windows removes no file that another process is reading
         (run_dir / "owner.json").unlink()
     return record
-
-
-# --- the batch --------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -1,119 +1,14 @@
-"""The ground under every notebook: set-up, the work folder, the settings of a run, and files that stay whole.
+"""Profiles and recipes, and the settings of a run.
 
 A choice is made once, in notebook 01, and travels as `settings.json` in the work folder.
 """
 
-import hashlib
-import importlib.util
 import itertools
-import json
 import operator
 import os
-import re
-import shutil
-import subprocess
-import sys
-import time
-import uuid
-from contextlib import contextmanager, suppress
-from pathlib import Path
 
-COURSE_FOLDER = Path(__file__).resolve().parent
-COLAB_FOLDER = Path("/content")  # in Google Colab: a local disk that is gone with its notebook; Drive is mounted in it
-
-
-class CourseError(ValueError):
-    """A mistake that one sentence explains: what is wrong, where, and what to do about it.
-
-    Jupyter shows the sentence alone, without a traceback.
-    """
-
-    def _render_traceback_(self):
-        return [f"{type(self).__name__}: {self}"]
-
-
-def remove_leftovers(paths):
-    """Remove the files and folders that are an hour old: what killed processes have left.
-
-    The younger ones stay: another process may be at work on them.
-    """
-    for path in paths:
-        with suppress(FileNotFoundError):  # its process has just finished it
-            if time.time() - path.stat().st_mtime > 3600:
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)  # a file that another program holds goes the next time
-                else:
-                    path.unlink()
-
-
-@contextmanager
-def whole_file(path):
-    """Give a temporary path beside `path`; it becomes `path` when the block ends, and is gone when it fails.
-
-    So `path` holds either all of what was written or what it held before, whenever the process is killed.
-    The temporary name keeps the suffix, for writers that look at it.
-    """
-    path = Path(path)
-    remove_leftovers(path.parent.glob(".writing-*"))
-    temporary = path.with_name(f".writing-{uuid.uuid4().hex}-{path.name}")
-    try:
-        yield temporary
-        try:
-            os.replace(temporary, path)
-        except PermissionError:  # Windows replaces no file that is open
-            raise CourseError(f"{path} is open: restart the kernels of all notebooks that use it, "
-                              "and run this one again.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path, value):
-    """Write `value` to `path` as JSON with an indent of two, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def set_up():
-    """Make this machine ready: install the packages of requirements.txt that are missing, set up Keras and its log.
-
-    Nothing that is there is upgraded. Colab brings most of it; elsewhere the README's set-up has installed all.
-    """
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever a keras.json of the user's says
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # leaves GPU memory to the notebook that is opened next
-    imported_as = {"pillow": "PIL", "scikit-learn": "sklearn"}
-    lines = (COURSE_FOLDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    names = {line: re.split("[<>=]", line)[0] for line in lines if line and not line.startswith("#")}
-    missing = [line for line, name in names.items() if importlib.util.find_spec(imported_as.get(name, name)) is None]
-    if missing:
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
-
-
-def in_colab():
-    """True in Google Colab."""
-    try:
-        import google.colab  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def open_work_folder(work_dir=None):
-    """Return the folder in which the notebooks pass their files on, and make it where it is missing.
-
-    Order of choice: `work_dir`, the environment variable UNET_WORK_DIR, a folder on Google Drive in Colab
-    (each Colab notebook runs on a machine of its own, only Drive is shared), else `data/` of the course.
-    """
-    folder = work_dir or os.environ.get("UNET_WORK_DIR")
-    if not folder and in_colab():
-        from google.colab import drive
-
-        drive.mount(str(COLAB_FOLDER / "drive"))
-        folder = COLAB_FOLDER / "drive" / "MyDrive" / "left-atrium-course-data"
-    folder = Path(folder or COURSE_FOLDER / "data").expanduser().resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
+from course.machine import gpu_found
+from course.workspace import CourseError, read_json, write_json
 
 # A profile says how much work is done. `sample` is the size of the made-up dataset, where that is used.
 # `images_per_epoch=None`: an epoch has as many pictures as there are training slices, times `repeats` of the recipe.
@@ -183,15 +78,6 @@ COMMON_SETTINGS = {"kernel_initializer": "he_normal", "dropout_rate": 0.0, "acti
                    "precision": "auto"}
 
 
-def gpu_found():
-    """True if `nvidia-smi` lists a GPU, and CUDA_VISIBLE_DEVICES does not hide them all. Needs no TensorFlow."""
-    command = shutil.which("nvidia-smi")
-    if command is None or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return False
-    listing = subprocess.run([command, "--list-gpus"], capture_output=True, text=True, check=False)
-    return listing.returncode == 0 and "GPU" in listing.stdout
-
-
 def _check_name(kind, name, known):
     if name not in known:
         raise CourseError(f"There is no {kind} {name!r}: choose one of {', '.join(known)}.")
@@ -225,17 +111,6 @@ def new_settings(dataset, profile, recipe, seed):
         raise CourseError(f"seed is {seed!r}: choose a whole number from 0 to 4294967295.")
     return {"dataset": str(dataset), "profile": profile, "recipe": recipe, "seed": seed,
             **COMMON_SETTINGS, **PROFILES[profile], **RECIPES[recipe]}
-
-
-def read_json(path, made_by):
-    """Read a JSON file that the notebook `made_by` writes.
-
-    Raises CourseError, naming that notebook, if the file is not there.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise CourseError(f"{path.name} is not in {path.parent}: run {made_by} first.")
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def check_values(values):
@@ -294,16 +169,3 @@ _ALLOWED = {
     "threshold": (lambda v: _is_number(v) and 0 < v < 1, "choose a number between 0 and 1"),
     "largest_component": (lambda v: type(v) is bool, "choose True or False"),
 }
-
-
-def fingerprint(*values):
-    """Return a short hash of JSON-like values, of bytes, and of files (given as Path): equal inputs, equal hash."""
-    digest = hashlib.sha256()
-    for value in values:
-        if isinstance(value, Path):
-            with open(value, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        else:
-            digest.update(value if isinstance(value, bytes) else json.dumps(value, sort_keys=True).encode())
-        digest.update(b"\0")  # so that 1, 23 is not 12, 3
-    return digest.hexdigest()[:16]

@@ -9,11 +9,9 @@ folder. Until the new data are whole the old ones stay: `dataset.json` is replac
 import hashlib
 import json
 import os
-import random
 import re
 import shutil
 import tempfile
-import unicodedata
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,57 +20,42 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataset_audit import (
+from course.audit import audit
+from course.folds import _apply_fold, _draw_folds, _split
+from course.layout import (
+    PATIENT_PATTERN,
+    _choose_volumes,
+    _compile_pattern,
+    _copies,
+    _find_files,
+    _is_heart,
+    _pairs_of_pictures,
+    _task_description,
+)
+from course.nifti import foreground_values, write_slices
+from course.pictures import (
     SUBSETS,
+    VOLUMES,
     Pair,
-    audit,
     dataset_root,
+    file_suffix,
     inspect,
     look,
     read_picture,
     reading_order,
-    same_scans,
 )
-from dataset_sources import (
+from course.sources import HEART_SLICES, fetch_heart, unpack
+from course.workspace import (
     FULL_DISK,
-    HEART_SLICES,
-    PICTURES,
-    VOLUMES,
-    fetch_heart,
-    file_suffix,
-    foreground_values,
-    is_stray,
+    CourseError,
     parallel,
     progress_bar,
-    read_label_names,
+    remove_leftovers,
     sentence_about,
     shown,
-    unpack,
-    write_slices,
+    whole_file,
+    write_json,
 )
-from settings import CourseError, remove_leftovers, whole_file, write_json
-
-SHARES = {"train": 0.51, "valid": 0.25, "test": 0.24}  # of the patients: the report's proportions
-PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
-
-# How users call the folders that this course calls train, valid, test and images, masks.
-SUBSET_WORDS = {
-    word: subset
-    for subset, words in {"train": "train training", "valid": "valid val validation", "test": "test testing"}.items()
-    for word in words.split()
-}
-KIND_WORDS = {
-    word: kind
-    for kind, words in {"images": "images image imgs img imagestr", "masks": "masks mask labels label labelstr"}.items()
-    for word in words.split()
-}
-MASK_ENDING = re.compile(r"[ _.-](mask|label|seg|segmentation)$", re.IGNORECASE)
-
-MAX_FILES = 200_000
-FOLDS = 5  # of the cross-validation; fewer where there are fewer patients
-
-
-# --- the door -------------------------------------------------------------------------------------------
 
 
 def import_dataset(
@@ -103,7 +86,7 @@ def import_dataset(
     foreground: label or labels, by number or (NIfTI) by name, where masks hold more than two values.
     allow_incomplete: take the heart data even if patients are missing.
     heart_source: for "heart", the path of `Task02_Heart.tar` or of the unpacked folder; None: downloaded.
-    sample: dictionary of arguments for `sample_data.make_sample`.
+    sample: dictionary of arguments for `course.sample.make_sample`.
     fold: the part (0 to 4) of the train and valid patients that is valid, the others are train; None keeps the subsets.
     progress: show progress bars for what takes longer than a few seconds.
 
@@ -250,7 +233,7 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
             f"dataset={dataset!r} is nothing to read: give 'sample', 'heart', or a folder, zip or tar file."
         )
     if dataset == "sample":
-        import sample_data
+        from course.sample import make_sample
 
         with progress_bar(progress, "drawing patients") as bar:
 
@@ -259,7 +242,7 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
                 bar.update(done - bar.n)
 
             try:
-                made = sample_data.make_sample(building / "sample", seed=seed, **{"progress": show, **(sample or {})})
+                made = make_sample(building / "sample", seed=seed, **{"progress": show, **(sample or {})})
             except ValueError as error:
                 raise CourseError(f"The sample cannot be made: {error}.") from error
         return building / "sample", made["spacing"]
@@ -298,263 +281,11 @@ def _same_files(one, other):
     )
 
 
-def _copies(work_dir):
-    """Return the folders that imports converted into, as against what a user keeps beside them."""
-    return [place for place in (work_dir / "dataset").glob("*") if re.fullmatch(r"[0-9a-f]{12}(-\d+)?", place.name)]
-
-
 def _forget_earlier(work_dir, root, source):
     """Remove what earlier imports converted, except what is in use."""
     for place in _copies(work_dir):
         if place != work_dir / root and place.resolve() not in (Path(root), source, *source.parents):
             shutil.rmtree(place, ignore_errors=True)  # a file that another program holds goes the next time
-
-
-# --- which file is what ---------------------------------------------------------------------------------
-
-
-def _compile_pattern(patient_pattern):
-    if patient_pattern is None:
-        return None
-    try:
-        pattern = re.compile(patient_pattern)
-    except (re.error, TypeError) as error:
-        raise CourseError(f"patient_pattern={patient_pattern!r} is not a regular expression ({error}).") from error
-    if "patient" not in pattern.groupindex:
-        raise CourseError(f"patient_pattern={patient_pattern!r} has no group named patient: write (?P<patient>...).")
-    return pattern
-
-
-def _walk(folder, work_dir):
-    """Yield the files below a folder, strays and the work folder's own copies passed over."""
-    skipped = {path.resolve() for path in [*_copies(work_dir), *work_dir.glob("dataset.importing-*")]}
-    skipped -= {folder.resolve(), *folder.resolve().parents}
-    seen, count = set(), 0
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        real = Path(place).resolve()
-        if real in seen or real in skipped:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_stray(name))
-        for name in sorted(files):
-            if not is_stray(name):
-                count += 1
-                if count > MAX_FILES:
-                    raise CourseError(f"{folder} holds more than {MAX_FILES:,} files: give the dataset's own folder.")
-                yield Path(place, name)
-
-
-def _raise(error):
-    raise error
-
-
-def _classify(relative, far=False):
-    """Return (subset or None, kind or None, name) of a picture or volume by its path inside the dataset.
-
-    far: True looks for the subset further up than directly above and below images and masks as well.
-    """
-    *folders, file = relative.parts
-    stem = unicodedata.normalize("NFC", file[: len(file) - len(file_suffix(file))])
-    words = [folder.casefold() for folder in folders]
-    kinds = [position for position, word in enumerate(words) if word in KIND_WORDS]
-    if not kinds:
-        subset = next((SUBSET_WORDS[word] for word in reversed(words) if word in SUBSET_WORDS), None)
-        return subset, None, stem
-    position = kinds[-1]
-    subset = SUBSET_WORDS.get(words[position - 1]) if position else None
-    rest = position + 1
-    if subset is None and rest < len(words):
-        subset = SUBSET_WORDS.get(words[rest])
-        rest += subset is not None
-    if subset is None and far:
-        subset = next((SUBSET_WORDS[word] for word in reversed(words[:position]) if word in SUBSET_WORDS), None)
-    return (
-        subset,
-        KIND_WORDS[words[position]],
-        "_".join([*(unicodedata.normalize("NFC", f) for f in folders[rest:]), stem]),
-    )
-
-
-def _name_by_folders(found, folder):
-    """Put the folders above images and masks, which name a patient, before names that are numbers.
-
-    p1/images/000 is p1_000. Nothing changes where images and masks lie in other folders, or all in one.
-    found: tuples (path, subset, kind, name).
-    """
-    above = {}
-    for path, _, _, _ in found:
-        folders = [unicodedata.normalize("NFC", name) for name in path.relative_to(folder).parts[:-1]]
-        words = [name.casefold() for name in folders]
-        end = max((position for position, word in enumerate(words) if word in KIND_WORDS), default=len(words))
-        above[path] = [name for name, word in zip(folders[:end], words) if word not in SUBSET_WORDS]
-    shared = len(os.path.commonprefix(list(above.values())))
-    patient_of = {path: "_".join(names[shared:]) for path, names in above.items()}
-    of_images, of_masks = (
-        {patient_of[path] for path, _, kind, _ in found if kind == wanted} for wanted in ("images", "masks")
-    )
-    if of_images != of_masks or not all(of_images):
-        return found
-    return [(path, subset, kind, f"{patient_of[path]}_{name}") for path, subset, kind, name in found]
-
-
-def _find_files(folder, work_dir, notes):
-    """Return two dictionaries, images and masks, from (subset or None, name) to path.
-
-    Where no folder is called images or masks, files whose name ends in _mask (or _label, _seg) are the masks.
-    """
-    found, other = [], []
-    for path in _walk(folder, work_dir):
-        if file_suffix(path.name) in PICTURES + VOLUMES:
-            # Control characters, and no text at all
-            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in str(path)):
-                raise CourseError(
-                    f"The path {str(path)!r} holds letters that no system can show: rename this file or its folder."
-                )
-            found.append(path)
-        else:
-            other.append(path)
-    further = [(path, *_classify(path.relative_to(folder), far=True)) for path in found]
-    if {subset for _, subset, kind, _ in further if kind} == set(SUBSETS):
-        found = further
-    else:
-        found = [(path, *_classify(path.relative_to(folder))) for path in found]
-    if not found:
-        held = f"only {shown(other[0])} and the like" if other else "nothing"
-        raise CourseError(
-            f"{folder.name} is not a dataset: it holds {held}, where pictures in images/ and masks/ were "
-            f"expected ({', '.join(PICTURES + VOLUMES)})."
-        )
-    if any(kind for _, _, kind, _ in found):
-        passed = [path for path, _, kind, _ in found if kind is None]
-        if passed:
-            notes.append(sentence_about(passed, "was passed over", "it is neither in an images nor in a masks folder."))
-    else:
-        found = [
-            (path, subset, "masks" if MASK_ENDING.search(name) else "images", name) for path, subset, _, name in found
-        ]
-    if all(MASK_ENDING.sub("", name).isdecimal() for _, _, kind, name in found if kind):
-        found = _name_by_folders(found, folder)
-    images, masks = {}, {}
-    for target, wanted in ((images, "images"), (masks, "masks")):
-        for path, subset, kind, name in found:
-            if kind == wanted:
-                if wanted == "masks" and (subset, name) not in images:
-                    bare = MASK_ENDING.sub("", name)
-                    name = bare if (subset, bare) in images else name
-                if (subset, name) in target:
-                    raise CourseError(
-                        f"{shown(target[subset, name])} and {shown(path)} are {wanted} of the same name: "
-                        "give each a name of its own, or, if they are the same, keep one."
-                    )
-                target[subset, name] = path
-    if not images and not masks:
-        raise CourseError(
-            f"{folder.name} is not a dataset: {shown(found[0][0])} and the like are neither images nor masks."
-        )
-    return images, masks
-
-
-def _check_files(images, masks, exclude, names_of):
-    """Drop excluded files and check that what remains is whole; `names_of(key)` is what may be excluded."""
-    known = {name for key in [*images, *masks] for name in names_of(key)}
-    for entry in exclude:
-        if entry not in known:
-            raise CourseError(
-                f"exclude names {entry!r}, which is neither a patient nor a file of this dataset: "
-                f"it has {', '.join(sorted(known)[:5])} and so on."
-            )
-    for files in (images, masks):
-        for key in [key for key in files if names_of(key) & set(exclude)]:
-            del files[key]
-    if not images and not masks:
-        raise CourseError("exclude leaves nothing of the dataset: name fewer patients or files.")
-    if not masks:
-        raise CourseError(
-            f"{shown(next(iter(images.values())))} has no mask, and no other image has one: put the masks "
-            "into a folder masks/ beside images/, under the same names."
-        )
-    lonely = [images[key] for key in images if key not in masks]
-    if lonely:
-        raise CourseError(sentence_about(lonely, "has no mask", "add a mask of the same name, or exclude the image."))
-    lonely = [masks[key] for key in masks if key not in images]
-    if lonely:
-        raise CourseError(
-            sentence_about(lonely, "is a mask without an image", "add the image of the same name, or exclude the mask.")
-        )
-    if len({subset is None for subset, _ in images}) == 2:
-        outside = [path for (subset, _), path in images.items() if subset is None]
-        raise CourseError(
-            sentence_about(outside, "lies outside train, valid and test", "move it into one of them, or away.")
-        )
-
-
-def _pairs_of_pictures(images, masks, pattern, exclude, notes):
-    parsed = {}
-    repeated = Counter(name for _, name in images)
-    for subset, name in {**images, **masks}:
-        match = pattern.fullmatch(name) if pattern else None
-        if match and match["patient"]:
-            digits = match["slice"] if "slice" in pattern.groupindex else None
-            parsed[subset, name] = match["patient"], int(digits) if digits and digits.isdecimal() else None, True
-        else:
-            parsed[subset, name] = f"{subset}/{name}" if repeated[name] > 1 else name, None, False
-    _check_files(images, masks, exclude, lambda key: {key[1], parsed[key][0]})
-    own = [images[key] for key in images if not parsed[key][2]]
-    if own:
-        notes.append(
-            sentence_about(own, "does not name its patient", "each such file is taken as a patient of its own.")
-        )
-    return [
-        Pair(subset, name, *parsed[subset, name][:2], images[subset, name], masks[subset, name])
-        for subset, name in images
-    ]
-
-
-def _choose_volumes(images, masks, is_heart, exclude, allow_incomplete, notes):
-    """Return {(subset or None, name): subset or None} of the volumes to read, the heart data in the report's split."""
-    for key in [key for key in images if key not in masks and key[1].endswith("_0000")]:  # as nnU-Net names images
-        images[key[0], key[1].removesuffix("_0000")] = images.pop(key)
-    _check_files(images, masks, exclude, lambda key: {key[1]})
-    pictures = [path for path in [*images.values(), *masks.values()] if file_suffix(path.name) not in VOLUMES]
-    if pictures:
-        raise CourseError(sentence_about(pictures, "is a picture among NIfTI volumes", "give a folder with one kind."))
-    official = {patient: subset for subset, patients in HEART_SLICES.items() for patient in patients}
-    if not is_heart:
-        return {key: key[0] for key in images}
-    present = {name: (subset, name) for subset, name in images}
-    missing = [name for name in official if name not in present and name not in exclude]
-    strange = sorted(set(present) - set(official))
-    if strange:
-        raise CourseError(
-            f"{', '.join(strange)} is not among the patients of the heart data: take its files out of imagesTr and "
-            "labelsTr, or give the folder as dataset."
-        )
-    if missing and not allow_incomplete:
-        raise CourseError(
-            f"The heart data are incomplete, {len(missing)} of {len(official)} patients are missing "
-            f"({', '.join(missing)}): get the whole archive, or give allow_incomplete=True."
-        )
-    empty = [subset for subset in SUBSETS if not set(HEART_SLICES[subset]) & set(present)]
-    if empty:
-        raise CourseError(
-            f"With the patients that are there ({', '.join(sorted(present))}) {' and '.join(empty)} would be empty, "
-            f"since the report has them elsewhere: add at least one of {', '.join(HEART_SLICES[empty[0]])}."
-        )
-    if missing:
-        notes.append(f"The heart data are incomplete, as allowed: {', '.join(missing)} are missing.")
-    return {present[name]: official[name] for name in official if name in present}
-
-
-def _task_description(images):
-    """Return the label names and the name of the decathlon task whose images these are."""
-    return read_label_names(next(iter(images.values())).parent.parent) if images else ({}, "")
-
-
-def _is_heart(images):
-    """Tell whether these are the official heart volumes, by the name of the task and of the patients."""
-    patients = {patient for subset in HEART_SLICES.values() for patient in subset}
-    return _task_description(images)[1] == "LeftAtrium" and {name for _, name in images} <= patients
 
 
 def _pairs_of_volumes(images, masks, subset_of, folder, foreground, notes, progress):
@@ -641,63 +372,6 @@ def _check_masks(pairs, mask_values):
             )
 
 
-def _scan_groups(pairs):
-    """Return the patients that belong together: from the first of them to all whose scans are identical."""
-    head_of = {pair.patient: pair.patient for pair in sorted(pairs, key=reading_order)}
-
-    def head(patient):
-        while head_of[patient] != patient:
-            patient = head_of[patient]
-        return patient
-
-    for one, other in same_scans(pairs):
-        head_of[head(other)] = head(one)
-    members = defaultdict(list)
-    for patient in head_of:
-        members[head(patient)].append(patient)
-    return members
-
-
-def _draw_folds(pairs, seed):
-    """Deal the train and valid patients out into at most five folds; identical scans stay together."""
-    groups = list(_scan_groups([pair for pair in pairs if pair.subset != "test"]).values())
-    random.Random(seed).shuffle(groups)
-    folds = [[] for _ in range(min(FOLDS, len(groups)))]
-    for patients in sorted(groups, key=len, reverse=True):
-        min(folds, key=len).extend(patients)
-    return [sorted(patients) for patients in folds]
-
-
-def _apply_fold(description, fold):
-    """Make one fold the valid patients of a description, and all others of train and valid its train patients."""
-    folds = description["folds"]
-    if type(fold) is not int or not 0 <= fold < len(folds) or len(folds) < 2:
-        raise CourseError(
-            f"fold is {fold!r}: the {sum(map(len, folds))} train and valid patients make {len(folds)} folds, "
-            f"choose a whole number from 0 to {len(folds) - 1}, or None."
-        )
-    subset_of = {patient: "valid" if patient in folds[fold] else "train" for patients in folds for patient in patients}
-    pairs = [(subset, pair) for subset in ("train", "valid") for pair in description["subsets"][subset]]
-    [(name, count)] = Counter(pair["name"] for _, pair in pairs).most_common(1)
-    if count > 1:
-        raise CourseError(
-            f"Train and valid both hold a picture {name}: folds mix them, so give each file a name of its own."
-        )
-    for subset in ("train", "valid"):
-        description["subsets"][subset] = [pair for _, pair in pairs if subset_of[pair["patient"]] == subset]
-    stored_in = description.get("stored_in", {})
-    description["stored_in"] = {pair["name"]: stored_in.get(pair["name"], subset) for subset, pair in pairs}
-    for twin in description["twins"]:
-        twin["patients"] = [[subset_of.get(patient, "test"), patient] for _, patient in twin["patients"]]
-    description["notes"].append(
-        f"Fold {fold} of {len(folds)}: {', '.join(folds[fold])} are valid, the other patients of train and valid are "
-        "train; the audit is of the subsets as they came."
-    )
-    description["fold"] = fold
-    described = f"{description['fingerprint']} {sorted(subset_of.items())}"
-    description["fingerprint"] = hashlib.sha256(described.encode()).hexdigest()
-
-
 def _take_imported(path, work_dir, fold):
     """Take the dataset that another work folder has imported: its files are used from there."""
     if not path.exists():
@@ -717,37 +391,6 @@ def _take_imported(path, work_dir, fold):
     work_dir.mkdir(parents=True, exist_ok=True)
     write_json(work_dir / "dataset.json", description)
     return description
-
-
-def _split(pairs, seed, notes):
-    """Give each patient a subset, in the report's proportions; identical scans stay together."""
-    members = _scan_groups(pairs)
-    sizes = {head: len(patients) for head, patients in members.items()}
-    groups = list(sizes)
-    if len(groups) < 3:
-        raise CourseError(
-            f"{len(groups)} {'patient is' if len(groups) == 1 else 'patients are'} too few to split into train, "
-            f"valid and test ({', '.join(groups)}; one scan under two names counts once): three are needed; "
-            "if file names hold no patient, give patient_pattern=None."
-        )
-    random.Random(seed).shuffle(groups)
-    subset_of = {}
-    for subset, kept in (("test", 2), ("valid", 1)):
-        wanted = max(1, round(SHARES[subset] * sum(sizes.values())))
-        while wanted > 0 and len(groups) > kept:
-            wanted -= sizes[groups[-1]]
-            subset_of[groups.pop()] = subset
-    subset_of.update(dict.fromkeys(groups, "train"))
-    subset_of = {patient: subset_of[head] for head, patients in members.items() for patient in patients}
-    counts = Counter(subset_of.values())
-    notes.append(
-        "The dataset has no subsets: its patients were split by chance (seed "
-        f"{seed}) into {', '.join(f'{counts[subset]} {subset}' for subset in SUBSETS)}."
-    )
-    return [replace(pair, subset=subset_of[pair.patient]) for pair in pairs]
-
-
-# --- pixels ---------------------------------------------------------------------------------------------
 
 
 def _settle_masks(pairs, chosen, notes):

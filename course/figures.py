@@ -4,8 +4,8 @@ import io
 import itertools
 from pathlib import Path
 
-from metrics import bounding_box
-from settings import whole_file
+from course.metrics import bounding_box
+from course.workspace import whole_file
 
 TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind readers, clear on grey
 
@@ -117,3 +117,17 @@ def draw_box(axes, closer):
     """Draw on a picture the box of it that other axes show."""
     (left, right), (bottom, top) = closer.get_xlim(), closer.get_ylim()
     axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="white", linewidth=1)
+
+
+def format_table(rows, headers):
+    """Return a plain-text table: columns aligned, numbers to the right, a line under the headers."""
+    texts = [[str(cell) for cell in row] for row in [headers, *rows]]
+    widths = [max(map(len, column)) for column in zip(*texts)]
+    numeric = [all(isinstance(row[column], (int, float)) for row in rows) for column in range(len(headers))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric)
+        ).rstrip()
+        for row in texts
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import SUBSETS, figure_as_png, read_history, whole_file
-from metrics import bootstrap_interval
+from course.figures import figure_as_png
+from course.metrics import bootstrap_interval
+from course.pictures import SUBSETS
+from course.training import read_history
+from course.workspace import whole_file
 
 STYLE = """
 :root { color-scheme: light; }
@@ -31,9 +34,6 @@ img { max-width: 100%; height: auto; } pre { white-space: pre-wrap; overflow-wra
 """
 RESULT_HEADERS = ["group", "runs", "patients", "mean Dice", "deviation over patients", "deviation over seeds",
                   "precision", "recall"]
-
-
-# --- the figures --------------------------------------------------------------------------------------------
 
 
 def read_groups(folder, outcomes):
@@ -183,9 +183,6 @@ def plot_patients(groups, subset):
     axes.set(yticks=range(len(groups)), yticklabels=groups, xlim=(-0.02, 1.02), ylim=(len(groups) - 0.5, -0.5),
              xlabel="Dice of a patient's volume", title=f"Patients of {subset}; the line is the mean")
     return figure
-
-
-# --- the page -----------------------------------------------------------------------------------------------
 
 
 def _table(headers, rows):

@@ -1,33 +1,22 @@
-"""Where a dataset comes from: a download, a stranger's archive, NIfTI volumes.
+"""Where a dataset comes from: a download, or a stranger's archive.
 
-`dataset_import` is the door; this is what stands behind it. Nothing of an archive is trusted: no path leaves the
-folder, no link is made, nothing is overwritten, and there is a bound on how many files and bytes come out.
+Nothing of an archive is trusted: no path leaves the folder, no link is made, nothing is overwritten, and there is a
+bound on how many files and bytes come out.
 """
 
-import errno
 import hashlib
 import http.client
-import json
 import os
 import stat
 import tarfile
 import time
 import unicodedata
 import urllib.error
-import urllib.parse
-import urllib.request
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from PIL import Image
-
-from settings import CourseError
-
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-VOLUMES = (".nii.gz", ".nii")
+from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray
+from course.workspace import FULL_DISK, CourseError, progress_bar
 
 # What may come out of an archive at most. The official heart archive holds 62 files and 0.5 GB.
 MAX_ENTRIES = 100_000
@@ -35,8 +24,6 @@ MAX_UNPACKED = 16 * 2**30
 MAX_RATIO = 200  # unpacked to packed bytes, looked at once more than FREE_RATIO have been unpacked
 FREE_RATIO = 64 * 2**20
 MAX_HEADER = 2**20  # bytes of a long name in a tar archive
-MAX_VOXELS = 2**28  # of one volume: 512 x 512 x 1024
-
 HEART_URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task02_Heart.tar"
 HEART_SIZE = 455_721_472
 HEART_MD5 = "06ee59366e1e5124267b774dbd654057"
@@ -58,48 +45,6 @@ HEART_SLICES = {
     "valid": {"la_023": 110, "la_024": 120, "la_026": 120, "la_029": 109, "la_030": 110},
     "test": {"la_018": 122, "la_019": 100, "la_020": 110, "la_021": 100, "la_022": 110},
 }
-
-
-def shown(path):
-    """Return the end of a path, enough to find the file and the same wherever the dataset lies."""
-    return "/".join(Path(path).parts[-3:])
-
-
-def sentence_about(paths, what, advice):
-    """Return one sentence on all of `paths`, naming the first."""
-    first, more = min(paths), len(paths) - 1
-    return f"{shown(first)}{f' (and {more:,} more)' if more else ''} {what}: {advice}"
-
-
-def is_stray(name):
-    """Tell whether a file or folder of this name is no data: a system's or editor's trace, or images without masks."""
-    return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "imagests")
-
-
-def file_suffix(name):
-    """Return the suffix of `name` in lower case, `.nii.gz` counted as one."""
-    name = name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else os.path.splitext(name)[1]
-
-
-def progress_bar(progress, label, total=None, **options):
-    """Return a tqdm bar that shows itself after two seconds, and goes when it is done; `progress` false shows none."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=label, disable=not progress, delay=2, leave=False, **options)
-
-
-def parallel(function, items, label, progress):
-    """Return [function(item) for item in items], computed by a few threads; Pillow and zlib let them run."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, progress_bar(progress, label, len(items)) as bar:
-        results = []
-        for result in pool.map(function, items):
-            results.append(result)
-            bar.update()
-        return results
-
-
-# --- archives -------------------------------------------------------------------------------------------
 
 
 def _zip_entries(archive):
@@ -226,9 +171,6 @@ def unpack(archive, folder, progress=None):
         raise CourseError(f"{archive.name} holds no picture and no volume{held}.")
 
 
-# --- download -------------------------------------------------------------------------------------------
-
-
 def _continue_download(url, part, size, timeout, bar):
     """Ask for what `part` lacks and append it; start again where the server refuses ranges."""
     start = part.stat().st_size if part.exists() else 0
@@ -324,128 +266,3 @@ def fetch_heart(folder, url=HEART_URL, size=HEART_SIZE, md5=HEART_MD5, *, progre
             f"{str(error).removesuffix('.')}; or put Task02_Heart.tar, from another machine or medicaldecathlon.com, "
             f"into {folder}, or choose dataset='sample', which needs no network."
         ) from error
-
-
-# --- NIfTI volumes --------------------------------------------------------------------------------------
-
-
-def read_volume(path):
-    """Read a 3-D NIfTI volume; return its values, its spacing in millimetres, one per axis, and where its axes run to.
-
-    The last is a tuple such as ("R", "A", "S"), with None for what the header does not say.
-    The values keep their dtype (float where the file scales them). Raises CourseError for a file that is
-    no NIfTI, is damaged, has another number of axes than three, more than MAX_VOXELS voxels, or values that
-    are not finite real numbers.
-    """
-    import nibabel
-
-    try:
-        volume = nibabel.load(path)
-        shape = volume.shape
-        while len(shape) > 3 and shape[-1] == 1:
-            shape = shape[:-1]
-        if len(shape) != 3:
-            raise CourseError(
-                f"{path.name} has {len(shape)} axes {tuple(shape)}; this course reads 3-D volumes of one "
-                "channel: save the channel or time that you want as a 3-D file."
-            )
-        if np.prod(shape, dtype=np.int64) > MAX_VOXELS or 0 in shape:
-            raise CourseError(f"{path.name} claims the size {tuple(shape)}: volumes have 1 to {MAX_VOXELS:,} voxels.")
-        if volume.get_data_dtype().kind not in "iufb":
-            raise CourseError(
-                f"{path.name} holds {volume.get_data_dtype()} values: save it as grey values, one number a voxel."
-            )
-        values = np.asanyarray(volume.dataobj).reshape(shape)
-        spacing = [float(step) for step in volume.header.get_zooms()[:3]]
-        says = int(volume.header["sform_code"]) or int(volume.header["qform_code"])
-        axes = nibabel.aff2axcodes(volume.affine) if says else (None,)
-    except CourseError:
-        raise
-    except Exception as error:  # nibabel has no common error for a damaged file
-        raise CourseError(f"{path.name} is damaged or no NIfTI file ({error}): copy it again.") from error
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise CourseError(f"{path.name} holds values that are not finite (NaN or infinite): mend the volume first.")
-    return values, spacing, axes
-
-
-def upright_slices(values, low=0):
-    """Yield the slices of a volume as pictures: uint8 of shape (height, width).
-
-    Slices run along the last axis and are turned upright by `numpy.rot90`. Intensities from `low` to the
-    volume's maximum become 0 to 255, rounded, in the same way for all slices.
-    """
-    span = float(values.max()) - low
-    for position in range(values.shape[-1]):
-        grey = (values[..., position].astype(np.float64) - low) * (255 / span if span > 0 else 0)
-        yield np.rot90(np.rint(grey).astype(np.uint8))
-
-
-def foreground_values(foreground, names):
-    """Return the numbers of the labels that are foreground, or None for "what is not background".
-
-    `foreground` is None, a number, a name, or a list of these; `names` maps the names to numbers.
-    Raises CourseError for a name that `names` does not have.
-    """
-    if foreground is None:
-        return None
-    chosen = [foreground] if isinstance(foreground, (int, float, str)) else list(foreground)
-    for label in chosen:
-        if isinstance(label, str) and label not in names:
-            known = ", ".join(f"{name!r} ({number})" for name, number in names.items()) or "only numbers"
-            raise CourseError(f"foreground={label!r} is not a label of this dataset: it knows {known}.")
-    return {names[label] if isinstance(label, str) else label for label in chosen}
-
-
-def read_label_names(folder):
-    """Return the label names of a decathlon `dataset.json` as {name: number}, and the dataset's name.
-
-    Both are empty where there is no such file. Raises CourseError for one that is not JSON.
-    """
-    path = Path(folder) / "dataset.json"
-    if not path.is_file():
-        return {}, ""
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CourseError(f"{path.name} is not readable as JSON ({error}): mend it or take it away.") from error
-    labels = described.get("labels") if isinstance(described, dict) else None
-    if not isinstance(labels, dict):
-        return {}, ""
-    names = {}
-    for key, value in labels.items():  # {"1": "left atrium"}, or the other way round as nnU-Net writes it
-        number, name = (key, value) if str(key).isdigit() else (value, key)
-        if str(number).isdigit():
-            names[str(name)] = int(number)
-    return names, str(described.get("name", ""))
-
-
-def write_slices(image, label, name, folder, foreground):
-    """Write a pair of volumes as pairs of 8-bit RGB PNG, `folder/{images,masks}/NAME_SLICE.png`.
-
-    `foreground` is a set of label numbers or None for all that are not 0. Masks are 0 or 255.
-    Returns {"slices": number, "spacing": [row, column, slice] in mm, "axes": as `read_volume` gives them, "labels":
-    set of numbers, "low": what became black}. Raises CourseError for volumes that do not fit together.
-    """
-    values, spacing, axes = read_volume(image)
-    labels, _, label_axes = read_volume(label)
-    if values.shape != labels.shape:
-        raise CourseError(
-            f"{image.name} has the shape {values.shape} but its labels {labels.shape}: "
-            "they must be drawn on the same grid."
-        )
-    if all(axes + label_axes) and axes != label_axes:
-        raise CourseError(
-            f"The axes of {image.name} run to {', '.join(axes)}, those of its labels to {', '.join(label_axes)}: "
-            "save both in one orientation."
-        )
-    present = {float(number) for number in np.unique(labels)}
-    low = min(0.0, float(values.min()))
-    for kind, pictures in (
-        ("images", upright_slices(values, low)),
-        ("masks", upright_slices(np.isin(labels, list(foreground or present - {0})) * np.uint8(1))),
-    ):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(pictures):
-            Image.fromarray(picture).convert("RGB").save(folder / kind / f"{name}_{number:03d}.png", compress_level=3)
-    return {"slices": values.shape[-1], "spacing": [spacing[1], spacing[0], spacing[2]], "axes": axes,
-            "labels": present, "low": low}
