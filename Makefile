@@ -2,6 +2,7 @@
 # make batch      a small grid of runs, with its report
 # make ladder     every recipe from report to best, with three seeds
 # make test       run the regression suite
+# make lint       check and format all code, notebooks included
 # make faults     plant faults and see that the suite notices
 # make coverage   what the unit tests reach
 # make matrix     every Python, both ends of every range, Colab, adverse circumstances
@@ -23,17 +24,17 @@ SCHEDULER ?=
 # The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab
 ONLY ?=
 
-.PHONY: setup run batch ladder test faults bench matrix browser coverage notebooks slides
+.PHONY: setup run batch ladder lint test faults bench matrix browser coverage notebooks slides
 
 setup: .venv/installed
 
-.venv/installed: requirements.txt tests/constraints.txt
+.venv/installed: requirements.txt tests/requirements.txt tools/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
 	  "$(PYTHON) is Python %d.%d: name one of 3.11 to 3.13, as in make setup PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet -r requirements.txt -c tests/constraints.txt
-	if [ "$$(uname)" = Linux ] && $(BIN)/python -c 'import settings, sys; sys.exit(not settings.gpu_found())'; then \
-	  $(BIN)/python -m pip install --quiet "tensorflow[and-cuda]" -c tests/constraints.txt; fi
+	$(BIN)/python -m pip install --quiet -r requirements.txt -r tests/requirements.txt -c tools/constraints.txt
+	if [ "$$(uname)" = Linux ] && $(BIN)/python -c 'import sys; from course.machine import gpu_found; sys.exit(not gpu_found())'; then \
+	  $(BIN)/python -m pip install --quiet "tensorflow[and-cuda]" -c tools/constraints.txt; fi
 	touch $@
 
 run: setup
@@ -52,22 +53,26 @@ batch: setup
 # Every rung from recipe `report` to `best`, three seeds each: about ten minutes a run on one core
 ladder: setup
 	$(MAKE) batch PROFILE=ladder GRID="$$($(BIN)/python -c \
-	  'import json, settings; print(json.dumps({"seed": [0, 1, 2], "recipe": list(settings.LADDER)}))')"
+	  'import json; from course.recipes import LADDER; print(json.dumps({"seed": [0, 1, 2], "recipe": list(LADDER)}))')"
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 
 test: setup
 	$(BIN)/python -m pytest --nbval
 
 faults: setup
-	$(BIN)/python tests/plant_faults.py
+	$(BIN)/python tools/plant_faults.py
 
 bench: setup
-	$(BIN)/python tests/benchmarks/run.py
+	$(BIN)/python tools/benchmarks/run.py
 
 matrix: setup
-	$(BIN)/python tests/matrix.py $(ONLY)
+	$(BIN)/python tools/matrix.py $(ONLY)
 
 browser: setup data/browser/environment/installed
-	data/browser/environment/bin/python tests/browser.py $(BIN)/python
+	data/browser/environment/bin/python tools/browser.py $(BIN)/python
 
 data/browser/environment/installed:
 	$(PYTHON) -m venv data/browser/environment
@@ -81,7 +86,7 @@ coverage: setup
 	$(BIN)/python -m coverage report
 
 notebooks: setup
-	$(BIN)/python tests/store_notebooks.py
+	$(BIN)/python tools/store_notebooks.py
 
 slides: setup
-	$(BIN)/python tests/make_slides.py
+	$(BIN)/python tools/make_slides.py

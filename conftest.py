@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from course.machine import keep_freed_memory
+
 _pyproject = (Path(__file__).parent / "pyproject.toml").read_text(encoding="utf-8")
 COURSE_SETTINGS = tomllib.loads(_pyproject)["tool"]["course"]
 _folder = pytest.StashKey()
@@ -17,6 +19,7 @@ def pytest_configure(config):
     config.stash[_folder] = tempfile.TemporaryDirectory(prefix="unet-course-")
     os.environ["UNET_WORK_DIR"] = os.path.join(config.stash[_folder].name, "data")
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    keep_freed_memory()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow's log lines differ from machine to machine
 
 

@@ -83,8 +83,16 @@ from course.workspace import (
 )
 
 # What the untrained network depends on
-NETWORK_SETTINGS = ("image_size", "seed", "kernel_initializer", "dropout_rate", "activation",
-                    "batch_normalization_momentum", "output_bias", "precision")
+NETWORK_SETTINGS = (
+    "image_size",
+    "seed",
+    "kernel_initializer",
+    "dropout_rate",
+    "activation",
+    "batch_normalization_momentum",
+    "output_bias",
+    "precision",
+)
 
 # Arrays and trainings that other code made are not used again
 CODE = [COURSE_FOLDER / name for name in ("helpers.py", "course/planes.py", "course/arrays.py", "course/training.py")]
@@ -175,8 +183,12 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     Raises CourseError if no slices are left of a subset, or no pixel of its masks.
     """
     folder = work_dir / "npy"
-    made_from = {**_origin(description), "code": fingerprint(*CODE),
-                 "image_size": image_size, "left_out": sorted(leave_out)}
+    made_from = {
+        **_origin(description),
+        "code": fingerprint(*CODE),
+        "image_size": image_size,
+        "left_out": sorted(leave_out),
+    }
     record_path = folder / "arrays.json"
     folder.mkdir(exist_ok=True)
     for place in (folder, Path(description.get("taken_from", work_dir)) / "npy"):
@@ -190,17 +202,20 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     record_path.unlink(missing_ok=True)  # from here on the arrays are no longer what the record says
     record = {"made_from": made_from, "slices": {}, "files": {}}
     for subset in SUBSETS:
-        slices = [pair for pair in description["subsets"][subset]
-                  if not (subset == "train" and pair["patient"] in leave_out)]
+        slices = [
+            pair for pair in description["subsets"][subset] if not (subset == "train" and pair["patient"] in leave_out)
+        ]
         if not slices:
             raise CourseError(f"No {subset} slices are left: leave out fewer patients.")
         record["slices"][subset] = slices
         needed = len(slices) * image_size**2 * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
         # A memory map that outgrows its disk ends the process without a word
         if shutil.disk_usage(folder).free < needed:
-            raise CourseError(f"The arrays of {subset} take {needed / 1e6:,.0f} MB, "
-                              f"more than the disk of {folder} has left: "
-                              "free some space, or choose a smaller image_size.")
+            raise CourseError(
+                f"The arrays of {subset} take {needed / 1e6:,.0f} MB, "
+                f"more than the disk of {folder} has left: "
+                "free some space, or choose a smaller image_size."
+            )
         with contextlib.ExitStack() as stack:
             parts = [stack.enter_context(whole_file(folder / f"{subset}_{kind}.npy")) for kind in ARRAYS]
             drafts = parts
@@ -209,8 +224,10 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
                 drafts = [local / part.name for part in parts]
             has_atrium = _fill_arrays(drafts, description, work_dir, subset, slices, image_size, progress)
             if not has_atrium:
-                raise CourseError(f"No mask of {subset} holds a pixel at {image_size} x {image_size} pixels: "
-                                  "choose a larger image_size, or other patients for it.")
+                raise CourseError(
+                    f"No mask of {subset} holds a pixel at {image_size} x {image_size} pixels: "
+                    "choose a larger image_size, or other patients for it."
+                )
             for draft, part in zip(drafts, parts):
                 if draft != part:
                     shutil.copyfile(draft, part)
@@ -225,8 +242,10 @@ def _fill_arrays(paths, description, work_dir, subset, slices, image_size, progr
     from tqdm import tqdm
 
     shape = (len(slices), image_size, image_size, 1)
-    X, y, share = (np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-                   for path, dtype in zip(paths, ARRAYS.values()))
+    X, y, share = (
+        np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        for path, dtype in zip(paths, ARRAYS.values())
+    )
 
     def prepare(index):
         """Write one slice into its row of the arrays."""
@@ -278,9 +297,18 @@ def bce_dice_loss(y_true, y_pred):
 LOSSES = {"binary_crossentropy": "binary_crossentropy", "bce_dice_loss": bce_dice_loss}
 
 
-def create_model(learning_rate=0.001, kernel_initializer="he_normal", dropout_rate=0.0, activation="relu",
-                 image_size=256, *, batch_normalization_momentum=0.99, output_bias=0.0, precision="float32",
-                 loss="binary_crossentropy"):
+def create_model(
+    learning_rate=0.001,
+    kernel_initializer="he_normal",
+    dropout_rate=0.0,
+    activation="relu",
+    image_size=256,
+    *,
+    batch_normalization_momentum=0.99,
+    output_bias=0.0,
+    precision="float32",
+    loss="binary_crossentropy",
+):
     """Build and compile the U-Net of the report, after Ronneberger et al. (2015): 1,927,841 parameters.
 
     Input: float32 images of shape (N, image_size, image_size, 1) in [0, 1]; `image_size` is a multiple of 8.
@@ -298,8 +326,9 @@ def create_model(learning_rate=0.001, kernel_initializer="he_normal", dropout_ra
         if dropout:
             x = layers.Dropout(dropout_rate, name=f"{name}_dropout", dtype=precision)(x)
         x = layers.Conv2D(filters, 3, activation=activation, name=f"{name}_conv2", **common)(x)
-        return layers.BatchNormalization(momentum=batch_normalization_momentum, name=f"{name}_normalization",
-                                         dtype=precision)(x)
+        return layers.BatchNormalization(
+            momentum=batch_normalization_momentum, name=f"{name}_normalization", dtype=precision
+        )(x)
 
     image = x = keras.Input((image_size, image_size, 1), name="image")
     skips = []
@@ -312,8 +341,14 @@ def create_model(learning_rate=0.001, kernel_initializer="he_normal", dropout_ra
         x = layers.Conv2DTranspose(filters, 2, strides=2, name=f"up{level}_transpose", **common)(x)
         x = layers.Concatenate(name=f"up{level}_skip", dtype=precision)([x, skips.pop()])
         x = two_convolutions(x, filters, f"up{level}", dropout=level == 3)
-    mask = layers.Conv2D(1, 1, activation="sigmoid", name="mask", dtype="float32",
-                         bias_initializer=keras.initializers.Constant(output_bias))(x)
+    mask = layers.Conv2D(
+        1,
+        1,
+        activation="sigmoid",
+        name="mask",
+        dtype="float32",
+        bias_initializer=keras.initializers.Constant(output_bias),
+    )(x)
     model = keras.Model(image, mask, name="unet")
     compile_model(model, learning_rate, loss)
     return model
@@ -355,7 +390,7 @@ def shuffled_stream(indices, start, count, seed):
     passes = range(start // len(indices), (start + count - 1) // len(indices) + 1) if count else ()
     stream = [np.random.default_rng([*seed, number]).permutation(indices) for number in passes]
     offset = start % len(indices)
-    return np.concatenate([*stream, np.empty(0, int)]).astype(int)[offset:offset + count]
+    return np.concatenate([*stream, np.empty(0, int)]).astype(int)[offset : offset + count]
 
 
 def epoch_order(has_atrium, epoch, settings, slices):
@@ -370,8 +405,12 @@ def epoch_order(has_atrium, epoch, settings, slices):
     if share is None or not len(without) or not len(with_atrium):
         return shuffled_stream(np.arange(len(has_atrium)), epoch * count, count, [seed])
     wanted = round(count * share)
-    order = np.concatenate([shuffled_stream(with_atrium, epoch * wanted, wanted, [seed, 1]),
-                            shuffled_stream(without, epoch * (count - wanted), count - wanted, [seed, 0])])
+    order = np.concatenate(
+        [
+            shuffled_stream(with_atrium, epoch * wanted, wanted, [seed, 1]),
+            shuffled_stream(without, epoch * (count - wanted), count - wanted, [seed, 0]),
+        ]
+    )
     return np.random.default_rng([seed, epoch]).permutation(order)
 
 
@@ -381,8 +420,9 @@ def load_training_pictures(work_dir, settings):
     X, y = load_arrays(work_dir, "train", ("X", "share" if settings["soft_masks"] else "y"))
     slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
     volumes = find_volumes(slices, description, X.shape[1]) if settings["planes"] == 3 else []
-    return TrainingPictures(X, y, volumes, slice_step(description, X.shape[1]),
-                            full=255 if settings["soft_masks"] else 1)
+    return TrainingPictures(
+        X, y, volumes, slice_step(description, X.shape[1]), full=255 if settings["soft_masks"] else 1
+    )
 
 
 def training_batches(pictures, settings, first_epoch=0):
@@ -399,7 +439,7 @@ def training_batches(pictures, settings, first_epoch=0):
             order = epoch_order(pictures.has_atrium, epoch, settings, len(pictures.X))
             for step, start in enumerate(range(0, len(order), settings["batch_size"])):
                 seed = np.array([settings["seed"], epoch * 2**16 + step])
-                yield *pictures.take(order[start:start + settings["batch_size"]]), seed
+                yield *pictures.take(order[start : start + settings["batch_size"]]), seed
 
     shape = [None, *pictures.X.shape[1:]]
     signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec(shape, tf.float32), tf.TensorSpec([2], tf.int64))
@@ -463,15 +503,20 @@ def augment(images, masks, seed, crop_size):
     middle = (size - 1) / 2 + uniform(1.0, 2) * (size - crop_size) / 2
     half = (crop_size - 1) / 2
     zero = tf.zeros_like(angle)
-    transforms = tf.stack([a, b, middle[:, 0] - (a + b) * half,
-                           c, d, middle[:, 1] - (c + d) * half,
-                           zero, zero], axis=1)
+    transforms = tf.stack(
+        [a, b, middle[:, 0] - (a + b) * half, c, d, middle[:, 1] - (c + d) * half, zero, zero], axis=1
+    )
 
     def cut(pictures):
         """Return the crops of the pictures, bilinearly; what lies outside a picture is 0."""
         return tf.raw_ops.ImageProjectiveTransformV3(
-            images=pictures, transforms=transforms, output_shape=[crop_size, crop_size], fill_value=0.0,
-            interpolation="BILINEAR", fill_mode="CONSTANT")
+            images=pictures,
+            transforms=transforms,
+            output_shape=[crop_size, crop_size],
+            fill_value=0.0,
+            interpolation="BILINEAR",
+            fill_mode="CONSTANT",
+        )
 
     def smooth_field(limit, cells):
         """Return a random surface for each picture that varies over cells x cells places."""
@@ -532,16 +577,26 @@ def prepare_training(model, work_dir, settings, training_slices):
     if settings["learning_rate_schedule"] == "cosine":
         warm_up = round(0.03 * steps * settings["epochs"])
         rate = keras.optimizers.schedules.CosineDecay(
-            0.0, steps * settings["epochs"] - warm_up, warmup_target=rate, warmup_steps=warm_up)
+            0.0, steps * settings["epochs"] - warm_up, warmup_target=rate, warmup_steps=warm_up
+        )
     compile_model(model, rate, settings["loss"])
 
     arrays = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
-    decisive = {name: value for name, value in settings.items()
-                if name not in ("dataset", "threshold", "largest_component", "replaced")}
+    decisive = {
+        name: value
+        for name, value in settings.items()
+        if name not in ("dataset", "threshold", "largest_component", "replaced")
+    }
     first_weights = [weights.tobytes() for weights in model.get_weights()]
     made_from = fingerprint(arrays["files"], arrays["slices"], *first_weights, *CODE)
-    return resume_training(model, work_dir, settings, {"made_from": made_from, "settings": decisive}, steps,
-                           images_in_epoch(training_slices, settings))
+    return resume_training(
+        model,
+        work_dir,
+        settings,
+        {"made_from": made_from, "settings": decisive},
+        steps,
+        images_in_epoch(training_slices, settings),
+    )
 
 
 def load_trained_model(work_dir):
@@ -614,8 +669,9 @@ def patient_volumes(work_dir, subset, probabilities):
     def stack(pictures):
         """Return pictures as one array, filled up to the largest height and width."""
         height, width = np.max([picture.shape for picture in pictures], axis=0)
-        return np.stack([np.pad(picture, [(0, height - picture.shape[0]), (0, width - picture.shape[1])])
-                         for picture in pictures])
+        return np.stack(
+            [np.pad(picture, [(0, height - picture.shape[0]), (0, width - picture.shape[1])]) for picture in pictures]
+        )
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for patient, rows in rows_of.items():
@@ -648,8 +704,9 @@ def threshold_curves(work_dir, subset, probabilities):
     for _, _, truth, probability in patient_volumes(work_dir, subset, probabilities):
         box = bounding_box(truth | (probability >= THRESHOLDS[0]))
         for largest_component, curves in dice_of.items():
-            curves.append([dice(truth[box], segment(probability[box], threshold, largest_component))
-                           for threshold in THRESHOLDS])
+            curves.append(
+                [dice(truth[box], segment(probability[box], threshold, largest_component)) for threshold in THRESHOLDS]
+            )
     return {name: np.mean(curves, axis=0).tolist() for name, curves in dice_of.items()}
 
 
@@ -660,10 +717,13 @@ def choose_segmentation(curves, settings):
     """
     kept = (False, True) if settings["largest_component"] is None else (settings["largest_component"],)
     allowed = THRESHOLDS if settings["threshold"] is None else [settings["threshold"]]
-    nearest = {threshold: min(range(len(THRESHOLDS)), key=lambda i: abs(THRESHOLDS[i] - threshold))
-               for threshold in allowed}
-    return max(itertools.product(allowed, kept),
-               key=lambda choice: (curves[choice[1]][nearest[choice[0]]], not choice[1], -abs(choice[0] - 0.5)))
+    nearest = {
+        threshold: min(range(len(THRESHOLDS)), key=lambda i: abs(THRESHOLDS[i] - threshold)) for threshold in allowed
+    }
+    return max(
+        itertools.product(allowed, kept),
+        key=lambda choice: (curves[choice[1]][nearest[choice[0]]], not choice[1], -abs(choice[0] - 0.5)),
+    )
 
 
 def predict_subset(model, work_dir, subset, planes=1):
@@ -726,18 +786,29 @@ def _patient_scores(truth, prediction, counts, spacing):
     names = ("dice", "iou", "precision", "recall")
     mean, percentile = surface_distances(truth, prediction, spacing) or (None, None)
     volume_error = float(prediction.sum() / truth.sum() - 1) if truth.any() else None
-    return {**{name: scores(counts)[name] for name in names}, "surface_distance_mean": mean,
-            "surface_distance_95": percentile, "volume_error": volume_error}
+    return {
+        **{name: scores(counts)[name] for name in names},
+        "surface_distance_mean": mean,
+        "surface_distance_95": percentile,
+        "volume_error": volume_error,
+    }
 
 
 def _slice_scores(slice_counts):
     """Return figures of single slices: the Dice of those that hold atrium, and what is found on those that do not."""
     _, values = rank_slices(slice_counts)
-    empty = [counts["false_positives"] for counts in slice_counts
-             if counts["true_positives"] + counts["false_negatives"] == 0]
-    return {"with_atrium": len(values), "dice_mean_with_atrium": float(np.mean(values)) if values else None,
-            "empty": len(empty), "empty_with_false_atrium": int(np.count_nonzero(empty)),
-            "false_pixels_on_empty": int(sum(empty))}
+    empty = [
+        counts["false_positives"]
+        for counts in slice_counts
+        if counts["true_positives"] + counts["false_negatives"] == 0
+    ]
+    return {
+        "with_atrium": len(values),
+        "dice_mean_with_atrium": float(np.mean(values)) if values else None,
+        "empty": len(empty),
+        "empty_with_false_atrium": int(np.count_nonzero(empty)),
+        "false_pixels_on_empty": int(sum(empty)),
+    }
 
 
 def plot_predictions(work_dir, subset, slice_counts, masks):
@@ -806,11 +877,21 @@ def write_results(model, work_dir, settings, metrics):
         writer.writerow(["subset", "patient", *figures])
         for subset, result in metrics.items():
             writer.writerows([subset, patient, *scored.values()] for patient, scored in result["patients"].items())
-    chosen = {name: settings[name] for name in ("dataset", "profile", "recipe", "image_size", "seed", "planes",
-                                                "threshold", "largest_component")}
-    write_json(folder / "metrics.json", {
-        **chosen, "arithmetic": model.get_layer("bottom_conv1").dtype_policy.name,
-        "epochs": training["epochs"], "parameters": model.count_params(),
-        "seconds_training": training["seconds"], "images_seen": training["images_seen"], "versions": versions(),
-        **metrics})
+    chosen = {
+        name: settings[name]
+        for name in ("dataset", "profile", "recipe", "image_size", "seed", "planes", "threshold", "largest_component")
+    }
+    write_json(
+        folder / "metrics.json",
+        {
+            **chosen,
+            "arithmetic": model.get_layer("bottom_conv1").dtype_policy.name,
+            "epochs": training["epochs"],
+            "parameters": model.count_params(),
+            "seconds_training": training["seconds"],
+            "images_seen": training["images_seen"],
+            "versions": versions(),
+            **metrics,
+        },
+    )
     return folder / "metrics.json"

@@ -35,8 +35,9 @@ def load_arrays(work_dir, subset, kinds=("X", "y")):
     record = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     if any(record["made_from"][name] != value for name, value in _origin(description).items()):
-        raise CourseError("The arrays are those of another dataset than 01_dataset_upload brought last: "
-                          "run 02_preprocessing again.")
+        raise CourseError(
+            "The arrays are those of another dataset than 01_dataset_upload brought last: run 02_preprocessing again."
+        )
     arrays = []
     for kind in kinds:
         name = f"{subset}_{kind}.npy"

@@ -166,8 +166,13 @@ def _shortened(doubts, rest):
 def dataset_counts(description):
     """Return the rows (subset, images, masks, size, patients) of a dataset's table; pairs are complete by then."""
     return [
-        (subset, len(pairs), len(pairs), ", ".join(description["audit"]["subsets"][subset]["sizes"]),
-         len({pair["patient"] for pair in pairs}))
+        (
+            subset,
+            len(pairs),
+            len(pairs),
+            ", ".join(description["audit"]["subsets"][subset]["sizes"]),
+            len({pair["patient"] for pair in pairs}),
+        )
         for subset, pairs in description["subsets"].items()
     ]
 

@@ -78,8 +78,10 @@ def plan_runs(grid, *, dataset, profile, recipe, seed, open_test=None):
         if not isinstance(values, list) or not values or any(values.count(value) > 1 for value in values):
             raise CourseError(f"The grid's {name} is {values!r}: give a list, no value twice, such as [0, 1].")
     if open_test and compared_names(grid):
-        raise CourseError(f"The grid compares {', '.join(compared_names(grid))}, so test stays closed: "
-                          "choose on valid, then run the choice alone with open_test=True.")
+        raise CourseError(
+            f"The grid compares {', '.join(compared_names(grid))}, so test stays closed: "
+            "choose on valid, then run the choice alone with open_test=True."
+        )
     runs = {}
     for values in itertools.product(*grid.values()):
         run = {"dataset": dataset, "profile": profile, "recipe": recipe, "seed": seed, **dict(zip(grid, values))}
@@ -101,8 +103,10 @@ def code_fingerprint():
     import nbformat
 
     without = ("batch.py", "report.py")
-    modules = [COURSE_FOLDER / "helpers.py",
-               *sorted(path for path in (COURSE_FOLDER / "course").glob("*.py") if path.name not in without)]
+    modules = [
+        COURSE_FOLDER / "helpers.py",
+        *sorted(path for path in (COURSE_FOLDER / "course").glob("*.py") if path.name not in without),
+    ]
     notebooks = [nbformat.read(COURSE_FOLDER / "notebooks" / f"{name}.ipynb", as_version=4) for name in NOTEBOOKS]
     sources = [cell.source for notebook in notebooks for cell in notebook.cells if cell.cell_type == "code"]
     return fingerprint(sources, *modules)
@@ -164,10 +168,14 @@ def run_notebook(name, run_dir, owner="", **parameters):
     if unknown:
         raise CourseError(f"{source.name} has no parameter {', '.join(sorted(unknown))}: see its parameters cell.")
     executed.parent.mkdir(parents=True, exist_ok=True)
-    first_line = (f"import sys; sys.path.insert(0, {str(COURSE_FOLDER)!r}); from course import batch; "
-                  f"batch.end_with_owner({str(run_dir)!r}, {owner!r}, {os.getpid()})")
-    arguments = ["--IPKernelApp.log_level=ERROR",  # else kernels warn of their unencrypted connection to this machine
-                 "--IPKernelApp.capture_fd_output=False"]  # what TensorFlow logs as it starts goes to run.log alone
+    first_line = (
+        f"import sys; sys.path.insert(0, {str(COURSE_FOLDER)!r}); from course import batch; "
+        f"batch.end_with_owner({str(run_dir)!r}, {owner!r}, {os.getpid()})"
+    )
+    arguments = [
+        "--IPKernelApp.log_level=ERROR",  # else kernels warn of their unencrypted connection to this machine
+        "--IPKernelApp.capture_fd_output=False",
+    ]  # what TensorFlow logs as it starts goes to run.log alone
     if owner:
         arguments.append(f"--IPKernelApp.exec_lines={first_line}")
     for _ in range(KERNEL_STARTS):
@@ -175,8 +183,17 @@ def run_notebook(name, run_dir, owner="", **parameters):
             with open(Path(run_dir) / "run.log", "a", encoding="utf-8") as log, stderr_to(log):
                 print(f"--- {name}, {time.strftime('%Y-%m-%d %H:%M:%S')}", file=log, flush=True)
                 papermill.execute_notebook(
-                    source, executed, parameters, kernel_name="python3", cwd=source.parent, progress_bar=False,
-                    execution_timeout=CELL_TIMEOUT, stdout_file=log, stderr_file=log, extra_arguments=arguments)
+                    source,
+                    executed,
+                    parameters,
+                    kernel_name="python3",
+                    cwd=source.parent,
+                    progress_bar=False,
+                    execution_timeout=CELL_TIMEOUT,
+                    stdout_file=log,
+                    stderr_file=log,
+                    extra_arguments=arguments,
+                )
             return
         except papermill.PapermillExecutionError as error:
             raise NotebookFailed(name, error.exec_count, f"{error.ename}: {error.evalue}") from None
@@ -201,6 +218,7 @@ def end_with_owner(run_dir, owner, parent):
 
     On Windows only the owner counts: there a launcher stands between the two processes, and its going is not told.
     """
+
     def watch():
         while os.name == "nt" or os.getppid() == parent:
             with contextlib.suppress(OSError):  # it cannot be read while it is being replaced: look again
@@ -220,8 +238,17 @@ def take_over(run_dir, batch):
     former = _owner(run_dir)
     start = former["start"] + 1 if former.get("batch") == batch else 1
     owner = uuid.uuid4().hex
-    write_json(run_dir / "owner.json", {"owner": owner, "host": socket.gethostname(), "process": os.getpid(),
-                                        "batch": batch, "start": start, "since": time.time()})
+    write_json(
+        run_dir / "owner.json",
+        {
+            "owner": owner,
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "batch": batch,
+            "start": start,
+            "since": time.time(),
+        },
+    )
     if former:
         time.sleep(10 * WATCH_INTERVAL)
     return owner, start
@@ -246,8 +273,13 @@ def run_one(folder, name, run, dataset_file, open_test, batch):
     owner, start = take_over(run_dir, batch)
     (run_dir / "run.json").unlink(missing_ok=True)
     started = time.time()
-    given = {**{name: value for name, value in run.items() if name not in inspect.signature(import_dataset).parameters},
-             "dataset": dataset_file, "seed": run["seed"], "work_dir": str(run_dir), "open_test": open_test}
+    given = {
+        **{name: value for name, value in run.items() if name not in inspect.signature(import_dataset).parameters},
+        "dataset": dataset_file,
+        "seed": run["seed"],
+        "work_dir": str(run_dir),
+        "open_test": open_test,
+    }
     try:
         if start > 1 + RETRIES:
             raise NotebookFailed("01 to 05", None, f"its worker died {start - 1} times")
@@ -287,14 +319,25 @@ def open_cluster(count, scheduler=None):
             threads = str(max(1, CPU_COUNT // workers))
             # the profiler looks at a worker 100 times a second, at the cost of some 5 % of a core
             stack.enter_context(dask.config.set({"distributed.worker.profile.enabled": False}))
-            scheduler = stack.enter_context(LocalCluster(
-                n_workers=workers, threads_per_worker=1, memory_limit=0,
-                env={"TF_NUM_INTRAOP_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(COURSE_FOLDER)}))
+            scheduler = stack.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    memory_limit=0,
+                    env={
+                        "TF_NUM_INTRAOP_THREADS": threads,
+                        "TF_CPP_MIN_LOG_LEVEL": "3",
+                        "PYTHONPATH": str(COURSE_FOLDER),
+                    },
+                )
+            )
         try:
             client = stack.enter_context(Client(scheduler, timeout=30))
         except (OSError, TimeoutError, ValueError):  # the last for an address without a port
-            raise CourseError(f"No dask scheduler answers at {scheduler}: start one and give its address, such as "
-                              "tcp://192.168.0.5:8786, or leave scheduler=None to use this machine.") from None
+            raise CourseError(
+                f"No dask scheduler answers at {scheduler}: start one and give its address, such as "
+                "tcp://192.168.0.5:8786, or leave scheduler=None to use this machine."
+            ) from None
         yield client
 
 
@@ -312,8 +355,9 @@ def run_batch(folder, runs, open_test, seed=0, scheduler=None, show=print):
     for name, run in runs.items():
         earlier = folder / name / "run.json"
         if earlier.exists() and (other := read_json(earlier, "00_run_all")["parameters"]["dataset"]) != run["dataset"]:
-            raise CourseError(f"{folder / name} holds a run of another dataset, {other}: "
-                              f"move {folder} away, or rename your dataset.")
+            raise CourseError(
+                f"{folder / name} holds a run of another dataset, {other}: move {folder} away, or rename your dataset."
+            )
     if any(run["dataset"] == "heart" for run in runs.values()):
         fetch_heart(folder.parents[1])  # once, before several workers look for it
     with open_cluster(len(runs), scheduler) as client:
@@ -363,8 +407,11 @@ def _progress(name, run_dir, batch):
         owner = {}
     if owner.get("batch") != batch:
         return f"{name}: waiting for a worker or for its data"
-    begun = [notebook for notebook in NOTEBOOKS if (path := run_dir / "notebooks" / f"{notebook}.ipynb").exists()
-             and path.stat().st_mtime >= owner["since"]]
+    begun = [
+        notebook
+        for notebook in NOTEBOOKS
+        if (path := run_dir / "notebooks" / f"{notebook}.ipynb").exists() and path.stat().st_mtime >= owner["since"]
+    ]
     line = f"{name}: {begun[-1] if begun else 'starting'}"
     return line + _epochs(run_dir) if begun[-1:] == ["04_training"] else line
 
@@ -412,9 +459,16 @@ def dataset_notes(outcomes):
 
 def outcome_table(outcomes):
     """Return a plain-text table of what ran, what was reused and what failed, where and why."""
-    rows = [[name, outcome["state"], f"{outcome.get('seconds', 0):.0f} s", outcome.get("starts", "-"),
-             " ".join(str(outcome[key]) for key in ("notebook", "cell", "message") if outcome.get(key) is not None)]
-            for name, outcome in outcomes.items()]
+    rows = [
+        [
+            name,
+            outcome["state"],
+            f"{outcome.get('seconds', 0):.0f} s",
+            outcome.get("starts", "-"),
+            " ".join(str(outcome[key]) for key in ("notebook", "cell", "message") if outcome.get(key) is not None),
+        ]
+        for name, outcome in outcomes.items()
+    ]
     return format_table(rows, ["run", "outcome", "time", "starts", "what went wrong: notebook, cell, message"])
 
 
@@ -424,5 +478,7 @@ def check_outcomes(outcomes):
     if failed:
         first = failed[0]
         reason = f"{first['notebook']}: {first['message']}" if first["notebook"] else first["message"]
-        raise CourseError(f"{len(failed)} of {len(outcomes)} runs failed, the first is {first['name']} ({reason}). "
-                          "When that is mended, start the batch again: what is complete is not run again.")
+        raise CourseError(
+            f"{len(failed)} of {len(outcomes)} runs failed, the first is {first['name']} ({reason}). "
+            "When that is mended, start the batch again: what is complete is not run again."
+        )

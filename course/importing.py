@@ -100,8 +100,10 @@ def import_dataset(
     work_dir = Path(work_dir).absolute()
     if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
         if exclude or foreground or allow_incomplete or patient_pattern != PATIENT_PATTERN:
-            raise CourseError(f"{dataset} is a dataset that has been imported: give exclude, foreground, "
-                              "allow_incomplete and patient_pattern where it is imported, not here.")
+            raise CourseError(
+                f"{dataset} is a dataset that has been imported: give exclude, foreground, "
+                "allow_incomplete and patient_pattern where it is imported, not here."
+            )
         return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
     pattern = _compile_pattern(patient_pattern)
@@ -111,9 +113,11 @@ def import_dataset(
         images, masks = _find_files(folder, work_dir, notes)
         if any(file_suffix(path.name) in VOLUMES for path in [*images.values(), *masks.values()]):
             if patient_pattern not in (PATIENT_PATTERN, None):
-                raise CourseError("patient_pattern is for pictures: each volume is taken as a patient of its own; "
-                                  "where a patient has several, put them all into train, all into valid "
-                                  "or all into test, and leave the pattern out.")
+                raise CourseError(
+                    "patient_pattern is for pictures: each volume is taken as a patient of its own; "
+                    "where a patient has several, put them all into train, all into valid "
+                    "or all into test, and leave the pattern out."
+                )
             is_heart = dataset == "heart" or _is_heart(images)
             subset_of = _choose_volumes(images, masks, is_heart, exclude, allow_incomplete, notes)
             pairs, spacing = _pairs_of_volumes(
@@ -315,8 +319,10 @@ def _pairs_of_volumes(images, masks, subset_of, folder, foreground, notes, progr
             first_with.setdefault(volume["axes"], images[key].name)
     if len(first_with) > 1:
         (some, one), (others, other) = list(first_with.items())[:2]
-        raise CourseError(f"The axes of {one} run to {', '.join(some)}, those of {other} to {', '.join(others)}: "
-                          "save all volumes in one orientation.")
+        raise CourseError(
+            f"The axes of {one} run to {', '.join(some)}, those of {other} to {', '.join(others)}: "
+            "save all volumes in one orientation."
+        )
     spacings = np.array([volume["spacing"] for volume in written.values()])
     spacing = [round(float(step), 4) for step in spacings[0]]
     if np.ptp(spacings, axis=0).max() > 1e-3:

@@ -1,5 +1,6 @@
 """The machine that a notebook runs on: its packages, its GPU, and the arithmetic that suits it."""
 
+import ctypes
 import importlib.util
 import os
 import platform
@@ -12,6 +13,20 @@ from pathlib import Path
 from course.workspace import COURSE_FOLDER, CourseError
 
 
+def keep_freed_memory():
+    """Let this process keep the memory that it frees, rather than hand it back and ask for fresh pages at every step.
+
+    Call it before TensorFlow is imported. On some processors it doubles the speed of a training on the CPU; results
+    are the same bit for bit. Two settings do it: TensorFlow's own pool of memory (TF_CPU_ALLOCATOR_USE_BFC), and on
+    glibc the bounds of `mallopt` from which on memory is mapped for one use alone or handed back.
+    """
+    os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((-3, 2**30), (-1, 2**31 - 1), (-2, 64 * 2**20)):  # M_MMAP_, M_TRIM_THRESHOLD, M_TOP_PAD
+            mallopt(option, value)
+
+
 def set_up():
     """Make this machine ready: install the packages of requirements.txt that are missing, set up Keras and its log.
 
@@ -19,8 +34,9 @@ def set_up():
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever a keras.json of the user's says
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+    keep_freed_memory()
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # leaves GPU memory to the notebook that is opened next
-    imported_as = {"pillow": "PIL", "scikit-learn": "sklearn"}
+    imported_as = {"pillow": "PIL"}
     lines = (COURSE_FOLDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
     names = {line: re.split("[<>=]", line)[0] for line in lines if line and not line.startswith("#")}
     missing = [line for line, name in names.items() if importlib.util.find_spec(imported_as.get(name, name)) is None]
@@ -55,8 +71,10 @@ def check_gpu(settings):
     import tensorflow as tf
 
     if settings["profile"] == "full" and gpu_found() and not tf.config.list_physical_devices("GPU"):
-        raise CourseError("nvidia-smi lists a GPU, but TensorFlow cannot use it: install tensorflow[and-cuda], "
-                          "or choose profile='quick' in 01_dataset_upload to go on without it.")
+        raise CourseError(
+            "nvidia-smi lists a GPU, but TensorFlow cannot use it: install tensorflow[and-cuda], "
+            "or choose profile='quick' in 01_dataset_upload to go on without it."
+        )
 
 
 def versions():

@@ -22,8 +22,12 @@ def confusion_counts(truth, prediction):
     true_positives = int(np.count_nonzero(truth & prediction))
     false_positives = int(np.count_nonzero(prediction)) - true_positives
     false_negatives = int(np.count_nonzero(truth)) - true_positives
-    return {"true_positives": true_positives, "false_positives": false_positives, "false_negatives": false_negatives,
-            "true_negatives": truth.size - true_positives - false_positives - false_negatives}
+    return {
+        "true_positives": true_positives,
+        "false_positives": false_positives,
+        "false_negatives": false_negatives,
+        "true_negatives": truth.size - true_positives - false_positives - false_negatives,
+    }
 
 
 def add_counts(counts):
@@ -47,8 +51,13 @@ def scores(counts):
     def ratio(part, whole):
         return 1.0 if empty else part / whole if whole else 0.0
 
-    return {"dice": ratio(2 * tp, 2 * tp + fp + fn), "iou": ratio(tp, tp + fp + fn), "precision": ratio(tp, tp + fp),
-            "recall": ratio(tp, tp + fn), "accuracy": (tp + tn) / (tp + fp + fn + tn)}
+    return {
+        "dice": ratio(2 * tp, 2 * tp + fp + fn),
+        "iou": ratio(tp, tp + fp + fn),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, tp + fn),
+        "accuracy": (tp + tn) / (tp + fp + fn + tn),
+    }
 
 
 def dice(truth, prediction):
@@ -100,8 +109,9 @@ def surface_distances(truth, prediction, spacing):
         truth, prediction, spacing = truth[0], prediction[0], spacing[1:]
     box = bounding_box(truth | prediction)
     surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (truth[box], prediction[box])]
-    ways = [ndimage.distance_transform_edt(~there, sampling=spacing)[here]
-            for here, there in (surfaces, reversed(surfaces))]
+    ways = [
+        ndimage.distance_transform_edt(~there, sampling=spacing)[here] for here, there in (surfaces, reversed(surfaces))
+    ]
     return float(np.mean([np.mean(way) for way in ways])), float(np.percentile(np.concatenate(ways), 95))
 
 

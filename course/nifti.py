@@ -129,5 +129,10 @@ def write_slices(image, label, name, folder, foreground):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         for number, picture in enumerate(pictures):
             Image.fromarray(picture).convert("RGB").save(folder / kind / f"{name}_{number:03d}.png", compress_level=3)
-    return {"slices": values.shape[-1], "spacing": [spacing[1], spacing[0], spacing[2]], "axes": axes,
-            "labels": present, "low": low}
+    return {
+        "slices": values.shape[-1],
+        "spacing": [spacing[1], spacing[0], spacing[2]],
+        "axes": axes,
+        "labels": present,
+        "low": low,
+    }

@@ -68,8 +68,9 @@ def in_square(picture, size):
     """Return a (size, size) copy of a picture, centred: what is too large is cut off, what is missing is black."""
     square = np.zeros((size, size), np.float32)
     spans = [min(length, size) for length in picture.shape]
-    source = tuple(slice((length - span) // 2, (length - span) // 2 + span)
-                   for length, span in zip(picture.shape, spans))
+    source = tuple(
+        slice((length - span) // 2, (length - span) // 2 + span) for length, span in zip(picture.shape, spans)
+    )
     target = tuple(slice((size - span) // 2, (size - span) // 2 + span) for span in spans)
     square[target] = picture[source]
     return square
@@ -94,8 +95,10 @@ class TrainingPictures:
 
     def take(self, chosen):
         """Return the pictures with the given numbers as X and y, float32 of shape (len(chosen), S, S, 1)."""
-        X, y = (np.stack([self._cut(array, *self.places[number]) for number in chosen])[..., None]
-                for array in (self.X, self.y))
+        X, y = (
+            np.stack([self._cut(array, *self.places[number]) for number in chosen])[..., None]
+            for array in (self.X, self.y)
+        )
         return X, y / np.float32(self.full)
 
     def _cut(self, array, axis, start, stop, index):

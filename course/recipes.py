@@ -14,8 +14,12 @@ from course.workspace import CourseError, read_json, write_json
 # `images_per_epoch=None`: an epoch has as many pictures as there are training slices, times `repeats` of the recipe.
 SAMPLE = {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}
 PROFILES = {
-    "smoke": {"image_size": 32, "epochs": 2, "images_per_epoch": 64,
-              "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}},
+    "smoke": {
+        "image_size": 32,
+        "epochs": 2,
+        "images_per_epoch": 64,
+        "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10},
+    },
     "quick": {"image_size": 96, "epochs": 10, "images_per_epoch": 360, "sample": SAMPLE},
     "ladder": {"image_size": 128, "epochs": 5, "images_per_epoch": 640, "sample": SAMPLE},
     "hour": {"image_size": 160, "epochs": 24, "images_per_epoch": 3000, "sample": SAMPLE},
@@ -74,8 +78,13 @@ LADDER = {
 RECIPES = dict(zip(LADDER, itertools.accumulate(LADDER.values(), operator.or_)))
 
 # What all recipes share: the report's settings, in the arithmetic that suits the machine.
-COMMON_SETTINGS = {"kernel_initializer": "he_normal", "dropout_rate": 0.0, "activation": "relu", "patience": 10,
-                   "precision": "auto"}
+COMMON_SETTINGS = {
+    "kernel_initializer": "he_normal",
+    "dropout_rate": 0.0,
+    "activation": "relu",
+    "patience": 10,
+    "precision": "auto",
+}
 
 
 def _check_name(kind, name, known):
@@ -109,8 +118,15 @@ def new_settings(dataset, profile, recipe, seed):
     _check_name("recipe", recipe, RECIPES)
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise CourseError(f"seed is {seed!r}: choose a whole number from 0 to 4294967295.")
-    return {"dataset": str(dataset), "profile": profile, "recipe": recipe, "seed": seed,
-            **COMMON_SETTINGS, **PROFILES[profile], **RECIPES[recipe]}
+    return {
+        "dataset": str(dataset),
+        "profile": profile,
+        "recipe": recipe,
+        "seed": seed,
+        **COMMON_SETTINGS,
+        **PROFILES[profile],
+        **RECIPES[recipe],
+    }
 
 
 def check_values(values):
@@ -145,8 +161,11 @@ def check_made_with(recorded, settings, notebook):
     recorded: dict from the names of settings to the values they had. Raises CourseError, naming the notebook to run
     again, if `settings` has another value for one of them.
     """
-    other = [f"{name} was {value!r}, now {settings.get(name)!r}"
-             for name, value in recorded.items() if settings.get(name) != value]
+    other = [
+        f"{name} was {value!r}, now {settings.get(name)!r}"
+        for name, value in recorded.items()
+        if settings.get(name) != value
+    ]
     if other:
         raise CourseError(f"{notebook} ran with other settings ({'; '.join(other)}): run {notebook} again.")
 
@@ -158,8 +177,10 @@ def _is_number(value):
 _ACTIVATIONS = ("relu", "elu", "selu", "gelu", "silu", "leaky_relu", "tanh")
 _INITIALIZERS = ("he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform")
 _ALLOWED = {
-    "image_size": (lambda v: type(v) is int and v >= 16 and v % 8 == 0,
-                   "choose a multiple of 8, at least 16: the network halves the image three times"),
+    "image_size": (
+        lambda v: type(v) is int and v >= 16 and v % 8 == 0,
+        "choose a multiple of 8, at least 16: the network halves the image three times",
+    ),
     "learning_rate": (lambda v: _is_number(v) and 0 < v < 10, "choose a number above 0, such as 0.001"),
     "activation": (lambda v: v in _ACTIVATIONS, f"choose one of {', '.join(_ACTIVATIONS)}"),
     "kernel_initializer": (lambda v: v in _INITIALIZERS, f"choose one of {', '.join(_INITIALIZERS)}"),

@@ -32,8 +32,16 @@ img { max-width: 100%; height: auto; } pre { white-space: pre-wrap; overflow-wra
 @media print { body { max-width: none; font-size: 10pt; } img, tr, pre { break-inside: avoid; }
   h2 { break-after: avoid; } div.table { overflow: visible; } table { font-size: 8pt; } }
 """
-RESULT_HEADERS = ["group", "runs", "patients", "mean Dice", "deviation over patients", "deviation over seeds",
-                  "precision", "recall"]
+RESULT_HEADERS = [
+    "group",
+    "runs",
+    "patients",
+    "mean Dice",
+    "deviation over patients",
+    "deviation over seeds",
+    "precision",
+    "recall",
+]
 
 
 def read_groups(folder, outcomes):
@@ -73,11 +81,14 @@ def result_rows(groups, subset):
             for run in runs:
                 seeds[run["parameters"]["seed"]] += run["metrics"][subset]["dice_per_patient"].values()
             scored = [run["metrics"][subset] for run in runs]
-            means = [f"{np.mean([patient[name] for result in scored for patient in result['patients'].values()]):.3f}"
-                     for name in ("precision", "recall")]
+            means = [
+                f"{np.mean([patient[name] for result in scored for patient in result['patients'].values()]):.3f}"
+                for name in ("precision", "recall")
+            ]
             over_seeds = _deviation([np.mean(found) for found in seeds.values()])
-            rows.append([label, len(runs), len(values), f"{np.mean(values):.3f}", _deviation(values), over_seeds,
-                         *means])
+            rows.append(
+                [label, len(runs), len(values), f"{np.mean(values):.3f}", _deviation(values), over_seeds, *means]
+            )
     return rows
 
 
@@ -97,12 +108,21 @@ def write_patients(folder, groups):
         metrics = run["metrics"]
         for subset in SUBSETS:
             for patient, figures in metrics.get(subset, {}).get("patients", {}).items():
-                rows.append({
-                    **run["parameters"], "dataset": Path(run["parameters"]["dataset"]).stem,
-                    "subset": subset, "patient": patient, **figures,
-                    "accuracy_of_subset": metrics[subset]["accuracy"], "image_size": metrics["image_size"],
-                    "images_seen": metrics["images_seen"], "seconds_training": round(metrics["seconds_training"]),
-                    "arithmetic": metrics["arithmetic"], **metrics["versions"]})
+                rows.append(
+                    {
+                        **run["parameters"],
+                        "dataset": Path(run["parameters"]["dataset"]).stem,
+                        "subset": subset,
+                        "patient": patient,
+                        **figures,
+                        "accuracy_of_subset": metrics[subset]["accuracy"],
+                        "image_size": metrics["image_size"],
+                        "images_seen": metrics["images_seen"],
+                        "seconds_training": round(metrics["seconds_training"]),
+                        "arithmetic": metrics["arithmetic"],
+                        **metrics["versions"],
+                    }
+                )
     path = Path(folder) / "patients.csv"
     with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
@@ -130,8 +150,15 @@ def comparison_rows(groups, subset):
             continue
         low, high = bootstrap_interval(differences)
         p = wilcoxon(differences).pvalue if differences.any() else 1.0
-        rows.append([f"{label} - {first[0]}", len(differences), f"{differences.mean():+.3f}",
-                     f"{low:+.3f} to {high:+.3f}", f"{p:.3f}"])
+        rows.append(
+            [
+                f"{label} - {first[0]}",
+                len(differences),
+                f"{differences.mean():+.3f}",
+                f"{low:+.3f} to {high:+.3f}",
+                f"{p:.3f}",
+            ]
+        )
     return rows
 
 
@@ -142,8 +169,15 @@ def time_rows(groups):
         training = [run["metrics"]["seconds_training"] for run in runs]
         images = sum(run["metrics"]["images_seen"] for run in runs)
         versions = {", ".join(map(" ".join, run["metrics"]["versions"].items())) for run in runs}
-        rows.append([label, f"{np.mean(training) / 60:.1f}", f"{images / sum(training):.1f}" if sum(training) else "-",
-                     f"{sum(run['seconds'] for run in runs) / 60:.1f}", "; ".join(sorted(versions))])
+        rows.append(
+            [
+                label,
+                f"{np.mean(training) / 60:.1f}",
+                f"{images / sum(training):.1f}" if sum(training) else "-",
+                f"{sum(run['seconds'] for run in runs) / 60:.1f}",
+                "; ".join(sorted(versions)),
+            ]
+        )
     return rows
 
 
@@ -180,8 +214,14 @@ def plot_patients(groups, subset):
         if values:
             axes.plot(values, row + np.linspace(-0.2, 0.2, len(values)), "o", color=color, alpha=0.8)
             axes.vlines(np.mean(values), row - 0.35, row + 0.35, color="black")
-    axes.set(yticks=range(len(groups)), yticklabels=groups, xlim=(-0.02, 1.02), ylim=(len(groups) - 0.5, -0.5),
-             xlabel="Dice of a patient's volume", title=f"Patients of {subset}; the line is the mean")
+    axes.set(
+        yticks=range(len(groups)),
+        yticklabels=groups,
+        xlim=(-0.02, 1.02),
+        ylim=(len(groups) - 0.5, -0.5),
+        xlabel="Dice of a patient's volume",
+        title=f"Patients of {subset}; the line is the mean",
+    )
     return figure
 
 
@@ -218,20 +258,26 @@ def write_report(folder, outcomes, choices):
             cells.append(v4.new_code_cell(outputs=[shown]))
 
     counts = Counter(outcome["state"] for outcome in outcomes.values())
-    add(f"# {Path(folder).name}: {len(outcomes)} run{'s' if len(outcomes) > 1 else ''}\n\n"
+    add(
+        f"# {Path(folder).name}: {len(outcomes)} run{'s' if len(outcomes) > 1 else ''}\n\n"
         f"{counts['complete']} ran, {counts['reused']} were reused, "
         f"{counts['failed']} failed. Dice is that of a patient's whole volume at the masks' own resolution, and where "
-        "several runs scored a patient, the mean of theirs. Precision and recall are means over patients too.")
+        "several runs scored a patient, the mean of theirs. Precision and recall are means over patients too."
+    )
     every_run = [run for runs in groups.values() for run in runs]
     opened = [subset for subset in ("valid", "test") if any(subset in run["metrics"] for run in every_run)]
     for subset in opened:
         add(f"## Results on {subset}", "text/html", _table(RESULT_HEADERS, result_rows(groups, subset)))
         if len(groups) > 1:
-            add("Each group against the first, patient by patient: the mean difference, its 95 % interval (bootstrap "
+            add(
+                "Each group against the first, patient by patient: the mean difference, its 95 % interval (bootstrap "
                 "over patients) and the p-value of Wilcoxon's signed-rank test, two-sided, not corrected for the "
                 f"number of comparisons ({len(groups) - 1}). With fewer than six patients it cannot fall below 0.05.",
-                "text/html", _table(["comparison", "n patients", "difference", "95 % interval", "p"],
-                                    comparison_rows(groups, subset)))
+                "text/html",
+                _table(
+                    ["comparison", "n patients", "difference", "95 % interval", "p"], comparison_rows(groups, subset)
+                ),
+            )
         add(f"### Each patient of {subset}", "image/png", _as_png(plot_patients(groups, subset)))
     if groups:
         add("## Training", "image/png", _as_png(plot_curves(groups)))
@@ -241,9 +287,17 @@ def write_report(folder, outcomes, choices):
             add(f"## {title}: {run['name']}", "image/png", _slices_shown(run))
         headers = ["group", "training, minutes a run", "images a second", "all runs, minutes", "versions"]
         add("## Time and versions", "text/html", _table(headers, time_rows(groups)))
-    add("## Every run", "text/html", _table(["run", "outcome", "notebook", "cell", "message"], [
-        [name, *(outcome.get(key) or "" for key in ("state", "notebook", "cell", "message"))]
-        for name, outcome in outcomes.items()]))
+    add(
+        "## Every run",
+        "text/html",
+        _table(
+            ["run", "outcome", "notebook", "cell", "message"],
+            [
+                [name, *(outcome.get(key) or "" for key in ("state", "notebook", "cell", "message"))]
+                for name, outcome in outcomes.items()
+            ],
+        ),
+    )
     command = f"papermill notebooks/00_run_all.ipynb out.ipynb --kernel python3 -y {shlex.quote(json.dumps(choices))}"
     add("## How to repeat it", "text/html", f"<pre>{html.escape(command)}</pre>")
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
@@ -251,8 +305,11 @@ def write_report(folder, outcomes, choices):
     title = html.escape(f"Batch {Path(folder).name}")
     path = Path(folder) / "report.html"
     with whole_file(path) as part:
-        part.write_text(f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-                        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-                        '<link rel="icon" href="data:,">'
-                        f"<style>{STYLE}</style></head><body>{body}</body></html>\n", encoding="utf-8")
+        part.write_text(
+            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            '<link rel="icon" href="data:,">'
+            f"<style>{STYLE}</style></head><body>{body}</body></html>\n",
+            encoding="utf-8",
+        )
     return path

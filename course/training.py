@@ -55,8 +55,10 @@ def resume_training(model, work_dir, settings, made_from, steps, images_per_epoc
             places = (folder / "earlier" / str(number) for number in itertools.count(1))
             kept = next(place for place in places if not (place / record_path.name).exists())
             kept.mkdir(parents=True, exist_ok=True)  # it may be there after a kill: the record moves last
-            print("Data, settings or code are others than those of the training in model/, so this one begins anew. "
-                  f"The former is kept in model/earlier/{kept.name}.")
+            print(
+                "Data, settings or code are others than those of the training in model/, so this one begins anew. "
+                f"The former is kept in model/earlier/{kept.name}."
+            )
         # The record last: it says that all is there
         for path in (state, folder / "history.csv", folder / "best.keras", record_path):
             if worth_keeping and path.exists():
@@ -68,7 +70,7 @@ def resume_training(model, work_dir, settings, made_from, steps, images_per_epoc
     model.optimizer.build(model.trainable_variables)
     if state.exists():
         model.load_weights(state)
-        past = read_history(work_dir)[:int(model.optimizer.iterations.numpy()) // steps]
+        past = read_history(work_dir)[: int(model.optimizer.iterations.numpy()) // steps]
     write_history(work_dir, past)
     callbacks = _training_callbacks(folder, settings, images_per_epoch, past, record)
     for callback in callbacks:
@@ -81,8 +83,10 @@ def resume_training(model, work_dir, settings, made_from, steps, images_per_epoc
 
 def _check_loss(loss, where, settings):
     if not np.isfinite(loss):
-        raise CourseError(f"The loss became {loss} {where}: the training diverged. Lower learning_rate "
-                          f"(now {settings['learning_rate']:g}) in 03_model.")
+        raise CourseError(
+            f"The loss became {loss} {where}: the training diverged. Lower learning_rate "
+            f"(now {settings['learning_rate']:g}) in 03_model."
+        )
 
 
 def _training_callbacks(folder, settings, images_per_epoch, past, record):
@@ -127,7 +131,8 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
 
     stop_when_diverged = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: _check_loss(logs["loss"], f"in step {batch + 1} of an epoch", settings),
-        on_epoch_end=lambda epoch, logs: _check_loss(logs["val_loss"], f"on valid after epoch {epoch + 1}", settings))
+        on_epoch_end=lambda epoch, logs: _check_loss(logs["val_loss"], f"on valid after epoch {epoch + 1}", settings),
+    )
     callbacks = [stop_when_diverged, SaveState()]
     if monitor is not None:
         mode = "min" if smaller_is_better else "max"
@@ -160,7 +165,7 @@ def ordered_batches(*arrays, batch_size=16):
     def batches():
         """Yield the rows of one batch after the other, as a tuple."""
         for start in starts:
-            yield tuple(array[start:start + batch_size] for array in arrays)
+            yield tuple(array[start : start + batch_size] for array in arrays)
 
     signature = tuple(tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in arrays)
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)

@@ -54,8 +54,9 @@ def whole_file(path):
         try:
             os.replace(temporary, path)
         except PermissionError:  # Windows replaces no file that is open
-            raise CourseError(f"{path} is open: restart the kernels of all notebooks that use it, "
-                              "and run this one again.") from None
+            raise CourseError(
+                f"{path} is open: restart the kernels of all notebooks that use it, and run this one again."
+            ) from None
     finally:
         temporary.unlink(missing_ok=True)
 

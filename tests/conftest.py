@@ -1,13 +1,11 @@
 """What the tests share: the course on the import path, the real data where they are, small finished work folders."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 COURSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(COURSE))
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +14,8 @@ def heart():
     folder = os.environ.get("HEART_DATASET")
     beside = COURSE.parent / "shared" / "heart"
     assert folder or os.environ.get("CI") != "true" or not beside.is_dir(), (
-        f"set HEART_DATASET={beside}: the real data are there")
+        f"set HEART_DATASET={beside}: the real data are there"
+    )
     if not folder:
         pytest.skip("HEART_DATASET does not name a folder with the real data")
     assert Path(folder, "train", "images").is_dir(), f"HEART_DATASET is {folder}, and that is no dataset"

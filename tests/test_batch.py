@@ -65,7 +65,8 @@ def test_a_kernel_that_does_not_answer_is_started_again(tmp_path, monkeypatch, f
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
     starts, kernel = tmp_path / "starts.txt", tmp_path / "kernels" / "python3"
     kernel.mkdir(parents=True)
-    (tmp_path / "start.py").write_text(f"""
+    (tmp_path / "start.py").write_text(
+        f"""
 import runpy, sys
 with open({str(starts)!r}, "a+") as file:
     file.write("start\\n")
@@ -73,7 +74,9 @@ with open({str(starts)!r}, "a+") as file:
     if len(file.readlines()) <= {failures}:
         sys.exit("the port is taken")
 runpy.run_module("ipykernel_launcher", run_name="__main__")
-""", encoding="utf-8")
+""",
+        encoding="utf-8",
+    )
     command = [sys.executable, str(tmp_path / "start.py"), "-f", "{connection_file}"]
     helpers.write_json(kernel / "kernel.json", {"argv": command, "display_name": "Python 3", "language": "python"})
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
@@ -106,20 +109,30 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
     assert batch.plan_runs({}, **CHOICE) == ({"recipe-best_seed-0": CHOICE}, True)
 
 
-@pytest.mark.parametrize("name", ["recipe", "seed", "fold", "profile", "epochs", "image_size", "learning_rate",
-                                  "threshold", "exclude"])
+@pytest.mark.parametrize(
+    "name", ["recipe", "seed", "fold", "profile", "epochs", "image_size", "learning_rate", "threshold", "exclude"]
+)
 def test_a_grid_may_name_any_parameter_of_the_notebooks(name):
     value = {"recipe": "report", "seed": 3, "profile": "quick", "image_size": 64, "threshold": 0.4}.get(name, 1)
     [run] = batch.plan_runs({name: [value]}, **CHOICE)[0].values()
     assert run[name] == value
 
 
-@pytest.mark.parametrize(("grid", "expected"), [
-    ({"sead": [0]}, "names 'sead', which no notebook takes"), ({"work_dir": ["a"]}, "names 'work_dir'"),
-    ({"open_test": [True]}, "names 'open_test'"),
-    ({"seed": 0}, "give a list"), ({"seed": []}, "give a list"), ({"seed": [0, 0]}, "no value twice"),
-    ({"recipe": ["worst"]}, "no recipe 'worst'"), ({"seed": [-1]}, "whole number"),
-    ({"image_size": [100]}, "image_size is 100: choose a multiple of 8"), ({"epochs": [2, 0]}, "epochs is 0")])
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [
+        ({"sead": [0]}, "names 'sead', which no notebook takes"),
+        ({"work_dir": ["a"]}, "names 'work_dir'"),
+        ({"open_test": [True]}, "names 'open_test'"),
+        ({"seed": 0}, "give a list"),
+        ({"seed": []}, "give a list"),
+        ({"seed": [0, 0]}, "no value twice"),
+        ({"recipe": ["worst"]}, "no recipe 'worst'"),
+        ({"seed": [-1]}, "whole number"),
+        ({"image_size": [100]}, "image_size is 100: choose a multiple of 8"),
+        ({"epochs": [2, 0]}, "epochs is 0"),
+    ],
+)
 def test_a_grid_that_cannot_work_is_refused(grid, expected):
     with pytest.raises(helpers.CourseError, match=expected):
         batch.plan_runs(grid, **CHOICE)
@@ -218,8 +231,10 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
     assert list(outcomes.values())[1]["message"] == "thirteen is unlucky"
     assert helpers.read_json(folder / "batch.json", "00")["runs"] == outcomes
     assert sorted(path.name.split("-")[0] for path in (folder / "shared").iterdir()) == ["arrays", "dataset"]
-    line = ("recipe-report_seed-0_image_size-32: 04_training, epoch 1 of 3, soft Dice on valid 0.250, "
-            "3 min of training left")
+    line = (
+        "recipe-report_seed-0_image_size-32: 04_training, epoch 1 of 3, soft Dice on valid 0.250, "
+        "3 min of training left"
+    )
     assert any(line in text for text in shown)
     assert "1 of 2 runs are done, about" in "".join(shown) and shown[-1] == "2 of 2 runs are done, 1 of them failed"
 
@@ -264,16 +279,20 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
 
     original = distributed.Client
     monkeypatch.setattr(distributed, "Client", lambda address, timeout: original(address, timeout=1))
-    with pytest.raises(helpers.CourseError, match="No dask scheduler answers at tcp://127.0.0.1:9"), \
-            batch.open_cluster(1, "tcp://127.0.0.1:9"):
+    with (
+        pytest.raises(helpers.CourseError, match="No dask scheduler answers at tcp://127.0.0.1:9"),
+        batch.open_cluster(1, "tcp://127.0.0.1:9"),
+    ):
         pass
 
 
 # --- owners and retries ---------------------------------------------------------------------------------
 
 
-WATCHED = ("import os, sys, time; from course import batch; batch.end_with_owner(sys.argv[1], 'one', os.getppid()); "
-           "print('on', flush=True); time.sleep(60)")
+WATCHED = (
+    "import os, sys, time; from course import batch; batch.end_with_owner(sys.argv[1], 'one', os.getppid()); "
+    "print('on', flush=True); time.sleep(60)"
+)
 
 
 @pytest.mark.parametrize("owner", [{"owner": "another"}, None])
@@ -308,8 +327,14 @@ def test_a_run_whose_worker_died_three_times_is_given_up(work_dir, tmp_path, mon
 
 
 def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "run_notebook", lambda name, run_dir, *_, **__: (
-        (run_dir / "results").mkdir(exist_ok=True), helpers.write_json(run_dir / "results" / "metrics.json", {})))
+    monkeypatch.setattr(
+        batch,
+        "run_notebook",
+        lambda name, run_dir, *_, **__: (
+            (run_dir / "results").mkdir(exist_ok=True),
+            helpers.write_json(run_dir / "results" / "metrics.json", {}),
+        ),
+    )
 
     def state(run=CHOICE, open_test=False):
         return batch.run_one(tmp_path, "run", run, str(work_dir / "dataset.json"), open_test, "a")["state"]

@@ -36,34 +36,61 @@ def batch(tmp_path):
             for part in ("results", "model", "notebooks"):
                 (tmp_path / name / part).mkdir(parents=True)
             values = {patient: dice_of(recipe, seed, number) for number, patient in enumerate(PATIENTS)}
-            helpers.write_json(tmp_path / name / "results" / "metrics.json", {
-                "versions": {"python": "3"}, "arithmetic": "float32", "seconds_training": 60.0, "images_seen": 600,
-                "image_size": 32,
-                "valid": {"dice_per_patient": values, "dice_patient_mean": float(np.mean(list(values.values()))),
-                          "accuracy": 0.99, "precision": 0.9, "recall": 0.9,
-                          "patients": {patient: {"dice": value, "precision": 0.5, "recall": 0.25}
-                                       for patient, value in values.items()}}})
-            write_history(tmp_path / name, [
-                {"epoch": epoch, "val_loss": 1.0, "val_dice_coef": 0.5} for epoch in range(2)])
+            helpers.write_json(
+                tmp_path / name / "results" / "metrics.json",
+                {
+                    "versions": {"python": "3"},
+                    "arithmetic": "float32",
+                    "seconds_training": 60.0,
+                    "images_seen": 600,
+                    "image_size": 32,
+                    "valid": {
+                        "dice_per_patient": values,
+                        "dice_patient_mean": float(np.mean(list(values.values()))),
+                        "accuracy": 0.99,
+                        "precision": 0.9,
+                        "recall": 0.9,
+                        "patients": {
+                            patient: {"dice": value, "precision": 0.5, "recall": 0.25}
+                            for patient, value in values.items()
+                        },
+                    },
+                },
+            )
+            write_history(
+                tmp_path / name, [{"epoch": epoch, "val_loss": 1.0, "val_dice_coef": 0.5} for epoch in range(2)]
+            )
             notebook = nbformat.v4.new_notebook(cells=[shown])
             nbformat.write(notebook, tmp_path / name / "notebooks" / "05_evaluation.ipynb")
-            outcomes[name] = {"name": name, "state": "complete", "seconds": 90.0,
-                              "parameters": {"dataset": "sample", "recipe": recipe, "seed": seed}}
-    outcomes["lost"] = {"name": "lost", "state": "failed",
-                        "notebook": "04_training", "cell": 7, "message": "<b>no & no</b>",
-                        "parameters": {"dataset": "sample", "recipe": "best", "seed": 2}}
+            outcomes[name] = {
+                "name": name,
+                "state": "complete",
+                "seconds": 90.0,
+                "parameters": {"dataset": "sample", "recipe": recipe, "seed": seed},
+            }
+    outcomes["lost"] = {
+        "name": "lost",
+        "state": "failed",
+        "notebook": "04_training",
+        "cell": 7,
+        "message": "<b>no & no</b>",
+        "parameters": {"dataset": "sample", "recipe": "best", "seed": 2},
+    }
     return tmp_path, outcomes
 
 
 def test_the_results_are_means_over_patients_and_runs(batch):
     groups = report.read_groups(*batch)
     assert {label: len(runs) for label, runs in groups.items()} == {"report": 2, "best": 2}
-    both = {recipe: [np.mean([dice_of(recipe, seed, number) for seed in (0, 1)]) for number in range(8)]
-            for recipe in groups}
+    both = {
+        recipe: [np.mean([dice_of(recipe, seed, number) for seed in (0, 1)]) for number in range(8)]
+        for recipe in groups
+    }
     over_seeds = np.std([0, 0.02], ddof=1)
     assert report.result_rows(groups, "valid") == [
         [recipe, 2, 8, f"{np.mean(values):.3f}", f"{np.std(values, ddof=1):.3f}", f"{over_seeds:.3f}", "0.500", "0.250"]
-        for recipe, values in both.items()]
+        for recipe, values in both.items()
+    ]
     assert report.result_rows(groups, "test") == []
     assert report.time_rows(groups)[0] == ["report", "1.0", "10.0", "3.0", "python 3"]
 
@@ -94,8 +121,9 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.addresses += [value for name, value in attributes
-                           if name in ("src", "href", "srcset", "action", "data", "poster")]
+        self.addresses += [
+            value for name, value in attributes if name in ("src", "href", "srcset", "action", "data", "poster")
+        ]
 
 
 def test_the_page_needs_nothing_but_itself(batch):

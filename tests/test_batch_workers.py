@@ -27,19 +27,30 @@ import helpers
 
 work_dir = Path(work_dir)"""
 NOTEBOOKS = {
-    "01_dataset_upload": ("dataset = None; profile = None; recipe = None; seed = None; fold = None", """
+    "01_dataset_upload": (
+        "dataset = None; profile = None; recipe = None; seed = None; fold = None",
+        """
 if seed == 13:
     raise helpers.CourseError("thirteen is unlucky")
 helpers.import_dataset(dataset, work_dir)
-helpers.write_json(work_dir / "settings.json", helpers.new_settings(dataset, profile, recipe, seed))"""),
-    "02_preprocessing": ("image_size = None", """
+helpers.write_json(work_dir / "settings.json", helpers.new_settings(dataset, profile, recipe, seed))""",
+    ),
+    "02_preprocessing": (
+        "image_size = None",
+        """
 settings = helpers.load_settings(work_dir, image_size=image_size)
 description = helpers.read_json(work_dir / "dataset.json", "01")
-helpers.prepare_arrays(description, work_dir, settings["image_size"], progress=False)"""),
-    "03_model": ("learning_rate = None", """
+helpers.prepare_arrays(description, work_dir, settings["image_size"], progress=False)""",
+    ),
+    "03_model": (
+        "learning_rate = None",
+        """
 helpers.load_settings(work_dir, learning_rate=learning_rate)
-(work_dir / "model").mkdir(exist_ok=True)"""),
-    "04_training": ("epochs = None; batch_size = None", """
+(work_dir / "model").mkdir(exist_ok=True)""",
+    ),
+    "04_training": (
+        "epochs = None; batch_size = None",
+        """
 import keras, time
 settings = helpers.load_settings(work_dir, epochs=epochs, batch_size=batch_size)
 keras.utils.set_random_seed(settings["seed"])
@@ -53,12 +64,16 @@ callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs:
 model.fit(helpers.training_batches(pictures, settings, first_epoch), initial_epoch=first_epoch,
           epochs=settings["epochs"], steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings),
           validation_data=helpers.ordered_batches(*helpers.load_arrays(work_dir, "valid")),
-          callbacks=callbacks, shuffle=False, verbose=0)"""),
-    "05_evaluation": ("open_test = None; threshold = None", """
+          callbacks=callbacks, shuffle=False, verbose=0)""",
+    ),
+    "05_evaluation": (
+        "open_test = None; threshold = None",
+        """
 with open(work_dir / "ends.txt", "a") as file:
     print("end", file=file)
 (work_dir / "results").mkdir(exist_ok=True)
-helpers.write_json(work_dir / "results" / "metrics.json", {"epochs": len(helpers.read_history(work_dir))})"""),
+helpers.write_json(work_dir / "results" / "metrics.json", {"epochs": len(helpers.read_history(work_dir))})""",
+    ),
 }
 
 
@@ -87,8 +102,11 @@ def start(course, tmp_path):
     def start(*arguments):
         environment = {**os.environ, "PYTHONPATH": str(course), "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "9"}
         with open(tmp_path / f"process-{len(processes)}.log", "w") as log:
-            processes.append(subprocess.Popen([sys.executable, *arguments], cwd=tmp_path, env=environment, stdout=log,
-                                              stderr=subprocess.STDOUT))
+            processes.append(
+                subprocess.Popen(
+                    [sys.executable, *arguments], cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT
+                )
+            )
         return processes[-1]
 
     yield start
@@ -150,8 +168,11 @@ def test_a_worker_killed_in_a_training_loses_nothing_and_nothing_is_run_twice_to
 
     log = (tmp_path / "process-3.log").read_text()
     states = json.loads(re.search("OUTCOMES (.*)", log)[1])
-    assert states == {"recipe-report_seed-0_epochs-6": "complete", "recipe-report_seed-1_epochs-6": "complete",
-                      "recipe-report_seed-13_epochs-6": "failed"}, log
+    assert states == {
+        "recipe-report_seed-0_epochs-6": "complete",
+        "recipe-report_seed-1_epochs-6": "complete",
+        "recipe-report_seed-13_epochs-6": "failed",
+    }, log
     progress = r"seed-0_epochs-6: 04_training, epoch \d of 6, soft Dice on valid 0\.\d+, \d+ s of training left"
     assert re.search(progress, log)
     for name in list(states)[:2]:

@@ -30,7 +30,7 @@ class Copying:
         self.shapes = []
 
     def predict(self, batches, verbose):
-        X = np.concatenate([images for images, in batches.as_numpy_iterator()])
+        X = np.concatenate([images for (images,) in batches.as_numpy_iterator()])
         self.shapes.append(X.shape)
         return X
 
@@ -114,8 +114,12 @@ def test_patients_are_scored_with_what_they_are_scored_by(prepared):
 def test_false_atrium_on_empty_slices_is_counted_apart(prepared):
     probabilities = truth(prepared, "valid")
     clean = evaluate(prepared, "valid", probabilities)["slices"]
-    empty = [row for _, rows, masks, _ in helpers.patient_volumes(prepared, "valid", probabilities)
-             for row, mask in zip(rows, masks) if not mask.any()]
+    empty = [
+        row
+        for _, rows, masks, _ in helpers.patient_volumes(prepared, "valid", probabilities)
+        for row, mask in zip(rows, masks)
+        if not mask.any()
+    ]
     probabilities[empty[0], :16, :16] = 1
     spoilt = evaluate(prepared, "valid", probabilities)["slices"]
     assert clean["empty"] == spoilt["empty"] == len(empty) and clean["with_atrium"] == len(probabilities) - len(empty)
@@ -179,20 +183,43 @@ def test_probabilities_are_resized_bilinearly_before_the_threshold():
 def test_the_results_file_holds_all_that_was_agreed(prepared):
     settings = {**helpers.load_settings(prepared), "image_size": 64}
     (prepared / "model").mkdir()
-    helpers.write_json(prepared / "model" / "training.json",
-                       {"made_from": "x", "seconds": 12.5, "images_seen": 300, "epochs": 7})
+    helpers.write_json(
+        prepared / "model" / "training.json", {"made_from": "x", "seconds": 12.5, "images_seen": 300, "epochs": 7}
+    )
     metrics = {subset: evaluate(prepared, subset, truth(prepared, subset)) for subset in ("valid", "test")}
     path = helpers.write_results(helpers.create_model(image_size=64), prepared, settings, metrics)
     written = json.loads(path.read_text())
     assert path == prepared / "results" / "metrics.json"
-    expected = {"dataset": "sample", "profile": "smoke", "recipe": "report", "image_size": 64, "epochs": 7, "seed": 0,
-                "parameters": 1_927_841, "seconds_training": 12.5, "images_seen": 300, "threshold": 0.5,
-                "largest_component": False, "arithmetic": "float32"}
+    expected = {
+        "dataset": "sample",
+        "profile": "smoke",
+        "recipe": "report",
+        "image_size": 64,
+        "epochs": 7,
+        "seed": 0,
+        "parameters": 1_927_841,
+        "seconds_training": 12.5,
+        "images_seen": 300,
+        "threshold": 0.5,
+        "largest_component": False,
+        "arithmetic": "float32",
+    }
     assert {name: written[name] for name in expected} == expected
     assert set(written["versions"]) == {"python", "tensorflow", "keras"}
     for subset in ("valid", "test"):
-        assert {"dice_per_patient", "dice_patient_mean", "dice_patient_std", "dice", "precision", "recall", "iou",
-                "accuracy", "accuracy_predicting_nothing", "cross_entropy", "loss"} <= set(written[subset])
+        assert {
+            "dice_per_patient",
+            "dice_patient_mean",
+            "dice_patient_std",
+            "dice",
+            "precision",
+            "recall",
+            "iou",
+            "accuracy",
+            "accuracy_predicting_nothing",
+            "cross_entropy",
+            "loss",
+        } <= set(written[subset])
     with open(prepared / "results" / "patients.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     patients = [(subset, patient) for subset in ("valid", "test") for patient in metrics[subset]["patients"]]
@@ -238,7 +265,7 @@ def test_the_pictures_show_best_median_and_worst_of_the_subset(prepared):
     for title, label, rank in zip(titles, ("best", "median", "worst"), (0, len(order) // 2, len(order) - 1)):
         assert title == f"{label}: {names[order[rank]]}, Dice {values[rank]:.2f}"
     for row in range(3):
-        whole, *close = figure.axes[4 * row:4 * row + 4]
+        whole, *close = figure.axes[4 * row : 4 * row + 4]
         assert {axes.get_xlim() for axes in close} == {close[0].get_xlim()} != {whole.get_xlim()}
         [box] = whole.lines
         assert (min(box.get_xdata()), max(box.get_xdata())) == close[0].get_xlim()

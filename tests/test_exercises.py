@@ -27,7 +27,7 @@ def read_exercises():
         imports = ast.unparse([node for node in statements if isinstance(node, (ast.Import, ast.ImportFrom))])
         for place, cell in enumerate(cells):
             if "exercise" in cell.metadata.get("tags", []):
-                title, blank, check, solution = (entry.source for entry in cells[place - 1:place + 3])
+                title, blank, check, solution = (entry.source for entry in cells[place - 1 : place + 3])
                 number = re.findall(r"### Exercise (\d\.\d): ", title)[0]
                 solved = re.match(r"<details><summary>Solution</summary>\n\n```python\n(.*?)```\n", solution, re.DOTALL)
                 assert solution.endswith("\n\n</details>")
@@ -41,30 +41,43 @@ each_exercise = pytest.mark.parametrize("number", EXERCISES)
 
 # Typical mistakes in each exercise, in place of the solution.
 MISTAKES = {
-    "1.1": ["def shared_patients(patients): return set.intersection(*map(set, patients.values()))",
-            "def shared_patients(p): return set(p['train']) & set(p['valid']) | set(p['valid']) & set(p['test'])"],
+    "1.1": [
+        "def shared_patients(patients): return set.intersection(*map(set, patients.values()))",
+        "def shared_patients(p): return set(p['train']) & set(p['valid']) | set(p['valid']) & set(p['test'])",
+    ],
     "1.2": ["share_of_atrium = 0.1"],
     "1.3": ["def find_twins(scans): return [(a, b) for a in scans for b in scans if scans[a].shape == scans[b].shape]"],
     "2.1": ["four_pixels = [1, 0, 0, 0]"],
     "2.2": ["def scale(image): return np.float32(image / 255 if image.max() > 1 else image)"],
     "2.3": ["accuracy_of_nothing = 0.01"],
     "2.4": ["def my_dice(truth, prediction): return (truth & prediction).sum() / max((truth | prediction).sum(), 1)"],
-    "3.1": ["my_weights = [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]", "my_weights = [[0, -1, -2], [1, 0, -1], [2, 1, 0]]",
-            "my_weights = [[-3, -3, -3], [1, 1, 1], [1, 1, 1]]"],
+    "3.1": [
+        "my_weights = [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]",
+        "my_weights = [[0, -1, -2], [1, 0, -1], [2, 1, 0]]",
+        "my_weights = [[-3, -3, -3], [1, 1, 1], [1, 1, 1]]",
+    ],
     "3.2": ["width_seen = 6"],
     "3.3": ["def convolution_parameters(window, channels_in, channels_out): return 9 * channels_in * channels_out"],
     "4.1": ["first_loss = 0.5"],
-    "4.2": ["def my_loss(y_true, y_pred): return keras.ops.mean(keras.losses.binary_crossentropy(y_true, y_pred))",
-            *(EXERCISES["4.2"][3].replace("0.7 * missed + 0.3", weights)
-              for weights in ("0.5 * missed + 0.5", "0.4 * missed + 0.7"))],
+    "4.2": [
+        "def my_loss(y_true, y_pred): return keras.ops.mean(keras.losses.binary_crossentropy(y_true, y_pred))",
+        *(
+            EXERCISES["4.2"][3].replace("0.7 * missed + 0.3", weights)
+            for weights in ("0.5 * missed + 0.5", "0.4 * missed + 0.7")
+        ),
+    ],
     "4.3": ["steps = 36"],
     "4.4": ["kept_epoch, best_dice_epoch = 20, 20"],
     "5.1": ["dice_of_squares = 1 / 3"],
     "5.2": ["def mean_dice_of_patients(patients): return helpers.dice(*(np.stack(masks) for masks in zip(*patients)))"],
-    "5.3": ["def dice_from(precision, recall): return (precision + recall) / 2\nright_precision = 0.9643",
-            EXERCISES["5.3"][3].replace("0.9643", "0.9432")],
-    "5.4": ["def can_be_true(loss, dice, accuracy): return loss >= 0 and dice <= 1 and accuracy <= 1",
-            "def can_be_true(loss, dice, accuracy): return loss >= 0 and 0 <= dice <= 1 and accuracy <= 1"],
+    "5.3": [
+        "def dice_from(precision, recall): return (precision + recall) / 2\nright_precision = 0.9643",
+        EXERCISES["5.3"][3].replace("0.9643", "0.9432"),
+    ],
+    "5.4": [
+        "def can_be_true(loss, dice, accuracy): return loss >= 0 and dice <= 1 and accuracy <= 1",
+        "def can_be_true(loss, dice, accuracy): return loss >= 0 and 0 <= dice <= 1 and accuracy <= 1",
+    ],
     "6.1": ["largest_gain = 'best'"],
     "6.2": ["def is_better(before, after): return after.mean() > before.mean()"],
     "6.3": ["my_rung = {'learning_rate': helpers.RECIPES['best']['learning_rate']}"],
@@ -79,9 +92,14 @@ def untrained():
 def run(number, answer, small_dataset, untrained, capsys):
     """Run blank, answer and check in this process, with what the notebook has at hand there; return what it printed."""
     imports, blank, check, _, _ = EXERCISES[number]
-    names = {"helpers": helpers, "description": helpers.read_json(small_dataset / "dataset.json", "01_dataset_upload"),
-             "truth": np.ones((1, 8, 8, 1), "float32"), "model": untrained, "rungs": list(helpers.LADDER),
-             "dice": dict(zip(helpers.LADDER, np.array([0.1, 0.7, 0.8, 0.85, 0.86, 0.9])[:, None]))}
+    names = {
+        "helpers": helpers,
+        "description": helpers.read_json(small_dataset / "dataset.json", "01_dataset_upload"),
+        "truth": np.ones((1, 8, 8, 1), "float32"),
+        "model": untrained,
+        "rungs": list(helpers.LADDER),
+        "dice": dict(zip(helpers.LADDER, np.array([0.1, 0.7, 0.8, 0.85, 0.86, 0.9])[:, None])),
+    }
     for source in (imports, blank, answer, check):
         exec(source, names)
     return capsys.readouterr().out.strip()
@@ -105,8 +123,9 @@ def test_the_solution_is_right(number, small_dataset, untrained, capsys):
     assert run(number, EXERCISES[number][3], small_dataset, untrained, capsys) == f"Exercise {number}: right."
 
 
-@pytest.mark.parametrize(("number", "mistake"), [
-    (number, mistake) for number in MISTAKES for mistake in MISTAKES[number]])
+@pytest.mark.parametrize(
+    ("number", "mistake"), [(number, mistake) for number in MISTAKES for mistake in MISTAKES[number]]
+)
 def test_a_typical_mistake_is_not_right_and_gets_a_hint(number, mistake, small_dataset, untrained, capsys):
     printed = run(number, mistake, small_dataset, untrained, capsys)
     assert printed.startswith(f"Exercise {number}: not right yet. ") and len(printed) > 50

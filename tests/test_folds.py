@@ -40,7 +40,8 @@ def test_a_fold_finds_the_pictures_where_they_are(work_dir, tmp_path):
     image, mask = helpers.pair_paths(description, tmp_path / "run", "train", pair["name"])
     assert image.parts[-3] == "valid" and helpers.read_image(image).shape == helpers.read_mask(mask).shape
     assert {row[0]: row[1] for row in helpers.dataset_counts(description)} == {
-        subset: len(pairs) for subset, pairs in description["subsets"].items()}
+        subset: len(pairs) for subset, pairs in description["subsets"].items()
+    }
 
 
 def test_pictures_of_test_stay_where_they_are_though_train_has_their_names(work_dir, tmp_path):

@@ -31,16 +31,21 @@ def test_the_lowest_environment_has_the_lower_end_of_every_range():
 
 def test_a_report_that_is_missing_counts_as_a_failure(tmp_path):
     report = tmp_path / "report.xml"
-    report.write_text("<testsuite><testcase/><testcase><failure/></testcase><testcase><skipped/></testcase></testsuite>")
+    report.write_text(
+        "<testsuite><testcase/><testcase><failure/></testcase><testcase><skipped/></testcase></testsuite>"
+    )
     assert matrix.count_cases([report]) == {"passed": 1, "failed": 1, "skipped": 1}
     assert matrix.count_cases([report, tmp_path / "other.xml"]) == {"passed": 1, "failed": 2, "skipped": 1}
 
 
-@pytest.mark.parametrize("pins", ["tests/colab/requirements.txt", "tests/constraints.txt"])
+@pytest.mark.parametrize("pins", ["tools/colab/requirements.txt", "tools/constraints.txt"])
 def test_what_is_pinned_lies_in_the_ranges(pins):
     pinned = parse((COURSE_FOLDER / pins).read_text(encoding="utf-8"))
-    outside = {name for name in set(pinned) & set(RANGES)
-               if not RANGES[name].specifier.contains(re.sub(r"\.\*$", "", next(iter(pinned[name].specifier)).version))}
+    outside = {
+        name
+        for name in set(pinned) & set(RANGES)
+        if not RANGES[name].specifier.contains(re.sub(r"\.\*$", "", next(iter(pinned[name].specifier)).version))
+    }
     assert not outside
 
 
@@ -51,7 +56,7 @@ def test_colab_lacks_what_set_up_has_to_bring():
 
 
 def test_the_constraints_hold_every_package_of_the_ranges():
-    assert set(RANGES) <= set(parse((COURSE_FOLDER / "tests/constraints.txt").read_text(encoding="utf-8")))
+    assert set(RANGES) <= set(parse((COURSE_FOLDER / "tools/constraints.txt").read_text(encoding="utf-8")))
 
 
 def test_a_python_that_is_not_here_is_said_in_the_table(monkeypatch, tmp_path):

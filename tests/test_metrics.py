@@ -13,8 +13,12 @@ from course.metrics import add_counts, bootstrap_interval, cross_entropy, rank_s
 RNG = np.random.default_rng(7)
 ONE_PIXEL = np.zeros((16, 16), bool)
 ONE_PIXEL[3, 5] = True
-MASKS = {"random": RNG.random((16, 16)) > 0.7, "other": RNG.random((16, 16)) > 0.5, "full": np.ones((16, 16), bool),
-         "one pixel": ONE_PIXEL}
+MASKS = {
+    "random": RNG.random((16, 16)) > 0.7,
+    "other": RNG.random((16, 16)) > 0.5,
+    "full": np.ones((16, 16), bool),
+    "one pixel": ONE_PIXEL,
+}
 EMPTY = np.zeros((16, 16), bool)
 TYPES = (bool, np.uint8, np.float32)
 
@@ -66,7 +70,11 @@ def test_precision_and_recall_are_not_exchanged():
 def test_counts_are_named_for_what_they_count():
     truth, prediction = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0]), np.array([1, 1, 0, 1, 1, 1, 0, 0, 0, 0])
     assert helpers.confusion_counts(truth, prediction) == {
-        "true_positives": 2, "false_positives": 3, "false_negatives": 1, "true_negatives": 4}
+        "true_positives": 2,
+        "false_positives": 3,
+        "false_negatives": 1,
+        "true_negatives": 4,
+    }
 
 
 @pytest.mark.parametrize("wrong", [np.array([0, 255]), np.array([0.0, 0.3]), np.array([0, np.nan])])
@@ -120,7 +128,9 @@ def test_surface_distances_agree_with_measuring_every_pair_of_points():
         for _ in range(3):
             truth, prediction = (
                 (zz - rng.uniform(4, 8)) ** 2 + (yy - rng.uniform(5, 9)) ** 2 + (xx - rng.uniform(5, 11)) ** 2
-                < rng.uniform(6, 20) for _ in range(2))
+                < rng.uniform(6, 20)
+                for _ in range(2)
+            )
             distances = cdist(surface_points(truth, spacing), surface_points(prediction, spacing))
             ways = distances.min(axis=1), distances.min(axis=0)
             expected = np.mean([way.mean() for way in ways]), np.percentile(np.concatenate(ways), 95)

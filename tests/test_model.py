@@ -99,14 +99,21 @@ def test_a_reduced_precision_changes_no_parameter_and_keeps_float32_answers():
 
 def test_the_first_answer_follows_the_output_bias():
     X = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
-    answers = [helpers.predict_probabilities(helpers.create_model(image_size=32, output_bias=bias), X).mean()
-               for bias in (0.0, -6.0)]
+    answers = [
+        helpers.predict_probabilities(helpers.create_model(image_size=32, output_bias=bias), X).mean()
+        for bias in (0.0, -6.0)
+    ]
     assert answers[1] < answers[0] / 2
 
 
-@pytest.mark.parametrize(("text", "expected"), [("flags : sse avx512_bf16 x", "mixed_bfloat16"),
-                                                ("flags : amx_bf16", "mixed_bfloat16"),
-                                                ("flags : sse avx512f", "float32")])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("flags : sse avx512_bf16 x", "mixed_bfloat16"),
+        ("flags : amx_bf16", "mixed_bfloat16"),
+        ("flags : sse avx512f", "float32"),
+    ],
+)
 def test_auto_precision_follows_the_processors_flags(monkeypatch, text, expected):
     monkeypatch.setattr(Path, "read_text", lambda self, *args, **kwargs: text)
     monkeypatch.setattr(Path, "exists", lambda self: True)

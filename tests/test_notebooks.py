@@ -35,14 +35,22 @@ def tags(cell):
 def texts(cell):
     """What a cell printed or returned as text, figures aside."""
     printed = [output.text for output in cell.outputs if output.output_type == "stream"]
-    shown = [output.data["text/plain"] for output in cell.outputs
-             if "data" in output and "image/png" not in output.data]
+    shown = [
+        output.data["text/plain"] for output in cell.outputs if "data" in output and "image/png" not in output.data
+    ]
     return [text for text in printed + shown if text.strip()]
 
 
 def test_the_notebooks_are_numbered():
-    assert [path.stem for path in NOTEBOOKS] == ["00_run_all", "01_dataset_upload", "02_preprocessing", "03_model",
-                                                 "04_training", "05_evaluation", "06_beyond_the_report"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "00_run_all",
+        "01_dataset_upload",
+        "02_preprocessing",
+        "03_model",
+        "04_training",
+        "05_evaluation",
+        "06_beyond_the_report",
+    ]
 
 
 @each_notebook
@@ -96,8 +104,20 @@ def test_every_figure_is_described_in_words(path):
 
 @each_notebook
 def test_only_helpers_and_libraries_of_the_field_are_imported(path):
-    allowed = {"helpers", "subprocess", "sys", "pathlib", "inspect", "json", "csv",
-               "google", "keras", "numpy", "matplotlib", "ipywidgets"}
+    allowed = {
+        "helpers",
+        "subprocess",
+        "sys",
+        "pathlib",
+        "inspect",
+        "json",
+        "csv",
+        "google",
+        "keras",
+        "numpy",
+        "matplotlib",
+        "ipywidgets",
+    }
     allowed |= {"course"} if path.stem == "00_run_all" else set()
     imported = set()
     for cell in code_cells(read(path)):
@@ -176,27 +196,43 @@ def test_nbval_fails_where_one_compared_value_differs(tmp_path):
     """Each copy ends with its altered cell, so that nothing is trained; 03 runs on and leaves a model for 05."""
     for path in LESSONS:
         notebook, (old, new) = read(path), ALTERED[path.stem]
-        found = [index for index, cell in enumerate(notebook.cells)
-                 if cell.cell_type == "code" and any(old in text for text in texts(cell))]
+        found = [
+            index
+            for index, cell in enumerate(notebook.cells)
+            if cell.cell_type == "code" and any(old in text for text in texts(cell))
+        ]
         assert len(found) == 1, f"{old!r} is in {len(found)} cells of {path.name}"
         for output in notebook.cells[found[0]].outputs:
             output.text = output.text.replace(old, new)
         if path.stem != "03_model":
-            del notebook.cells[found[0] + 1:]
+            del notebook.cells[found[0] + 1 :]
         if path.stem == "05_evaluation":
-            copy = ("import os, pathlib, shutil\nmodel = pathlib.Path(os.environ['UNET_WORK_DIR']) / 'model'\n"
-                    "shutil.copy(model / 'untrained.keras', model / 'best.keras');")
+            copy = (
+                "import os, pathlib, shutil\nmodel = pathlib.Path(os.environ['UNET_WORK_DIR']) / 'model'\n"
+                "shutil.copy(model / 'untrained.keras', model / 'best.keras');"
+            )
             notebook.cells.insert(0, nbformat.v4.new_code_cell(copy))
         nbformat.write(notebook, tmp_path / path.name)
     for name in ("helpers.py", "conftest.py", "requirements.txt", "pyproject.toml"):
         shutil.copyfile(COURSE / name, tmp_path / name)
     shutil.copytree(COURSE / "course", tmp_path / "course")
-    (tmp_path / "notebooks").mkdir()
-    for file in (COURSE / "notebooks").glob("*.csv"):
-        (tmp_path / "notebooks" / file.name).write_bytes(file.read_bytes())
-    command = [sys.executable, "-m", "pytest", "--nbval", "-q", "--tb=line", "-rf", "-p", "no:randomly",
-               *map(str, sorted(tmp_path.glob("0*.ipynb")))]
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "COLUMNS": "200"},
-                          capture_output=True, text=True, check=False)
+    (tmp_path / "docs").mkdir()
+    for file in (COURSE / "docs").glob("*.csv"):
+        (tmp_path / "docs" / file.name).write_bytes(file.read_bytes())
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval",
+        "-q",
+        "--tb=line",
+        "-rf",
+        "-p",
+        "no:randomly",
+        *map(str, sorted(tmp_path.glob("0*.ipynb"))),
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=False
+    )
     failed = re.findall(r"^FAILED .*?(\d\d_\w+)\.ipynb::", done.stdout, flags=re.MULTILINE)
     assert sorted(failed) == sorted(ALTERED), done.stdout[-3000:]

@@ -173,8 +173,11 @@ def test_left_out_patients_are_not_in_train(work_dir):
 
 
 def test_a_twin_across_subsets_is_left_out_on_the_train_side_only():
-    twins = [{"patients": [["train", "la_005"], ["valid", "la_026"]]}, {"patients": [["train", "a"], ["train", "b"]]},
-             {"patients": [["valid", "c"], ["test", "d"]]}]
+    twins = [
+        {"patients": [["train", "la_005"], ["valid", "la_026"]]},
+        {"patients": [["train", "a"], ["train", "b"]]},
+        {"patients": [["valid", "c"], ["test", "d"]]},
+    ]
     assert helpers.left_out_twins({"twins": twins}) == ["la_005"]
 
 
@@ -216,14 +219,19 @@ def test_arrays_are_never_unpickled(work_dir):
 
 
 def test_the_first_two_notebooks_never_import_tensorflow(work_dir):
-    code = ("import sys, json, pathlib; sys.path.insert(0, sys.argv[1]); import helpers\n"
-            "work_dir = pathlib.Path(sys.argv[2]); d = json.loads((work_dir / 'dataset.json').read_text())\n"
-            "sample = helpers.new_settings('sample', 'smoke', 'report', 0)['sample']\n"
-            "helpers.import_dataset('sample', work_dir, sample=sample, progress=False)\n"
-            "helpers.prepare_arrays(d, work_dir, 16, progress=False); helpers.plot_pairs(d, work_dir)\n"
-            "sys.exit(any(name.split('.')[0] in ('tensorflow', 'keras') for name in sys.modules))")
-    done = subprocess.run([sys.executable, "-c", code, str(COURSE_FOLDER), str(work_dir)], check=False,
-                          env={**os.environ, "MPLBACKEND": "agg"})
+    code = (
+        "import sys, json, pathlib; sys.path.insert(0, sys.argv[1]); import helpers\n"
+        "work_dir = pathlib.Path(sys.argv[2]); d = json.loads((work_dir / 'dataset.json').read_text())\n"
+        "sample = helpers.new_settings('sample', 'smoke', 'report', 0)['sample']\n"
+        "helpers.import_dataset('sample', work_dir, sample=sample, progress=False)\n"
+        "helpers.prepare_arrays(d, work_dir, 16, progress=False); helpers.plot_pairs(d, work_dir)\n"
+        "sys.exit(any(name.split('.')[0] in ('tensorflow', 'keras') for name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(COURSE_FOLDER), str(work_dir)],
+        check=False,
+        env={**os.environ, "MPLBACKEND": "agg"},
+    )
     assert done.returncode == 0
 
 

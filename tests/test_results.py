@@ -8,13 +8,13 @@ import pytest
 import helpers
 from course.workspace import COURSE_FOLDER
 
-NOTEBOOKS = COURSE_FOLDER / "notebooks"
+DOCS = COURSE_FOLDER / "docs"
 README = (COURSE_FOLDER / "README.md").read_text(encoding="utf-8")
-RESULTS = (NOTEBOOKS / "RESULTS.md").read_text(encoding="utf-8")
+RESULTS = (DOCS / "RESULTS.md").read_text(encoding="utf-8")
 
 
 def read(name):
-    with open(NOTEBOOKS / name, newline="", encoding="utf-8") as file:
+    with open(DOCS / name, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -37,15 +37,17 @@ def table_row(text, first):
 def test_readme_quotes_the_long_training(subset):
     seeds = dice_of(read("hour.csv"), subset=subset, recipe="best")
     patients = np.mean([list(dice.values()) for dice in seeds.values()], axis=0)
-    first = {"valid": "our recipe `best`, profile `hour`, mean of three runs",
-             "test": "the same three runs of `best`"}[subset]
+    first = {"valid": "our recipe `best`, profile `hour`, mean of three runs", "test": "the same three runs of `best`"}[
+        subset
+    ]
     assert len(seeds) == 3
     assert table_row(README, first)[-1] == f"{patients.mean():.3f} ({patients.std(ddof=1):.3f})"
 
 
 def test_the_reports_recipe_is_quoted_too():
-    valid, test = ([*dice_of(read("hour.csv"), subset=subset, recipe="report")["0"].values()]
-                   for subset in ("valid", "test"))
+    valid, test = (
+        [*dice_of(read("hour.csv"), subset=subset, recipe="report")["0"].values()] for subset in ("valid", "test")
+    )
     quoted = table_row(README, "its recipe `report`, trained for longer, one run")[-1]
     assert quoted == f"{np.mean(valid):.3f} ({np.std(valid, ddof=1):.3f})"
     values = (*valid, np.mean(valid), *test, np.mean(test))
@@ -56,19 +58,31 @@ def test_results_quote_every_patient_and_seed():
     rows = read("hour.csv")
     valid, test = (dice_of(rows, subset=subset, recipe="best") for subset in ("valid", "test"))
     for seed in valid:
-        cells = [f"{value:.3f}" for value in (*valid[seed].values(), np.mean(list(valid[seed].values())),
-                                              *test[seed].values(), np.mean(list(test[seed].values())))]
+        cells = [
+            f"{value:.3f}"
+            for value in (
+                *valid[seed].values(),
+                np.mean(list(valid[seed].values())),
+                *test[seed].values(),
+                np.mean(list(test[seed].values())),
+            )
+        ]
         assert table_row(RESULTS, seed)[1:] == cells
 
 
 def test_results_quote_the_ladder():
     rows, rungs = read("ladder.csv"), list(helpers.LADDER)
-    means = {rung: [np.mean(list(dice.values())) for dice in dice_of(rows, subset="valid", recipe=rung).values()]
-             for rung in rungs}
+    means = {
+        rung: [np.mean(list(dice.values())) for dice in dice_of(rows, subset="valid", recipe=rung).values()]
+        for rung in rungs
+    }
     valid = {rung: [row for row in rows if row["recipe"] == rung and row["subset"] == "valid"] for rung in rungs}
-    accuracy, minutes = ([np.mean([float(row[column]) for row in valid[rung]]) for rung in rungs]
-                         for column in ("accuracy_of_subset", "seconds_training"))
+    accuracy, minutes = (
+        [np.mean([float(row[column]) for row in valid[rung]]) for rung in rungs]
+        for column in ("accuracy_of_subset", "seconds_training")
+    )
     assert table_row(RESULTS, "Dice")[1:] == [
-        f"{np.mean(means[rung]):.3f} ({np.std(means[rung], ddof=1):.3f})" for rung in rungs]
+        f"{np.mean(means[rung]):.3f} ({np.std(means[rung], ddof=1):.3f})" for rung in rungs
+    ]
     assert table_row(RESULTS, "accuracy")[1:] == [f"{value:.4f}" for value in accuracy]
     assert table_row(RESULTS, "training on one core, minutes")[1:] == [f"{value / 60:.1f}" for value in minutes]

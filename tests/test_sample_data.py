@@ -54,8 +54,11 @@ def test_files_are_named_by_subset_patient_and_slice(sample):
     expected, first = set(), 1
     for subset, count in SUBSETS.items():
         for patient in range(first, first + count):
-            expected |= {f"{subset}/{kind}/sample_{patient:03d}_{number:03d}.png"
-                         for kind in ("images", "masks") for number in range(SLICES)}
+            expected |= {
+                f"{subset}/{kind}/sample_{patient:03d}_{number:03d}.png"
+                for kind in ("images", "masks")
+                for number in range(SLICES)
+            }
         first += count
     found = {path.relative_to(sample.folder).as_posix() for path in sample.folder.rglob("*") if path.is_file()}
     assert found == expected

@@ -13,11 +13,12 @@ from course import machine, recipes, workspace
 
 def test_unknown_choices_are_refused_with_what_there_is():
     for profile, recipe, seed, expected in (
-            ("huge", "best", 0, "choose one of smoke, quick, ladder, hour, full"),
-            ("quick", "worst", 0, "choose one of report, small_batches, overlap, schedule, crops, best"),
-            ("quick", "best", "7", "whole number"),
-            ("quick", "best", -1, "whole number"),
-            ("quick", "best", True, "whole number")):
+        ("huge", "best", 0, "choose one of smoke, quick, ladder, hour, full"),
+        ("quick", "worst", 0, "choose one of report, small_batches, overlap, schedule, crops, best"),
+        ("quick", "best", "7", "whole number"),
+        ("quick", "best", -1, "whole number"),
+        ("quick", "best", True, "whole number"),
+    ):
         with pytest.raises(helpers.CourseError, match=expected):
             helpers.new_settings("sample", profile, recipe, seed)
 
@@ -35,9 +36,9 @@ def test_the_profile_is_the_one_asked_for_else_the_environments_else_the_machine
         helpers.choose_profile("fast")
 
 
-@pytest.mark.parametrize(("listing", "code", "expected"), [
-    ("GPU 0: Tesla T4 (UUID: x)", 0, True),
-    ("No devices were found", 6, False)])
+@pytest.mark.parametrize(
+    ("listing", "code", "expected"), [("GPU 0: Tesla T4 (UUID: x)", 0, True), ("No devices were found", 6, False)]
+)
 def test_a_gpu_is_what_nvidia_smi_lists(monkeypatch, tmp_path, listing, code, expected):
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\necho '{listing}'\nexit {code}\n")
@@ -55,9 +56,20 @@ def test_a_gpu_is_what_nvidia_smi_lists(monkeypatch, tmp_path, listing, code, ex
 
 def test_the_reports_recipe_and_the_full_profile_are_the_reports():
     made = helpers.new_settings("heart", "full", "report", 0)
-    expected = {"image_size": 256, "epochs": 20, "batch_size": 32, "images_per_epoch": None, "learning_rate": 0.001,
-                "kernel_initializer": "he_normal", "dropout_rate": 0.0, "activation": "relu",
-                "loss": "binary_crossentropy", "monitor": "val_loss", "augment": False, "leave_out_twins": False}
+    expected = {
+        "image_size": 256,
+        "epochs": 20,
+        "batch_size": 32,
+        "images_per_epoch": None,
+        "learning_rate": 0.001,
+        "kernel_initializer": "he_normal",
+        "dropout_rate": 0.0,
+        "activation": "relu",
+        "loss": "binary_crossentropy",
+        "monitor": "val_loss",
+        "augment": False,
+        "leave_out_twins": False,
+    }
     assert {name: made[name] for name in expected} == expected
 
 
@@ -74,7 +86,10 @@ def test_an_override_is_recorded_and_none_is_not(work_dir):
     assert helpers.load_settings(work_dir, image_size=None, epochs=None) == before
     assert helpers.load_settings(work_dir, image_size=64)["image_size"] == 64
     assert json.loads((work_dir / "settings.json").read_text()) == {
-        **before, "image_size": 64, "replaced": {"image_size": before["image_size"]}}
+        **before,
+        "image_size": 64,
+        "replaced": {"image_size": before["image_size"]},
+    }
 
 
 def test_none_takes_an_earlier_override_back(work_dir):
@@ -86,10 +101,22 @@ def test_none_takes_an_earlier_override_back(work_dir):
     assert helpers.load_settings(work_dir, epochs=None) == {**before, "replaced": {}}
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("image_size", 100), ("image_size", 0), ("image_size", 64.0), ("image_size", "64"),
-    ("learning_rate", 0), ("learning_rate", "fast"), ("dropout_rate", 1),
-    ("epochs", 0), ("batch_size", 2.5), ("threshold", 1), ("threshold", True)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_size", 100),
+        ("image_size", 0),
+        ("image_size", 64.0),
+        ("image_size", "64"),
+        ("learning_rate", 0),
+        ("learning_rate", "fast"),
+        ("dropout_rate", 1),
+        ("epochs", 0),
+        ("batch_size", 2.5),
+        ("threshold", 1),
+        ("threshold", True),
+    ],
+)
 def test_an_override_that_cannot_work_is_refused_and_not_recorded(work_dir, name, value):
     before = (work_dir / "settings.json").read_bytes()
     with pytest.raises(helpers.CourseError, match=f"^{name} is "):
@@ -98,10 +125,12 @@ def test_an_override_that_cannot_work_is_refused_and_not_recorded(work_dir, name
 
 
 def test_a_missing_input_names_the_notebook_to_run_first(tmp_path):
-    for step, expected in ((lambda: helpers.load_settings(tmp_path), "run 01_dataset_upload first"),
-                           (lambda: helpers.load_arrays(tmp_path, "train"), "run 02_preprocessing first"),
-                           (lambda: helpers.read_history(tmp_path), "run 04_training first"),
-                           (lambda: helpers.load_trained_model(tmp_path), "run 04_training first")):
+    for step, expected in (
+        (lambda: helpers.load_settings(tmp_path), "run 01_dataset_upload first"),
+        (lambda: helpers.load_arrays(tmp_path, "train"), "run 02_preprocessing first"),
+        (lambda: helpers.read_history(tmp_path), "run 04_training first"),
+        (lambda: helpers.load_trained_model(tmp_path), "run 04_training first"),
+    ):
         with pytest.raises(helpers.CourseError, match=expected):
             step()
 
@@ -158,6 +187,7 @@ def test_importing_helpers_loads_nothing_heavy():
 
     heavy = ("tensorflow", "keras", "matplotlib", "nibabel", "scipy", "sklearn", "tqdm")
     code = f"import sys, helpers; print([n for n in {heavy} if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=workspace.COURSE_FOLDER,
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=workspace.COURSE_FOLDER, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

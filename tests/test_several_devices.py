@@ -45,8 +45,9 @@ print("RESULT", json.dumps({"replicas": strategy.num_replicas_in_sync, "steps": 
 
 def test_a_training_on_several_devices_takes_the_right_steps_its_loss_falls_and_it_resumes(work_dir):
     environment = {**os.environ, "PYTHONPATH": str(COURSE_FOLDER), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(work_dir)], capture_output=True, text=True, check=False,
-                          env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(work_dir)], capture_output=True, text=True, check=False, env=environment
+    )
     assert "RESULT" in done.stdout, done.stderr[-3000:]
     result = json.loads(done.stdout.split("RESULT", 1)[1])
     assert result["replicas"] == 2  # a third device would get another part of the eight pictures of a batch

@@ -9,7 +9,7 @@ import pytest
 
 from course.workspace import COURSE_FOLDER
 
-WITHOUT = shutil.ignore_patterns(".*", "data", "tests", "__pycache__")
+WITHOUT = shutil.ignore_patterns(".*", "data", "tests", "tools", "__pycache__")
 
 
 @pytest.fixture()
@@ -25,12 +25,28 @@ def files(folder):
 
 def test_notebooks_run_in_a_folder_of_any_name_and_leave_it_as_it_was(course, tmp_path):
     before = files(course)
-    environment = {**os.environ, "UNET_WORK_DIR": str(tmp_path / "wörk folder"), "UNET_PROFILE": "smoke",
-                   "COLUMNS": "40", "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "0"}
+    environment = {
+        **os.environ,
+        "UNET_WORK_DIR": str(tmp_path / "wörk folder"),
+        "UNET_PROFILE": "smoke",
+        "COLUMNS": "40",
+        "LC_ALL": "C",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "0",
+    }
     for name in ("01_dataset_upload", "02_preprocessing"):
-        command = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar",
-                   "--cwd", str(course / "notebooks"),
-                   str(course / "notebooks" / f"{name}.ipynb"), str(tmp_path / f"{name}.ipynb")]
+        command = [
+            sys.executable,
+            "-m",
+            "papermill",
+            "--kernel",
+            "python3",
+            "--no-progress-bar",
+            "--cwd",
+            str(course / "notebooks"),
+            str(course / "notebooks" / f"{name}.ipynb"),
+            str(tmp_path / f"{name}.ipynb"),
+        ]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "wörk folder" / "npy" / "arrays.json").exists()

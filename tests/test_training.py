@@ -15,8 +15,13 @@ from course import planes
 from course.training import write_history
 from course.workspace import COURSE_FOLDER
 
-SETTINGS = {**helpers.new_settings("sample", "smoke", "report", 0), "image_size": 16, "epochs": 3,
-            "images_per_epoch": None, "batch_size": 8}
+SETTINGS = {
+    **helpers.new_settings("sample", "smoke", "report", 0),
+    "image_size": 16,
+    "epochs": 3,
+    "images_per_epoch": None,
+    "batch_size": 8,
+}
 
 
 def make_arrays(work_dir, image_size=16):
@@ -53,10 +58,16 @@ def train(work_dir, settings, stop_after=None):
                 raise KeyboardInterrupt
 
     if first_epoch < settings["epochs"]:
-        model.fit(helpers.training_batches(pictures, settings, first_epoch), initial_epoch=first_epoch,
-                  steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings), epochs=settings["epochs"],
-                  validation_data=helpers.ordered_batches(*helpers.load_arrays(work_dir, "valid")),
-                  callbacks=[*callbacks, PowerFailure()], shuffle=False, verbose=0)
+        model.fit(
+            helpers.training_batches(pictures, settings, first_epoch),
+            initial_epoch=first_epoch,
+            steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings),
+            epochs=settings["epochs"],
+            validation_data=helpers.ordered_batches(*helpers.load_arrays(work_dir, "valid")),
+            callbacks=[*callbacks, PowerFailure()],
+            shuffle=False,
+            verbose=0,
+        )
     return model, first_epoch
 
 
@@ -92,7 +103,7 @@ def test_the_share_of_slices_with_atrium_is_kept():
 
 def test_batches_keep_images_and_masks_together():
     X = np.arange(20, dtype=np.float32).reshape(20, 1, 1, 1) * np.ones((1, 4, 4, 1), np.float32)
-    y = (X.astype(np.uint8) % 2)
+    y = X.astype(np.uint8) % 2
     batches = list(helpers.training_batches(planes.TrainingPictures(X, y), {**SETTINGS, "epochs": 2}))
     assert [len(images) for images, _ in batches] == [8, 8, 4] * 2
     for images, masks in batches:
@@ -158,8 +169,10 @@ def test_only_a_recipe_that_says_so_augments():
     images, masks = blobs(8)
     plain = {**SETTINGS, "epochs": 1}
     pictures = planes.TrainingPictures(images, masks)
-    shown = [next(iter(helpers.training_batches(pictures, {**plain, "augment": augment})))[0].numpy()
-             for augment in (False, True)]
+    shown = [
+        next(iter(helpers.training_batches(pictures, {**plain, "augment": augment})))[0].numpy()
+        for augment in (False, True)
+    ]
     order = helpers.epoch_order(masks.any((1, 2, 3)), 0, plain, 8)
     assert np.array_equal(shown[0], images[order]) and not np.array_equal(shown[1], images[order])
 
@@ -168,14 +181,19 @@ def test_only_a_recipe_that_says_so_augments():
 
 
 def test_a_patient_with_eight_numbered_slices_makes_a_volume():
-    slices = ([{"patient": "a", "slice": n} for n in range(8)] + [{"patient": "b", "slice": n} for n in range(7)]
-              + [{"patient": "c", "slice": None}] * 9 + [{"patient": "d", "slice": n} for n in range(20)])
+    slices = (
+        [{"patient": "a", "slice": n} for n in range(8)]
+        + [{"patient": "b", "slice": n} for n in range(7)]
+        + [{"patient": "c", "slice": None}] * 9
+        + [{"patient": "d", "slice": n} for n in range(20)]
+    )
     subsets = {"train": [{"size": [320, 320]}]}
     assert planes.find_volumes(slices, {"spacing": [1, 1, 1], "subsets": subsets}, 160) == [(0, 8), (24, 44)]
 
 
-@pytest.mark.parametrize(("count", "image_size", "expected"), [
-    (20, 160, []), (31, 160, []), (32, 160, [(0, 32)]), (20, 256, [(0, 20)])])
+@pytest.mark.parametrize(
+    ("count", "image_size", "expected"), [(20, 160, []), (31, 160, []), (32, 160, [(0, 32)]), (20, 256, [(0, 20)])]
+)
 def test_where_the_spacing_is_only_assumed_a_volume_must_be_16_pixels_deep(count, image_size, expected):
     slices = [{"patient": "a", "slice": number} for number in range(count)]
     description = {"spacing": None, "subsets": {"train": [{"size": [320, 320]}]}}
@@ -237,11 +255,26 @@ def test_one_plane_has_the_slices_alone():
 # --- the training -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [
-    {},
-    {"loss": "bce_dice_loss", "learning_rate_schedule": "cosine", "augment": True, "crop_share": 0.5, "planes": 3,
-     "soft_masks": True, "foreground_share": 0.75, "images_per_epoch": 20, "monitor": "val_iou", "dropout_rate": 0.2},
-    {"monitor": None}], ids=["plain", "with everything", "last weights"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {
+            "loss": "bce_dice_loss",
+            "learning_rate_schedule": "cosine",
+            "augment": True,
+            "crop_share": 0.5,
+            "planes": 3,
+            "soft_masks": True,
+            "foreground_share": 0.75,
+            "images_per_epoch": 20,
+            "monitor": "val_iou",
+            "dropout_rate": 0.2,
+        },
+        {"monitor": None},
+    ],
+    ids=["plain", "with everything", "last weights"],
+)
 def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, changes):
     import shutil
 
@@ -462,8 +495,10 @@ def test_the_curves_show_train_and_valid(work_dir):
     import matplotlib
 
     matplotlib.use("agg")
-    rows = [{"epoch": float(n), **{p + name: n + 0.5 for p in ("", "val_") for name in ("loss", "accuracy", "iou")}}
-            for n in range(3)]
+    rows = [
+        {"epoch": float(n), **{p + name: n + 0.5 for p in ("", "val_") for name in ("loss", "accuracy", "iou")}}
+        for n in range(3)
+    ]
     figure = helpers.plot_history(rows)
     assert [axes.get_title() for axes in figure.axes] == ["Accuracy", "Loss", "IoU"]
     for axes in figure.axes:
@@ -475,14 +510,16 @@ def test_a_killed_process_resumes(work_dir):
     """Not a polite exception: the process is killed in the middle of an epoch."""
     make_arrays(work_dir)
     make_model(work_dir, SETTINGS)
-    code = (f"import sys; sys.path[:0] = [{str(COURSE_FOLDER)!r}, {str(COURSE_FOLDER / 'tests')!r}]\n"
-            "import os, signal, json, pathlib, keras, helpers, test_training as t\n"
-            "class Kill(keras.callbacks.Callback):\n"
-            "    def on_train_batch_end(self, batch, logs=None):\n"
-            "        if int(self.model.optimizer.iterations) == 6: os.kill(os.getpid(), 9)\n"
-            "original = helpers.prepare_training\n"
-            "helpers.prepare_training = lambda *a: (lambda c, e: ([*c, Kill()], e))(*original(*a))\n"
-            f"t.train(pathlib.Path({str(work_dir)!r}), t.SETTINGS)")
+    code = (
+        f"import sys; sys.path[:0] = [{str(COURSE_FOLDER)!r}, {str(COURSE_FOLDER / 'tests')!r}]\n"
+        "import os, signal, json, pathlib, keras, helpers, test_training as t\n"
+        "class Kill(keras.callbacks.Callback):\n"
+        "    def on_train_batch_end(self, batch, logs=None):\n"
+        "        if int(self.model.optimizer.iterations) == 6: os.kill(os.getpid(), 9)\n"
+        "original = helpers.prepare_training\n"
+        "helpers.prepare_training = lambda *a: (lambda c, e: ([*c, Kill()], e))(*original(*a))\n"
+        f"t.train(pathlib.Path({str(work_dir)!r}), t.SETTINGS)"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
     assert done.returncode == -9
     _, first_epoch = train(work_dir, SETTINGS)

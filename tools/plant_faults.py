@@ -1,4 +1,4 @@
-"""Plant each fault of tests/faults.toml alone in a copy of the course, and see that what must notice it fails.
+"""Plant each fault of tools/faults.toml alone in a copy of the course, and see that what must notice it fails.
 
 This is `make faults`. A fault counts as noticed only if the named test, or a compared cell of the named notebook, fails
 by an assertion or a comparison. Another exception, such as a failed import, proves nothing. Before that everything
@@ -18,13 +18,18 @@ import nbformat
 from store_notebooks import COURSE, course_settings
 
 LESSONS = ["01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation"]
-BY_COMPARISON = ("AssertionError", "assert ", "Failed: DID NOT RAISE",
-                 "Notebook cell output mismatch", "Cell outputs differ")
+BY_COMPARISON = (
+    "AssertionError",
+    "assert ",
+    "Failed: DID NOT RAISE",
+    "Notebook cell output mismatch",
+    "Cell outputs differ",
+)
 
 
 def read_faults():
     """Return the table of faults, a list of dicts: what, file, text, replacement, noticed_by."""
-    return tomllib.loads((COURSE / "tests" / "faults.toml").read_text(encoding="utf-8"))["fault"]
+    return tomllib.loads((COURSE / "tools" / "faults.toml").read_text(encoding="utf-8"))["fault"]
 
 
 def sources(path):
@@ -61,9 +66,11 @@ def run(copy, names, work_dir=None):
     finished = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     if not report.exists():
         raise SystemExit(f"pytest did not run {names}:\n{finished.stdout}\n{finished.stderr}")
-    failed = [(case.get("name"), f"{problem.get('message')}\n{problem.text}")
-              for case in ElementTree.parse(report).iter("testcase")
-              for problem in [*case.iter("failure"), *case.iter("error")]]
+    failed = [
+        (case.get("name"), f"{problem.get('message')}\n{problem.text}")
+        for case in ElementTree.parse(report).iter("testcase")
+        for problem in [*case.iter("failure"), *case.iter("error")]
+    ]
     report.unlink()
     return failed
 

@@ -26,9 +26,15 @@ from plant_faults import COURSE, LESSONS, copy_course
 
 import helpers
 
-COLAB = COURSE / "tests" / "colab"
+COLAB = COURSE / "tools" / "colab"
 ENVIRONMENTS = {  # name: Python
-    "3.11-lowest": "3.11", "3.11": "3.11", "3.12": "3.12", "3.13": "3.13", "adverse": "3.12", "colab": "3.13"}
+    "3.11-lowest": "3.11",
+    "3.11": "3.11",
+    "3.12": "3.12",
+    "3.13": "3.13",
+    "adverse": "3.12",
+    "colab": "3.13",
+}
 SHOWN = ["tensorflow", "keras", "numpy", "matplotlib", "pillow", "scipy", "distributed", "ipython", "pytest"]
 # another version of these asks for a restart in the middle of a lesson
 NEVER_CHANGED = {"tensorflow", "keras", "numpy", "ipython"}
@@ -78,8 +84,9 @@ def make_environment(name, folder):
     subprocess.run([base, "-m", "venv", home], check=True)
     wanted = home / "wanted.txt"
     wanted.write_text(text, encoding="utf-8")
-    done = subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", wanted],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "-r", wanted], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise NotMade(f"not installable: {done.stderr.strip().splitlines()[-1]}")
     wanted.rename(made_from)
@@ -88,9 +95,11 @@ def make_environment(name, folder):
 
 def versions(python):
     """Return {package: version} of an environment; Python itself is in it as "python"."""
-    asks = ("import json, platform; from importlib.metadata import distributions; "
-            "print(json.dumps({'python': platform.python_version(), "
-            "**{d.metadata['Name'].lower(): d.version for d in distributions()}}))")
+    asks = (
+        "import json, platform; from importlib.metadata import distributions; "
+        "print(json.dumps({'python': platform.python_version(), "
+        "**{d.metadata['Name'].lower(): d.version for d in distributions()}}))"
+    )
     return json.loads(subprocess.run([python, "-c", asks], capture_output=True, text=True, check=True).stdout)
 
 
@@ -103,8 +112,11 @@ def count_cases(reports):
     cases = [case for report in reports if report.exists() for case in ElementTree.parse(report).iter("testcase")]
     failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
     skipped = [case for case in cases if case.find("skipped") is not None]
-    return {"passed": len(cases) - len(failed) - len(skipped), "failed": len(failed) + len(missing),
-            "skipped": len(skipped)}
+    return {
+        "passed": len(cases) - len(failed) - len(skipped),
+        "failed": len(failed) + len(missing),
+        "skipped": len(skipped),
+    }
 
 
 def run_suite(python, log_file, tests):
@@ -132,8 +144,13 @@ def run_adverse(python, log_file):
     with tempfile.TemporaryDirectory() as folder, open(log_file, "w", encoding="utf-8") as log:
         course = copy_course(Path(folder) / "mein Kürs ♥" / "left atrium")
         environment = {**os.environ, "COURSE": str(course), "PYTHON": str(python), "REPORTS": folder}
-        subprocess.run(["unshare", "--mount", "--net", "sh", str(COURSE / "tests" / "adverse.sh")], env=environment,
-                       stdout=log, stderr=subprocess.STDOUT, check=False)
+        subprocess.run(
+            ["unshare", "--mount", "--net", "sh", str(COURSE / "tools" / "adverse.sh")],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
         return count_cases([Path(folder) / f"{part}.xml" for part in ("notebooks", "tests")])
 
 
@@ -149,8 +166,12 @@ def run_in_colab(python, exchange, name, parameters):
     machine.mkdir(exist_ok=True)
     ours = ("PYTHON", "UNET_WORK", "VIRTUAL_ENV", "MPL")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    environment.update(MACHINE=str(machine), EXCHANGE=str(exchange), PYTHON=str(python),
-                       UNET_PROFILE=os.environ.get("UNET_PROFILE", "smoke"))
+    environment.update(
+        MACHINE=str(machine),
+        EXCHANGE=str(exchange),
+        PYTHON=str(python),
+        UNET_PROFILE=os.environ.get("UNET_PROFILE", "smoke"),
+    )
     command = ["unshare", "--mount", "sh", str(COLAB / "machine.sh"), f"{name}.ipynb", json.dumps(parameters)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if not result_file.exists():
@@ -218,9 +239,12 @@ def machine():
 
 def table(rows):
     """Return the Markdown table of {name: row}."""
-    lines = [f"On {machine()}.", "",
-             f"| environment | date | Python | {' | '.join(SHOWN)} | what ran | passed | failed | skipped | minutes |",
-             "|---" * (len(SHOWN) + 8) + "|"]
+    lines = [
+        f"On {machine()}.",
+        "",
+        f"| environment | date | Python | {' | '.join(SHOWN)} | what ran | passed | failed | skipped | minutes |",
+        "|---" * (len(SHOWN) + 8) + "|",
+    ]
     for name, row in rows.items():
         found = row.get("versions", {})
         counts = [str(row[key]) for key in ("passed", "failed", "skipped")] if "passed" in row else [row["why"], "", ""]

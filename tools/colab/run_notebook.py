@@ -1,4 +1,4 @@
-"""Run one notebook as "Run all" in Google Colab does, and write what became of it: tests/matrix.py starts this.
+"""Run one notebook as "Run all" in Google Colab does, and write what became of it: tools/matrix.py starts this.
 
 The notebook is alone: the current folder is /content, and the kernel has loaded google.colab. Arguments: the notebook,
 values for its parameters cell as JSON, and the folder to which the executed notebook and result.json are written.
@@ -25,9 +25,13 @@ def main(path, parameters, folder):
         if "parameters" in cell.metadata.get("tags", []):
             cell.source += "".join(f"\n{name} = {value!r}" for name, value in parameters.items())
     before, error = installed(), None
-    client = nbclient.NotebookClient(notebook, kernel_name="python3", timeout=3600,
-                                     resources={"metadata": {"path": "/content"}},
-                                     extra_arguments=["--IPKernelApp.exec_lines=import google.colab"])
+    client = nbclient.NotebookClient(
+        notebook,
+        kernel_name="python3",
+        timeout=3600,
+        resources={"metadata": {"path": "/content"}},
+        extra_arguments=["--IPKernelApp.exec_lines=import google.colab"],
+    )
     try:
         client.execute()
     except nbclient.exceptions.CellExecutionError as failure:

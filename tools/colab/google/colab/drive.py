@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def mount(mountpoint, force_remount=False):
-    """Show the Drive, with its folder MyDrive, at `mountpoint`. It needs the right to mount: see tests/matrix.py."""
+    """Show the Drive, with its folder MyDrive, at `mountpoint`. It needs the right to mount: see tools/matrix.py."""
     if Path(mountpoint, "MyDrive").is_dir() and not force_remount:
         print(f"Drive already mounted at {mountpoint}")
         return

@@ -51,13 +51,18 @@ def stamp(notebook, name, address):
 
 def clean(notebook, folder):
     """Take out of an executed notebook what differs from machine to machine."""
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-                         "language_info": {"name": "python"}}
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
     for cell in notebook.cells:
         cell.metadata = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"
-                            and WIDGET not in output.get("data", {})]
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.get("name") != "stderr" and WIDGET not in output.get("data", {})
+            ]
             for output in cell.outputs:
                 if output.output_type == "stream":
                     output.text = output.text.replace(f"{folder}{os.sep}", "")
@@ -69,8 +74,9 @@ def execute(name, folder, profile):
     notebook = nbformat.read(path, as_version=4)
     stamp(notebook, name, course_settings()["repository"])
     os.environ.update(UNET_WORK_DIR=str(folder / "data"), UNET_PROFILE=profile, TF_CPP_MIN_LOG_LEVEL="3")
-    client = nbclient.NotebookClient(notebook, kernel_name="python3", timeout=3600,
-                                     resources={"metadata": {"path": str(path.parent)}})
+    client = nbclient.NotebookClient(
+        notebook, kernel_name="python3", timeout=3600, resources={"metadata": {"path": str(path.parent)}}
+    )
     client.execute()
     clean(notebook, folder)
     with whole_file(path) as part:
@@ -84,7 +90,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             execute(name, Path(folder), "smoke" if name.startswith("00") else course_settings()["notebook_profile"])
-        with whole_file(COURSE / "notebooks" / "result.png") as part:  # the picture in the README
+        with whole_file(COURSE / "docs" / "result.png") as part:  # the picture in the README
             shutil.copyfile(Path(folder) / "data" / "results" / "best_median_worst.png", part)
 
 

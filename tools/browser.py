@@ -20,8 +20,16 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeoutError, sync_pla
 
 COURSE = Path(__file__).resolve().parent.parent
 SCREENSHOTS = COURSE / "data" / "browser"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 PORT, TOKEN = 8899, "course"
 NOTEBOOK = "notebooks/05_evaluation.ipynb"
 DONE = """cells => {
@@ -50,12 +58,17 @@ def prepare(folder, python):
     and to read no news.
     """
     shutil.copytree(COURSE, folder / "course", ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
-    environment = {**os.environ, "UNET_WORK_DIR": str(folder / "work"), "UNET_PROFILE": "smoke",
-                   "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {
+        **os.environ,
+        "UNET_WORK_DIR": str(folder / "work"),
+        "UNET_PROFILE": "smoke",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
     for path in sorted((folder / "course" / "notebooks").glob("0[1-4]*.ipynb")):
         command = [python, "-m", "papermill", "--no-progress-bar", "--kernel", "python3", path, folder / path.name]
-        subprocess.run(command, cwd=path.parent, env=environment, check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            command, cwd=path.parent, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
     notebook = folder / "course" / NOTEBOOK
     content = json.loads(notebook.read_text(encoding="utf-8"))
     for cell in content["cells"]:  # what is seen afterwards was made in the browser
@@ -64,15 +77,30 @@ def prepare(folder, python):
     notebook.write_text(json.dumps(content), encoding="utf-8")
     kernel = folder / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
-    (kernel / "kernel.json").write_text(json.dumps({"display_name": "Python 3", "language": "python", "argv": [
-        python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]}), encoding="utf-8")
-    for name, value in {"notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
-                        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}.items():
+    (kernel / "kernel.json").write_text(
+        json.dumps(
+            {
+                "display_name": "Python 3",
+                "language": "python",
+                "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            }
+        ),
+        encoding="utf-8",
+    )
+    for name, value in {
+        "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    }.items():
         settings = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         settings.parent.mkdir(parents=True)
         settings.write_text(json.dumps(value), encoding="utf-8")
-    return {**environment, "JUPYTER_PATH": str(folder / "jupyter"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
-            "JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_DATA_DIR": str(folder / "share")}
+    return {
+        **environment,
+        "JUPYTER_PATH": str(folder / "jupyter"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTER_DATA_DIR": str(folder / "share"),
+    }
 
 
 def wait_for_server(seconds=600):
@@ -92,7 +120,8 @@ def screenshot(page, name, width):
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_timeout(1000)
     height = page.evaluate(
-        "Math.max(...[...document.querySelectorAll('.jp-WindowedPanel-outer')].map(panel => panel.scrollHeight))")
+        "Math.max(...[...document.querySelectorAll('.jp-WindowedPanel-outer')].map(panel => panel.scrollHeight))"
+    )
     page.set_viewport_size({"width": width, "height": min(height + 200, 16000)})
     page.wait_for_timeout(1000)
     page.screenshot(path=SCREENSHOTS / name)
@@ -127,15 +156,18 @@ def use(page, folder):
     saved = [cell for cell in cells if cell["cell_type"] == "code"]
     outputs = [output for cell in saved for output in cell["outputs"]]
     assert all(cell["execution_count"] for cell in saved), "a cell did not run"
-    failed = [output for output in outputs
-              if output["output_type"] == "error"
-              or (output.get("name") == "stderr"
-                  and not all(map(STARTED.match, "".join(output["text"]).splitlines())))]
+    failed = [
+        output
+        for output in outputs
+        if output["output_type"] == "error"
+        or (output.get("name") == "stderr" and not all(map(STARTED.match, "".join(output["text"]).splitlines())))
+    ]
     assert not failed, f"a cell failed: {failed[0]}"
     figures = sum("image/png" in output.get("data", {}) for output in outputs)
     pictures = page.evaluate(PICTURES)
     assert figures and len(pictures) > figures, (
-        f"{figures} figures, and {len(pictures)} pictures with that of the slider")
+        f"{figures} figures, and {len(pictures)} pictures with that of the slider"
+    )
     assert all(min(picture) > 0 for picture in pictures), f"a picture has no size: {pictures}"
     before = page.locator("img.widget-image").get_attribute("src")
     page.locator(".widget-slider .noUi-handle").press("ArrowRight")
@@ -145,15 +177,24 @@ def use(page, folder):
 
 def main(python):
     """Run the check with that Python as the kernel."""
-    browser_program = (shutil.which("chromium")
-                       or sys.exit("There is no program chromium here: apt-get install chromium."))
+    browser_program = shutil.which("chromium") or sys.exit(
+        "There is no program chromium here: apt-get install chromium."
+    )
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         environment = prepare(folder, python)
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={PORT}",
-                   "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}",
-                   f"--ServerApp.root_dir={folder / 'course'}"]
+        command = [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--allow-root",
+            f"--port={PORT}",
+            "--ServerApp.port_retries=0",
+            f"--IdentityProvider.token={TOKEN}",
+            f"--ServerApp.root_dir={folder / 'course'}",
+        ]
         with open(SCREENSHOTS / "jupyterlab.log", "w", encoding="utf-8") as log:
             server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             try:

@@ -39,8 +39,11 @@ def train(work_dir, settings, seconds):
     (work_dir / "model").mkdir()
     keras.utils.set_random_seed(settings["seed"])
     model = helpers.create_model(
-        image_size=settings["image_size"], precision=helpers.choose_precision(settings["precision"]),
-        batch_normalization_momentum=settings["batch_normalization_momentum"], output_bias=settings["output_bias"])
+        image_size=settings["image_size"],
+        precision=helpers.choose_precision(settings["precision"]),
+        batch_normalization_momentum=settings["batch_normalization_momentum"],
+        output_bias=settings["output_bias"],
+    )
     model.save(work_dir / "model" / "untrained.keras")
     model = helpers.load_untrained_model(work_dir)
     pictures = helpers.load_training_pictures(work_dir, settings)
@@ -58,16 +61,28 @@ def train(work_dir, settings, seconds):
             result["seconds"] += time.perf_counter() - self.start
             result["images"] = (epoch + 1) * images_per_epoch
             probabilities = helpers.predict_subset(self.model, work_dir, "valid", settings["planes"])
-            result["dice"] = float(np.mean([helpers.dice(truth, probability >= 0.5) for _, _, truth, probability
-                                            in helpers.patient_volumes(work_dir, "valid", probabilities)]))
+            result["dice"] = float(
+                np.mean(
+                    [
+                        helpers.dice(truth, probability >= 0.5)
+                        for _, _, truth, probability in helpers.patient_volumes(work_dir, "valid", probabilities)
+                    ]
+                )
+            )
             print("epoch {}: {images} images, {seconds:.0f} s, Dice {dice:.3f}".format(epoch + 1, **result), flush=True)
             for goal in GOALS:
                 if result["dice"] > goal:
                     result["passed"].setdefault(str(goal), {"seconds": result["seconds"], "images": result["images"]})
             self.model.stop_training = len(result["passed"]) == len(GOALS) or result["seconds"] > seconds
 
-    model.fit(helpers.training_batches(pictures, settings), epochs=settings["epochs"], shuffle=False, verbose=0,
-              steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings), callbacks=[Score()])
+    model.fit(
+        helpers.training_batches(pictures, settings),
+        epochs=settings["epochs"],
+        shuffle=False,
+        verbose=0,
+        steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings),
+        callbacks=[Score()],
+    )
     return result
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 COURSE = HERE.parents[1]
-sys.path[:0] = [str(COURSE), str(COURSE / "tests")]
+sys.path[:0] = [str(COURSE), str(COURSE / "tools")]
 
 from matrix import machine
 
@@ -94,6 +94,7 @@ def multiply(folder, times):
 
 def time_start():
     """Return the seconds that `import helpers` takes, over the bare start of Python."""
+
     def seconds(code):
         program = f"import time; start = time.perf_counter(); {code}; print(time.perf_counter() - start)"
         done = subprocess.run([sys.executable, "-c", program], cwd=COURSE, capture_output=True, text=True, check=True)
@@ -118,8 +119,17 @@ def rows_of_networks(times, ceilings, task):
         for network in networks:
             value = median[case, precision, network]
             work = value * gflop[case] * (3 if task == "training" else 1)
-            rows.append([*case.split(","), numbers, network, f"{value:.1f}", f"{value / peer:.2f}",
-                         f"{work:.0f}", f"{100 * work / ceiling:.0f} %"])
+            rows.append(
+                [
+                    *case.split(","),
+                    numbers,
+                    network,
+                    f"{value:.1f}",
+                    f"{value / peer:.2f}",
+                    f"{work:.0f}",
+                    f"{100 * work / ceiling:.0f} %",
+                ]
+            )
     return rows
 
 
@@ -136,21 +146,36 @@ def write_results(times, ceilings, preparation, memory, start, training_memory):
     for name in ("float32", "bfloat16"):
         product = statistics.median(entry[name] for entry in ceilings)
         parts.append(f"A matrix product in {name}: {product:.0f} GFLOP/s.  ")
-    header = ["image", "batch", "arithmetic", "network", "images/s", "to the fastest PyTorch",
-              "GFLOP/s", "of the product"]
+    header = [
+        "image",
+        "batch",
+        "arithmetic",
+        "network",
+        "images/s",
+        "to the fastest PyTorch",
+        "GFLOP/s",
+        "of the product",
+    ]
     for task in ("training", "prediction"):
         parts += [f"\n## {task.capitalize()}\n", markdown_table(header, rows_of_networks(times, ceilings, task))]
     base = statistics.median(preparation["plain_loop"])
-    rows = [[way.replace("_", " "), f"{statistics.median(values):.2f}", f"{base / statistics.median(values):.2f}"]
-            for way, values in preparation.items()]
+    rows = [
+        [way.replace("_", " "), f"{statistics.median(values):.2f}", f"{base / statistics.median(values):.2f}"]
+        for way, values in preparation.items()
+    ]
     megabytes = [[f"preparation of {count} pictures adds", f"{value:.0f}"] for count, value in memory.items()]
-    megabytes += [[f"training, 256x256, 2271 slices, {name}", f"{value['peak_megabytes']:.0f}"]
-                  for name, value in training_memory.items() if value]
-    parts += ["\n## Preparation of 500 pictures of 320x320 with their masks\n",
-              markdown_table(["way", "seconds", "times as fast as the plain loop"], rows),
-              "\n## Memory\n",
-              markdown_table(["what", "anonymous memory, MB"], megabytes),
-              f"\n## Start\n\n`import helpers`: {start:.2f} s."]
+    megabytes += [
+        [f"training, 256x256, 2271 slices, {name}", f"{value['peak_megabytes']:.0f}"]
+        for name, value in training_memory.items()
+        if value
+    ]
+    parts += [
+        "\n## Preparation of 500 pictures of 320x320 with their masks\n",
+        markdown_table(["way", "seconds", "times as fast as the plain loop"], rows),
+        "\n## Memory\n",
+        markdown_table(["what", "anonymous memory, MB"], megabytes),
+        f"\n## Start\n\n`import helpers`: {start:.2f} s.",
+    ]
     with helpers.whole_file(HERE / "results.md") as part:
         part.write_text("# Results\n\n" + "\n".join(parts) + "\n", encoding="utf-8")
     helpers.save_figure(plot_networks(times), HERE / "results.png")
@@ -165,15 +190,20 @@ def plot_networks(times):
     figure = Figure(figsize=(11, 4), layout="constrained")
     for axes, task in zip(figure.subplots(1, 2), ("training", "prediction")):
         for offset, (network, color) in enumerate(zip(NETWORKS, colors)):
-            shown = {index: [result[task] for result in times[(*case, network)]]
-                     for index, case in enumerate(cases) if (*case, network) in times}
+            shown = {
+                index: [result[task] for result in times[(*case, network)]]
+                for index, case in enumerate(cases)
+                if (*case, network) in times
+            }
             places = [index + (offset - 2) * 0.16 for index in shown]
             axes.bar(places, [statistics.median(values) for values in shown.values()], 0.15, color=color, label=network)
             for place, values in zip(places, shown.values()):
                 axes.plot([place] * len(values), values, ".", color="black", markersize=3)
         axes.set(title=task, ylabel="images a second (dots: single rounds)", xticks=range(len(cases)))
-        names = ["{0}x{0}\nbatch {1}\n{2}".format(*case.split(","), precision.replace("mixed_", ""))
-                 for case, precision in cases]
+        names = [
+            "{0}x{0}\nbatch {1}\n{2}".format(*case.split(","), precision.replace("mixed_", ""))
+            for case, precision in cases
+        ]
         axes.set_xticklabels(names, fontsize=7)
         axes.legend(fontsize=7)
     return figure
@@ -183,13 +213,25 @@ def main():
     make_peers()
     with tempfile.TemporaryDirectory() as folder:
         preparation, memory = time_preparation(Path(folder).resolve())
-    training_memory = {"batch 8": measure("memory.py", 8), "batch 32": measure("memory.py", 32),
-                       "batch 8, arrays of 8 GB, limit 4 GB": measure("memory.py", 8, 4000)}
+    training_memory = {
+        "batch 8": measure("memory.py", 8),
+        "batch 32": measure("memory.py", 32),
+        "batch 8, arrays of 8 GB, limit 4 GB": measure("memory.py", 8, 4000),
+    }
     start = time_start()
     times, ceilings = time_networks()
-    helpers.write_json(HERE / "results.json", {
-        "machine": machine(), "networks": [[*key, results] for key, results in times.items()], "ceilings": ceilings,
-        "preparation": preparation, "preparation_memory": memory, "training_memory": training_memory, "start": start})
+    helpers.write_json(
+        HERE / "results.json",
+        {
+            "machine": machine(),
+            "networks": [[*key, results] for key, results in times.items()],
+            "ceilings": ceilings,
+            "preparation": preparation,
+            "preparation_memory": memory,
+            "training_memory": training_memory,
+            "start": start,
+        },
+    )
     write_results(times, ceilings, preparation, memory, start, training_memory)
     print((HERE / "results.md").read_text(encoding="utf-8"))
 

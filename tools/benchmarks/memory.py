@@ -31,18 +31,30 @@ def main(batch_size, limit):
     if limit:
         slices = int(2 * limit * 1e6 / (SIZE * SIZE * 5))  # four bytes of X and one of y a pixel
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 1e6),) * 2)
-    settings = {**helpers.new_settings("sample", "full", "report", 0), "epochs": 1, "batch_size": batch_size,
-                "images_per_epoch": STEPS * batch_size}
+    settings = {
+        **helpers.new_settings("sample", "full", "report", 0),
+        "epochs": 1,
+        "batch_size": batch_size,
+        "images_per_epoch": STEPS * batch_size,
+    }
     with tempfile.TemporaryDirectory() as folder:
-        arrays = [np.lib.format.open_memmap(Path(folder, f"{name}.npy"), "w+", dtype, (slices, SIZE, SIZE, 1))
-                  for name, dtype in (("X", np.float32), ("y", np.uint8))]
+        arrays = [
+            np.lib.format.open_memmap(Path(folder, f"{name}.npy"), "w+", dtype, (slices, SIZE, SIZE, 1))
+            for name, dtype in (("X", np.float32), ("y", np.uint8))
+        ]
         pictures = TrainingPictures(*arrays)
         model = helpers.create_model(image_size=SIZE)
         peak = []
         watch = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: peak.append(anonymous_megabytes()))
-        model.fit(helpers.training_batches(pictures, settings), steps_per_epoch=STEPS,
-                  verbose=0, shuffle=False, callbacks=[watch])
+            on_train_batch_end=lambda batch, logs: peak.append(anonymous_megabytes())
+        )
+        model.fit(
+            helpers.training_batches(pictures, settings),
+            steps_per_epoch=STEPS,
+            verbose=0,
+            shuffle=False,
+            callbacks=[watch],
+        )
     print(json.dumps({"peak_megabytes": max(peak), "array_megabytes": sum(array.nbytes for array in arrays) / 1e6}))
 
 

@@ -18,8 +18,12 @@ WARM_UP, STEPS = 2, 7
 
 def two_convolutions(channels_in, channels_out):
     return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(channels_out, channels_out, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(channels_out))
+        nn.Conv2d(channels_in, channels_out, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(channels_out, channels_out, 3, padding=1),
+        nn.ReLU(),
+        nn.BatchNorm2d(channels_out),
+    )
 
 
 class UNet(nn.Module):

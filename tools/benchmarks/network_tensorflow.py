@@ -58,8 +58,11 @@ def time_case(size, batch_size, precision, xla):
     training, prediction = StepTimes(), StepTimes()
     model.fit(helpers.ordered_batches(X, y, batch_size=batch_size), verbose=0, callbacks=[training], shuffle=False)
     model.predict(helpers.ordered_batches(X, batch_size=batch_size), verbose=0, callbacks=[prediction])
-    return {"training": training.images_per_second(batch_size), "prediction": prediction.images_per_second(batch_size),
-            "gflop_per_image": layer_operations(model) / 1e9}
+    return {
+        "training": training.images_per_second(batch_size),
+        "prediction": prediction.images_per_second(batch_size),
+        "gflop_per_image": layer_operations(model) / 1e9,
+    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/bin/sh
 # A machine of its own for one notebook, thrown away afterwards: everything that is written stays in memory, except on the
-# Drive and in the result folder. tests/matrix.py starts it in a mount namespace (`unshare --mount`) with these variables:
+# Drive and in the result folder. tools/matrix.py starts it in a mount namespace (`unshare --mount`) with these variables:
 # MACHINE an empty folder, EXCHANGE a folder with drive/, result/, upload/ and stand-in/, PYTHON Colab's Python.
 set -eu
 mount -t tmpfs tmpfs "$MACHINE"

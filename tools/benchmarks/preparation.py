@@ -24,8 +24,11 @@ def pairs(work_dir):
     import helpers
 
     description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
-    return [helpers.pair_paths(description, work_dir, subset, pair["name"])
-            for subset in helpers.SUBSETS for pair in description["subsets"][subset]]
+    return [
+        helpers.pair_paths(description, work_dir, subset, pair["name"])
+        for subset in helpers.SUBSETS
+        for pair in description["subsets"][subset]
+    ]
 
 
 def import_what_it_takes():
@@ -66,6 +69,7 @@ def plain_loop(work_dir):
 
 def decoding(work_dir):
     """Decoding the pictures alone, on all cores: the least that any way needs."""
+
     def decode(path):
         with Image.open(path) as picture:
             picture.load()
@@ -102,8 +106,14 @@ def keras_directory(work_dir):
     start = time.perf_counter()
     for folder in sorted(folders):
         dataset = keras.utils.image_dataset_from_directory(
-            folder, labels=None, color_mode="grayscale", image_size=(SIZE, SIZE), batch_size=32,
-            shuffle=False, verbose=False)
+            folder,
+            labels=None,
+            color_mode="grayscale",
+            image_size=(SIZE, SIZE),
+            batch_size=32,
+            shuffle=False,
+            verbose=False,
+        )
         for _ in dataset.map(lambda batch: batch / 255).prefetch(2):
             pass
     return time.perf_counter() - start
