@@ -3,10 +3,13 @@
 Arrays in, numbers out.
 """
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def confusion_counts(truth, prediction):
+def confusion_counts(truth: ArrayLike, prediction: ArrayLike) -> dict[str, int]:
     """Count the pixels of two masks of one shape: true and false positives, false and true negatives.
 
     truth and prediction: arrays of bool, or of any number type holding only 0 and 1.
@@ -30,7 +33,7 @@ def confusion_counts(truth, prediction):
     }
 
 
-def add_counts(counts):
+def add_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     """Add up an iterable of confusion counts."""
     total = dict.fromkeys(("true_positives", "false_positives", "false_negatives", "true_negatives"), 0)
     for entry in counts:
@@ -38,7 +41,7 @@ def add_counts(counts):
     return total
 
 
-def scores(counts):
+def scores(counts: dict[str, float]) -> dict[str, float]:
     """Return dice, iou, precision, recall and accuracy, each from 0 to 1, of confusion counts.
 
     An empty prediction of an empty mask is perfect: dice, iou, precision and recall are 1. Where only one of
@@ -60,12 +63,12 @@ def scores(counts):
     }
 
 
-def dice(truth, prediction):
+def dice(truth: ArrayLike, prediction: ArrayLike) -> float:
     """Return the Dice of two masks (see `confusion_counts` for what they may be), 0 to 1; both empty is 1."""
     return scores(confusion_counts(truth, prediction))["dice"]
 
 
-def cross_entropy(truth, probability):
+def cross_entropy(truth: np.ndarray, probability: np.ndarray) -> float:
     """Return the binary cross-entropy, mean over all pixels.
 
     It is minus the natural logarithm of the probability given to the truth.
@@ -76,7 +79,7 @@ def cross_entropy(truth, probability):
     return float(-np.log(np.maximum(given, 1e-7), dtype=float).mean())
 
 
-def rank_slices(slice_counts):
+def rank_slices(slice_counts: Sequence[dict[str, int]]) -> tuple[list[int], list[float]]:
     """Return (indices, dice) of the slices whose mask is not empty, from the best Dice to the worst."""
     with_atrium = [i for i, counts in enumerate(slice_counts) if counts["true_positives"] + counts["false_negatives"]]
     values = {i: scores(slice_counts[i])["dice"] for i in with_atrium}
@@ -84,22 +87,25 @@ def rank_slices(slice_counts):
     return order, [values[i] for i in order]
 
 
-def bounding_box(mask):
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
     """Return the slices of the smallest box that holds all of a mask; of an empty mask its first pixel."""
     if not mask.any():
         return (slice(0, 1),) * mask.ndim
     return tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(mask))
 
 
-def surface_distances(truth, prediction, spacing):
+def surface_distances(
+    truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float]
+) -> tuple[float, float] | None:
     """Return (mean, 95th percentile) of the distances between the surfaces of two masks, or None if one is empty.
 
     A pixel belongs to the surface if one of its direct neighbours is outside. From each surface pixel of one mask the
-    distance to the nearest surface pixel of the other is taken, both ways. The mean is that of the two ways' means,
-    the percentile is taken over both ways together, as in MedPy (its assd and hd95). Others define them a little
-    differently: in Metrics Reloaded (Maier-Hein et al., 2024) this mean is the mean average surface distance (MASD),
-    and the 95th percentile Hausdorff distance is the larger of the two ways' percentiles.
-    truth, prediction: bool arrays (slices, height, width). spacing: distance of neighbours along each axis.
+    distance to the nearest surface pixel of the other is taken, both ways.
+    The mean is the *mean average surface distance* (MASD in Metrics Reloaded, Maier-Hein et al., 2024): the mean of
+    the two ways' means, so both surfaces count alike. It is not the average symmetric surface distance (ASSD, and
+    `assd` in MedPy), which pools the distances, so that the larger surface counts more. The percentile is taken over
+    both ways together, as `hd95` in MedPy does; Metrics Reloaded takes the larger of the two ways' percentiles.
+    truth, prediction: bool arrays (slices, height, width). spacing: distance of neighbours along each of these axes.
     """
     if not truth.any() or not prediction.any():
         return None
@@ -115,7 +121,7 @@ def surface_distances(truth, prediction, spacing):
     return float(np.mean([np.mean(way) for way in ways])), float(np.percentile(np.concatenate(ways), 95))
 
 
-def bootstrap_interval(values):
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Return (low, high): where the mean of the values lies in 95 % of 9,999 resamplings of them (seed 0).
 
     None for fewer than two values. With few patients the interval is too narrow rather than too wide: patients who

@@ -1,0 +1,190 @@
+"""Change the code in one place, run the tests that reach it, and see whether one fails: `make mutants`.
+
+The changes are cosmic-ray's: another operator, number, comparison or truth value, `not` put in or taken out, `break`
+for `continue`. A seeded sample of places is drawn, alike in every module, and one change for each place. For every
+change the tests that reach its line are run, the quick ones first, in a copy of the course, until one fails.
+
+    make mutants                                    # 300 changes, two at a time
+    python tools/mutants.py --count 40 metrics planes   # 40 changes in two modules
+
+The result goes to data/mutants/: `results.json`, and `results.md` with the score of each module and what survived.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import json
+import os
+import queue
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from cosmic_ray.commands import init as list_mutations
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator
+from cosmic_ray.work_db import WorkDB, use_db
+from plant_faults import copy_course
+from store_notebooks import COURSE
+
+FOLDER = COURSE / "data" / "mutants"
+TESTS = os.environ.get("TESTS", "tests").split()  # what is run
+MOST_SECONDS = 60  # of tests, as they took without a change, for one changed line
+# Gives every test a coverage context of its own, also in the processes that it starts, and notes how long it took
+PLUGIN = """
+import json, os, time
+import coverage, pytest
+
+seconds = {}
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    os.environ["TEST_CONTEXT"] = item.nodeid
+    coverage.Coverage.current().switch_context(item.nodeid)
+    started = time.perf_counter()
+    result = yield
+    seconds[item.nodeid] = time.perf_counter() - started
+    return result
+
+def pytest_sessionfinish():
+    with open(os.environ["TEST_SECONDS"], "w") as file:
+        json.dump(seconds, file)
+"""
+COVERAGE = """[run]
+source = .
+omit = tests/*, tools/*, conftest.py
+parallel = true
+concurrency = thread, multiprocessing
+patch = subprocess, _exit
+sigterm = true
+context = ${TEST_CONTEXT-}
+data_file = %s
+"""
+
+
+def reached_lines(folder):
+    """Run all tests once under coverage; return ({(file, line): tests that reach it}, {test: seconds})."""
+    copy, times = copy_course(folder / "covered"), folder / "seconds.json"
+    (folder / "settings.ini").write_text(COVERAGE % (folder / "coverage"))
+    (copy / "mutant_contexts.py").write_text(PLUGIN)
+    run = [sys.executable, "-m", "coverage", "run", f"--rcfile={folder / 'settings.ini'}", "-m", "pytest", "-q"]
+    environment = {**os.environ, "TEST_SECONDS": str(times), "TEST_CONTEXT": ""}
+    done = subprocess.run([*run, "-p", "mutant_contexts", *TESTS], cwd=copy, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit("Without any change some tests fail: mend them first.")
+    combine = [sys.executable, "-m", "coverage", "combine", "--quiet", f"--rcfile={folder / 'settings.ini'}"]
+    subprocess.run(combine, cwd=copy, env=environment, check=True)
+    tests_of = collections.defaultdict(set)
+    from coverage.numbits import numbits_to_nums
+
+    with sqlite3.connect(folder / "coverage") as data:
+        rows = data.execute(
+            "select file.path, context.context, line_bits.numbits from line_bits "
+            "join file on file.id = file_id join context on context.id = context_id"
+        )
+        for path, context, numbits in rows:
+            test = next((part for part in context.split("|") if "::" in part), None)
+            for line in numbits_to_nums(numbits) if test else ():
+                tests_of[Path(path).relative_to(copy).as_posix(), line].add(test)
+    return tests_of, json.loads(times.read_text())
+
+
+def draw_changes(modules, count, seed):
+    """Return `count` of cosmic-ray's mutations, at different places, spread over the modules by their lines."""
+    with tempfile.TemporaryDirectory() as folder, use_db(Path(folder) / "work.sqlite", WorkDB.Mode.create) as database:
+        list_mutations([COURSE / module for module in modules], database, {})
+        mutations = [item.mutations[0] for item in database.work_items]
+    chance, places = random.Random(seed), collections.defaultdict(list)
+    for mutation in sorted(mutations, key=lambda m: (str(m.module_path), m.start_pos, m.operator_name, m.occurrence)):
+        places[str(mutation.module_path), mutation.start_pos].append(mutation)
+    return [chance.choice(places[place]) for place in chance.sample(sorted(places), min(count, len(places)))]
+
+
+def try_change(mutation, tests_of, seconds, copies):
+    """Apply one mutation in a copy of the course and run the tests that reach it; return what came of it, a dict."""
+    module = Path(mutation.module_path).relative_to(COURSE).as_posix()
+    source = (COURSE / module).read_text(encoding="utf-8")
+    changed = mutate_code(source, get_operator(mutation.operator_name)(**mutation.operator_args), mutation.occurrence)
+    line = mutation.start_pos[0]
+    result = {
+        "module": module,
+        "line": line,
+        "function": mutation.definition_name or "",
+        "was": source.splitlines()[line - 1].strip(),
+        "is": changed.splitlines()[line - 1].strip(),
+    }
+    lines = range(line, mutation.end_pos[0] + 1)
+    reaching = sorted(set().union(*(tests_of.get((module, each), ()) for each in lines)), key=seconds.get)
+    chosen, total = [], 0.0
+    for test in reaching:
+        if not chosen or total + seconds[test] <= MOST_SECONDS:
+            chosen.append(test)
+            total += seconds[test]
+    if not chosen:
+        return {**result, "outcome": "not reached"}
+    copy = copies.get()
+    try:
+        (copy / module).write_text(changed, encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-q", "-x", *chosen]
+        done = subprocess.run(
+            command, cwd=copy, capture_output=True, timeout=60 + 5 * total, check=False, stdin=subprocess.DEVNULL
+        )
+        outcome = "survived" if done.returncode == 0 else "noticed"
+    except subprocess.TimeoutExpired:
+        outcome = "noticed"  # a loop that does not end
+    finally:
+        (copy / module).write_text(source, encoding="utf-8")
+        copies.put(copy)
+    return {**result, "outcome": outcome, "tests": len(chosen)}
+
+
+def table(results):
+    """Return the score of each module and the list of survivors as Markdown."""
+    modules = sorted({result["module"] for result in results})
+    lines = ["| module | changes | noticed | |", "|---|---|---|---|"]
+    for module in [*modules, "all"]:
+        of_module = [result for result in results if module in ("all", result["module"])]
+        noticed = sum(result["outcome"] == "noticed" for result in of_module)
+        lines.append(f"| {module} | {len(of_module)} | {noticed} | {noticed / len(of_module):.0%} |")
+    lines.append("")
+    for result in sorted(results, key=lambda result: (result["module"], result["line"])):
+        if result["outcome"] != "noticed":
+            place = f"{result['module']}:{result['line']} ({result['function']}, {result['outcome']})"
+            lines.append(f"- {place}: `{result['was']}` became `{result['is']}`")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    """Draw, try and report; print each change as it ends."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--count", type=int, default=300)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("modules", nargs="*", help="names such as metrics or helpers; all if none is given")
+    options = options.parse_args()
+    modules = ["helpers.py", *sorted(f"course/{path.name}" for path in (COURSE / "course").glob("*.py"))]
+    modules = [module for module in modules if not options.modules or Path(module).stem in options.modules]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder, results, copies = Path(name), [], queue.SimpleQueue()
+        tests_of, seconds = reached_lines(folder)
+        workers = os.cpu_count()
+        for number in range(workers):
+            copies.put(copy_course(folder / f"changed-{number}"))
+        changes = draw_changes(modules, options.count, options.seed)
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            for result in pool.map(lambda change: try_change(change, tests_of, seconds, copies), changes):
+                results.append(result)
+                print(
+                    f"{len(results):3} {result['outcome']:11} {result['module']}:{result['line']} {result['is']}",
+                    flush=True,
+                )
+                (FOLDER / "results.json").write_text(json.dumps(results, indent=1))
+    (FOLDER / "results.md").write_text(table(results), encoding="utf-8")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
