@@ -34,6 +34,7 @@ from course.figures import (
     look_closer as look_closer,
     plot_history as plot_history,
     plot_network as plot_network,
+    plot_planes as plot_planes,
     save_figure as save_figure,
 )
 from course.folds import left_out_twins as left_out_twins
@@ -65,12 +66,26 @@ from course.recipes import (
     load_settings as load_settings,
     new_settings as new_settings,
 )
+from course.scan import (
+    Scan as Scan,
+    centred,
+    from_pictures as from_pictures,
+    own_axes as own_axes,
+    patient_geometry,
+    patient_scan as patient_scan,
+    read_scan as read_scan,
+    read_truth as read_truth,
+    save_volume as save_volume,
+    to_greys as to_greys,
+    to_pictures as to_pictures,
+)
 from course.training import (
     _without_search,
     ordered_batches as ordered_batches,
     read_history as read_history,
     resume_training,
 )
+from course.trust import describe_training, differences as differences, volume_difference as volume_difference
 from course.workspace import (
     COLAB_FOLDER,
     COURSE_FOLDER,
@@ -895,3 +910,68 @@ def write_results(model, work_dir, settings, metrics):
         },
     )
     return folder / "metrics.json"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# 07: a scan of your own
+# ---------------------------------------------------------------------------------------------------------
+
+
+def describe_learned(work_dir):
+    """Return what the network of a work folder learned from: how its pictures lie, how large they and their pixels are.
+
+    A dict: `axes`, `spacing` [row, column, slice] in mm or None, `size` [height, width] in pixels, all of the first
+    train patient, and what `describe_training` tells of all of them.
+    """
+    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
+    X, y = load_arrays(work_dir, "train")
+    rows_of = {}
+    for row, pair in enumerate(slices):
+        rows_of.setdefault(pair["patient"], []).append(row)
+    spacing, axes = patient_geometry(description, slices[0]["patient"])
+    height, width = slices[0]["size"]
+    pixel = np.prod(spacing) * height * width / X.shape[1] ** 2 / 1000 if spacing else 0.0  # millilitres
+    volumes = {patient: X[rows, ..., 0] for patient, rows in rows_of.items()}
+    millilitres = {patient: float(y[rows].sum() * pixel) for patient, rows in rows_of.items()}
+    return {"axes": axes, "spacing": spacing, "size": [height, width], **describe_training(volumes, millilitres)}
+
+
+def scan_input(pictures, spacing, learned, image_size):
+    """Prepare the pictures of a scan as 02 prepared the slices: float32 (slices, image_size, image_size, 1) in [0, 1].
+
+    pictures: uint8 (slices, height, width), turned as the training's. spacing: theirs, [row, column, slice] in mm.
+    What the network gets shows the same piece of the body in mm as in training: where the scan's pixels have another
+    size, its slices are cut or filled up with black around their middle, before they are resized.
+    Returns (the array, the height and width that were resized).
+    """
+    field = list(pictures.shape[1:])
+    if spacing and learned["spacing"]:
+        sizes = zip(learned["size"], learned["spacing"], spacing)
+        field = [round(pixels * theirs / ours) for pixels, theirs, ours in sizes]
+    fitted = centred(pictures, *field)
+    X = np.stack([resize_image(picture, image_size) for picture in fitted]) / np.float32(255)
+    return X[..., None], field
+
+
+def scan_probabilities(model, X, field, shape, spacing, planes):
+    """Return the network's probabilities for a scan, float32 (slices, height, width), at the scan's own resolution.
+
+    X, field: what `scan_input` returned; shape: (height, width) of the scan's pictures; planes: 1 or 3.
+    """
+    row, _, depth = spacing or (1, 1, 1)
+    step = depth / (row * field[0] / X.shape[1])
+    probabilities = predict_in_planes(model, X, [(0, len(X))] if planes == 3 and len(X) >= 8 else [], step)
+    enlarged = np.stack([resize_probability(probability, field) for probability in probabilities])
+    return centred(enlarged, *shape)
+
+
+def chosen_segmentation(work_dir):
+    """Return the (threshold, largest_component) that 05 chose on valid for the network of a work folder."""
+    metrics = read_json(work_dir / "results" / "metrics.json", "05_evaluation")
+    return metrics["threshold"], metrics["largest_component"]
+
+
+def score_volume(truth, prediction, spacing):
+    """Return the figures of one patient as in 05: bool arrays (slices, height, width), spacing [slice, row, column]."""
+    return _patient_scores(truth, prediction, confusion_counts(truth, prediction), spacing)

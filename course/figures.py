@@ -4,6 +4,8 @@ import io
 import itertools
 from pathlib import Path
 
+import numpy as np
+
 from course.metrics import bounding_box
 from course.workspace import whole_file
 
@@ -151,3 +153,54 @@ def format_table(rows, headers):
         for row in texts
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def plot_planes(pictures, mask, spacing):
+    """Draw a volume cut in three planes through the middle of a mask, and the mask's surface seen along each of them.
+
+    pictures, mask: arrays (slices, height, width); spacing: [row, column, slice] in mm, so that all is drawn in its
+    true proportions. Returns a Matplotlib figure.
+    """
+    import matplotlib.pyplot as plt
+
+    sizes = spacing[2], spacing[0], spacing[1]
+    lengths = [count * size for count, size in zip(mask.shape, sizes)]
+    middle = [int(np.median(where)) for where in np.nonzero(mask)] if mask.any() else [n // 2 for n in mask.shape]
+    ratios = [max(lengths[1] / lengths[2], 0.5), *(max(lengths[0] / length, 0.5) for length in lengths[:0:-1])]
+    figure, panels = plt.subplots(
+        3, 2, figsize=(6, 3.2 * sum(ratios)), height_ratios=ratios, layout="constrained", squeeze=False
+    )
+    for axis, (title, (cut, surface)) in enumerate(zip(("slice", "along the rows", "along the columns"), panels)):
+        down, across = (size for place, size in enumerate(sizes) if place != axis)
+        origin = "lower" if axis else "upper"  # the first slice lies at the bottom
+        cut.imshow(pictures.take(middle[axis], axis), cmap="gray", origin=origin, aspect=down / across)
+        outline = mask.take(middle[axis], axis)
+        if outline.any():
+            cut.contour(outline, [0.5], colors=PREDICTION_COLOR, linewidths=1.2)
+        surface.imshow(shade_surface(mask, axis, sizes), cmap="gray", origin=origin, vmin=0, vmax=1)
+        cut.set(title=f"cut: {title}", xticks=[], yticks=[])
+        surface.set(title="surface, seen that way", xticks=[], yticks=[])
+    return figure
+
+
+def shade_surface(mask, axis, sizes):
+    """Return a picture of a mask's surface seen along an axis, with pixels as large as the smallest side of a voxel.
+
+    mask: bool, three axes; sizes: of a voxel along them, in mm. What is not surface is 0. The surface, 0.2 to 1, is
+    the brighter the more it is turned towards a light behind the reader's left shoulder. It is smoothed a little.
+    """
+    from scipy import ndimage
+
+    if not mask.any():
+        return np.zeros((8, 8))
+    boxed = np.pad(mask[bounding_box(mask)].astype(np.float32), 2)
+    solid = ndimage.gaussian_filter(ndimage.zoom(boxed, np.array(sizes) / min(sizes), order=1), 1.5)
+    solid = np.moveaxis(solid, axis, 0)
+    inside = solid >= 0.5
+    hit = inside.any(axis=0)
+    first = np.where(hit, inside.argmax(axis=0), 0)
+    normal = -np.stack([np.take_along_axis(step, first[None], axis=0)[0] for step in np.gradient(solid)])
+    normal /= np.maximum(np.linalg.norm(normal, axis=0), 1e-6)
+    light = np.array([-0.8, -0.4, -0.45])  # towards the reader, up, left
+    brightness = np.tensordot(light / np.linalg.norm(light), normal, axes=1)
+    return np.where(hit, 0.2 + 0.8 * np.clip(brightness, 0, 1), 0.0)

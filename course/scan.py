@@ -1,0 +1,333 @@
+"""A patient's scan as hospitals keep it: read from NIfTI, DICOM or pictures, turned as the network knows it, and back.
+
+A scan is an array of voxels with an *affine*, the 4 x 4 matrix that says where in the patient each voxel lies: it takes
+the three indices of a voxel to millimetres towards the patient's right, front and head ("RAS", as NIfTI counts).
+"""
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel import orientations
+
+from course.nifti import read_volume
+from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray, pair_paths, read_picture
+from course.sources import unpack
+from course.workspace import CourseError, shown, whole_file
+
+OPPOSITE = dict(zip("LRPAIS", "RLAPSI"))
+HEART_AXES = ("P", "R", "S")  # to which side rows, columns and slices run in the heart data, by what its headers say
+DICOM_ADVICE = "convert the series with dcm2niix and give the NIfTI file"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan as it was read."""
+
+    name: str
+    values: np.ndarray  # (i, j, k), as deep as the file is
+    affine: np.ndarray  # (4, 4), indices to mm
+    knows_space: bool  # False: pictures that say neither how large a pixel is nor how the patient lies
+    header: nibabel.Nifti1Header | None = None  # of a NIfTI file
+    is_grey: bool = False  # True: pictures of 8 bits, whose greys are taken as they are
+    notes: tuple[str, ...] = ()
+
+    @property
+    def voxel_millilitres(self) -> float:
+        """Volume of one voxel in millilitres: the affine's determinant, in mm^3, by 1000."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000)
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
+    """Read a scan: a NIfTI volume, a folder of slices (pictures, or one DICOM series), or a zip of either.
+
+    spacing: of pictures, [row, column, slice] in mm; other files hold their own. Raises CourseError, with one sentence,
+    for what cannot be read as one volume.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise CourseError(f"There is no scan at {path}: give a NIfTI file, a folder of slices, or a zip.")
+    if path.is_file() and file_suffix(path.name) in VOLUMES:
+        if spacing is not None:
+            raise CourseError(f"{path.name} holds its own spacing: leave spacing=None.")
+        return _read_nifti(path)
+    if path.is_dir():
+        return _read_folder(path, path.name, spacing)
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(path, Path(folder) / "scan", wanted=lambda name: True)
+        return _read_folder(Path(folder) / "scan", path.name.split(".")[0], spacing)
+
+
+def _read_nifti(path: Path) -> Scan:
+    values, _, _ = read_volume(path)
+    volume = nibabel.load(path)
+    says = int(volume.header["sform_code"]) or int(volume.header["qform_code"])
+    notes = () if says else (f"{path.name} does not say how the patient lies: it is taken as it is stored.",)
+    return Scan(_bare_name(path), values, volume.affine, True, volume.header, notes=notes)
+
+
+def read_truth(path: str | Path, scan: Scan) -> np.ndarray:
+    """Return the true mask of a scan, uint8 of its shape, 0 and 1, from a NIfTI file: 1 where a label is.
+
+    Raises CourseError where the file lies elsewhere than the scan, or has another shape.
+    """
+    truth = read_scan(path)
+    if truth.values.shape != scan.values.shape or not np.allclose(truth.affine, scan.affine, atol=1e-3):
+        raise CourseError(f"The truth {truth.name} has another shape or affine than the scan {scan.name}.")
+    return (truth.values > 0).astype(np.uint8)
+
+
+def _bare_name(path: Path) -> str:
+    return path.name[: len(path.name) - len(file_suffix(path.name))]
+
+
+def _read_folder(folder: Path, name: str, spacing: Sequence[float] | None) -> Scan:
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not any(map(is_stray, file.parts[-2:])))
+    volumes = [file for file in files if file_suffix(file.name) in VOLUMES]
+    pictures = [file for file in files if file_suffix(file.name) in PICTURES]
+    series = [file for file in files if file not in volumes and file not in pictures and _is_dicom(file)]
+    found = [kind for kind in (volumes, pictures, series) if kind]
+    if len(found) != 1:
+        held = "holds " + " and ".join(f"{len(kind)} files such as {kind[0].name}" for kind in found)
+        raise CourseError(
+            f"{name} {held if found else 'holds no volume, no picture and no DICOM file'}: "
+            "give a folder with the slices of one scan, all of one kind."
+        )
+    if len(volumes) > 1:
+        raise CourseError(f"{name} holds {len(volumes)} volumes ({volumes[0].name} and others): give one of them.")
+    if volumes:
+        return _read_nifti(volumes[0])
+    return _read_dicom(series, name) if series else _read_pictures(pictures, name, spacing)
+
+
+def _read_pictures(files: list[Path], name: str, spacing: Sequence[float] | None) -> Scan:
+    """Stack pictures in the order of the last number in their names."""
+    digits = ["".join(letter if letter.isdecimal() else " " for letter in file.stem).split() for file in files]
+    if not all(digits) or len({int(numbers[-1]) for numbers in digits}) < len(files):
+        raise CourseError(f"The pictures of {name} are not numbered, each once: call them slice_000.png and so on.")
+    order = sorted(range(len(files)), key=lambda place: int(digits[place][-1]))
+    numbers = [int(digits[place][-1]) for place in order]
+    missing = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
+    if missing:
+        raise CourseError(f"{name} lacks the slice {missing[0]} ({len(missing)} missing): a volume needs all of them.")
+    pictures = [read_picture(files[place])[0] for place in order]
+    sizes = {picture.shape for picture in pictures}
+    if len(sizes) > 1:
+        raise CourseError(f"The pictures of {name} differ in size ({sorted(sizes)[0]}, {sorted(sizes)[1]}).")
+    if spacing is not None and (len(spacing) != 3 or not all(0 < step < 1000 for step in spacing)):
+        raise CourseError(f"spacing is {spacing!r}: give three numbers in mm, [row, column, slice].")
+    row, column, depth = spacing or (1.0, 1.0, 1.0)
+    note = () if spacing else (f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm.",)
+    # as a volume whose slices, turned by numpy.rot90, are these pictures
+    values = np.stack([np.rot90(picture, -1) for picture in pictures], axis=-1)
+    is_grey = values.dtype == np.uint8
+    return Scan(name, values, np.diag([column, row, depth, 1.0]), spacing is not None, None, is_grey, note)
+
+
+def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -> tuple[Scan, np.ndarray]:
+    """Return a patient of the dataset as a scan, and the true mask (uint8, 0 and 1) as an array of its shape."""
+    names = [pair["name"] for pair in description["subsets"][subset] if pair["patient"] == patient]
+    paths = [pair_paths(description, work_dir, subset, name) for name in names]
+    images, masks = ([read_picture(path)[0] for path in kind] for kind in zip(*paths))
+    truth = [mask == description["mask_values"][1] for mask in masks]
+    image, mask = (np.stack([np.rot90(picture, -1) for picture in kind], axis=-1) for kind in (images, truth))
+    spacing, (row, column, depth) = patient_geometry(description, patient)
+    sizes = [spacing[1], spacing[0], spacing[2]] if spacing else [1.0, 1.0, 1.0]
+    stored = orientations.axcodes2ornt((column, OPPOSITE[row], depth))
+    affine = orientations.inv_ornt_aff(stored, image.shape)
+    affine[stored[:, 0].astype(int)] *= np.array(sizes)[:, None]
+    return Scan(patient, image, affine, spacing is not None, None, True), mask.astype(np.uint8)
+
+
+def patient_geometry(description: dict, patient: str) -> tuple[list[float] | None, tuple[str, str, str]]:
+    """Return a patient's spacing [row, column, slice] in mm, or None, and the axes of the pictures.
+
+    Where the dataset does not say how its patients lie, its pictures are taken to have the axes of HEART_AXES.
+    """
+    own = description.get("geometry", {}).get(patient, {})
+    return own.get("spacing") or description["spacing"], tuple(own.get("axes") or HEART_AXES)
+
+
+# --- DICOM --------------------------------------------------------------------------------------------------
+
+
+def _is_dicom(file: Path) -> bool:
+    with open(file, "rb") as opened:
+        return opened.read(132)[128:] == b"DICM"
+
+
+def _read_dicom(files: list[Path], name: str) -> Scan:
+    """Read one DICOM series: slices sorted by their position, spacing and orientation from the tags."""
+    try:
+        import pydicom
+    except ImportError as error:
+        raise CourseError(f"{name} is DICOM, which needs one more package: pip install pydicom.") from error
+    slices = [pydicom.dcmread(file) for file in files]
+    of_series = {}
+    for file, entry in zip(files, slices):
+        of_series.setdefault(str(entry.get("SeriesInstanceUID", "")), []).append((file, entry))
+    if len(of_series) > 1:
+        told = ", ".join(
+            f"{group[0][1].get('SeriesDescription', 'without a name')} ({len(group)} files, {shown(group[0][0])})"
+            for group in list(of_series.values())[:3]
+        )
+        raise CourseError(f"{name} holds {len(of_series)} series: {told}. Give a folder with the files of one.")
+    for file, entry in zip(files, slices):
+        _check_slice(file, entry)
+    axes = [np.array(entry.ImageOrientationPatient, float) for entry in slices]
+    shapes = {(entry.Rows, entry.Columns, *map(float, entry.PixelSpacing)) for entry in slices}
+    if len(shapes) > 1 or np.ptp(axes, axis=0).max() > 1e-3:
+        raise CourseError(f"The slices of {name} differ in size, spacing or direction: they are not one volume.")
+    along_row, along_column = axes[0][:3], axes[0][3:]  # as the column grows, as the row grows
+    normal = np.cross(along_row, along_column)
+    slices.sort(key=lambda entry: float(np.dot(normal, np.array(entry.ImagePositionPatient, float))))
+    positions = np.array([entry.ImagePositionPatient for entry in slices], float)
+    step = _slice_step(positions @ normal, name)
+    row, column = map(float, slices[0].PixelSpacing)
+    affine = np.eye(4)
+    last = (positions[-1] - positions[0]) / max(len(slices) - 1, 1) if len(slices) > 1 else normal * step
+    affine[:3] = np.column_stack([along_row * column, along_column * row, last, positions[0]])
+    affine[:2] *= -1  # DICOM counts towards the patient's left and back
+    values = np.stack([_pixels(entry, name) for entry in slices], axis=-1)
+    return Scan(name, values.transpose(1, 0, 2), affine, True)
+
+
+def _check_slice(file: Path, entry) -> None:
+    """Raise CourseError for a DICOM file that is no single slice of grey values with its place in the patient."""
+    needed = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
+    missing = [tag for tag in needed if tag not in entry]
+    if missing:
+        raise CourseError(f"{shown(file)} lacks {missing[0]}, so its place in the patient is unknown: {DICOM_ADVICE}.")
+    if int(entry.get("NumberOfFrames", 1)) > 1 or int(entry.get("SamplesPerPixel", 1)) > 1:
+        raise CourseError(f"{shown(file)} is no single slice of grey values: {DICOM_ADVICE}.")
+
+
+def _slice_step(places: np.ndarray, name: str) -> float:
+    """Return the distance between slices in mm; raise CourseError where it is uneven, as with missing slices."""
+    steps = np.diff(places)
+    if not len(steps):
+        return 1.0
+    if steps.min() < 1e-3:
+        raise CourseError(f"{name} holds two slices at one place, as with several times: give the files of one time.")
+    if np.ptp(steps) > 0.01 * np.median(steps):
+        raise CourseError(
+            f"The slices of {name} lie {steps.min():.2f} to {steps.max():.2f} mm apart: slices are missing, "
+            "or the distance changes; give all slices of one series."
+        )
+    return float(np.median(steps))
+
+
+def _pixels(entry, name: str) -> np.ndarray:
+    """Return a slice's grey values (rows, columns), rescaled as its tags say, MONOCHROME1 turned right way round."""
+    from pydicom.pixels import apply_rescale
+
+    try:
+        values = apply_rescale(entry.pixel_array, entry)
+    except Exception as error:  # pydicom has no common error for a compression that it cannot read
+        raise CourseError(f"The pixels of {name} cannot be read ({error}): {DICOM_ADVICE}.") from error
+    if entry.get("PhotometricInterpretation") == "MONOCHROME1":
+        values = values.max() + values.min() - values
+    return values
+
+
+# --- turning ------------------------------------------------------------------------------------------------
+
+
+def _turn(scan: Scan, axes: Sequence[str]) -> np.ndarray:
+    """Return nibabel's orientation transform from a scan to pictures (slices, rows, columns) with these axes."""
+    row, column, depth = axes
+    return orientations.ornt_transform(
+        orientations.io_orientation(scan.affine), orientations.axcodes2ornt((depth, row, column))
+    )
+
+
+def to_pictures(scan: Scan, axes: Sequence[str]) -> tuple[np.ndarray, list[float]]:
+    """Turn a scan as the network knows it; return (pictures, spacing).
+
+    axes: to which side of the patient (R, L, A, P, S, I) rows, columns and slices of the pictures run. pictures:
+    (slices, height, width) in the scan's own values; spacing: [row, column, slice] in mm.
+    """
+    turn = _turn(scan, axes)
+    sizes = np.empty(3)
+    sizes[turn[:, 0].astype(int)] = nibabel.affines.voxel_sizes(scan.affine)
+    depth, row, column = map(float, sizes)
+    return orientations.apply_orientation(scan.values, turn), [row, column, depth]
+
+
+def from_pictures(pictures: np.ndarray, scan: Scan, axes: Sequence[str]) -> np.ndarray:
+    """Turn pictures (slices, height, width) back into the array of the scan that they were made of."""
+    row, column, depth = axes
+    back = orientations.ornt_transform(
+        orientations.axcodes2ornt((depth, row, column)), orientations.io_orientation(scan.affine)
+    )
+    return orientations.apply_orientation(pictures, back)
+
+
+def to_greys(pictures: np.ndarray, scan: Scan) -> np.ndarray:
+    """Return the pictures of a scan as greys of 8 bits, scaled as the import scales a volume; uint8, 0 to 255."""
+    if scan.is_grey:
+        return pictures
+    low = min(0.0, float(pictures.min()))
+    span = float(pictures.max()) - low
+    return np.rint((pictures.astype(np.float64) - low) * (255 / span if span > 0 else 0)).astype(np.uint8)
+
+
+def own_axes(scan: Scan) -> tuple[str, str, str]:
+    """Return the axes of a scan's slices as the import takes them: turned upright by numpy.rot90, along the last."""
+    across, up, depth = nibabel.aff2axcodes(scan.affine)
+    return OPPOSITE[up], across, depth
+
+
+def centred(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return pictures (slices, height, width) cut or filled up with 0 to another size, their middle kept.
+
+    Back at the former size, what was cut off is 0 and all else lies where it lay.
+    """
+    for axis, length in ((1, height), (2, width)):
+        now = pictures.shape[axis]
+        before = abs(length - now) // 2
+        if length < now:
+            pictures = pictures.take(range(before, before + length), axis=axis)
+        else:
+            pad = [(0, 0)] * 3
+            pad[axis] = before, length - now - before
+            pictures = np.pad(pictures, pad)
+    return pictures
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
+    """Save an array of a scan's shape as NIfTI, laid in the patient as the scan is, whole or not at all."""
+    if values.shape != scan.values.shape:
+        raise ValueError(f"The volume has the shape {values.shape}, the scan {scan.values.shape}.")
+    if scan.header is None:
+        volume = nibabel.Nifti1Image(values, scan.affine)
+        volume.set_sform(scan.affine, code="scanner")
+        volume.set_qform(scan.affine, code="scanner")
+    else:  # both of the header's ways to place the volume stay as they are, with their codes
+        volume = nibabel.Nifti1Image(values, None, scan.header.copy(), dtype=values.dtype)
+    with whole_file(path) as part:
+        nibabel.save(volume, part)
+
+
+def find_scans(folder: str | Path) -> Iterable[Path]:
+    """Return the scans in a folder, sorted: NIfTI volumes, zips, and folders of slices; the folder itself if it is one.
+
+    Raises CourseError where there is none.
+    """
+    folder = Path(folder).expanduser()
+    if folder.is_file():
+        return [folder]
+    entries = sorted(entry for entry in folder.iterdir() if not is_stray(entry.name)) if folder.is_dir() else []
+    scans = [entry for entry in entries if entry.is_dir() or file_suffix(entry.name) in (*VOLUMES, ".zip")]
+    if not scans and not entries:
+        raise CourseError(f"There is no scan in {folder}: give a NIfTI file, a folder of slices, or a zip.")
+    return scans or [folder]

@@ -1,0 +1,102 @@
+"""How far to trust a network on a scan: what it learned from, and in what the scan differs.
+
+A network answers any picture. It has only learned what the answers to pictures like those of its training are.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from course.planes import area_average
+
+SIDE = 32  # pixels on a side of the typical picture
+MARGIN = 0.05  # of likeness, below the least alike of the training patients
+ROOM = 1.5  # a scan's figure may be smaller or larger than all of training by this factor
+
+
+def typical_picture(volume: np.ndarray) -> np.ndarray:
+    """Return the mean of the middle half of a volume's slices, SIDE x SIDE, of mean 0 and length 1, as one row.
+
+    volume: (slices, height, width). A volume of one grey value gives zeros.
+    """
+    quarter = len(volume) // 4
+    middle = volume[quarter : len(volume) - quarter].astype(np.float32).mean(axis=0)
+    small = area_average(area_average(middle, SIDE, axis=0), SIDE, axis=1).ravel()
+    small -= small.mean()
+    return small / max(np.linalg.norm(small), 1e-6)
+
+
+def likeness(picture: np.ndarray, others: Sequence[np.ndarray]) -> float:
+    """Return the correlation, -1 to 1, of a typical picture with the mean of others."""
+    mean = np.mean(others, axis=0)
+    return float(picture @ mean / max(np.linalg.norm(mean), 1e-6))
+
+
+def describe_training(volumes: dict[str, np.ndarray], millilitres: dict[str, float]) -> dict:
+    """Return what a network learned from, as JSON can hold it: what `differences` holds a scan against.
+
+    volumes: the pictures of each training patient, (slices, height, width) in [0, 1]. millilitres: the atrium's volume
+    in each.
+    Of the likeness the least is kept: each patient's with the mean of all the others.
+    """
+    pictures = {patient: typical_picture(volume) for patient, volume in volumes.items()}
+    alike = [
+        likeness(picture, [other for name, other in pictures.items() if name != patient] or [picture])
+        for patient, picture in pictures.items()
+    ]
+    brightness = [float(np.median(volume[volume > 0])) for volume in volumes.values()]
+    return {
+        "patients": len(volumes),
+        "typical_picture": np.round(np.mean(list(pictures.values()), axis=0), 4).tolist(),
+        "least_likeness": min(alike),
+        "brightness": [min(brightness), max(brightness)],
+        "millilitres": [min(millilitres.values()), max(millilitres.values())],
+    }
+
+
+TURNS = {
+    "upside down": lambda volume: volume[:, ::-1],
+    "mirrored": lambda volume: volume[:, :, ::-1],
+    "turned by half": lambda volume: volume[:, ::-1, ::-1],
+    "turned by a quarter": lambda volume: np.rot90(volume, axes=(1, 2)),
+    "turned by three quarters": lambda volume: np.rot90(volume, -1, axes=(1, 2)),
+}
+
+
+def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: dict) -> list[str]:
+    """Return in what a scan differs from what the network learned from, as sentences; an empty list is good news.
+
+    volume: the scan's pictures as the network gets them, (slices, height, width) in [0, 1]. spacing: the scan's own.
+    """
+    told = []
+    typical = np.array(learned["typical_picture"])
+    alike = likeness(typical_picture(volume), [typical])
+    if alike < learned["least_likeness"] - MARGIN:
+        told.append(
+            f"It does not look like the pictures that the network learned from (likeness {alike:.2f}; of those the "
+            f"least is {learned['least_likeness']:.2f}): do not trust the mask."
+        )
+    turned = {name: likeness(typical_picture(turn(volume)), [typical]) for name, turn in TURNS.items()}
+    best = max(turned, key=turned.get)
+    if turned[best] > alike:
+        told.append(f"It looks as if it were {best} (likeness {turned[best]:.2f} that way, {alike:.2f} as it is).")
+    if np.any(volume > 0):
+        low, high = learned["brightness"]
+        median = float(np.median(volume[volume > 0]))
+        if not low / ROOM <= median <= high * ROOM:
+            told.append(f"Its median brightness is {median:.2f}; in training it was {low:.2f} to {high:.2f}.")
+    else:
+        told.append("It is black all over.")
+    if spacing and learned["spacing"]:
+        for name, ours, theirs in zip(("row", "column", "slice"), spacing, learned["spacing"]):
+            if not theirs / ROOM <= ours <= theirs * ROOM:
+                told.append(f"Its {name} spacing is {ours:.2f} mm; in training it was {theirs:.2f} mm.")
+    return told
+
+
+def volume_difference(millilitres: float, learned: dict) -> list[str]:
+    """Return a sentence if the volume found lies far outside those of the training patients, else an empty list."""
+    low, high = learned["millilitres"]
+    if low / ROOM <= millilitres <= high * ROOM:
+        return []
+    return [f"The atrium found has {millilitres:.1f} ml; in training they had {low:.1f} to {high:.1f} ml."]

@@ -1,0 +1,289 @@
+"""A scan is read from whatever holds it, turned as the network knows it, and its mask lies where the scan lies."""
+
+import itertools
+import zipfile
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from course import scan as scans
+from course.workspace import CourseError
+
+pydicom = pytest.importorskip("pydicom")
+SimpleITK = pytest.importorskip("SimpleITK")
+
+SHAPE, SPACING = (6, 9, 13), (0.7, 1.1, 2.5)  # right, front, head: no two alike
+HEART = ("P", "R", "S")
+
+
+@pytest.fixture(scope="module")
+def body():
+    """A volume with the axes R, A, S in which every voxel has a value of its own."""
+    return np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+
+
+def affine(spacing=SPACING, origin=(-3.0, 5.0, 7.0)):
+    """An affine of axes to the right, front and head."""
+    result = np.diag([*spacing, 1.0])
+    result[:3, 3] = origin
+    return result
+
+
+def turned(values, space, order, flips):
+    """A volume with its axes exchanged and flipped, and the affine that leaves every voxel where it is."""
+    matrix = np.zeros((4, 4))
+    matrix[3, 3] = 1
+    for new, (old, flip) in enumerate(zip(order, flips)):
+        matrix[old, new] = -1 if flip else 1
+        if flip:
+            matrix[old, 3] = values.shape[old] - 1
+    moved = values.transpose(order)
+    for axis, flip in enumerate(flips):
+        moved = np.flip(moved, axis) if flip else moved
+    return np.ascontiguousarray(moved), space @ matrix
+
+
+def save(path, values, space, sform=1, qform=1):
+    volume = nibabel.Nifti1Image(values, space)
+    volume.set_sform(space, code=sform)
+    volume.set_qform(space, code=qform)
+    nibabel.save(volume, path)
+    return path
+
+
+def save_series(folder, values, space, **changes):
+    """Write a volume as a DICOM series, in shuffled order of files; the tags follow from the affine by hand."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lps = np.diag([-1, -1, 1, 1]) @ space
+    steps = np.linalg.norm(lps[:3, :3], axis=0)
+    series = changes.pop("SeriesInstanceUID", pydicom.uid.generate_uid())
+    for number in range(values.shape[2]):
+        entry = pydicom.Dataset()
+        entry.file_meta = pydicom.dataset.FileMetaDataset()
+        entry.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        entry.SOPClassUID = entry.file_meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
+        entry.SOPInstanceUID = entry.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+        entry.SeriesInstanceUID, entry.Modality, entry.InstanceNumber = series, "MR", 1
+        entry.Rows, entry.Columns = values.shape[1], values.shape[0]
+        entry.PixelSpacing = [float(steps[1]), float(steps[0])]  # between rows, between columns
+        entry.ImageOrientationPatient = [*(lps[:3, 0] / steps[0]), *(lps[:3, 1] / steps[1])]
+        entry.ImagePositionPatient = [float(x) for x in lps[:3] @ [0, 0, number, 1]]
+        entry.SamplesPerPixel, entry.PhotometricInterpretation = 1, "MONOCHROME2"
+        entry.BitsAllocated = entry.BitsStored = 16
+        entry.HighBit, entry.PixelRepresentation = 15, 1
+        entry.PixelData = np.ascontiguousarray(values[:, :, number].T.astype("<i2")).tobytes()
+        for tag, value in changes.items():
+            if value is None:
+                delattr(entry, tag)
+            else:
+                setattr(entry, tag, value(number) if callable(value) else value)
+        entry.save_as(folder / f"{(7 * number) % 100:03d}.dcm", enforce_file_format=True)
+    return folder
+
+
+# --- turning ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_scan_in_any_of_48_positions_gives_the_same_pictures_and_its_mask_comes_back(tmp_path, body, order):
+    expected = np.stack([np.rot90(body[..., k]) for k in range(SHAPE[2])])  # as the import makes them of R, A, S
+    for flips in itertools.product((False, True), repeat=3):
+        values, space = turned(body, affine(), order, flips)
+        scan = scans.read_scan(save(tmp_path / "scan.nii.gz", values, space))
+        pictures, spacing = scans.to_pictures(scan, HEART)
+        assert np.array_equal(pictures, expected)
+        assert spacing == pytest.approx([SPACING[1], SPACING[0], SPACING[2]])
+        mask = scans.from_pictures((pictures > 300).astype(np.uint8), scan, HEART)
+        assert np.array_equal(mask, values > 300)
+
+
+def test_the_axes_of_a_scan_are_those_of_the_import():
+    scan = scans.Scan("scan", np.zeros(SHAPE), affine(), True)
+    assert scans.own_axes(scan) == HEART
+    flipped = scans.Scan("scan", np.zeros(SHAPE), affine() @ np.diag([-1, -1, 1, 1]), True)
+    assert scans.own_axes(flipped) == ("A", "L", "S")
+
+
+@pytest.mark.parametrize("size", [(9, 6), (12, 3), (5, 7), (4, 4)])
+def test_what_is_cut_to_another_size_lies_in_its_middle_and_comes_back(size):
+    pictures = np.arange(1, 2 * 9 * 6 + 1).reshape(2, 9, 6)
+    other = scans.centred(pictures, *size)
+    assert other.shape == (2, *size)
+    back = scans.centred(other, 9, 6)
+    assert np.array_equal(back[back > 0], pictures[back > 0]) and (back > 0).sum() == 2 * min(9, size[0]) * min(
+        6, size[1]
+    )
+    middle = np.argwhere(back[0] > 0)
+    assert abs(middle.mean(axis=0) - [4, 2.5]).max() <= 0.5
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(1, 1), (4, 0), (0, 2), (2, 1)])
+def test_a_mask_has_the_scans_shape_affine_and_codes(tmp_path, body, sform, qform):
+    space = affine() @ np.diag([1, -1, 1, 1])
+    scan = scans.read_scan(save(tmp_path / "one.nii", body, space, sform, qform))
+    scans.save_volume((body > 99).astype(np.uint8), scan, tmp_path / "mask.nii.gz")
+    mask, source = nibabel.load(tmp_path / "mask.nii.gz"), nibabel.load(tmp_path / "one.nii")
+    assert mask.shape == SHAPE and np.array_equal(mask.affine, source.affine) and mask.get_data_dtype() == np.uint8
+    assert [int(mask.header[code]) for code in ("sform_code", "qform_code")] == [sform, qform]
+    assert np.array_equal(np.asarray(mask.dataobj), body > 99)
+    assert scan.voxel_millilitres == pytest.approx(0.7 * 1.1 * 2.5 / 1000) and scan.name == "one"
+
+
+def test_a_mask_of_another_shape_is_refused(tmp_path, body):
+    with pytest.raises(ValueError, match="shape"):
+        scans.save_volume(body[1:], scans.Scan("scan", body, affine(), True), tmp_path / "mask.nii.gz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dicom_series_is_read_as_the_volume_that_simpleitk_reads(tmp_path, body):
+    for number, (order, flips) in enumerate([((0, 1, 2), (0, 0, 0)), ((1, 2, 0), (1, 0, 1)), ((2, 0, 1), (0, 1, 1))]):
+        values, space = turned(body, affine(), order, flips)
+        folder = save_series(tmp_path / str(number), values, space)
+        scan = scans.read_scan(folder)
+        names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+        other = SimpleITK.ReadImage(names)
+        lps = np.eye(4)
+        lps[:3, :3] = np.reshape(other.GetDirection(), (3, 3)) * other.GetSpacing()
+        lps[:3, 3] = other.GetOrigin()
+        assert scan.affine == pytest.approx(np.diag([-1, -1, 1, 1]) @ lps, abs=1e-4)
+        assert np.array_equal(scan.values, SimpleITK.GetArrayFromImage(other).transpose(2, 1, 0))
+        pictures, _ = scans.to_pictures(scan, HEART)
+        assert np.array_equal(pictures, np.stack([np.rot90(body[..., k]) for k in range(SHAPE[2])]))
+        scans.save_volume(np.uint8(scan.values > 9), scan, tmp_path / "mask.nii.gz")
+        assert nibabel.load(tmp_path / "mask.nii.gz").affine == pytest.approx(scan.affine, abs=1e-5)
+
+
+def test_dicom_values_are_rescaled_and_inverted_as_their_tags_say(tmp_path, body):
+    scan = scans.read_scan(save_series(tmp_path / "a", body, affine(), RescaleSlope=2, RescaleIntercept=-100))
+    assert np.array_equal(scan.values, 2 * body.astype(float) - 100)
+    scan = scans.read_scan(save_series(tmp_path / "b", body, affine(), PhotometricInterpretation="MONOCHROME1"))
+    plane = body[:, :, 0].astype(int)
+    assert np.array_equal(scan.values[:, :, 0], plane.max() + plane.min() - plane)
+
+
+def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
+    (tmp_path / "slices").mkdir()
+    for number in range(11):
+        Image.fromarray(np.full((4, 5), 10 * number, np.uint8)).save(tmp_path / "slices" / f"p_{number}.png")
+    scan = scans.read_scan(tmp_path / "slices", spacing=[1.5, 2, 3])
+    pictures, spacing = scans.to_pictures(scan, scans.own_axes(scan))
+    assert pictures.shape == (11, 4, 5) and pictures[:, 0, 0].tolist() == list(range(0, 110, 10))  # 2 before 10
+    assert spacing == [1.5, 2, 3] and not scan.notes
+    with zipfile.ZipFile(tmp_path / "slices.zip", "w") as packed:
+        for file in (tmp_path / "slices").iterdir():
+            packed.write(file, f"slices/{file.name}")
+    zipped = scans.read_scan(tmp_path / "slices.zip")
+    assert np.array_equal(zipped.values, scan.values) and not zipped.knows_space and "spacing" in zipped.notes[0]
+
+
+def test_a_zip_of_a_dicom_series_is_read(tmp_path, body):
+    folder = save_series(tmp_path / "series", body, affine())
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as packed:
+        for file in folder.iterdir():
+            packed.write(file, f"export/{file.stem}")  # hospitals give no endings
+    assert np.array_equal(scans.read_scan(tmp_path / "scan.zip").values, body)
+
+
+# --- what cannot be read ------------------------------------------------------------------------------------
+
+
+def two_series(folder, body):
+    save_series(folder, body[:, :, :4], affine())
+    for file in list(folder.iterdir()):
+        file.rename(folder / f"a{file.name}")
+    return save_series(folder, body[:, :, :5], affine(), SeriesDescription="cine")
+
+
+def missing_slice(folder, body):
+    save_series(folder, body, affine())
+    sorted(folder.iterdir())[5].unlink()
+    return folder
+
+
+def gap_in_numbers(folder, body):
+    folder.mkdir()
+    for number in (0, 1, 3):
+        Image.fromarray(np.uint8(body[..., number])).save(folder / f"{number}.png")
+    return folder
+
+
+def mixed(folder, body):
+    save(save_series(folder, body, affine()) / "a.nii", body, affine())
+    return folder
+
+
+BAD = {
+    "nothing": (lambda folder, body: folder / "x", "There is no scan at"),
+    "empty": (lambda folder, body: folder.mkdir() or folder, "holds no volume, no picture and no DICOM file"),
+    "mixed": (mixed, "all of one kind"),
+    "4-D": (
+        lambda folder, body: (folder.mkdir(), save(folder / "a.nii", body[..., None] + [0, 1], affine()))[1],
+        "axes",
+    ),
+    "two series": (two_series, r"holds 2 series: .*cine \(5 files"),
+    "missing slice": (missing_slice, "slices are missing"),
+    "two times": (
+        lambda folder, body: save_series(folder, body, affine(), ImagePositionPatient=lambda n: [0, 0, n // 2]),
+        "two slices at one place",
+    ),
+    "no position": (
+        lambda folder, body: save_series(folder, body, affine(), ImagePositionPatient=None),
+        "lacks ImagePositionPatient",
+    ),
+    "several frames": (
+        lambda folder, body: save_series(folder, body, affine(), NumberOfFrames=4),
+        "no single slice of grey values",
+    ),
+    "pixels cut short": (
+        lambda folder, body: save_series(folder, body, affine(), PixelData=b"\0\0"),
+        "cannot be read .*dcm2niix",
+    ),
+    "directions": (
+        lambda folder, body: save_series(
+            folder, body, affine(), ImageOrientationPatient=lambda n: [1, 0, 0, 0, 1, 0] if n else [0, 1, 0, 0, 0, 1]
+        ),
+        "differ in size, spacing or direction",
+    ),
+    "gap in numbers": (gap_in_numbers, "lacks the slice 2"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_single_volume_is_one_sentence(tmp_path, body, case):
+    make, sentence = BAD[case]
+    path = make(tmp_path / "scan", body)
+    with pytest.raises(CourseError, match=sentence) as raised:
+        scans.read_scan(path)
+    assert len(str(raised.value)) < 400
+
+
+def test_without_pydicom_the_sentence_names_it(tmp_path, body, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
+    folder = tmp_path / "series"
+    folder.mkdir()
+    (folder / "1").write_bytes(bytes(128) + b"DICM" + bytes(50))
+    with pytest.raises(CourseError, match="pip install pydicom"):
+        scans.read_scan(folder)
+
+
+@pytest.mark.parametrize("spacing", [[1, 1], [0, 1, 1], [1, 1, -2]])
+def test_an_impossible_spacing_is_refused(tmp_path, spacing):
+    Image.new("L", (4, 4)).save(tmp_path / "0.png")
+    with pytest.raises(CourseError, match="spacing"):
+        scans.read_scan(tmp_path, spacing=spacing)
+
+
+def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
+    save(tmp_path / "b.nii.gz", body, affine())
+    save_series(tmp_path / "a", body, affine())
+    (tmp_path / "notes.txt").touch()
+    assert [path.name for path in scans.find_scans(tmp_path)] == ["a", "b.nii.gz"]
+    assert scans.find_scans(tmp_path / "a") == [tmp_path / "a"]
+    assert scans.find_scans(tmp_path / "b.nii.gz") == [tmp_path / "b.nii.gz"]
+    with pytest.raises(CourseError, match="There is no scan"):
+        scans.find_scans(tmp_path / "nothing")

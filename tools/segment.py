@@ -1,0 +1,131 @@
+"""Segment scans with a trained network: `make segment SCAN=<file or folder> RUN=<run folder> [OUT=...]`.
+
+Runs notebook 07 with papermill for each scan: a NIfTI file, a folder of slices, a zip, or a folder of several of these.
+In OUT (default: segmented/ of the run) each scan gets NAME_mask.nii.gz, NAME.json and a page, NAME.html; `scans.csv` has
+a row for each. A scan that was answered before, by the same network, is not answered again.
+"""
+
+import argparse
+import csv
+import html
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbconvert import HTMLExporter
+
+from course.report import STYLE
+from course.scan import find_scans
+from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, whole_file, write_json
+
+NOTEBOOK = COURSE_FOLDER / "notebooks" / "07_your_own_scan.ipynb"
+
+
+def scan_name(scan: Path) -> str:
+    """Return what the files of a scan are called: its own name without the endings of files."""
+    return scan.name if scan.is_dir() else scan.name.split(".")[0]
+
+
+def answer_scan(scan: Path, run: Path, out: Path, options: dict) -> dict:
+    """Run notebook 07 for one scan unless its answer is there; return what NAME.json holds.
+
+    Raises CourseError if the notebook stops.
+    """
+    files = sorted(path for path in scan.rglob("*") if path.is_file()) if scan.is_dir() else [scan]
+    inputs = fingerprint(*files, run / "model" / "best.keras", options)
+    record = out / f"{scan_name(scan)}.json"
+    if record.exists() and (earlier := read_json(record, NOTEBOOK.stem)).get("inputs") == inputs:
+        return earlier
+    executed = out / f"{scan_name(scan)}.ipynb"
+    parameters = {"work_dir": str(run), "scan": str(scan), "out": str(out), **options}
+    try:
+        papermill.execute_notebook(
+            NOTEBOOK,
+            executed,
+            parameters,
+            kernel_name="python3",
+            cwd=NOTEBOOK.parent,
+            progress_bar=False,
+            execution_timeout=3600,
+        )
+    except papermill.PapermillExecutionError as error:
+        raise CourseError(str(error.evalue)) from None
+    write_page(nbformat.read(executed, as_version=4), scan_name(scan), out / f"{scan_name(scan)}.html")
+    answered = {**read_json(record, NOTEBOOK.stem), "inputs": inputs}
+    write_json(record, answered)
+    executed.unlink()
+    return answered
+
+
+def write_page(notebook, name: str, path: Path) -> None:
+    """Write the cells of an executed 07 that are for the page, without their code, as one HTML file."""
+    notebook.cells = [cell for cell in notebook.cells if "page" in cell.metadata.get("tags", [])]
+    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
+    body, _ = exporter.from_notebook_node(notebook)
+    title = html.escape(f"Left atrium of {name}")
+    with whole_file(path) as part:
+        part.write_text(
+            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+            f"<style>{STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>\n",
+            encoding="utf-8",
+        )
+
+
+def write_table(records: list[dict], path: Path) -> None:
+    """Write scans.csv, a row for each scan."""
+    rows = [
+        {
+            **{name: value for name, value in record.items() if name != "inputs"},
+            "warnings": " ".join(record["warnings"]),
+        }
+        for record in records
+    ]
+    with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Segment what the command line names; return the number of scans that failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scan", help="a NIfTI file, a folder of slices, a zip, or a folder of these")
+    parser.add_argument("run", help="the folder of a run, with model/best.keras in it")
+    parser.add_argument("--out", help="where the masks go; default: segmented/ of the run")
+    parser.add_argument("--spacing", type=float, nargs=3, metavar=("ROW", "COLUMN", "SLICE"), help="of pictures, in mm")
+    parser.add_argument("--truth", help="a NIfTI file with the true mask, for one scan")
+    parser.add_argument("--probabilities", action="store_true", help="save these too")
+    given = parser.parse_args(arguments)
+    try:
+        run, scans = Path(given.run).expanduser().resolve(), [path.resolve() for path in find_scans(given.scan)]
+        if not (run / "model" / "best.keras").exists():
+            raise CourseError(f"{run} holds no trained network (model/best.keras): give the folder of a run.")
+        if given.truth and len(scans) > 1:
+            raise CourseError("--truth belongs to a single scan.")
+    except CourseError as error:
+        print(error)
+        return 1
+    out = Path(given.out).expanduser().resolve() if given.out else run / "segmented"
+    out.mkdir(parents=True, exist_ok=True)
+    options = {"spacing": given.spacing, "save_probabilities": given.probabilities}
+    options["truth"] = str(Path(given.truth).resolve()) if given.truth else None
+    records, failed = [], 0
+    for number, scan in enumerate(scans, start=1):
+        try:
+            record = answer_scan(scan, run, out, options)
+            told = f"{record['millilitres']:.1f} ml" + (f", Dice {record['dice']:.3f}" if "dice" in record else "")
+        except CourseError as error:
+            record, told, failed = {"name": scan_name(scan), "warnings": [], "failed": str(error)}, error, failed + 1
+        records.append(record)
+        print(f"{number} of {len(scans)}, {scan_name(scan)}: {told}", flush=True)
+        for warning in record["warnings"]:
+            print("  -", warning)
+        write_table(records, out / "scans.csv")
+    print(f"Masks, pages and scans.csv are in {out}. This is a lesson, no medical device.")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(), 1))
