@@ -3,7 +3,8 @@
 # make ladder     every recipe from report to best, with three seeds
 # make test       run the regression suite
 # make lint       check and format all code, notebooks included
-# make faults     plant faults and see that the suite notices
+# make mutants    change the code in 300 places and see that the suite notices
+# make faults     plant faults that such changes cannot make
 # make coverage   what the unit tests reach
 # make matrix     every Python, both ends of every range, Colab, adverse circumstances
 # make browser    05 in JupyterLab, in a real browser
@@ -24,7 +25,7 @@ SCHEDULER ?=
 # The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab
 ONLY ?=
 
-.PHONY: setup run batch ladder lint test faults bench matrix browser coverage notebooks slides
+.PHONY: setup run batch ladder lint test mutants faults bench matrix browser coverage notebooks slides
 
 setup: .venv/installed
 
@@ -64,6 +65,10 @@ test: setup
 
 faults: setup
 	$(BIN)/python tools/plant_faults.py
+
+mutants: setup
+	$(BIN)/python -m pip install --quiet -r tools/requirements.txt -c tools/constraints.txt
+	$(BIN)/python tools/mutants.py --count $(or $(COUNT),300) $(MODULES)
 
 bench: setup
 	$(BIN)/python tools/benchmarks/run.py
