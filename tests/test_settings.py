@@ -124,12 +124,15 @@ def test_an_override_that_cannot_work_is_refused_and_not_recorded(work_dir, name
     assert (work_dir / "settings.json").read_bytes() == before
 
 
-def test_a_missing_input_names_the_notebook_to_run_first(tmp_path):
+def test_a_missing_input_names_the_notebook_to_run_first(work_dir, tmp_path):
+    empty = tmp_path / "empty"
     for step, expected in (
-        (lambda: helpers.load_settings(tmp_path), "run 01_dataset_upload first"),
-        (lambda: helpers.load_arrays(tmp_path, "train"), "run 02_preprocessing first"),
-        (lambda: helpers.read_history(tmp_path), "run 04_training first"),
-        (lambda: helpers.load_trained_model(tmp_path), "run 04_training first"),
+        (lambda: helpers.load_settings(empty), "settings.json is not in .*: run 01_dataset_upload first"),
+        (lambda: helpers.load_arrays(empty, "train"), "arrays.json is not in .*: run 02_preprocessing first"),
+        (lambda: helpers.read_history(empty), "history.csv is not in .*: run 04_training first"),
+        (lambda: helpers.load_trained_model(empty), "settings.json is not in .*: run 01_dataset_upload first"),
+        (lambda: helpers.load_untrained_model(work_dir), "untrained.json is not in .*: run 03_model first"),
+        (lambda: helpers.load_trained_model(work_dir), "training.json is not in .*: run 04_training first"),
     ):
         with pytest.raises(helpers.CourseError, match=expected):
             step()
