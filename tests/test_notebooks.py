@@ -213,8 +213,12 @@ def test_nbval_fails_where_one_compared_value_differs(tmp_path):
             del notebook.cells[found[0] + 1 :]
         if path.stem == "05_evaluation":
             copy = (
-                "import os, pathlib, shutil\nmodel = pathlib.Path(os.environ['UNET_WORK_DIR']) / 'model'\n"
-                "shutil.copy(model / 'untrained.keras', model / 'best.keras');"
+                "import os, pathlib, shutil, helpers\nfrom course import training, workspace\n"
+                "folder = pathlib.Path(os.environ['UNET_WORK_DIR'])\nbest = folder / 'model' / 'best.keras'\n"
+                "shutil.copy(folder / 'model' / 'untrained.keras', best)\n"
+                "record = {'made_from': training.training_inputs(folder, helpers.load_settings(folder)),\n"
+                "          'best': {'fingerprint': workspace.fingerprint(best)}, 'complete': True}\n"
+                "helpers.write_json(folder / 'model' / 'training.json', record)"
             )
             notebook.cells.insert(0, nbformat.v4.new_code_cell(copy))
         nbformat.write(notebook, tmp_path / path.name)

@@ -149,7 +149,9 @@ def test_arrays_are_made_again_where_patients_or_code_have_changed(work_dir, mon
     assert third["files"]["train_X.npy"] == second["files"]["train_X.npy"]
 
 
-@pytest.mark.parametrize("name", ["name", "source", "root", "taken_from", "stored_in", "notes", "audit", "folds", "spacing"])
+@pytest.mark.parametrize(
+    "name", ["name", "source", "root", "taken_from", "stored_in", "notes", "audit", "folds", "spacing"]
+)
 def test_what_a_dataset_is_called_and_where_it_lies_does_not_change_its_arrays(name):
     assert arrays.dataset_fingerprint({"fingerprint": "x", name: "one"}) == arrays.dataset_fingerprint(
         {"fingerprint": "x", name: "other"}

@@ -142,7 +142,7 @@ CASES = {  # what was done after 04: (how, {the notebook that runs next: what it
         lambda work_dir, small: choose_settings(work_dir, recipe="best", output_bias=-4.0),
         {
             "04": "03_model ran with other settings (output_bias was 0.0, now -4.0): run 03_model again.",
-            "05": "ran with other settings (recipe was 'report', now 'best'; output_bias was 0.0, now -4.0): run 04_training",
+            "05": "(recipe was 'report', now 'best'; output_bias was 0.0, now -4.0): run 04_training again.",
         },
     ),
     "the code of the network changed": (
