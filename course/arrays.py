@@ -149,7 +149,7 @@ def read_arrays_record(work_dir: Path, settings: dict | None = None) -> dict:
     """Return the content of arrays.json: what the arrays were made from, their files, and the slices in their order.
 
     Raises CourseError if 02 has not run, or ran on another dataset than the one in dataset.json, or (where `settings`
-    are given) with other settings than these.
+    are given) with other settings than these, or if arrays that lie in another work folder have been replaced there.
     """
     record = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
@@ -158,6 +158,11 @@ def read_arrays_record(work_dir: Path, settings: dict | None = None) -> dict:
         left_out = left_out_twins(description) if settings["leave_out_twins"] else []
         now["settings"] = {"image_size": settings["image_size"], "left_out": left_out}
     check_made_from(record["made_from"], now, "02_preprocessing")
+    if "folder" in record and _find_arrays(Path(record["folder"]), record["made_from"]) is None:
+        raise CourseError(
+            f"The arrays in {record['folder']}, which this work folder uses, are gone or are others now: "
+            "run 02_preprocessing again."
+        )
     return record
 
 

@@ -19,6 +19,7 @@ from course.workspace import CourseError, check_made_from, fingerprint, read_jso
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
 # Settings that a training does not depend on: a name, and what 05 alone uses
 _NOT_TRAINED_WITH = ("dataset", "threshold", "largest_component", "replaced")
@@ -219,6 +220,8 @@ def _restore(model, folder, settings, record):
 
     Returns None, and leaves the model as it was, where the files do not belong together.
     """
+    import h5py
+
     state = folder / "resume.weights.h5"
     if not state.exists():
         return None if record["epochs"] else []
@@ -229,7 +232,9 @@ def _restore(model, folder, settings, record):
     values = [variable.numpy() for variable in variables]
     try:
         model.load_weights(state)
-        fits = _has_kept_weights(model, folder, settings["monitor"], past, record)
+        with h5py.File(state) as file:
+            is_whole = file.attrs["weights"] == _weights_fingerprint(model)
+        fits = is_whole and _has_kept_weights(model, folder, settings["monitor"], past, record)
     except (OSError, LookupError, ValueError):  # what h5py and Keras say of a damaged file
         fits = False
     if fits:
@@ -237,6 +242,11 @@ def _restore(model, folder, settings, record):
     for variable, value in zip(variables, values):
         variable.assign(value)
     return None
+
+
+def _weights_fingerprint(model):
+    """Return a hash of a model's weights and its optimizer's state: Keras passes over parts that a file lacks."""
+    return fingerprint(*(variable.numpy().tobytes() for variable in [*model.weights, *model.optimizer.variables]))
 
 
 def _history_of(state, folder, record):
@@ -325,8 +335,9 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
                 with whole_file(folder / "resume.weights.h5") as part:
                     self.model.save_weights(part)
                     with h5py.File(part, "a") as file:
-                        belongs_to = fingerprint(record["made_from"], past)
-                        file.attrs.update(epochs=epoch + 1, belongs_to=belongs_to)
+                        file.attrs["epochs"] = epoch + 1
+                        file.attrs["belongs_to"] = fingerprint(record["made_from"], past)
+                        file.attrs["weights"] = _weights_fingerprint(self.model)
                 write_json(folder / "training.json", record)
 
         def on_train_end(self, logs=None):
@@ -345,7 +356,7 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
     return callbacks
 
 
-def without_autotuning(dataset):
+def without_autotuning(dataset: "tf.data.Dataset") -> "tf.data.Dataset":
     """Switch off TensorFlow's search for better settings of a dataset, whose thread outlives the dataset.
 
     It sleeps for twice as long every time, up to a minute, and whoever used the dataset waits until it wakes.

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,7 +30,7 @@ class CourseError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
-def remove_leftovers(paths):
+def remove_leftovers(paths: Iterable[Path]) -> None:
     """Remove the files and folders that are an hour old: what killed processes have left.
 
     The younger ones stay: another process may be at work on them.
@@ -44,7 +45,7 @@ def remove_leftovers(paths):
 
 
 @contextmanager
-def whole_file(path):
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path beside `path`; it becomes `path` when the block ends, and is gone when it fails.
 
     So `path` holds either all of what was written or what it held before, whenever the process is killed.
@@ -65,13 +66,13 @@ def whole_file(path):
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path, value):
+def write_json(path: Path, value) -> None:
     """Write `value` to `path` as JSON with an indent of two, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path, made_by):
+def read_json(path: str | os.PathLike, made_by: str):
     """Read a JSON file that the notebook `made_by` writes.
 
     Raises CourseError, naming that notebook, if the file is not there.
@@ -82,7 +83,7 @@ def read_json(path, made_by):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def fingerprint(*values):
+def fingerprint(*values) -> str:
     """Return a short hash of JSON-like values, of bytes, and of files (given as Path): equal inputs, equal hash."""
     digest = hashlib.sha256()
     for value in values:
@@ -218,12 +219,12 @@ def open_work_folder(work_dir: str | os.PathLike | None = None) -> Path:
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left
 
 
-def shown(path):
+def shown(path: str | os.PathLike) -> str:
     """Return the end of a path, enough to find the file and the same wherever the dataset lies."""
     return "/".join(Path(path).parts[-3:])
 
 
-def sentence_about(paths, what, advice):
+def sentence_about(paths: Iterable[Path], what: str, advice: str) -> str:
     """Return one sentence on all of `paths`, naming the first."""
     first, more = min(paths), len(paths) - 1
     return f"{shown(first)}{f' (and {more:,} more)' if more else ''} {what}: {advice}"
@@ -236,14 +237,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
 
 
-def progress_bar(progress, label, total=None, **options):
+def progress_bar(progress: bool, label: str, total: int | None = None, **options):
     """Return a tqdm bar that shows itself after two seconds, and goes when it is done; `progress` false shows none."""
     from tqdm import tqdm
 
     return tqdm(total=total, desc=label, disable=not progress, delay=2, leave=False, **options)
 
 
-def parallel(function, items, label, progress):
+def parallel(function: Callable, items: Sequence, label: str, progress: bool) -> list:
     """Return [function(item) for item in items], computed by a few threads; Pillow and zlib let them run."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, progress_bar(progress, label, len(items)) as bar:
         results = []

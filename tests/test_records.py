@@ -197,6 +197,17 @@ def test_what_fits_is_used(folder):
     assert helpers.load_trained_model(folder).layers[-1].bias.numpy() == [2.0]  # the second epoch had the lowest loss
 
 
+def test_arrays_of_another_work_folder_are_not_used_once_they_are_replaced_there(folder, tmp_path):
+    description = helpers.import_dataset(folder / "dataset.json", tmp_path / "run")
+    helpers.prepare_arrays(description, tmp_path / "run", 16, progress=False)
+    helpers.load_arrays(tmp_path / "run", "valid")
+    helpers.prepare_arrays(read_json(folder / "dataset.json", ""), folder, 16, first_patient(folder), progress=False)
+    with pytest.raises(helpers.CourseError, match="which this work folder uses, are gone or are others now: run 02"):
+        helpers.load_arrays(tmp_path / "run", "valid")
+    helpers.prepare_arrays(description, tmp_path / "run", 16, progress=False)
+    helpers.load_arrays(tmp_path / "run", "valid")
+
+
 def test_a_sentence_names_three_settings_at_most():
     recorded = {"settings": dict.fromkeys("abcde", 1)}
     with pytest.raises(helpers.CourseError) as refusal:
@@ -253,6 +264,20 @@ def damage_weights(work_dir):
         del file["layers"]
 
 
+def change_weights(work_dir):
+    import h5py
+
+    with h5py.File(work_dir / "model" / "resume.weights.h5", "a") as file:
+        [bias] = [name for name in found_datasets(file) if file[name].shape == (1,) and name.startswith("layers")]
+        file[bias][...] = 7
+
+
+def found_datasets(file):
+    names = []
+    file.visititems(lambda name, entry: names.append(name) if hasattr(entry, "shape") else None)
+    return names
+
+
 DAMAGES = {
     "history.csv is shorter": shorten_history,
     "history.csv is another": change_history,
@@ -260,12 +285,14 @@ DAMAGES = {
     "history.csv is gone": lambda work_dir: (work_dir / "model" / "history.csv").unlink(),
     "the weights lack their end": cut_weights,
     "the weights lack a part": damage_weights,
+    "the weights are others": change_weights,
     "the weights are gone": lambda work_dir: (work_dir / "model" / "resume.weights.h5").unlink(),
     "the best weights are others": lambda work_dir: (work_dir / "model" / "best.keras").write_bytes(b"other"),
     "the best weights are gone": lambda work_dir: (work_dir / "model" / "best.keras").unlink(),
 }
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_training_whose_files_do_not_belong_together_begins_anew_and_is_kept(folder, capsys, damage):
     DAMAGES[damage](folder)
