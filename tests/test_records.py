@@ -410,6 +410,25 @@ def test_a_network_of_another_arithmetic_does_not_replace_the_training(folder):
     assert begin(folder, {**SETTINGS, "learning_rate": 0.5})[2] == 0  # another training: there is nothing to go on with
 
 
+def test_a_training_in_float16_is_resumed_with_the_scale_of_its_loss(folder):
+    import keras
+
+    make_network(folder, SETTINGS, "mixed_float16")
+    settings = {**SETTINGS, "learning_rate": 0.5}
+    model, callbacks, _ = begin(folder, settings)
+    model.optimizer.apply([keras.ops.ones(variable.shape) for variable in model.trainable_variables])
+    model.optimizer.dynamic_scale.assign(512)
+    callbacks[1].on_epoch_begin(0)
+    callbacks[1].on_epoch_end(0, {"loss": 1.0, "val_loss": 1.0})
+    resumed, _, first_epoch = begin(folder, settings)
+    assert first_epoch == 1 and float(resumed.optimizer.dynamic_scale) == 512
+    assert int(resumed.optimizer.iterations) == 1
+    for one, other in zip(resumed.optimizer.variables, model.optimizer.variables, strict=True):
+        assert np.array_equal(one.numpy(), other.numpy())
+    record = read_json(folder / "model" / "training.json", "")
+    assert record["made_from"]["arithmetic"] == "mixed_float16"
+
+
 # --- code -------------------------------------------------------------------------------------------------------------
 
 
