@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -262,3 +265,30 @@ def test_arrays_that_do_not_fit_on_the_disk_are_told_before_they_are_written(wor
     with pytest.raises(helpers.CourseError, match=r"The arrays of train take 1 MB, more than the disk of .* has left"):
         helpers.prepare_arrays(description, work_dir, 64, progress=False)
     assert list((work_dir / "npy").iterdir()) == []
+
+
+def test_on_drive_the_local_disk_needs_room_too(work_dir, tmp_path, monkeypatch):
+    description = helpers.read_json(work_dir / "dataset.json", "01")
+    drive = tmp_path / "drive" / "MyDrive"
+    shutil.copytree(work_dir, drive)
+    monkeypatch.setattr(workspace, "COLAB_FOLDER", tmp_path)
+    free = {tmp_path: 100_000}  # the Drive has room
+    monkeypatch.setattr(
+        arrays.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=free.get(folder, 10**12))
+    )
+    with pytest.raises(
+        helpers.CourseError, match=rf"take 1 MB, more than the disk of {re.escape(str(tmp_path))} has left"
+    ):
+        helpers.prepare_arrays(description, drive, 64, progress=False)
+    assert list((drive / "npy").iterdir()) == []
+
+
+def test_a_prepared_slice_is_scaled_once_and_its_share_is_rounded():
+    image = np.full((4, 4), 255, np.uint8)
+    mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
+    X, y, share = helpers.prepare_slice(image, mask, 2)
+    assert X.dtype == np.float32 and np.array_equal(X, np.ones((2, 2)))
+    assert y.tolist() == [[True, False], [False, False]] and share.tolist() == [
+        [191, 64],
+        [64, 0],
+    ]  # 3/4 and 1/4 of 255
