@@ -520,7 +520,9 @@ def _training_code(loss):
     """Return a hash of the code that trains. Of LOSSES it covers the chosen one alone."""
     chosen = LOSSES[loss]
     return fingerprint(
-        source_fingerprint(create_model, load_training_pictures, training_batches, learning_rates, compile_model),
+        source_fingerprint(
+            create_model, load_training_pictures, training_batches, validated_slices, learning_rates, compile_model
+        ),
         chosen if isinstance(chosen, str) else source_fingerprint(chosen),
     )
 

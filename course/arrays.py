@@ -54,7 +54,7 @@ def make_arrays(
     """
     made_from = {
         "dataset": dataset_fingerprint(description),
-        "code": code,
+        "code": fingerprint(code, ARRAYS),
         "settings": {"image_size": image_size, "left_out": sorted(leave_out)},
     }
     folder = work_dir / "npy"

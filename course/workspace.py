@@ -234,7 +234,9 @@ def duration(seconds: float) -> str:
     """Return a time in words: seconds below a minute and a half, minutes below an hour and a half, else hours."""
     if seconds >= 5400:
         return f"{seconds / 3600:.1f} hours"
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+    if seconds >= 90:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds:.0f} second{'' if round(seconds) == 1 else 's'}"
 
 
 def progress_bar(progress: bool, label: str, total: int | None = None, **options):

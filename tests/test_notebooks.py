@@ -95,6 +95,23 @@ def test_outputs_hold_no_path_no_warning_and_no_foreign_metadata(path):
             assert not re.search(r"(?<![\w.])/(home|root|tmp|usr|work|Users|var)/|[Ww]arning", text), text
 
 
+@pytest.mark.parametrize(
+    ("metadata", "kept"),
+    [
+        (
+            {"accelerator": "GPU", "colab": {"gpuType": "A100", "provenance": ["someone"]}, "widgets": {}},
+            {"accelerator": "GPU", "colab": {"gpuType": "T4"}},
+        ),
+        ({"colab": {"provenance": ["someone"]}, "varInspector": {}}, {}),
+    ],
+)
+def test_of_a_notebooks_metadata_only_its_kernel_and_gpu_are_stored(tmp_path, metadata, kept):
+    notebook = nbformat.v4.new_notebook(metadata={**metadata, "kernelspec": {"name": "other", "display_name": "Mine"}})
+    store_notebooks.clean(notebook, tmp_path)
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    assert notebook.metadata == {**kept, "kernelspec": kernel, "language_info": {"name": "python"}}
+
+
 @each_notebook
 def test_every_figure_is_described_in_words(path):
     from nbconvert import HTMLExporter

@@ -153,7 +153,14 @@ def test_the_plan_says_device_work_and_time(work_dir, monkeypatch):
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(1, "1 seconds"), (89.4, "89 seconds"), (90, "2 minutes"), (5399, "90 minutes"), (5400, "1.5 hours")],
+    [
+        (1, "1 second"),
+        (2, "2 seconds"),
+        (89.4, "89 seconds"),
+        (90, "2 minutes"),
+        (5399, "90 minutes"),
+        (5400, "1.5 hours"),
+    ],
 )
 def test_a_time_in_words(seconds, expected):
     assert workspace.duration(seconds) == expected
