@@ -22,7 +22,7 @@ SEED ?= 0
 GRID ?= {"recipe": ["report", "best"], "fold": [0, 1, 2]}
 # The address of a dask scheduler; empty: this machine alone
 SCHEDULER ?=
-# The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab
+# The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab-gpu colab-no-gpu
 ONLY ?=
 
 .PHONY: setup run batch ladder lint test mutants faults bench matrix browser coverage notebooks slides

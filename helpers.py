@@ -5,19 +5,14 @@ need them, so the first two notebooks never wait for TensorFlow.
 """
 
 import concurrent.futures
-import contextlib
-import csv
 import itertools
-import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from course.arrays import ARRAYS, _is_as_recorded, _is_on_drive, _origin, load_arrays as load_arrays
+from course.arrays import load_arrays as load_arrays, make_arrays
 from course.audit import (
     audit_rows as audit_rows,
     dataset_counts as dataset_counts,
@@ -39,8 +34,9 @@ from course.figures import (
 from course.folds import left_out_twins as left_out_twins
 from course.importing import import_dataset as import_dataset, upload_file as upload_file
 from course.machine import (
-    check_gpu as check_gpu,
+    check_device as check_device,
     choose_precision as choose_precision,
+    device_name as device_name,
     set_up as set_up,
     versions as versions,
 )
@@ -60,42 +56,33 @@ from course.planes import TrainingPictures, area_average, find_volumes, resample
 from course.recipes import (
     LADDER as LADDER,
     RECIPES as RECIPES,
-    check_made_with,
     choose_profile as choose_profile,
     load_settings as load_settings,
     new_settings as new_settings,
+    training_plan as training_plan,
 )
+from course.results import write_results as write_results
 from course.training import (
-    _without_search,
+    arithmetic_of,
+    choose_arithmetic as choose_arithmetic,
     ordered_batches as ordered_batches,
     read_history as read_history,
+    read_trained,
+    read_untrained,
     resume_training,
+    save_untrained,
+    training_inputs,
+    without_autotuning,
 )
 from course.workspace import (
-    COLAB_FOLDER,
-    COURSE_FOLDER,
     CourseError as CourseError,
     fingerprint,
     open_work_folder as open_work_folder,
     read_json as read_json,
+    source_fingerprint,
     whole_file as whole_file,
     write_json as write_json,
 )
-
-# What the untrained network depends on
-NETWORK_SETTINGS = (
-    "image_size",
-    "seed",
-    "kernel_initializer",
-    "dropout_rate",
-    "activation",
-    "batch_normalization_momentum",
-    "output_bias",
-    "precision",
-)
-
-# Arrays and trainings that other code made are not used again
-CODE = [COURSE_FOLDER / name for name in ("helpers.py", "course/planes.py", "course/arrays.py", "course/training.py")]
 
 
 def check_exercise(number, answer, is_right, hint):
@@ -126,9 +113,6 @@ def resize_image(image, size):
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.HAMMING))
 
 
-HALF = 0.5 - 1e-6  # of a pixel's area; the allowance is for rounding in the sums
-
-
 def mask_share(mask, size):
     """Return for each of (size, size) new pixels the share of its area, 0 to 1, that a (height, width) mask covers."""
     if not mask.any():
@@ -136,12 +120,27 @@ def mask_share(mask, size):
     return area_average(area_average(mask, size, axis=0), size, axis=1)
 
 
+def is_half_covered(share):
+    """Return True where at least half of a pixel's area is covered; the allowance is for rounding in the sums."""
+    return share >= 0.5 - 1e-6
+
+
 def resize_mask(mask, size):
     """Resize a (height, width) bool mask to (size, size): a new pixel is set if half its area or more was.
 
     The mask stays two-valued and does not move. Nearest-neighbour resizing moves its edges by up to half a pixel.
     """
-    return mask_share(mask, size) >= HALF
+    return is_half_covered(mask_share(mask, size))
+
+
+def prepare_slice(image, mask, size):
+    """Return (X, y, share) of a slice, each (size, size): float32 from 0 to 1, bool, and uint8 from 0 to 255.
+
+    image: (height, width) uint8, resized and divided by 255. mask: (height, width) bool; y is True where at least half
+    of a pixel's area is atrium, and share is 255 times the share of its area.
+    """
+    covered = mask_share(mask, size)
+    return resize_image(image, size) / np.float32(255), is_half_covered(covered), np.rint(255 * covered)
 
 
 def plot_pairs(description, work_dir, columns=6):
@@ -180,89 +179,16 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     the arrays are written through a memory map. `leave_out` names train patients to pass over.
     Where the dataset was taken from another work folder that has these very arrays, they are used from there.
     Returns the content of arrays.json: how the arrays were made, and the slices in their order.
-    Raises CourseError if no slices are left of a subset, or no pixel of its masks.
+    Raises CourseError if no slices are left of a subset, no pixel of its masks, or no room on the disk.
     """
-    folder = work_dir / "npy"
-    made_from = {
-        **_origin(description),
-        "code": fingerprint(*CODE),
-        "image_size": image_size,
-        "left_out": sorted(leave_out),
-    }
-    record_path = folder / "arrays.json"
-    folder.mkdir(exist_ok=True)
-    for place in (folder, Path(description.get("taken_from", work_dir)) / "npy"):
-        record = json.loads((place / "arrays.json").read_text("utf-8")) if (place / "arrays.json").exists() else {}
-        whole = all(_is_as_recorded(place, record, name) for name in record.get("files", ()))
-        if whole and record.get("made_from") == made_from:
-            if place != folder:
-                record.setdefault("folder", str(place))  # or where that place has them from
-                write_json(record_path, record)
-            return record
-    record_path.unlink(missing_ok=True)  # from here on the arrays are no longer what the record says
-    record = {"made_from": made_from, "slices": {}, "files": {}}
-    for subset in SUBSETS:
-        slices = [
-            pair for pair in description["subsets"][subset] if not (subset == "train" and pair["patient"] in leave_out)
-        ]
-        if not slices:
-            raise CourseError(f"No {subset} slices are left: leave out fewer patients.")
-        record["slices"][subset] = slices
-        needed = len(slices) * image_size**2 * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
-        # A memory map that outgrows its disk ends the process without a word
-        if shutil.disk_usage(folder).free < needed:
-            raise CourseError(
-                f"The arrays of {subset} take {needed / 1e6:,.0f} MB, "
-                f"more than the disk of {folder} has left: "
-                "free some space, or choose a smaller image_size."
-            )
-        with contextlib.ExitStack() as stack:
-            parts = [stack.enter_context(whole_file(folder / f"{subset}_{kind}.npy")) for kind in ARRAYS]
-            drafts = parts
-            if _is_on_drive(folder):  # a memory map is for a local disk
-                local = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=COLAB_FOLDER)))
-                drafts = [local / part.name for part in parts]
-            has_atrium = _fill_arrays(drafts, description, work_dir, subset, slices, image_size, progress)
-            if not has_atrium:
-                raise CourseError(
-                    f"No mask of {subset} holds a pixel at {image_size} x {image_size} pixels: "
-                    "choose a larger image_size, or other patients for it."
-                )
-            for draft, part in zip(drafts, parts):
-                if draft != part:
-                    shutil.copyfile(draft, part)
-        for kind in ARRAYS:
-            name = f"{subset}_{kind}.npy"
-            record["files"][name] = {"bytes": (folder / name).stat().st_size, "fingerprint": fingerprint(folder / name)}
-    write_json(record_path, record)
-    return record
 
+    def prepare(subset, pair):
+        """Read a slice of dataset.json and prepare it."""
+        image_path, mask_path = pair_paths(description, work_dir, subset, pair["name"])
+        return prepare_slice(read_image(image_path), read_mask(mask_path, description["mask_values"]), image_size)
 
-def _fill_arrays(paths, description, work_dir, subset, slices, image_size, progress):
-    from tqdm import tqdm
-
-    shape = (len(slices), image_size, image_size, 1)
-    X, y, share = (
-        np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        for path, dtype in zip(paths, ARRAYS.values())
-    )
-
-    def prepare(index):
-        """Write one slice into its row of the arrays."""
-        image_path, mask_path = pair_paths(description, work_dir, subset, slices[index]["name"])
-        X[index, ..., 0] = resize_image(read_image(image_path), image_size) / np.float32(255)
-        covered = mask_share(read_mask(mask_path, description["mask_values"]), image_size)
-        y[index, ..., 0] = covered >= HALF  # as in resize_mask
-        share[index, ..., 0] = np.rint(255 * covered)
-
-    bar = tqdm(total=len(slices), desc=subset, unit="slice", disable=not progress)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, bar:
-        for start in range(0, len(slices), 256):  # a few at a time: the queue stays short
-            for _ in pool.map(prepare, range(start, min(start + 256, len(slices)))):
-                bar.update()
-    for array in (X, y, share):
-        array.flush()
-    return any(mask.any() for mask in y)
+    code = source_fingerprint(read_image, read_mask, prepare_slice)
+    return make_arrays(description, work_dir, image_size, leave_out, prepare, code, progress)
 
 
 def dice_coef(y_true, y_pred, smooth=1.0):
@@ -313,7 +239,7 @@ def create_model(
 
     Input: float32 images of shape (N, image_size, image_size, 1) in [0, 1]; `image_size` is a multiple of 8.
     Output: float32 of the same shape, for each pixel the probability that it belongs to the atrium.
-    `precision` is "float32" or "mixed_bfloat16" (weights stay float32, the arithmetic is shorter).
+    `precision` is "float32", "mixed_bfloat16" or "mixed_float16" (weights stay float32, the arithmetic is shorter).
     """
     import keras
     from keras import layers
@@ -359,6 +285,7 @@ def compile_model(model, learning_rate, loss):
 
     For `accuracy` and `iou` a pixel is atrium from one half on, in the answer and in a mask with soft edges. `iou`
     counts the atrium's pixels over all slices, unlike `dice_coef`.
+    In float16 small gradients would become 0, so there the loss is scaled up and the gradients down again.
     """
     import keras
     from keras import ops
@@ -379,7 +306,10 @@ def compile_model(model, learning_rate, loss):
         return ops.equal(at_least_half(y_true), at_least_half(y_pred))
 
     iou = IoU(target_class_ids=[1], threshold=0.5, name="iou")
-    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=LOSSES[loss], metrics=[dice_coef, accuracy, iou])
+    optimizer = keras.optimizers.Adam(learning_rate)
+    if arithmetic_of(model) == "mixed_float16":  # Keras looks at the model's own arithmetic, and ours is the layers'
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer=optimizer, loss=LOSSES[loss], metrics=[dice_coef, accuracy, iou])
 
 
 def shuffled_stream(indices, start, count, seed):
@@ -450,7 +380,7 @@ def training_batches(pictures, settings, first_epoch=0):
         """Return a batch as the recipe shows it to the network: augmented, or as it is."""
         return augment(images, masks, seed, crop_size) if settings["augment"] else (images, masks)
 
-    return _without_search(dataset.map(prepare, num_parallel_calls=2).prefetch(4))
+    return without_autotuning(dataset.map(prepare, num_parallel_calls=2).prefetch(4))
 
 
 def images_in_epoch(slices, settings):
@@ -534,17 +464,27 @@ def augment(images, masks, seed, crop_size):
     return images + noise * tf.abs(uniform(0.04, 1, 1, 1)), masks
 
 
-def training_strategy(batch_size, kind="GPU"):
-    """Return how TensorFlow spreads a training over the devices of a kind.
+# What the untrained network depends on
+NETWORK_SETTINGS = (
+    "image_size",
+    "seed",
+    "kernel_initializer",
+    "dropout_rate",
+    "activation",
+    "batch_normalization_momentum",
+    "output_bias",
+    "precision",
+)
 
-    It takes as many as can share a batch equally, else one. With several, batch normalisation sees the part of its
-    device alone, so the weights are not those of a training on one device.
-    """
-    import tensorflow as tf
 
-    devices = [device.name for device in tf.config.list_logical_devices(kind)]
-    count = max((number for number in range(1, len(devices) + 1) if batch_size % number == 0), default=0)
-    return tf.distribute.MirroredStrategy(devices[:count]) if count > 1 else tf.distribute.get_strategy()
+def _network_made_from(settings):
+    """Return what an untrained network is made from: settings and code."""
+    return {"settings": {name: settings[name] for name in NETWORK_SETTINGS}, "code": source_fingerprint(create_model)}
+
+
+def save_untrained_model(model, work_dir, settings):
+    """Save the network of 03 in `model/`, with a record of the settings, the code and the arithmetic."""
+    save_untrained(model, work_dir, _network_made_from(settings))
 
 
 def load_untrained_model(work_dir):
@@ -554,65 +494,62 @@ def load_untrained_model(work_dir):
     """
     import keras
 
-    path = work_dir / "model" / "untrained.keras"
-    if not path.exists():
-        raise CourseError(f"untrained.keras is not in {path.parent}: run 03_model first.")
-    if path.with_suffix(".json").exists():
-        check_made_with(read_json(path.with_suffix(".json"), "03_model"), load_settings(work_dir), "03_model")
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    model = read_untrained(work_dir, _network_made_from(load_settings(work_dir)))
     any_size = keras.models.clone_model(model, input_tensors=keras.Input((None, None, 1), name="image"))
     any_size.set_weights(model.get_weights())
     return any_size
+
+
+def learning_rates(settings, steps):
+    """Return the learning rate as Keras' Adam takes it: a number, or a schedule for an epoch of so many steps.
+
+    "cosine": it rises to settings["learning_rate"] over the first 3 % of all steps, then falls to 0 along a cosine.
+    """
+    import keras
+
+    rate = settings["learning_rate"]
+    if settings["learning_rate_schedule"] == "constant":
+        return rate
+    warm_up = round(0.03 * steps * settings["epochs"])
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps * settings["epochs"] - warm_up, warmup_target=rate, warmup_steps=warm_up
+    )
+
+
+def _training_code(loss):
+    """Return a hash of the code that trains. Of LOSSES it covers the chosen one alone."""
+    chosen = LOSSES[loss]
+    return fingerprint(
+        source_fingerprint(
+            create_model, load_training_pictures, training_batches, validated_slices, learning_rates, compile_model
+        ),
+        chosen if isinstance(chosen, str) else source_fingerprint(chosen),
+    )
 
 
 def prepare_training(model, work_dir, settings, training_slices):
     """Compile the model for its recipe and bring back an interrupted training; return (callbacks, first epoch).
 
     See `course.training.resume_training` for what is saved and when it is used again.
+    Raises CourseError if the arrays are not those of the dataset and the settings.
     """
-    import keras
-
-    steps = steps_per_epoch(training_slices, settings)
-    rate = settings["learning_rate"]
-    if settings["learning_rate_schedule"] == "cosine":
-        warm_up = round(0.03 * steps * settings["epochs"])
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, steps * settings["epochs"] - warm_up, warmup_target=rate, warmup_steps=warm_up
-        )
-    compile_model(model, rate, settings["loss"])
-
-    arrays = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
-    decisive = {
-        name: value
-        for name, value in settings.items()
-        if name not in ("dataset", "threshold", "largest_component", "replaced")
+    made_from = {
+        **training_inputs(work_dir, settings),
+        "weights": fingerprint(*(weights.tobytes() for weights in model.get_weights())),
+        "arithmetic": arithmetic_of(model),
+        "code": _training_code(settings["loss"]),
     }
-    first_weights = [weights.tobytes() for weights in model.get_weights()]
-    made_from = fingerprint(arrays["files"], arrays["slices"], *first_weights, *CODE)
-    return resume_training(
-        model,
-        work_dir,
-        settings,
-        {"made_from": made_from, "settings": decisive},
-        steps,
-        images_in_epoch(training_slices, settings),
-    )
+    compile_model(model, learning_rates(settings, steps_per_epoch(training_slices, settings)), settings["loss"])
+    return resume_training(model, work_dir, settings, made_from, images_in_epoch(training_slices, settings))
 
 
 def load_trained_model(work_dir):
     """Load model/best.keras in Keras' safe mode and compile it again as its recipe says.
 
-    Raises CourseError if 04 has not run, or ran with other settings.
+    Raises CourseError if 04 has not run, or on another dataset, other arrays, or with other settings.
     """
-    import keras
-
-    path = work_dir / "model" / "best.keras"
-    if not path.exists():
-        raise CourseError(f"best.keras is not in {path.parent}: run 04_training first.")
     settings = load_settings(work_dir)
-    made_with = read_json(path.with_name("training.json"), "04_training").get("settings", {})
-    check_made_with(made_with, settings, "04_training")
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    model = read_trained(work_dir, settings)
     compile_model(model, settings["learning_rate"], settings["loss"])
     return model
 
@@ -860,38 +797,3 @@ def save_mask(mask, path):
     """Save a bool mask (height, width) as a PNG file of 0 and 255, whole or not at all."""
     with whole_file(path) as part:
         Image.fromarray(np.uint8(255 * mask)).save(part, format="PNG")
-
-
-def write_results(model, work_dir, settings, metrics):
-    """Write results/metrics.json and results/patients.csv; return the path of metrics.json.
-
-    model: the network that was evaluated.
-    metrics: what `evaluate_subset` returned for each subset that was opened.
-    """
-    training = read_json(work_dir / "model" / "training.json", "04_training")
-    folder = work_dir / "results"
-    folder.mkdir(exist_ok=True)
-    with whole_file(folder / "patients.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        figures = list(next(iter(next(iter(metrics.values()))["patients"].values())))
-        writer.writerow(["subset", "patient", *figures])
-        for subset, result in metrics.items():
-            writer.writerows([subset, patient, *scored.values()] for patient, scored in result["patients"].items())
-    chosen = {
-        name: settings[name]
-        for name in ("dataset", "profile", "recipe", "image_size", "seed", "planes", "threshold", "largest_component")
-    }
-    write_json(
-        folder / "metrics.json",
-        {
-            **chosen,
-            "arithmetic": model.get_layer("bottom_conv1").dtype_policy.name,
-            "epochs": training["epochs"],
-            "parameters": model.count_params(),
-            "seconds_training": training["seconds"],
-            "images_seen": training["images_seen"],
-            "versions": versions(),
-            **metrics,
-        },
-    )
-    return folder / "metrics.json"

@@ -11,6 +11,8 @@ from PIL import Image
 
 import helpers
 from course.metrics import rank_slices
+from course.training import training_inputs
+from course.workspace import fingerprint
 
 matplotlib.use("agg")
 
@@ -203,6 +205,7 @@ def test_the_results_file_holds_all_that_was_agreed(prepared):
         "threshold": 0.5,
         "largest_component": False,
         "arithmetic": "float32",
+        "trained_on": "x",
     }
     assert {name: written[name] for name in expected} == expected
     assert set(written["versions"]) == {"python", "tensorflow", "keras"}
@@ -233,15 +236,23 @@ def test_the_trained_model_is_loaded_in_safe_mode_and_evaluates_as_it_was_traine
     import keras
 
     (prepared / "model").mkdir()
+    settings = helpers.load_settings(prepared, image_size=64)
+
+    def store(model):
+        """Keep a model as 04 does."""
+        path = prepared / "model" / "best.keras"
+        model.save(path)
+        best, made_from = {"fingerprint": fingerprint(path)}, training_inputs(prepared, settings)
+        helpers.write_json(path.with_name("training.json"), {"made_from": made_from, "best": best, "complete": True})
+
     model = helpers.create_model(image_size=64)
-    model.save(prepared / "model" / "best.keras")
-    helpers.write_json(prepared / "model" / "training.json", {"settings": {}})
+    store(model)
     X, y = helpers.load_arrays(prepared, "valid")
     loaded = helpers.load_trained_model(prepared)
     assert np.array_equal(helpers.predict_probabilities(loaded, X), helpers.predict_probabilities(model, X))
     assert loaded.evaluate(X, y, verbose=0) == pytest.approx(model.evaluate(X, y, verbose=0))
     unsafe = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x)])
-    unsafe.save(prepared / "model" / "best.keras")
+    store(unsafe)
     with pytest.raises(ValueError, match="(?i)lambda|unsafe|safe_mode"):
         helpers.load_trained_model(prepared)
 

@@ -83,11 +83,33 @@ def test_words_come_first_and_cells_are_short(path):
 @each_notebook
 def test_outputs_hold_no_path_no_warning_and_no_foreign_metadata(path):
     notebook = read(path)
-    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    on_a_gpu = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}  # Colab offers such a machine
+    assert notebook.metadata == {
+        **(on_a_gpu if path.stem in ("00_run_all", "03_model", "04_training", "05_evaluation") else {}),
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
     for cell in notebook.cells:
         assert set(cell.metadata) <= set(store_notebooks.KEPT)
         for text in texts(cell) if cell.cell_type == "code" else []:
             assert not re.search(r"(?<![\w.])/(home|root|tmp|usr|work|Users|var)/|[Ww]arning", text), text
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kept"),
+    [
+        (
+            {"accelerator": "GPU", "colab": {"gpuType": "A100", "provenance": ["someone"]}, "widgets": {}},
+            {"accelerator": "GPU", "colab": {"gpuType": "T4"}},
+        ),
+        ({"colab": {"provenance": ["someone"]}, "varInspector": {}}, {}),
+    ],
+)
+def test_of_a_notebooks_metadata_only_its_kernel_and_gpu_are_stored(tmp_path, metadata, kept):
+    notebook = nbformat.v4.new_notebook(metadata={**metadata, "kernelspec": {"name": "other", "display_name": "Mine"}})
+    store_notebooks.clean(notebook, tmp_path)
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    assert notebook.metadata == {**kept, "kernelspec": kernel, "language_info": {"name": "python"}}
 
 
 @each_notebook
@@ -208,8 +230,12 @@ def test_nbval_fails_where_one_compared_value_differs(tmp_path):
             del notebook.cells[found[0] + 1 :]
         if path.stem == "05_evaluation":
             copy = (
-                "import os, pathlib, shutil\nmodel = pathlib.Path(os.environ['UNET_WORK_DIR']) / 'model'\n"
-                "shutil.copy(model / 'untrained.keras', model / 'best.keras');"
+                "import os, pathlib, shutil, helpers\nfrom course import training, workspace\n"
+                "folder = pathlib.Path(os.environ['UNET_WORK_DIR'])\nbest = folder / 'model' / 'best.keras'\n"
+                "shutil.copy(folder / 'model' / 'untrained.keras', best)\n"
+                "record = {'made_from': training.training_inputs(folder, helpers.load_settings(folder)),\n"
+                "          'best': {'fingerprint': workspace.fingerprint(best)}, 'complete': True}\n"
+                "helpers.write_json(folder / 'model' / 'training.json', record)"
             )
             notebook.cells.insert(0, nbformat.v4.new_code_cell(copy))
         nbformat.write(notebook, tmp_path / path.name)

@@ -24,6 +24,8 @@ from helpers import whole_file  # noqa: E402
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
 # of a cell's metadata: what it is for, and what its figure shows in words, which nbconvert puts into the page
 KEPT = ("tags", "alt")
+# of a notebook's, where it uses a GPU: Colab then offers one
+GPU_METADATA = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider without its kernel shows nothing
 
 
@@ -52,6 +54,7 @@ def stamp(notebook, name, address):
 def clean(notebook, folder):
     """Take out of an executed notebook what differs from machine to machine."""
     notebook.metadata = {
+        **(GPU_METADATA if notebook.metadata.get("accelerator") == "GPU" else {}),
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
