@@ -100,7 +100,7 @@ def test_pictures_too_large_to_be_held_are_read_from_the_arrays_and_give_the_sam
     monkeypatch.setattr(batches, "MOST_HELD", pictures.pixels - 1)
     monkeypatch.setattr(TrainingPictures, "stack", None)
     for (X, y), (read_X, read_y) in zip(held, as_arrays(helpers.training_batches(pictures, settings)), strict=True):
-        assert np.array_equal(X, read_X) and np.array_equal(y, read_y)
+        assert np.array_equal(y, read_y) and np.abs(X - read_X).max() < 3e-7
 
 
 def make_model(compiled):
@@ -115,6 +115,7 @@ def make_model(compiled):
     return model
 
 
+@pytest.mark.slow
 def test_a_model_that_xla_compiles_makes_its_batches_in_its_step_and_learns_the_same(tmp_path):
     import keras
 
@@ -133,7 +134,7 @@ def test_a_model_that_xla_compiles_makes_its_batches_in_its_step_and_learns_the_
     assert all(np.allclose(*pair, rtol=1e-3) for pair in zip(*weights))
     model.save(tmp_path / "model.keras")  # what is stored is the plain network
     stored = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
-    assert type(stored) is type(model) is keras.Model().__class__
+    assert type(stored) is type(model) and "train_step" not in vars(stored)
     assert [layer.name for layer in stored.layers] == ["image", "mask"]
 
 
@@ -202,6 +203,8 @@ def test_steps_run_together_where_xla_compiles_and_the_epoch_ends_with_them(step
 
 
 def test_steps_that_run_together_change_no_bit():
+    import keras
+
     results = []
     for together in (1, 3):
         model = make_model(compiled=False)
@@ -209,7 +212,7 @@ def test_steps_that_run_together_change_no_bit():
         pictures, settings = make_pictures(), {**SETTINGS, "augment": True}
         ends = []
 
-        class Watch(__import__("keras").callbacks.Callback):
+        class Watch(keras.callbacks.Callback):
             def on_train_batch_end(self, batch, logs=None, ends=ends):
                 ends.append(batch)
 
