@@ -19,6 +19,12 @@ from course.audit import (
     plot_findings as plot_findings,
     plot_twins as plot_twins,
 )
+from course.batches import (
+    load_training_pictures as load_training_pictures,
+    ordered_batches as ordered_batches,
+    prepared_batches,
+    steps_per_execution,
+)
 from course.figures import (
     PREDICTION_COLOR as PREDICTION_COLOR,
     TRUTH_COLOR as TRUTH_COLOR,
@@ -32,6 +38,7 @@ from course.figures import (
     save_figure as save_figure,
 )
 from course.folds import left_out_twins as left_out_twins
+from course.image_operations import cut_squares, enlarge, neighbours_mean
 from course.importing import import_dataset as import_dataset, upload_file as upload_file
 from course.machine import (
     check_device as check_device,
@@ -52,7 +59,12 @@ from course.metrics import (
     surface_distances,
 )
 from course.pictures import SUBSETS as SUBSETS, dataset_root as dataset_root, pair_paths as pair_paths, read_picture
-from course.planes import TrainingPictures, area_average, find_volumes, resample_slices, slice_step
+from course.planes import area_average, in_places, patient_spacing, slice_places
+from course.prediction import (
+    predict_in_planes as predict_in_planes,
+    predict_probabilities as predict_probabilities,
+    predict_subset as predict_subset,
+)
 from course.recipes import (
     LADDER as LADDER,
     RECIPES as RECIPES,
@@ -65,14 +77,12 @@ from course.results import write_results as write_results
 from course.training import (
     arithmetic_of,
     choose_arithmetic as choose_arithmetic,
-    ordered_batches as ordered_batches,
     read_history as read_history,
     read_trained,
     read_untrained,
     resume_training,
     save_untrained,
     training_inputs,
-    without_autotuning,
 )
 from course.workspace import (
     CourseError as CourseError,
@@ -280,11 +290,12 @@ def create_model(
     return model
 
 
-def compile_model(model, learning_rate, loss):
+def compile_model(model, learning_rate, loss, steps_per_execution=1):
     """Give a model its optimizer (Adam), its loss (a name from LOSSES) and the figures to show in training.
 
     For `accuracy` and `iou` a pixel is atrium from one half on, in the answer and in a mask with soft edges. `iou`
-    counts the atrium's pixels over all slices, unlike `dice_coef`.
+    counts the atrium's pixels over all slices, unlike `dice_coef`. steps_per_execution: how many steps run before the
+    callbacks are called.
     In float16 small gradients would become 0, so there the loss is scaled up and the gradients down again.
     """
     import keras
@@ -309,7 +320,12 @@ def compile_model(model, learning_rate, loss):
     optimizer = keras.optimizers.Adam(learning_rate)
     if arithmetic_of(model) == "mixed_float16":  # Keras looks at the model's own arithmetic, and ours is the layers'
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(optimizer=optimizer, loss=LOSSES[loss], metrics=[dice_coef, accuracy, iou])
+    model.compile(
+        optimizer=optimizer,
+        loss=LOSSES[loss],
+        metrics=[dice_coef, accuracy, iou],
+        steps_per_execution=steps_per_execution,
+    )
 
 
 def shuffled_stream(indices, start, count, seed):
@@ -344,53 +360,49 @@ def epoch_order(has_atrium, epoch, settings, slices):
     return np.random.default_rng([seed, epoch]).permutation(order)
 
 
-def load_training_pictures(work_dir, settings):
-    """Return the TrainingPictures of a work folder, in as many planes as the recipe says."""
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
-    X, y = load_arrays(work_dir, "train", ("X", "share" if settings["soft_masks"] else "y"))
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
-    volumes = find_volumes(slices, description, X.shape[1]) if settings["planes"] == 3 else []
-    return TrainingPictures(
-        X, y, volumes, slice_step(description, X.shape[1]), full=255 if settings["soft_masks"] else 1
-    )
+def training_batches(pictures, settings, first_epoch=0, model=None):
+    """Return a tf.data.Dataset of the batches (X, y) of all epochs from `first_epoch` on, for `fit`.
 
-
-def training_batches(pictures, settings, first_epoch=0):
-    """Return a tf.data.Dataset of the batches (X, y) of all epochs from `first_epoch` on.
-
-    Pictures are read from the memory maps as they are needed, augmented where the recipe says so, and made ready
-    while the network still works on the batch before. Order and augmentation follow from the seed alone.
+    X and y are float32 (batch size, side, side, 1) in [0, 1], augmented where the recipe says so. Order and
+    augmentation follow from the seed alone. Every batch is whole, so that they all have one shape.
+    model: the compiled model that is trained; on a GPU it makes the batches itself, see
+    `course.batches.prepared_batches`.
     """
     import tensorflow as tf
 
-    def batches():
-        """Yield the images, masks and augmentation seed of one batch after the other."""
+    side = crop_side(settings, pictures.X.shape[1])
+
+    def prepare(images, masks, seed, compiled):
+        """Return a batch as the recipe shows it to the network: augmented, or as it is."""
+        X, y = (tf.cast(part, tf.float32)[..., None] / 255 for part in (images, masks))
+        return augment(X, y, seed, side, compiled) if settings["augment"] else (X, y)
+
+    def epochs():
+        """Yield the order of the pictures, a row for each batch, and the batches' seeds, one epoch after the other."""
         for epoch in range(first_epoch, settings["epochs"]):
             order = epoch_order(pictures.has_atrium, epoch, settings, len(pictures.X))
-            for step, start in enumerate(range(0, len(order), settings["batch_size"])):
-                seed = np.array([settings["seed"], epoch * 2**16 + step])
-                yield *pictures.take(order[start : start + settings["batch_size"]]), seed
+            steps = steps_per_epoch(len(pictures.X), settings)
+            yield order.reshape(steps, -1), [(settings["seed"], epoch * 2**16 + step) for step in range(steps)]
 
-    shape = [None, *pictures.X.shape[1:]]
-    signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec(shape, tf.float32), tf.TensorSpec([2], tf.int64))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    crop_size = round(settings["crop_share"] * shape[1] / 8) * 8  # the network halves the image three times
+    return prepared_batches(pictures, epochs, settings["batch_size"], prepare, model)
 
-    def prepare(images, masks, seed):
-        """Return a batch as the recipe shows it to the network: augmented, or as it is."""
-        return augment(images, masks, seed, crop_size) if settings["augment"] else (images, masks)
 
-    return without_autotuning(dataset.map(prepare, num_parallel_calls=2).prefetch(4))
+def crop_side(settings, size):
+    """Return the side of the squares that are cut from pictures of `size`: a multiple of 8, as the network needs it.
+
+    It halves the picture three times. The nearest multiple is taken: 80 for 0.6 of 128.
+    """
+    return round(settings["crop_share"] * size / 8) * 8
 
 
 def images_in_epoch(slices, settings):
-    """Return how many images an epoch shows of a training set of `slices` slices."""
-    return settings["images_per_epoch"] or settings["repeats"] * slices
+    """Return how many images an epoch shows of a training set of `slices` slices: a whole number of batches."""
+    return steps_per_epoch(slices, settings) * settings["batch_size"]
 
 
 def steps_per_epoch(slices, settings):
-    """Return the number of batches in an epoch; the last one may be smaller than the others."""
-    return -(-images_in_epoch(slices, settings) // settings["batch_size"])
+    """Return the number of batches in an epoch; what is missing in the last one is taken from the next pass."""
+    return -(-(settings["images_per_epoch"] or settings["repeats"] * slices) // settings["batch_size"])
 
 
 MOST_VALIDATED = 100  # slices; curves need no more
@@ -406,7 +418,7 @@ def validated_slices(count, settings):
     return slice(None, None, 1 if settings["monitor"] else -(-count // MOST_VALIDATED))
 
 
-def augment(images, masks, seed, crop_size):
+def augment(images, masks, seed, crop_size, compiled=False):
     """Return the batch as other patients and other scanners might have looked; image and mask move together.
 
     images, masks: float32 tensors (N, S, S, 1) in [0, 1]. seed: two whole numbers; the same seed, the same result.
@@ -419,48 +431,43 @@ def augment(images, masks, seed, crop_size):
 
     import tensorflow as tf
 
-    count, size = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
-    seeds = iter(tf.unstack(tf.random.split(seed, 13)))
+    count, size = tf.shape(images)[0], images.shape[1]
+    seeds = iter(tf.unstack(tf.random.split(seed, 13) & 0x7FFFFFFF))  # XLA takes no more of a seed
+
+    def whole_numbers(*shape):
+        """Return random int32 of all sizes, an array of `shape` for each picture: XLA draws other fractions than TF."""
+        return tf.random.stateless_uniform([count, *shape], next(seeds), None, None, tf.int32)
 
     def uniform(limit, *shape):
         """Return numbers from -limit to limit, an array of `shape` for each picture."""
-        return tf.random.stateless_uniform([count, *shape], next(seeds), -limit, limit)
+        return limit / 2**31 * tf.cast(whole_numbers(*shape), tf.float32)
 
     # Where a pixel of the crop comes from: [x, y] = matrix @ ([column, row] - middle of the crop) + middle
-    angle, scale, stretch = uniform(math.radians(20)), tf.exp(uniform(math.log(1.25))), tf.exp(uniform(math.log(1.1)))
-    cosine, sine = tf.cos(angle) / scale, tf.sin(angle) / scale
+    angle, scale, stretch = (
+        tf.cast(uniform(limit), tf.float64) for limit in (math.radians(20), math.log(1.25), math.log(1.1))
+    )
+    cosine, sine, stretch = tf.cos(angle) / tf.exp(scale), tf.sin(angle) / tf.exp(scale), tf.exp(stretch)
     a, b, c, d = cosine * stretch, -sine / stretch, sine * stretch, cosine / stretch
-    middle = (size - 1) / 2 + uniform(1.0, 2) * (size - crop_size) / 2
-    half = (crop_size - 1) / 2
-    zero = tf.zeros_like(angle)
+    middle = (size - 1) / 2 + tf.cast(uniform((size - crop_size) / 2, 2), tf.float64)
+    half, zero = (crop_size - 1) / 2, tf.zeros_like(angle)
     transforms = tf.stack(
         [a, b, middle[:, 0] - (a + b) * half, c, d, middle[:, 1] - (c + d) * half, zero, zero], axis=1
     )
+    # In such parts of a pixel float32 adds without an error, so that every device comes to the same places
+    transforms = tf.cast(tf.round(transforms * 2**15) / 2**15, tf.float32)
+    images, masks = (cut_squares(part, transforms, crop_size, compiled) for part in (images, masks))
 
-    def cut(pictures):
-        """Return the crops of the pictures, bilinearly; what lies outside a picture is 0."""
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=pictures,
-            transforms=transforms,
-            output_shape=[crop_size, crop_size],
-            fill_value=0.0,
-            interpolation="BILINEAR",
-            fill_mode="CONSTANT",
-        )
-
-    def smooth_field(limit, cells):
-        """Return a random surface for each picture that varies over cells x cells places."""
-        return tf.image.resize(uniform(limit, cells, cells, 1), [crop_size, crop_size], "bicubic")
-
-    images, masks = cut(images), cut(masks)
     images **= tf.exp(uniform(0.4, 1, 1, 1))
     images *= tf.exp(uniform(0.25, 1, 1, 1))
-    images *= tf.exp(smooth_field(0.4, 4))
-    images *= tf.exp(smooth_field(1.0, max(crop_size // 8, 1)) * tf.abs(uniform(0.3, 1, 1, 1)))
+    images *= tf.exp(enlarge(uniform(0.4, 4, 4), crop_size))
+    cells = max(crop_size // 8, 1)
+    images *= tf.exp(enlarge(uniform(1.0, cells, cells), crop_size) * tf.abs(uniform(0.3, 1, 1, 1)))
     images += uniform(0.1, 1, 1, 1)
     blur = tf.maximum(uniform(1.0, 1, 1, 1) - 0.6, 0) * 2.5  # in one picture of five
-    images += blur * (tf.nn.avg_pool2d(images, 3, 1, "SAME") - images)
-    noise = tf.random.stateless_normal(tf.shape(images), next(seeds))
+    images += blur * (neighbours_mean(images) - images)
+    four = whole_numbers(crop_size, crop_size, 1)  # four bytes, whose sum is nearly normal
+    noise = tf.cast(sum(tf.bitwise.right_shift(four, place) & 255 for place in (0, 8, 16, 24)), tf.float32)
+    noise = (noise - 2 * 255) / math.sqrt(4 * (256**2 - 1) / 12)  # mean 0, variance 1
     return images + noise * tf.abs(uniform(0.04, 1, 1, 1)), masks
 
 
@@ -539,7 +546,9 @@ def prepare_training(model, work_dir, settings, training_slices):
         "arithmetic": arithmetic_of(model),
         "code": _training_code(settings["loss"]),
     }
-    compile_model(model, learning_rates(settings, steps_per_epoch(training_slices, settings)), settings["loss"])
+    steps = steps_per_epoch(training_slices, settings)
+    at_once = steps_per_execution(steps, model.jit_compile)
+    compile_model(model, learning_rates(settings, steps), settings["loss"], at_once)
     return resume_training(model, work_dir, settings, made_from, images_in_epoch(training_slices, settings))
 
 
@@ -552,30 +561,6 @@ def load_trained_model(work_dir):
     model = read_trained(work_dir, settings)
     compile_model(model, settings["learning_rate"], settings["loss"])
     return model
-
-
-def predict_probabilities(model, X):
-    """Return the network's probabilities for X (N, S, S, 1): float32 of shape (N, S, S), 0 to 1."""
-    return model.predict(ordered_batches(X), verbose=0)[..., 0]
-
-
-def predict_in_planes(model, X, volumes, step):
-    """Return the probabilities for X (N, S, S, 1), for volumes averaged over their three planes.
-
-    The network is asked three times: for the slices, and for the same volume cut along its rows and along its
-    columns (Perslev et al., One Network to Segment Them All, 2019). volumes: pairs (first row, last row + 1) of X;
-    rows that belong to none are answered from the slice alone. step: distance between slices in pixels.
-    """
-    probabilities = np.array(predict_probabilities(model, X))
-    for start, stop in volumes:
-        depth = max(1, round((stop - start) * step))
-        volume = resample_slices(np.asarray(X[start:stop, ..., 0]), depth)
-        padded = np.pad(volume, [(0, -depth % 8), (0, 0), (0, 0)])  # the network halves the image three times
-        for axes in ((1, 0, 2), (2, 1, 0)):  # swapped once and swapped back
-            answer = predict_probabilities(model, padded.transpose(axes)[..., None]).transpose(axes)[:depth]
-            probabilities[start:stop] += resample_slices(answer, stop - start)
-        probabilities[start:stop] /= 3
-    return probabilities
 
 
 def resize_probability(probability, shape):
@@ -663,18 +648,6 @@ def choose_segmentation(curves, settings):
     )
 
 
-def predict_subset(model, work_dir, subset, planes=1):
-    """Return the network's probabilities for a subset, float32 (N, S, S).
-
-    planes: 1 or 3, see `predict_in_planes`.
-    """
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
-    X, _ = load_arrays(work_dir, subset)
-    volumes = find_volumes(slices, description, X.shape[1]) if planes == 3 else []
-    return predict_in_planes(model, X, volumes, slice_step(description, X.shape[1]))
-
-
 def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_component=False):
     """Score the network's probabilities (N, S, S) for a subset.
 
@@ -683,13 +656,17 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
     At the masks' own resolution, a patient at a time: `patients` (dice, iou, precision, recall, the two
     `surface_distances`, and volume_error, the volume found over the true one minus 1), dice_per_patient, their mean,
     standard deviation (over patients, n - 1) and `bootstrap_interval`, and figures of the single slices.
-    Distances are in millimetres where the dataset's spacing is known, else in pixels: `distance_unit`.
+    Distances are in millimetres by each patient's own spacing, or in pixels if that of a patient is not known:
+    `distance_unit`. Slices lie where their numbers say, and missing ones count as empty; where a patient's numbers do
+    not say it, its distances are None, and that is printed.
     All else is pooled over all pixels at the network's resolution, because the report printed it so; the masks, bool
     (N, S, S), are those that are pooled. `loss` alone is what `model.evaluate` says: the recipe's loss of the slices,
     each answered from its own plane, as in training.
     """
-    spacing = read_json(work_dir / "dataset.json", "01_dataset_upload")["spacing"]
-    row, column, depth = spacing or (1, 1, 1)
+    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    spacing_of = {pair["patient"]: patient_spacing(description, pair["patient"]) for pair in slices}
+    in_millimetres = all(spacing_of.values())
     X, y = load_arrays(work_dir, subset)
     patients, slice_counts = {}, [None] * len(X)
     masks = np.zeros(probabilities.shape, bool)
@@ -698,7 +675,11 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
         counts = [confusion_counts(*pair) for pair in zip(truth, prediction)]
         for index, entry in zip(rows, counts):
             slice_counts[index] = entry
-        patients[patient] = _patient_scores(truth, prediction, add_counts(counts), (depth, row, column))
+        row, column, between = spacing_of[patient] if in_millimetres else (1, 1, 1)
+        places = slice_places([slices[index]["slice"] for index in rows])
+        patients[patient] = _patient_scores(truth, prediction, add_counts(counts), places, (between, row, column))
+        if places is None:
+            print(f"{subset}: no distances between surfaces for {patient}: where its slices lie is not known.")
         masks[rows] = segment(probabilities[rows], threshold, largest_component)
     values = [patient["dice"] for patient in patients.values()]
     pooled = confusion_counts(y[..., 0], masks)
@@ -708,7 +689,7 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
         "dice_patient_std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "dice_patient_interval": bootstrap_interval(values),
         "patients": patients,
-        "distance_unit": "mm" if spacing else "pixels",
+        "distance_unit": "mm" if in_millimetres else "pixels",
         "slices": _slice_scores(slice_counts),
         **scores(pooled),
         "accuracy_predicting_nothing": scores(confusion_counts(y, np.zeros_like(y)))["accuracy"],
@@ -719,9 +700,10 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
     return metrics, slice_counts, masks
 
 
-def _patient_scores(truth, prediction, counts, spacing):
+def _patient_scores(truth, prediction, counts, places, spacing):
     names = ("dice", "iou", "precision", "recall")
-    mean, percentile = surface_distances(truth, prediction, spacing) or (None, None)
+    distances = places and surface_distances(*(in_places(part, places) for part in (truth, prediction)), spacing)
+    mean, percentile = distances or (None, None)
     volume_error = float(prediction.sum() / truth.sum() - 1) if truth.any() else None
     return {
         **{name: scores(counts)[name] for name in names},

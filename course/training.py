@@ -19,7 +19,6 @@ from course.workspace import CourseError, check_made_from, fingerprint, read_jso
 
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
 # Settings that a training does not depend on: a name, and what 05 alone uses
 _NOT_TRAINED_WITH = ("dataset", "threshold", "largest_component", "replaced")
@@ -354,35 +353,3 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
         mode = "min" if monitor.endswith("loss") else "max"
         callbacks.append(EarlyStopping(monitor, mode=mode, patience=settings["patience"]))
     return callbacks
-
-
-def without_autotuning(dataset: "tf.data.Dataset") -> "tf.data.Dataset":
-    """Switch off TensorFlow's search for better settings of a dataset, whose thread outlives the dataset.
-
-    It sleeps for twice as long every time, up to a minute, and whoever used the dataset waits until it wakes.
-    """
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
-
-
-def ordered_batches(*arrays, batch_size=16):
-    """Return a tf.data.Dataset of the rows of the arrays, in their order: what `evaluate` and `predict` are given.
-
-    arrays: X, or X and y, of shape (N, S, S, 1); memory maps are read as they are needed.
-    The last batch may be smaller.
-    """
-    import tensorflow as tf
-
-    starts = range(0, len(arrays[0]), batch_size)
-
-    def batches():
-        """Yield the rows of one batch after the other, as a tuple."""
-        for start in starts:
-            yield tuple(array[start : start + batch_size] for array in arrays)
-
-    signature = tuple(tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in arrays)
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return without_autotuning(dataset.apply(tf.data.experimental.assert_cardinality(len(starts))).prefetch(2))

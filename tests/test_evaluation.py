@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import helpers
-from course.metrics import rank_slices
+from course.metrics import rank_slices, surface_distances
+from course.planes import Volume
 from course.training import training_inputs
 from course.workspace import fingerprint
 
@@ -28,8 +29,8 @@ class Judge:
 class Copying:
     """Stands in for a network that answers each picture with itself, and remembers the shapes it saw."""
 
-    def __init__(self):
-        self.shapes = []
+    def __init__(self, jit_compile=False):
+        self.shapes, self.jit_compile = [], jit_compile
 
     def predict(self, batches, verbose):
         X = np.concatenate([images for (images,) in batches.as_numpy_iterator()])
@@ -140,6 +141,65 @@ def test_distances_say_their_unit(prepared):
         measured[str(spacing)] = [figures["surface_distance_mean"] for figures in metrics["patients"].values()]
     assert measured["None"] == measured["[1, 1, 1]"]
     assert measured["[2, 2, 2]"] == pytest.approx(2 * np.array(measured["[1, 1, 1]"]))
+
+
+def with_geometry(prepared, **changes):
+    description = json.loads((prepared / "dataset.json").read_text())
+    helpers.write_json(prepared / "dataset.json", {**description, **changes})
+
+
+def distances(metrics, patient):
+    figures = metrics["patients"][patient]
+    return figures["surface_distance_mean"], figures["surface_distance_95"]
+
+
+def shifted(prepared, axis, places=4):
+    """Probabilities that are the truth of valid, shifted along one axis of (slice, row, column)."""
+    return np.roll(truth(prepared, "valid"), places, axis=axis)
+
+
+def test_distances_are_measured_by_the_patients_own_spacing_along_the_right_axes(prepared):
+    for axis in (1, 2):
+        [(patient, _, drawn, found)] = helpers.patient_volumes(prepared, "valid", shifted(prepared, axis))
+        row, column, between = 0.5, 2.0, 7.0
+        geometry = {patient: {"spacing": [row, column, between], "axes": None}}
+        with_geometry(prepared, spacing=[9, 9, 9], geometry=geometry)
+        metrics = evaluate(prepared, "valid", shifted(prepared, axis))
+        assert metrics["distance_unit"] == "mm"
+        assert distances(metrics, patient) == surface_distances(drawn, found >= 0.5, (between, row, column))
+        assert distances(metrics, patient) != surface_distances(drawn, found >= 0.5, (row, column, between))
+        with_geometry(prepared, geometry={patient: {"spacing": None, "axes": None}})
+        metrics = evaluate(prepared, "valid", shifted(prepared, axis))
+        assert metrics["distance_unit"] == "pixels"
+        assert distances(metrics, patient) == surface_distances(drawn, found >= 0.5, (1, 1, 1))
+
+
+def test_missing_slices_keep_their_place_in_distances(prepared, capsys):
+    """One slice is drawn and another found: how far they are apart depends on what is missing between them."""
+    record = json.loads((prepared / "npy" / "arrays.json").read_text())
+    slices = record["slices"]["valid"]
+    [patient] = {pair["patient"] for pair in slices}
+    masks = truth(prepared, "valid")
+    drawn = int(np.argmax(masks.sum(axis=(1, 2))))
+    found = np.zeros_like(masks)
+    found[drawn + 1] = masks[drawn]
+    with_geometry(prepared, spacing=[1, 1, 10])
+    first = evaluate(prepared, "valid", found)
+    for pair in slices[drawn + 1 :]:
+        pair["slice"] += 2
+    helpers.write_json(prepared / "npy" / "arrays.json", record)
+    wider = evaluate(prepared, "valid", found)
+    assert distances(wider, patient)[1] > distances(first, patient)[1]
+    [(_, _, truth_of_all, answers)] = helpers.patient_volumes(prepared, "valid", found)
+    places = np.arange(len(slices)) + 2 * (np.arange(len(slices)) > drawn)
+    stacks = [np.zeros((len(slices) + 2, *truth_of_all.shape[1:]), bool) for _ in range(2)]
+    stacks[0][places], stacks[1][places] = truth_of_all, answers >= 0.5
+    assert distances(wider, patient) == surface_distances(*stacks, (10, 1, 1))
+    assert capsys.readouterr().out == ""
+    slices[0]["slice"] = None
+    helpers.write_json(prepared / "npy" / "arrays.json", record)
+    assert distances(evaluate(prepared, "valid", found), patient) == (None, None)
+    assert f"no distances between surfaces for {patient}" in capsys.readouterr().out
 
 
 def test_threshold_and_tidying_up_are_chosen_by_the_curves():
@@ -345,10 +405,13 @@ def test_a_figure_is_saved_as_a_whole_png(tmp_path):
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["figure.png"]
 
 
+VOLUME = Volume(0, 16, row_step=1.0, column_step=1.0)
+
+
 def test_an_answer_in_three_planes_of_a_network_that_copies_is_the_volume_itself():
     X = np.random.default_rng(0).random((20, 16, 16, 1), np.float32)
     network = Copying()
-    answer = helpers.predict_in_planes(network, X, [(0, 16)], step=1.0)
+    answer = helpers.predict_in_planes(network, X, [VOLUME])
     assert network.shapes == [(20, 16, 16, 1), (16, 16, 16, 1), (16, 16, 16, 1)]
     assert answer.shape == (20, 16, 16) and np.allclose(answer, X[..., 0], atol=1e-6)
 
@@ -356,21 +419,48 @@ def test_an_answer_in_three_planes_of_a_network_that_copies_is_the_volume_itself
 def test_each_plane_has_a_third_of_the_say():
     X = np.zeros((16, 16, 16, 1), np.float32)
 
-    class OnlySlices(Copying):
+    class OnePlane(Copying):
+        def __init__(self, answering):
+            super().__init__()
+            self.answering = answering
+
         def predict(self, batches, verbose):
             X = super().predict(batches, verbose)
-            return np.full(X.shape, 0.9 if len(self.shapes) == 1 else 0.0, np.float32)
+            return np.full(X.shape, 0.9 if len(self.shapes) == self.answering else 0.0, np.float32)
 
-    assert np.allclose(helpers.predict_in_planes(OnlySlices(), X, [(0, 16)], 1.0), 0.3)
-    assert np.allclose(helpers.predict_in_planes(OnlySlices(), X, [], 1.0), 0.9)
+    for answering in (1, 2, 3):
+        assert np.allclose(helpers.predict_in_planes(OnePlane(answering), X, [VOLUME]), 0.3)
+    assert np.allclose(helpers.predict_in_planes(OnePlane(1), X, []), 0.9)
 
 
-def test_cuts_are_padded_to_what_the_network_can_halve_and_put_back_in_place():
-    X = np.linspace(0, 1, 22, dtype=np.float32)[:, None, None, None] * np.ones((1, 16, 16, 1), np.float32)
-    network = Copying()
-    answer = helpers.predict_in_planes(network, X, [(0, 22)], step=0.5)
-    assert network.shapes[1:] == [(16, 16, 16, 1), (16, 16, 16, 1)]  # eleven slices, five of padding
-    assert np.allclose(answer, X[..., 0], atol=0.03)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_cuts_show_slices_downwards_or_to_the_right_and_are_padded_behind(compiled):
+    size, volume = 32, Volume(2, 24, row_step=0.5, column_step=1.0)
+    rows, columns = np.mgrid[:size, :size].astype(np.float32)
+    X = np.stack([slice_ + 0.01 * rows + 0.0001 * columns for slice_ in range(24)])[..., None]
+
+    class Watching(Copying):
+        def predict(self, batches, verbose):
+            self.seen = [*getattr(self, "seen", []), super().predict(batches, verbose)]
+            return self.seen[-1]
+
+    network = Watching(compiled)
+    answer = helpers.predict_in_planes(network, X, [volume])
+    of_slices, of_rows, of_columns = (seen[:count, ..., 0] for seen, count in zip(network.seen, (24, 32, 32)))
+    assert [len(pictures) for pictures in network.seen] == [32 if compiled else 24, 32, 32]  # whole batches of 16
+    assert np.array_equal(of_slices, X[..., 0])
+    deep = 32 if compiled else 24  # 22 pixels and padding, at least a square where XLA compiles
+    assert of_rows.shape == (32, deep, 32) and of_columns.shape == (32, 32, 32 if compiled else 16)  # 11 pixels
+    assert np.allclose(of_rows[5, :22], X[2:, 5, :, 0], atol=1e-5) and not of_rows[:, 22:].any()
+    pairs = X[2:, :, 7, 0].reshape(11, 2, size).mean(axis=1)
+    assert np.allclose(of_columns[7, :, :11], pairs.T, atol=1e-5) and not of_columns[:, :, 11:].any()
+    assert np.array_equal(answer[:2], X[:2, ..., 0]) and np.allclose(answer, X[..., 0], atol=0.2)
+
+
+def test_where_xla_compiles_all_volumes_have_the_shape_of_the_deepest():
+    X, network = np.zeros((40, 16, 16, 1), np.float32), Copying(jit_compile=True)
+    helpers.predict_in_planes(network, X, [Volume(0, 10, 1.0, 1.0), Volume(10, 40, 1.0, 0.5)])
+    assert network.shapes[1:] == [(16, 32, 16, 1), (16, 16, 32, 1)] * 2
 
 
 def test_a_subset_is_answered_in_as_many_planes_as_asked_for(prepared):

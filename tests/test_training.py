@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import helpers
-from course import planes
 from course.training import write_history
 from course.workspace import COURSE_FOLDER
 
@@ -76,10 +75,16 @@ def train(work_dir, settings, stop_after=None):
 
 
 def test_an_epoch_shows_every_slice_once_in_an_order_that_changes():
-    has_atrium = np.arange(30) % 3 > 0
-    orders = [helpers.epoch_order(has_atrium, epoch, SETTINGS, 30) for epoch in range(2)]
-    assert all(sorted(order) == list(range(30)) for order in orders)
-    assert list(orders[0]) != list(orders[1]) and list(orders[0]) != list(range(30))
+    has_atrium = np.arange(32) % 3 > 0
+    orders = [helpers.epoch_order(has_atrium, epoch, SETTINGS, 32) for epoch in range(2)]
+    assert all(sorted(order) == list(range(32)) for order in orders)
+    assert list(orders[0]) != list(orders[1]) and list(orders[0]) != list(range(32))
+
+
+def test_the_last_batch_is_filled_from_the_next_pass_and_none_is_shown_more_often():
+    orders = np.array([helpers.epoch_order(np.ones(30, bool), epoch, SETTINGS, 30) for epoch in range(15)])
+    assert orders.shape == (15, 32) and sorted(orders[0, :30]) == list(range(30))
+    assert np.bincount(orders.ravel()).tolist() == [16] * 30  # 480 pictures
 
 
 def test_the_order_follows_from_seed_and_epoch():
@@ -102,19 +107,14 @@ def test_the_share_of_slices_with_atrium_is_kept():
     assert len(order) == 24 and has_atrium[order].sum() == 18
 
 
-def test_batches_keep_images_and_masks_together():
-    X = np.arange(20, dtype=np.float32).reshape(20, 1, 1, 1) * np.ones((1, 4, 4, 1), np.float32)
-    y = X.astype(np.uint8) % 2
-    batches = list(helpers.training_batches(planes.TrainingPictures(X, y), {**SETTINGS, "epochs": 2}))
-    assert [len(images) for images, _ in batches] == [8, 8, 4] * 2
-    for images, masks in batches:
-        assert np.array_equal(images.numpy() % 2, masks.numpy())
-
-
-def test_steps_cover_the_last_incomplete_batch():
-    assert helpers.steps_per_epoch(1160, {"images_per_epoch": None, "repeats": 1, "batch_size": 32}) == 37
-    assert helpers.steps_per_epoch(100, {"images_per_epoch": None, "repeats": 3, "batch_size": 32}) == 10
-    assert helpers.steps_per_epoch(1160, {"images_per_epoch": 400, "batch_size": 8}) == 50
+def test_steps_cover_all_pictures_and_an_epoch_has_whole_batches():
+    for slices, settings, steps in (
+        (1160, {"images_per_epoch": None, "repeats": 1, "batch_size": 32}, 37),
+        (100, {"images_per_epoch": None, "repeats": 3, "batch_size": 32}, 10),
+        (1160, {"images_per_epoch": 400, "batch_size": 8}, 50),
+    ):
+        assert helpers.steps_per_epoch(slices, settings) == steps
+        assert helpers.images_in_epoch(slices, settings) == steps * settings["batch_size"]
 
 
 def test_valid_is_thinned_out_only_where_no_choice_depends_on_it():
@@ -122,135 +122,6 @@ def test_valid_is_thinned_out_only_where_no_choice_depends_on_it():
     assert len(range(569)[helpers.validated_slices(569, chosen_by_it)]) == 569
     assert len(range(569)[helpers.validated_slices(569, not_chosen)]) == 95
     assert len(range(100)[helpers.validated_slices(100, not_chosen)]) == 100
-
-
-# --- augmentation -------------------------------------------------------------------------------------
-
-
-def blobs(count=6, size=64):
-    rng = np.random.default_rng(3)
-    rows, columns = np.mgrid[:size, :size]
-    masks = [((rows - rng.integers(24, 40)) ** 2 + (columns - rng.integers(24, 40)) ** 2 < 100) for _ in range(count)]
-    masks = np.array(masks, np.float32)[..., None]
-    return masks * 0.6 + 0.2, masks
-
-
-def test_image_and_mask_move_together():
-    images, masks = blobs()
-    moved_images, moved_masks = (part.numpy() for part in helpers.augment(images, masks, [0, 1], 48))
-    assert moved_masks.shape == moved_images.shape == (6, 48, 48, 1) and moved_masks.any((1, 2, 3)).sum() > 3
-    for image, mask in zip(moved_images[..., 0], moved_masks[..., 0] >= 0.5):
-        if mask.sum() > 50:
-            assert np.percentile(image[mask], 5) > np.percentile(image[~mask], 90)
-
-
-def test_augmentation_moves_and_differs_from_slice_to_slice():
-    image, mask = blobs(1)
-    images, masks = np.repeat(image, 4, 0), np.repeat(mask, 4, 0)
-    moved = helpers.augment(images, masks, [0, 1], 48)[1].numpy()
-    assert not any(np.array_equal(a, mask[0]) for a in moved)
-    assert not np.array_equal(moved[0], moved[1])
-
-
-def test_augmented_masks_stay_between_0_and_1_and_images_finite():
-    images, masks = blobs()
-    moved_images, moved_masks = (part.numpy() for part in helpers.augment(images, masks, [4, 2], 64))
-    assert -0.5 < moved_images.min() and moved_images.max() < 5 and np.isfinite(moved_images).all()
-    assert 0 <= moved_masks.min() and moved_masks.max() <= 1
-    assert 0.9 < np.mean((moved_masks == 0) | (moved_masks == 1)) < 1  # soft at the edges alone
-
-
-def test_augmentation_follows_from_its_seed():
-    images, masks = blobs()
-    first, again, other = (helpers.augment(images, masks, seed, 64)[0].numpy() for seed in ([0, 1], [0, 1], [0, 2]))
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
-
-
-def test_only_a_recipe_that_says_so_augments():
-    images, masks = blobs(8)
-    plain = {**SETTINGS, "epochs": 1}
-    pictures = planes.TrainingPictures(images, masks)
-    shown = [
-        next(iter(helpers.training_batches(pictures, {**plain, "augment": augment})))[0].numpy()
-        for augment in (False, True)
-    ]
-    order = helpers.epoch_order(masks.any((1, 2, 3)), 0, plain, 8)
-    assert np.array_equal(shown[0], images[order]) and not np.array_equal(shown[1], images[order])
-
-
-# --- the planes of a volume ---------------------------------------------------------------------------
-
-
-def test_a_patient_with_eight_numbered_slices_makes_a_volume():
-    slices = (
-        [{"patient": "a", "slice": n} for n in range(8)]
-        + [{"patient": "b", "slice": n} for n in range(7)]
-        + [{"patient": "c", "slice": None}] * 9
-        + [{"patient": "d", "slice": n} for n in range(20)]
-    )
-    subsets = {"train": [{"size": [320, 320]}]}
-    assert planes.find_volumes(slices, {"spacing": [1, 1, 1], "subsets": subsets}, 160) == [(0, 8), (24, 44)]
-
-
-@pytest.mark.parametrize(
-    ("count", "image_size", "expected"), [(20, 160, []), (31, 160, []), (32, 160, [(0, 32)]), (20, 256, [(0, 20)])]
-)
-def test_where_the_spacing_is_only_assumed_a_volume_must_be_16_pixels_deep(count, image_size, expected):
-    slices = [{"patient": "a", "slice": number} for number in range(count)]
-    description = {"spacing": None, "subsets": {"train": [{"size": [320, 320]}]}}
-    assert planes.find_volumes(slices, description, image_size) == expected
-
-
-def test_the_distance_of_slices_is_in_pixels_of_the_network():
-    subsets = {"train": [{"size": [320, 300]}]}
-    assert planes.slice_step({"spacing": [1.25, 1.25, 2.5], "subsets": subsets}, 160) == pytest.approx(1.0)
-    assert planes.slice_step({"spacing": None, "subsets": subsets}, 80) == pytest.approx(0.25)
-
-
-def test_resampling_along_slices_keeps_a_slope_and_the_mean():
-    slope = np.linspace(0, 1, 40)[:, None] * np.ones((1, 3), np.float32)
-    for count in (10, 25, 40, 90):
-        resampled = planes.resample_slices(slope, count)
-        assert resampled.shape == (count, 3) and resampled.dtype == np.float32
-        assert resampled.mean() == pytest.approx(0.5, abs=1e-3)
-        assert np.allclose(resampled[1:-1, 0], (np.arange(count) + 0.5)[1:-1] / count * 40 / 39 - 0.5 / 39, atol=0.02)
-
-
-def test_a_picture_is_put_in_the_middle_of_a_square():
-    square = planes.in_square(np.ones((2, 6)), 4)
-    assert square.shape == (4, 4) and square[[1, 2]].all() and not square[[0, 3]].any()
-
-
-def volume_arrays():
-    X = np.random.default_rng(0).random((16, 16, 16, 1), np.float32)
-    y = np.zeros_like(X, np.uint8)
-    y[4:12, 3:9, 5:7] = 1
-    return X, y
-
-
-def test_pictures_of_three_planes_are_cuts_of_the_volume():
-    X, y = volume_arrays()
-    pictures = planes.TrainingPictures(X, y, [(0, 16)], step=1.0)
-    assert len(pictures.places) == len(pictures.has_atrium) == 3 * 16
-    images, masks = pictures.take(range(48))
-    assert np.array_equal(images[:16], X) and np.array_equal(masks[:16], y)
-    for index in range(16):
-        assert np.allclose(images[16 + index, ..., 0], X[:, index, :, 0])
-        assert np.allclose(images[32 + index, ..., 0], X[:, :, index, 0].T)
-        assert np.allclose(masks[32 + index, ..., 0], y[:, :, index, 0].T)
-    assert np.array_equal(pictures.has_atrium, masks.any((1, 2, 3)))
-
-
-def test_shares_of_atrium_become_numbers_between_0_and_1():
-    X, y = volume_arrays()
-    pictures = planes.TrainingPictures(X, y * np.uint8(255), [(0, 16)], full=255)
-    assert np.array_equal(pictures.has_atrium, planes.TrainingPictures(X, y, [(0, 16)]).has_atrium)
-    assert np.allclose(pictures.take(range(48))[1], planes.TrainingPictures(X, y, [(0, 16)]).take(range(48))[1])
-
-
-def test_one_plane_has_the_slices_alone():
-    X, y = volume_arrays()
-    assert len(planes.TrainingPictures(X, y).places) == 16
 
 
 # --- the training -------------------------------------------------------------------------------------
@@ -294,7 +165,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, ch
     records = [json.loads((folder / "model" / "training.json").read_text()) for folder in (work_dir, other)]
     kept = [helpers.load_trained_model(folder).get_weights() for folder in (work_dir, other)]
     assert all(np.array_equal(a, b) for a, b in zip(*kept))
-    images_seen = 3 * (settings["images_per_epoch"] or 30)
+    images_seen = 3 * {None: 32, 20: 24}[settings["images_per_epoch"]]  # whole batches of 8
     assert [(record["epochs"], record["images_seen"]) for record in records] == [(3, images_seen)] * 2
 
 
