@@ -38,8 +38,9 @@ setup: .venv/installed
 run batch: setup
 	@exec $(BIN)/python -m course.terminal
 
-batch: PROFILE ?= smoke
-batch: GRID ?= {"recipe": ["report", "best"], "fold": [0, 1, 2]}
+TRIAL := {"recipe": ["report", "best"], "fold": [0, 1, 2]}
+batch: PROFILE := $(or $(PROFILE),smoke)
+batch: GRID := $(or $(GRID),$(TRIAL))
 
 # Every rung from recipe `report` to `best`, three seeds each: about ten minutes a run on one core
 ladder: setup

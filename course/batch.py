@@ -223,7 +223,7 @@ def run_one(folder, name, run, dataset_file, open_test, batch):
         record.update(state="complete")
     except NotebookFailed as failure:
         record.update(_failure(failure.message, failure.notebook, failure.cell))
-    if owner_of(Path(folder)) != batch:
+    if owner_of(folder) != batch:
         return {**record, **_failure("another batch was started in this folder, and goes on with this run")}
     record.update(host=socket.gethostname(), seconds=time.time() - started)
     write_json(run_dir / "run.json", record)
@@ -293,9 +293,10 @@ def _outcome(name, run, future):
     if future.status == "finished":
         return future.result()
     error = future.exception()
-    message = f"{type(error).__name__}: {error}"
     if isinstance(error, KilledWorker):
         message = "its worker died each time that it was started, most often for lack of memory"
+    else:
+        message = f"{type(error).__name__}: {error}"
     return {"name": name, "parameters": run, **_failure(message)}
 
 

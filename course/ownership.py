@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import uuid
+from pathlib import Path
 
 from course.workspace import CourseError
 
@@ -17,7 +18,7 @@ WATCH_INTERVAL = 0.5  # seconds between two looks at the file
 
 def _read(folder):
     try:
-        return (folder / OWNER_FILE).read_text(encoding="utf-8")
+        return Path(folder, OWNER_FILE).read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
 
@@ -58,7 +59,7 @@ def own(folder):
     numbers = itertools.count()
 
     def write():
-        (folder / OWNER_FILE).write_text(f"{batch}\n{next(numbers)}", encoding="utf-8")
+        Path(folder, OWNER_FILE).write_text(f"{batch}\n{next(numbers)}", encoding="utf-8")
 
     def beat():
         if owner_of(folder) != batch:
@@ -71,7 +72,7 @@ def own(folder):
     finally:
         if owner_of(folder) == batch:
             with contextlib.suppress(PermissionError):  # Windows removes no file that another process is reading
-                (folder / OWNER_FILE).unlink()
+                Path(folder, OWNER_FILE).unlink()
 
 
 def end_with_owner(folder, batch):

@@ -8,19 +8,22 @@ from course.recipes import new_settings
 from course.workspace import CourseError
 
 RETRIES = 2  # how often a run is started again after its worker died, or its kernel did not start
-MEMORY_OF_A_PROCESS = 2**30  # Python, TensorFlow, Jupyter, and the pictures that are at hand
-MEMORY_OF_A_PIXEL = 4 * 2**10  # of a batch in training, all layers together
+MEMORY_OF_A_PROCESS = 2**30  # bytes: Python, TensorFlow, Jupyter, the weights, and what evaluation holds
+MEMORY_OF_A_PIXEL = {"trained": 2600, "answered": 800}  # bytes of a batch, all layers of the network together, float32
+ANSWERED_AT_ONCE = 16  # slices, as `ordered_batches` gives them
 
 
 def memory_needed(run):
-    """Return the bytes of memory that a run takes on a CPU; docs/BATCH.md has the measurements behind the two numbers.
+    """Return the bytes of memory that a run takes on a CPU at most; docs/BATCH.md has what was measured.
 
-    Most of it are the activations of one step, so it grows with the pixels of a batch: of training, or of the
-    VALIDATED slices that the network answers at once.
+    It grows with the pixels of a batch, of those that train the network or of those that it answers.
     """
-    settings = {**new_settings(run["dataset"], run["profile"], run["recipe"], run["seed"]), **run}
-    trained = settings["batch_size"] * (settings["crop_share"] * settings["image_size"]) ** 2
-    return MEMORY_OF_A_PROCESS + MEMORY_OF_A_PIXEL * trained
+    chosen = {name: value for name, value in run.items() if value is not None}
+    settings = {**new_settings(run["dataset"], run["profile"], run["recipe"], run["seed"]), **chosen}
+    size = settings["image_size"]
+    trained = settings["batch_size"] * (settings["crop_share"] * size) ** 2 * MEMORY_OF_A_PIXEL["trained"]
+    answered = ANSWERED_AT_ONCE * size**2 * MEMORY_OF_A_PIXEL["answered"]
+    return int(MEMORY_OF_A_PROCESS + max(trained, answered))
 
 
 def plan_workers(runs):
@@ -35,7 +38,7 @@ def plan_workers(runs):
 
     of_each = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in visible_gpus()[: len(runs)]]
     if not of_each:
-        fitting = int(MEMORY_LIMIT // max(map(memory_needed, runs.values())))
+        fitting = MEMORY_LIMIT // max(map(memory_needed, runs.values()))
         of_each = [{}] * max(1, min(len(runs), CPU_COUNT, fitting))
     threads = str(max(1, CPU_COUNT // len(of_each)))
     return [{"TF_NUM_INTRAOP_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3", **variables} for variables in of_each]
