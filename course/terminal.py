@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
+from typing import TextIO
 
 from course.workspace import COURSE_FOLDER, CourseError, open_work_folder, whole_file
 
@@ -14,32 +16,35 @@ STOPPED = "\nStopped. All that is complete is kept: give the same command again,
 
 
 class Screen:
-    """A file for what notebook 00 prints: in a terminal, progress (which begins with "\\r") stays in one place.
+    """A file for what notebook 00 prints, where "\\r" begins the lines that tell how far it is.
 
-    Elsewhere each progress is a line of its own.
+    In a terminal these stay in one place, and go when something else is printed. Elsewhere only those that are new are
+    added.
     """
 
-    def __init__(self, file):
-        self.file, self.height = file, 0
+    def __init__(self, file: TextIO):
+        self.file, self.above = file, []
 
-    def write(self, text):
-        """Write text; progress that stands above it goes."""
-        is_progress, lines = text.startswith("\r"), text.lstrip("\r").splitlines(keepends=True)
-        if self.file.isatty():
-            if self.height:
-                self.file.write(f"\x1b[{self.height}A\x1b[J")  # up to its first line, and clear all below
-            if is_progress:  # no line may be longer than the terminal is wide: the height would be another
+    def write(self, text: str) -> None:
+        """Write text, or lines of progress in place of those above."""
+        is_progress, lines = text.startswith("\r"), text.removeprefix("\r").splitlines(keepends=True)
+        if not self.file.isatty():
+            self.file.writelines(line for line in lines if not is_progress or line not in self.above)
+        else:
+            if self.above:
+                self.file.write(f"\x1b[{len(self.above)}A\x1b[J")  # up to the first of them, and clear what is below
+            if is_progress:  # a line longer than the terminal is wide would take two
                 columns = shutil.get_terminal_size().columns
                 lines = [line.rstrip("\n")[: columns - 1] + "\n" for line in lines]
-            self.height = len(lines) if is_progress else 0
-        self.file.write("".join(lines))
+            self.file.writelines(lines)
+        self.above = lines if is_progress else []
 
-    def flush(self):
+    def flush(self) -> None:
         """Show what was written."""
         self.file.flush()
 
 
-def read_choices(environment):
+def read_choices(environment: Mapping[str, str]) -> dict:
     """Return the parameters of notebook 00 that environment variables name, such as DATASET; an empty one is none.
 
     Raises CourseError where SEED is no whole number or GRID no JSON object.
@@ -58,7 +63,7 @@ def read_choices(environment):
     return choices
 
 
-def run_notebook_00(choices, screen):
+def run_notebook_00(choices: dict, screen: Screen) -> None:
     """Execute notebook 00; its copy becomes runs/00_run_all.ipynb of the work folder if it gets to its end."""
     import papermill
 
@@ -76,7 +81,7 @@ def run_notebook_00(choices, screen):
         )
 
 
-def main():
+def main() -> int:
     """Run notebook 00 with the choices of the environment; return the status of the process."""
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
