@@ -4,13 +4,12 @@ A run has a folder of its own, with the executed notebooks, their log (`run.log`
 says what went in and what came of it. `shared/` beside the runs holds what they have in common: dataset and arrays.
 """
 
-import contextlib
 import inspect
 import itertools
-import os
 import re
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from course.figures import format_table
@@ -20,7 +19,7 @@ from course.ownership import own, owner_of
 from course.recipes import PROFILES, RECIPES, check_values, new_settings
 from course.sources import fetch_heart
 from course.training import read_history
-from course.workers import RETRIES, open_cluster
+from course.workers import RETRIES, open_cluster, stderr_to
 from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, write_json
 from helpers import prepare_arrays
 
@@ -29,7 +28,7 @@ SET_BY_THE_BATCH = {"work_dir", "open_test"}  # the same for all runs, so a grid
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take 5 to 8 hours on two cores
 
 
-def resolve_dataset(dataset):
+def resolve_dataset(dataset: str) -> str:
     """Return `dataset` as the notebooks of a run can find it: a path becomes absolute, a name stays.
 
     Raises CourseError if it is neither a known name nor a path that exists.
@@ -42,19 +41,21 @@ def resolve_dataset(dataset):
     return str(path.resolve())
 
 
-def notebook_parameters():
+def notebook_parameters() -> dict[str, set[str]]:
     """Return the names of the parameters of each notebook, as a dict from notebook to set."""
     import papermill
 
     return {name: set(papermill.inspect_notebook(COURSE_FOLDER / "notebooks" / f"{name}.ipynb")) for name in NOTEBOOKS}
 
 
-def compared_names(grid):
+def compared_names(grid: dict[str, list]) -> list[str]:
     """Return the names of a grid that tell apart what is compared: all with several values but seed and fold."""
     return [name for name, values in grid.items() if name not in ("seed", "fold") and len(values) > 1]
 
 
-def plan_runs(grid, *, dataset, profile, recipe, seed, open_test=None):
+def plan_runs(
+    grid: dict[str, list], *, dataset: str, profile: str, recipe: str, seed: int, open_test: bool | None = None
+) -> tuple[dict[str, dict], bool]:
     """Return (runs, open_test): the parameters of each run of a grid by its name, and whether test is opened.
 
     grid: dict from a parameter of the notebooks 01 to 05 to the list of its values; {} is a single run. The other
@@ -90,7 +91,7 @@ def _folder_name(text):
     return safe if safe == text else f"{safe}-{fingerprint(text)}"
 
 
-def code_fingerprint():
+def code_fingerprint() -> str:
     """Return a hash of all code that makes a result: modules and notebooks, not their outputs, not the batch itself."""
     import nbformat
 
@@ -104,7 +105,7 @@ def code_fingerprint():
     return fingerprint(sources, *modules)
 
 
-def share_dataset(folder, dataset, options):
+def share_dataset(folder: Path, dataset: str, options: dict) -> str:
     """Import a dataset, with `options` of `import_dataset`, for all its runs; return the path of its dataset.json.
 
     The archive of the heart data lies in the work folder itself, where 01 looks for it too: `run_batch` has fetched it.
@@ -116,7 +117,7 @@ def share_dataset(folder, dataset, options):
     return str(home / "dataset.json")
 
 
-def share_arrays(dataset_file, fold, image_size, leave_out):
+def share_arrays(dataset_file: str, fold: int | None, image_size: int, leave_out: bool) -> str:
     """Take one fold of an imported dataset and make its arrays; return the path of the dataset.json beside them."""
     home = Path(dataset_file).parent.parent / f"arrays-{fingerprint(dataset_file, fold, image_size, leave_out)}"
     description = import_dataset(dataset_file, home, fold=fold)
@@ -127,24 +128,12 @@ def share_arrays(dataset_file, fold, image_size, leave_out):
 class NotebookFailed(CourseError):
     """A notebook stopped: `notebook`, `cell` (its number, or None) and `message` say where and why."""
 
-    def __init__(self, notebook, cell, message):
+    def __init__(self, notebook: str, cell: int | None, message: str):
         super().__init__(f"{notebook} stopped{f' in cell {cell}' if cell else ''}: {message}")
         self.notebook, self.cell, self.message = notebook, cell, message
 
 
-@contextlib.contextmanager
-def stderr_to(file):
-    """Let this process, and those that it starts meanwhile, write into an open file what they send to stderr."""
-    kept = os.dup(2)
-    os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def run_notebook(name, run_dir, batch=None, **parameters):
+def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameters) -> None:
     """Execute the notebook `name` with papermill: the executed copy goes to run_dir/notebooks, the log to run.log.
 
     Its kernel ends when this process ends, and when `batch` does not own the folder of run_dir any more.
@@ -192,7 +181,7 @@ def _failure(message, notebook=None, cell=None):
     return {"state": "failed", "notebook": notebook, "cell": cell, "message": message}
 
 
-def run_one(folder, name, run, dataset_file, open_test, batch):
+def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bool, batch: str) -> dict:
     """Run the notebooks for one entry of a grid, unless that is done and nothing has changed; return its run.json.
 
     Meanwhile run.json says which batch is at work, and at which notebook.
@@ -203,6 +192,7 @@ def run_one(folder, name, run, dataset_file, open_test, batch):
     inputs = fingerprint(run, open_test, description["fingerprint"], code_fingerprint())
     shared = {"path": dataset_file, "fingerprint": description["fingerprint"]}
     record = {"name": name, "parameters": run, "open_test": open_test, "shared": shared, "inputs": inputs}
+    record.update(batch=batch, host=socket.gethostname())
     if (run_dir / "run.json").exists() and (run_dir / "results" / "metrics.json").exists():
         earlier = read_json(run_dir / "run.json", "00_run_all")
         if earlier["inputs"] == inputs and earlier["state"] == "complete":
@@ -218,19 +208,26 @@ def run_one(folder, name, run, dataset_file, open_test, batch):
     started = time.time()
     try:
         for notebook, known in notebook_parameters().items():
-            write_json(run_dir / "run.json", {**record, "state": "running", "notebook": notebook, "batch": batch})
+            write_json(run_dir / "run.json", {**record, "state": "running", "notebook": notebook})
             run_notebook(notebook, run_dir, batch, **{key: given[key] for key in known & set(given)})
         record.update(state="complete")
     except NotebookFailed as failure:
         record.update(_failure(failure.message, failure.notebook, failure.cell))
     if owner_of(folder) != batch:
         return {**record, **_failure("another batch was started in this folder, and goes on with this run")}
-    record.update(host=socket.gethostname(), seconds=time.time() - started)
+    record.update(seconds=time.time() - started)
     write_json(run_dir / "run.json", record)
     return record
 
 
-def run_batch(folder, runs, open_test, seed=0, scheduler=None, show=print):
+def run_batch(
+    folder: Path,
+    runs: dict[str, dict],
+    open_test: bool,
+    seed: int = 0,
+    scheduler: str | None = None,
+    show: Callable[[str], None] = print,
+) -> dict[str, dict]:
     """Run what is not done yet, on all workers at once; return the outcome of each run by its name.
 
     folder: where the runs and what they share go; every worker must see it under the same path. seed: of the sample,
@@ -303,10 +300,12 @@ def _outcome(name, run, future):
 def _progress(name, run_dir, batch):
     try:
         record = read_json(run_dir / "run.json", "00_run_all")
-    except CourseError:
+    except (OSError, ValueError):  # there is none, or it is being replaced
         record = {}
     if record.get("batch") != batch:
         return f"{name}: waiting for its data"
+    if record["state"] != "running":
+        return f"{name}: {record['state']}"
     return f"{name}: {record['notebook']}{_epochs(run_dir) if record['notebook'] == NOTEBOOKS[3] else ''}"
 
 
@@ -337,7 +336,7 @@ def _duration(seconds):
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-def show_progress(text):
+def show_progress(text: str) -> None:
     """Show how far the batch is in place of what was shown before; the "\\r" says so to a terminal."""
     from IPython.display import clear_output
 
@@ -345,13 +344,13 @@ def show_progress(text):
     print(f"\r{text}", flush=True)
 
 
-def dataset_notes(outcomes):
+def dataset_notes(outcomes: dict[str, dict]) -> list[str]:
     """Return what the import has noted about the datasets of the runs: a list of sentences, each once."""
     files = dict.fromkeys(outcome["shared"]["path"] for outcome in outcomes.values() if "shared" in outcome)
     return list(dict.fromkeys(note for file in files for note in read_json(file, NOTEBOOKS[0])["notes"]))
 
 
-def outcome_table(outcomes):
+def outcome_table(outcomes: dict[str, dict]) -> str:
     """Return a plain-text table of what ran, what was reused and what failed, where and why."""
     rows, headers = [], ["run", "outcome", "time", "what went wrong: notebook, cell, message"]
     for name, outcome in outcomes.items():
@@ -362,7 +361,7 @@ def outcome_table(outcomes):
     return format_table(rows, headers)
 
 
-def check_outcomes(outcomes):
+def check_outcomes(outcomes: dict[str, dict]) -> None:
     """Raise CourseError if a run failed, naming the first."""
     failed = [outcome for outcome in outcomes.values() if outcome["state"] == "failed"]
     if failed:

@@ -45,7 +45,7 @@ def set_up():
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
 
 
-def visible_gpus():
+def visible_gpus() -> list[str]:
     """Return the names of the GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES leaves; needs no TensorFlow.
 
     A name is what CUDA_VISIBLE_DEVICES takes: a number, as in nvidia-smi, or what the user has written there.
@@ -61,7 +61,7 @@ def visible_gpus():
     return found
 
 
-def gpu_found():
+def gpu_found() -> bool:
     """True if there is a GPU that this process may use."""
     return bool(visible_gpus())
 

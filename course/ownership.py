@@ -7,12 +7,14 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from course.workspace import CourseError
 
 OWNER_FILE = "owner.txt"  # the name of the batch, then how many times it has written this file
-PATIENCE = 10  # seconds without a new number after which a batch counts as killed
+BEAT = 5  # seconds between two numbers
+PATIENCE = 20  # seconds without a new number after which a batch counts as killed
 WATCH_INTERVAL = 0.5  # seconds between two looks at the file
 
 
@@ -23,7 +25,7 @@ def _read(folder):
         return None
 
 
-def owner_of(folder):
+def owner_of(folder: Path | str) -> str | None:
     """Return the name of the batch that writes into a folder, None if there is none, "" while it is being written."""
     text = _read(folder)
     return text if text is None else text.partition("\n")[0]
@@ -45,26 +47,29 @@ def _wait_until_free(folder):
 
 
 @contextlib.contextmanager
-def own(folder):
+def own(folder: Path | str) -> Iterator[tuple[str, Callable[[], None]]]:
     """Make this process the one batch that writes into `folder`; give (its name, a function to call every second).
 
-    The rule: the owner writes a new number into OWNER_FILE every second. Where the number stands still for PATIENCE
-    seconds, its batch was killed, and the folder is taken over. It needs no lock and compares no clocks, so it holds
-    on the disk of another machine and on Google Drive.
+    The rule: the owner writes a new number into OWNER_FILE every BEAT seconds. Where the number stands still for
+    PATIENCE seconds, its batch was killed, and the folder is taken over. It needs no lock and compares no clocks, so
+    it holds on the disk of another machine and on Google Drive.
 
     Raises CourseError if a batch is at work in the folder; the function raises it if another has taken the folder over.
     """
     _wait_until_free(folder)
     batch = f"process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex}"
-    numbers = itertools.count()
+    numbers, written = itertools.count(), 0.0
 
     def write():
+        nonlocal written
+        written = time.monotonic()
         Path(folder, OWNER_FILE).write_text(f"{batch}\n{next(numbers)}", encoding="utf-8")
 
     def beat():
         if owner_of(folder) != batch:
             raise CourseError(f"Another batch has taken {folder} over, and goes on with its runs: this one ends.")
-        write()
+        if time.monotonic() - written >= BEAT:
+            write()
 
     write()
     try:
@@ -75,7 +80,7 @@ def own(folder):
                 Path(folder, OWNER_FILE).unlink()
 
 
-def end_with_owner(folder, batch):
+def end_with_owner(folder: Path | str, batch: str) -> None:
     """End this kernel when `batch` no longer owns the folder. That its own process is gone, Jupyter's kernel sees."""
 
     def watch():

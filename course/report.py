@@ -36,8 +36,10 @@ RESULT_HEADERS = ["group", "runs", "patients", "Dice", "SD patients", "SD seeds"
 COMPARISON_HEADERS = ["comparison", "n patients", "difference", "95 % interval", "p"]
 TIME_HEADERS = ["group", "training, minutes a run", "images a second", "all runs, minutes", "versions"]
 
+Groups = dict[str, list[dict]]  # the runs of each group
 
-def read_groups(folder, outcomes):
+
+def read_groups(folder: Path, outcomes: dict[str, dict]) -> Groups:
     """Return the finished runs of a batch as a dict from group to list of runs, each with `metrics` and `history`.
 
     A group is called after the parameters in which it differs from others.
@@ -55,7 +57,7 @@ def read_groups(folder, outcomes):
     return dict(groups)
 
 
-def patient_dice(runs, subset):
+def patient_dice(runs: list[dict], subset: str) -> dict[tuple[str, str], float]:
     """Return the Dice of each patient of a subset, mean over the runs that scored it, by (dataset, patient)."""
     values = defaultdict(list)
     for run in runs:
@@ -64,7 +66,7 @@ def patient_dice(runs, subset):
     return {patient: float(np.mean(found)) for patient, found in values.items()}
 
 
-def result_rows(groups, subset):
+def result_rows(groups: Groups, subset: str) -> list[list]:
     """Return the rows of a subset's results, a row for each group that scored it; RESULT_HEADERS names the columns.
 
     SD is the standard deviation (n - 1), over the patients' Dice and over the means of the seeds.
@@ -88,7 +90,7 @@ def _deviation(values):
     return f"{np.std(values, ddof=1):.3f}" if len(values) > 1 else "one only"
 
 
-def write_patients(folder, groups):
+def write_patients(folder: Path, groups: Groups) -> Path:
     """Write patients.csv into a batch's folder, a row for each run, subset and patient; return its path.
 
     A row holds the run's parameters, the patient's figures as in metrics.json, and of the run: the accuracy on the
@@ -123,7 +125,7 @@ def write_patients(folder, groups):
     return path
 
 
-def comparison_rows(groups, subset):
+def comparison_rows(groups: Groups, subset: str) -> list[list]:
     """Compare each group with the first, patient by patient; COMPARISON_HEADERS names the columns.
 
     The interval is a bootstrap over patients; p is that of Wilcoxon's signed-rank test, two-sided and not corrected.
@@ -147,7 +149,7 @@ def comparison_rows(groups, subset):
     return rows
 
 
-def time_rows(groups):
+def time_rows(groups: Groups) -> list[list]:
     """Return the rows of what training took, a row for each group; TIME_HEADERS names the columns."""
     rows = []
     for label, runs in groups.items():
@@ -177,7 +179,7 @@ def _text(label):
     return label.replace("$", r"\$")  # else Matplotlib sets what stands between two of them as a formula
 
 
-def plot_curves(groups):
+def plot_curves(groups: Groups):
     """Overlay the loss and the soft Dice on valid of all runs, a colour a group; returns a Matplotlib figure."""
     import matplotlib.pyplot as plt
 
@@ -195,7 +197,7 @@ def plot_curves(groups):
     return figure
 
 
-def plot_patients(groups, subset):
+def plot_patients(groups: Groups, subset: str):
     """Draw the Dice of each patient, a row a group, with the mean as a line; returns a Matplotlib figure."""
     import matplotlib.pyplot as plt
 
@@ -216,12 +218,12 @@ def plot_patients(groups, subset):
     return figure
 
 
-def ranked_runs(groups):
+def ranked_runs(groups: Groups) -> list[dict]:
     """Return the runs of all groups, the best Dice on valid last."""
     return sorted(itertools.chain(*groups.values()), key=lambda run: run["metrics"]["valid"]["dice_patient_mean"])
 
 
-def slices_picture(run):
+def slices_picture(run: dict) -> Path:
     """Return the path of a run's picture of its best, median and worst slice, as 05 has drawn it."""
     return run["run_dir"] / "results" / "best_median_worst.png"
 
@@ -249,7 +251,7 @@ def _results_on(subset, groups):
     yield f"<h3>{title}</h3>" + _picture(figure_as_png(plot_patients(groups, subset)), title)
 
 
-def write_report(folder, outcomes, choices):
+def write_report(folder: Path, outcomes: dict[str, dict], choices: dict) -> Path:
     """Write report.html into a batch's folder; return its path. `choices`: the parameters of 00 that make it again."""
     groups, name = read_groups(folder, outcomes), html.escape(Path(folder).name)
     counts = Counter(outcome["state"] for outcome in outcomes.values())

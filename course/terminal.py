@@ -4,12 +4,15 @@ make hands the choices on as environment variables, so that no shell takes their
 """
 
 import json
+import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Mapping
 from typing import TextIO
 
+from course.workers import stderr_to
 from course.workspace import COURSE_FOLDER, CourseError, open_work_folder, whole_file
 
 STOPPED = "\nStopped. All that is complete is kept: give the same command again, and it goes on from there."
@@ -64,12 +67,19 @@ def read_choices(environment: Mapping[str, str]) -> dict:
 
 
 def run_notebook_00(choices: dict, screen: Screen) -> None:
-    """Execute notebook 00; its copy becomes runs/00_run_all.ipynb of the work folder if it gets to its end."""
+    """Execute notebook 00; its copy becomes runs/00_run_all.ipynb of the work folder if it gets to its end.
+
+    Warnings go to runs/00_run_all.log.
+    """
     import papermill
 
     folder = open_work_folder() / "runs"
     folder.mkdir(exist_ok=True)
-    with whole_file(folder / "00_run_all.ipynb") as executed:
+    with (
+        whole_file(folder / "00_run_all.ipynb") as executed,
+        open(folder / "00_run_all.log", "w", encoding="utf-8") as log,
+        stderr_to(log),  # what dask and the kernel warn of
+    ):
         papermill.execute_notebook(
             COURSE_FOLDER / "notebooks" / "00_run_all.ipynb",
             executed,
@@ -77,13 +87,14 @@ def run_notebook_00(choices: dict, screen: Screen) -> None:
             kernel_name="python3",
             progress_bar=False,
             stdout_file=screen,
+            stderr_file=log,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no warning of its unencrypted connection
         )
 
 
 def main() -> int:
     """Run notebook 00 with the choices of the environment; return the status of the process."""
-    from nbclient.exceptions import DeadKernelError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
     from papermill import PapermillExecutionError
 
     try:
@@ -93,11 +104,13 @@ def main() -> int:
         sentence = str(error)
     except PapermillExecutionError as error:
         sentence = {"CourseError": error.evalue, "KeyboardInterrupt": STOPPED}.get(error.ename, str(error))
-    except (KeyboardInterrupt, DeadKernelError):  # at Ctrl-C papermill ends the kernel
+    except (KeyboardInterrupt, CellExecutionError, DeadKernelError):  # Ctrl-C, as papermill tells of it
+        logging.getLogger("asyncio").disabled = True  # else it prints the traceback of the cell that was interrupted
         sentence = STOPPED
     print(sentence, file=sys.stderr)
     return 1
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what make hands on when it is ended: as Ctrl-C
     sys.exit(main())

@@ -2,6 +2,9 @@
 
 import contextlib
 import logging
+import os
+from collections.abc import Iterator
+from typing import IO
 
 from course.machine import visible_gpus
 from course.recipes import new_settings
@@ -13,7 +16,7 @@ MEMORY_OF_A_PIXEL = {"trained": 2600, "answered": 800}  # bytes of a batch, all 
 ANSWERED_AT_ONCE = 16  # slices, as `ordered_batches` gives them
 
 
-def memory_needed(run):
+def memory_needed(run: dict) -> int:
     """Return the bytes of memory that a run takes on a CPU at most; docs/BATCH.md has what was measured.
 
     It grows with the pixels of a batch, of those that train the network or of those that it answers.
@@ -26,7 +29,7 @@ def memory_needed(run):
     return int(MEMORY_OF_A_PROCESS + max(trained, answered))
 
 
-def plan_workers(runs):
+def plan_workers(runs: dict[str, dict]) -> list[dict[str, str]]:
     """Return the environment variables of each worker that this machine should have for these runs, a list of dicts.
 
     With GPUs there is a worker for each that CUDA_VISIBLE_DEVICES leaves, and it sees that one alone. Without, there
@@ -45,7 +48,7 @@ def plan_workers(runs):
 
 
 @contextlib.contextmanager
-def open_cluster(runs, scheduler=None):
+def open_cluster(runs: dict[str, dict], scheduler: str | None = None) -> Iterator:
     """Give a dask client: of the scheduler at that address, or of a cluster of this machine's workers for these runs.
 
     Raises CourseError if no scheduler answers.
@@ -77,3 +80,15 @@ def open_cluster(runs, scheduler=None):
                 "tcp://192.168.0.5:8786, or leave scheduler=None to use this machine."
             ) from None
         yield client
+
+
+@contextlib.contextmanager
+def stderr_to(file: IO) -> Iterator[None]:
+    """Let this process, and those that it starts meanwhile, write into an open file what they send to stderr."""
+    kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

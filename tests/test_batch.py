@@ -395,3 +395,19 @@ def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_pat
     assert state({**CHOICE, "epochs": 3}, True) == "complete"
     (tmp_path / "run" / "results" / "metrics.json").unlink()
     assert state({**CHOICE, "epochs": 3}, True) == "complete"
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (None, "waiting for its data"),
+        ({"batch": "earlier", "state": "complete"}, "waiting for its data"),
+        ({"batch": "a", "state": "running", "notebook": "03_model"}, "03_model"),
+        ({"batch": "a", "state": "running", "notebook": "04_training"}, "04_training, before its first epoch"),
+        ({"batch": "a", "state": "failed", "notebook": "04_training"}, "failed"),
+    ],
+)
+def test_the_progress_of_a_run_is_what_its_record_says(tmp_path, record, expected):
+    if record:
+        helpers.write_json(tmp_path / "run.json", record)
+    assert batch._progress("one", tmp_path, "a") == f"one: {expected}"

@@ -11,6 +11,12 @@ import pytest
 from course import ownership
 from course.workspace import COURSE_FOLDER, CourseError
 
+BEAT, PATIENCE = ownership.BEAT, ownership.PATIENCE
+
+
+def test_a_living_batch_counts_on_several_times_before_it_is_taken_for_killed():
+    assert 3 * BEAT < PATIENCE <= 30
+
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
@@ -18,10 +24,13 @@ def quickly(monkeypatch):
     monkeypatch.setattr(ownership, "WATCH_INTERVAL", 0.05)
 
 
-def test_the_owner_counts_on_and_leaves_nothing(tmp_path):
+def test_the_owner_counts_on_and_leaves_nothing(tmp_path, monkeypatch):
     file = tmp_path / "owner.txt"
     with ownership.own(tmp_path) as (batch, beat):
         assert batch.startswith(f"process {os.getpid()} on ") and ownership.owner_of(tmp_path) == batch
+        beat()
+        assert file.read_text() == f"{batch}\n0"  # so soon it writes nothing
+        monkeypatch.setattr(ownership, "BEAT", 0)
         beat()
         beat()
         assert file.read_text() == f"{batch}\n2"

@@ -2,12 +2,13 @@
 
 import io
 import json
+import logging
 import os
 import subprocess
 
 import papermill
 import pytest
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from course import terminal
 from course.workspace import COURSE_FOLDER, CourseError
@@ -93,16 +94,20 @@ def failed(name, value):
         (failed("CourseError", "There is no recipe 'x'."), 1, "There is no recipe 'x'.\n"),
         (failed("KeyboardInterrupt", ""), 1, f"{terminal.STOPPED}\n"),
         (KeyboardInterrupt(), 1, f"{terminal.STOPPED}\n"),
+        (CellExecutionError("...", "KeyboardInterrupt", ""), 1, f"{terminal.STOPPED}\n"),
         (DeadKernelError("Kernel died"), 1, f"{terminal.STOPPED}\n"),
         (failed("ZeroDivisionError", "division by zero"), 1, None),
     ],
 )
-def test_notebook_00_is_run_and_only_a_good_copy_of_it_is_kept(tmp_path, monkeypatch, capsys, error, status, printed):
+def test_notebook_00_is_run_and_only_a_good_copy_of_it_is_kept(tmp_path, monkeypatch, capfd, error, status, printed):
     def execute_notebook(source, executed, parameters, **options):
         assert source == COURSE_FOLDER / "notebooks" / "00_run_all.ipynb" and source.exists()
         assert parameters == {"recipe": "best", "seed": 2}
         assert (options["kernel_name"], options["progress_bar"]) == ("python3", False)
         options["stdout_file"].write("all is well\n")
+        options["stderr_file"].write("a warning of the notebook\n")
+        options["stderr_file"].flush()
+        os.write(2, b"a warning of its kernel\n")
         executed.write_text("new")
         if error:
             raise error
@@ -113,12 +118,17 @@ def test_notebook_00_is_run_and_only_a_good_copy_of_it_is_kept(tmp_path, monkeyp
     monkeypatch.setenv("RECIPE", "best")
     monkeypatch.setenv("SEED", "2")
     monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    monkeypatch.setattr(logging.getLogger("asyncio"), "disabled", False)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "00_run_all.ipynb").write_text("old")
     assert terminal.main() == status
-    assert os.listdir(tmp_path / "runs") == ["00_run_all.ipynb"]
+    assert sorted(os.listdir(tmp_path / "runs")) == ["00_run_all.ipynb", "00_run_all.log"]
+    assert (tmp_path / "runs" / "00_run_all.log").read_text().splitlines() == [
+        "a warning of the notebook",
+        "a warning of its kernel",
+    ]
     assert (tmp_path / "runs" / "00_run_all.ipynb").read_text() == ("old" if error else "new")
-    shown = capsys.readouterr()
+    shown = capfd.readouterr()
     assert shown.out == "all is well\n"
     if printed is None:
         assert "Traceback: 1 / 0" in shown.err  # a fault of the course: all that helps to find it
