@@ -15,13 +15,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-DATASET ?= sample
-SEED ?= 0
+# What `make run` and `make batch` take: DATASET (sample, heart, or a path), PROFILE, RECIPE, SEED, GRID (JSON: a list of
+# values for each name), SCHEDULER (the address of dask's; without it this machine alone). They travel as environment
+# variables; what is not given is as in the parameters of notebook 00.
+export DATASET PROFILE RECIPE SEED GRID SCHEDULER
 
-# The grid of `make batch`, as JSON
-GRID ?= {"recipe": ["report", "best"], "fold": [0, 1, 2]}
-# The address of a dask scheduler; empty: this machine alone
-SCHEDULER ?=
 # The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab-gpu colab-no-gpu
 ONLY ?=
 
@@ -38,18 +36,12 @@ setup: .venv/installed
 	  $(BIN)/python -m pip install --quiet "tensorflow[and-cuda]" -c tools/constraints.txt; fi
 	touch $@
 
-run: setup
-	@mkdir -p data/runs
-	$(BIN)/python -m papermill notebooks/00_run_all.ipynb data/runs/00_run_all.ipynb --kernel python3 \
-	  --log-output --no-progress-bar -r dataset "$(DATASET)" -p seed $(SEED) \
-	  $(if $(PROFILE),-p profile "$(PROFILE)") $(if $(RECIPE),-p recipe "$(RECIPE)")
+run batch: setup
+	@exec $(BIN)/python -m course.terminal
 
+TRIAL := {"recipe": ["report", "best"], "fold": [0, 1, 2]}
 batch: PROFILE := $(or $(PROFILE),smoke)
-batch: setup
-	@mkdir -p data/runs
-	$(BIN)/python -m papermill notebooks/00_run_all.ipynb data/runs/00_run_all.ipynb --kernel python3 \
-	  --log-output --no-progress-bar -y '{dataset: "$(DATASET)", seed: $(SEED), profile: $(PROFILE), grid: $(GRID)}' \
-	  $(if $(SCHEDULER),-p scheduler "$(SCHEDULER)")
+batch: GRID := $(or $(GRID),$(TRIAL))
 
 # Every rung from recipe `report` to `best`, three seeds each: about ten minutes a run on one core
 ladder: setup

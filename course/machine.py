@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.util
+import itertools
 import os
 import platform
 import re
@@ -86,12 +87,23 @@ def _ask_nvidia_smi(*arguments):
     return answer.stdout.splitlines() if answer.returncode == 0 else []
 
 
-def gpu_found() -> bool:
-    """True if `nvidia-smi` lists a GPU, and CUDA_VISIBLE_DEVICES does not hide them all. Needs no TensorFlow.
+def gpu_numbers() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them; needs no TensorFlow.
 
-    False on Windows, where TensorFlow uses no GPU; its Linux subsystem (WSL) counts as Linux.
+    These are numbers, as nvidia-smi counts, or what the user has written into CUDA_VISIBLE_DEVICES. There are none on
+    Windows, where TensorFlow uses no GPU; its Linux subsystem (WSL) counts as Linux.
     """
-    return any("GPU" in line for line in _ask_nvidia_smi("--list-gpus"))
+    listing = "\n".join(_ask_nvidia_smi("--list-gpus"))
+    found = re.findall(r"^GPU (\d+):", listing, flags=re.MULTILINE)
+    if found and "CUDA_VISIBLE_DEVICES" in os.environ:
+        chosen = [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
+        return list(itertools.takewhile(lambda name: name not in ("", "-1"), chosen))  # as CUDA reads it
+    return found
+
+
+def gpu_found() -> bool:
+    """True if there is a GPU that this process may use."""
+    return bool(gpu_numbers())
 
 
 def visible_gpus() -> list[tuple[str, float]]:
