@@ -135,30 +135,28 @@ def resize_mask(mask, size):
     return mask_share(mask, size) >= HALF
 
 
-def plot_pairs(description, work_dir, columns=6):
-    """Draw slices with the atrium outlined, spread evenly over all patients, above their masks.
+def plot_pairs(description, work_dir, patients=3):
+    """Draw a slice of each of a few patients, spread evenly over all, with the atrium outlined; beside it its mask.
 
-    Returns a Matplotlib figure.
+    Of each patient it is the slice that holds most atrium. Returns a Matplotlib figure.
     """
     import matplotlib.pyplot as plt
 
-    mask_of = {}
+    names_of = {}
     for subset in SUBSETS:
         for pair in description["subsets"][subset]:
-            mask_of.setdefault((subset, pair["patient"]), []).append(pair["name"])
-    patients = list(mask_of)
-    chosen = [patients[i] for i in np.linspace(0, len(patients) - 1, min(columns, len(patients))).round().astype(int)]
-    figure, panels = plt.subplots(2, len(chosen), figsize=(2 * len(chosen), 4.3), layout="constrained", squeeze=False)
-    for column, (subset, patient) in enumerate(chosen):
-        pictures = [pair_paths(description, work_dir, subset, name) for name in mask_of[subset, patient]]
+            names_of.setdefault((subset, pair["patient"]), []).append(pair["name"])
+    spread = np.linspace(0, len(names_of) - 1, min(patients, len(names_of))).round().astype(int)
+    figure, panels = plt.subplots(len(spread), 2, figsize=(6, 3.1 * len(spread)), layout="constrained", squeeze=False)
+    for row, ((subset, _), names) in zip(panels, [list(names_of.items())[number] for number in spread]):
+        pictures = [pair_paths(description, work_dir, subset, name) for name in names]
         masks = [read_mask(mask_path, description["mask_values"]) for _, mask_path in pictures]
         largest = int(np.argmax([np.count_nonzero(mask) for mask in masks]))
-        image = read_image(pictures[largest][0])
-        draw_outlines(panels[0, column], image, masks[largest], np.zeros_like(masks[largest]))
-        panels[0, column].set_title(f"{mask_of[subset, patient][largest]}\n{subset}", fontsize=8)
-        panels[1, column].imshow(masks[largest], cmap="gray")
-    for axes in panels.flat:
-        axes.axis("off")
+        draw_outlines(row[0], read_image(pictures[largest][0]), masks[largest], np.zeros_like(masks[largest]))
+        row[1].imshow(masks[largest], cmap="gray")
+        for axes, title in zip(row, (f"{names[largest]}, {subset}", "its mask")):
+            axes.set_title(title, fontsize=10)
+            axes.axis("off")
     return figure
 
 

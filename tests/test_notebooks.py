@@ -99,7 +99,8 @@ def test_every_figure_is_described_in_words(path):
     pictures = re.findall(r"<img [^>]*?>", page)
     assert not [picture for picture in pictures if not re.search(r'alt="[^"]{30,}"', picture)]
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert len(pictures) == sum("image/png" in output.get("data", {}) for output in outputs)
+    drawn = sum("image/png" in output.get("data", {}) for output in outputs)
+    assert len(pictures) == drawn + sum(len(cell.get("attachments", {})) for cell in notebook.cells)
 
 
 @each_notebook
