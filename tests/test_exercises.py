@@ -40,27 +40,175 @@ EXERCISES = read_exercises()
 each_exercise = pytest.mark.parametrize("number", EXERCISES)
 
 # Right answers in other words than the solution's, in each exercise
-RIGHT = {}
+RIGHT = {
+    "1.1": [
+        """def shared_patients(patients):
+            names = [name for subset in patients.values() for name in subset]
+            return {name for name in names if names.count(name) > 1}""",
+        """def shared_patients(patients):
+            shared, subsets = [], list(patients)
+            for i in range(3):
+                for j in range(i):
+                    shared += [name for name in patients[subsets[i]] if name in patients[subsets[j]]]
+            return sorted(shared)""",
+    ],
+    "1.2": ["share_of_atrium = 0.01", "share_of_atrium = 0.003"],
+    "1.3": [
+        """import itertools
+def find_twins(scans):
+    same = lambda one, other: scans[one].shape == scans[other].shape and (scans[one] == scans[other]).all()
+    return [[one, other] for one, other in itertools.combinations(scans, 2) if same(one, other)]""",
+        """def find_twins(scans):
+    twins, done = [], []
+    for name, scan in scans.items():
+        twins += [(other, name) for other in done if np.array_equal(scans[other], scan)]
+        done.append(name)
+    return twins""",
+    ],
+    "2.1": [
+        "four_pixels = np.array([[1, 0], [0, 1]])",
+        "four_pixels = True, False, False, True",
+        "four_pixels = [1.0, 0.0, 0.0, 1.0]",
+    ],
+    "2.2": [
+        "def scale(image): return (image / 255).astype('float32')",
+        "def scale(image): return np.array([[np.float32(grey) / 255 for grey in row] for row in image], np.float32)",
+        "def scale(image): return np.multiply(image, 1 / 255, dtype='float32')",
+    ],
+    "2.3": ["accuracy_of_nothing = 0.99", "accuracy_of_nothing = 1 - 1 / 100"],
+    "2.4": [
+        "my_dice = helpers.dice",
+        """def my_dice(truth, prediction):
+    if not truth.any() and not prediction.any():
+        return 1
+    overlap = np.count_nonzero(np.logical_and(truth, prediction))
+    precision, recall = overlap / max(prediction.sum(), 1), overlap / max(truth.sum(), 1)
+    return 2 * precision * recall / (precision + recall) if overlap else 0""",
+    ],
+}
 
 # Typical mistakes in each exercise, in place of the solution.
 MISTAKES = {
     "1.1": [
         "def shared_patients(patients): return set.intersection(*map(set, patients.values()))",
         "def shared_patients(p): return set(p['train']) & set(p['valid']) | set(p['valid']) & set(p['test'])",
+        "def shared_patients(p): return set(p['train']) & (set(p['valid']) | set(p['test']))",
+        "def shared_patients(p): return set.union(*map(set, p.values()))",
+        "def shared_patients(p): return {'ann', 'bob', 'dia'}",
+        "def shared_patients(p): return len(set(p['train']) & set(p['valid']))",
+        "def shared_patients(p): train & valid | train & test | valid & test",
+        "def shared_patients(p): shared = set(p['train']) & set(p['valid'])",
+        "shared_patients = {'ann', 'bob', 'dia'}",
     ],
-    "1.2": ["share_of_atrium = 0.1"],
-    "1.3": ["def find_twins(scans): return [(a, b) for a in scans for b in scans if scans[a].shape == scans[b].shape]"],
-    "2.1": ["four_pixels = [1, 0, 0, 0]"],
-    "2.2": ["def scale(image): return np.float32(image / 255 if image.max() > 1 else image)"],
-    "2.3": ["accuracy_of_nothing = 0.01"],
-    "2.4": ["def my_dice(truth, prediction): return (truth & prediction).sum() / max((truth | prediction).sum(), 1)"],
+    "1.2": [
+        "share_of_atrium = 0.1",
+        "share_of_atrium = 0.5",
+        "share_of_atrium = 0",
+        "share_of_atrium = 0.0005",
+        "share_of_atrium = '0.5 %'",
+        "share_of_atrium = -0.005",
+    ],
+    "1.3": [
+        "def find_twins(scans): return [(a, b) for a in scans for b in scans if scans[a].shape == scans[b].shape]",
+        "def find_twins(scans): return [(a, b) for a in scans for b in scans if np.array_equal(scans[a], scans[b])]",
+        "def find_twins(scans): return [(a, b) for a in scans for b in scans if a < b and scans[a] == scans[b]]",
+        "def find_twins(scans): return [(a, b) for a in scans for b in scans if a < b and scans[a] is scans[b]]",
+        "def find_twins(scans): return [('ann', 'cem')]",
+        *(
+            f"def find_twins(scans): return [(a, b) for a in scans for b in scans if a < b and {equal}]"
+            for equal in (
+                "scans[a][0, 0] == scans[b][0, 0]",
+                "np.array_equal(scans[a][0], scans[b][0])",
+                "scans[a].mean() == scans[b].mean()",
+                "(scans[a] == scans[b]).all()",
+                "set(scans[a].ravel()) == set(scans[b].ravel())",
+                "scans[a].shape == scans[b].shape and (scans[a] == scans[b]).mean() > 0.9",
+            )
+        ),
+        """def find_twins(scans):
+    for a in scans:
+        for b in scans:
+            if a < b and np.array_equal(scans[a], scans[b]):
+                return [(a, b)]
+    return []""",
+    ],
+    "2.1": [
+        "four_pixels = [1, 0, 0, 0]",
+        "four_pixels = [1, 1, 1, 1]",
+        "four_pixels = [0.75, 0, 0, 0.5]",
+        "four_pixels = [1, 0, 0]",
+        "four_pixels = '1001'",
+        "four_pixels = 2",
+    ],
+    "2.2": [
+        f"def scale(image): return {result}"
+        for result in (
+            "np.float32(image / 255 if image.max() > 1 else image)",
+            "np.float32(image // 255)",
+            "image / 255",
+            "np.float32(image / 256)",
+            "np.float32(image / image.max())",
+            "np.float32((image - image.min()) / (image.max() - image.min() + 1e-9))",
+            "np.float16(image / 255)",
+            "np.float32(image) / 255 > 0.5",
+            "np.float32(image / 255).ravel()",
+            "np.float32(np.round(image / 255, 2))",
+            "float32(image / 255)",
+        )
+    ]
+    + ["def scale(image): np.float32(image / 255)", "scale = 1 / 255"],
+    "2.3": [
+        "accuracy_of_nothing = 0.01",
+        "accuracy_of_nothing = 99",
+        "accuracy_of_nothing = 0.9",
+        "accuracy_of_nothing = 1",
+        "accuracy_of_nothing = '99 %'",
+    ],
+    "2.4": [
+        "def my_dice(truth, prediction): return (truth & prediction).sum() / max((truth | prediction).sum(), 1)",
+        "def my_dice(t, p): return 2 * (t & p).sum() / (t.sum() + p.sum())",
+        "def my_dice(t, p): return 2 * (t & p).sum() / (t.sum() + p.sum()) if p.any() else 1",
+        "def my_dice(t, p): return 2 * (t & p).sum() / (t.sum() + p.sum()) if t.any() else 1",
+        "def my_dice(t, p): return 2 * (t & p).sum() / (t.sum() + p.sum()) if t.any() or p.any() else 0",
+        "def my_dice(t, p): return (2 * (t & p).sum() + 1) / (t.sum() + p.sum() + 1)",
+        "def my_dice(t, p): return (t & p).sum() / (t.sum() + p.sum()) if (t | p).any() else 1",
+        "def my_dice(t, p): return (t == p).mean()",
+        "def my_dice(t, p): return 2 * (t * p).sum() / (t + p).sum() if (t + p).any() else 1",
+        "def my_dice(t, p): return 2 * (t and p).sum() / (t.sum() + p.sum())",
+        """def my_dice(t, p):
+    if t.any() or p.any():
+        return 2 * (t & p).sum() / (t.sum() + p.sum())""",
+    ],
     "3.1": [
         "my_weights = [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]",
         "my_weights = [[0, -1, -2], [1, 0, -1], [2, 1, 0]]",
         "my_weights = [[-3, -3, -3], [1, 1, 1], [1, 1, 1]]",
+        "my_weights = [[1, 2, 1], [0, 0, 0], [-1, -2, -1]]",
+        "my_weights = [[-1, -1, -1], [2, 2, 2], [-1, -1, -1]]",
+        "my_weights = [[0, 0, 0], [0, 0, 0], [0, 0, 0]]",
+        "my_weights = [[-2, -1, 0], [-1, 0, 1], [0, 1, 2]]",
+        "my_weights = [-1, 0, 1]",
+        "my_weights = 'turned by a quarter'",
     ],
-    "3.2": ["width_seen = 6"],
-    "3.3": ["def convolution_parameters(window, channels_in, channels_out): return 9 * channels_in * channels_out"],
+    "3.2": ["width_seen = 6", "width_seen = 3", "width_seen = 9", "width_seen = 25", "width_seen = '5 x 5'"],
+    "3.3": [
+        "def convolution_parameters(window, channels_in, channels_out): return 9 * channels_in * channels_out",
+        *(
+            f"def convolution_parameters(window, channels_in, channels_out): return {count}"
+            for count in (
+                "window * window * channels_in * channels_out",
+                "(9 * channels_in + 1) * channels_out",
+                "window * window * (channels_in + 1) * channels_out",
+                "window * window * channels_in * channels_out + 1",
+                "window * window * channels_in * channels_out + channels_in",
+                "(window * channels_in + 1) * channels_out",
+                "window * window * channels_out + channels_out",
+                "320",
+                "bottom.count_params()",
+            )
+        ),
+        "def convolution_parameters(window, channels_in, channels_out): print((9 * channels_in + 1) * channels_out)",
+    ],
     "4.1": ["first_loss = 0.5"],
     "4.2": [
         "def my_loss(y_true, y_pred): return keras.ops.mean(keras.losses.binary_crossentropy(y_true, y_pred))",
