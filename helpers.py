@@ -24,6 +24,7 @@ from course.audit import (
     plot_findings as plot_findings,
     plot_twins as plot_twins,
 )
+from course.drawings import plot_convolution as plot_convolution, plot_network as plot_network
 from course.exercises import check_exercise as check_exercise
 from course.figures import (
     PREDICTION_COLOR as PREDICTION_COLOR,
@@ -34,7 +35,6 @@ from course.figures import (
     format_table as format_table,
     look_closer as look_closer,
     plot_history as plot_history,
-    plot_network as plot_network,
     save_figure as save_figure,
     table as table,
 )

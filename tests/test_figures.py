@@ -2,8 +2,10 @@
 
 import xml.etree.ElementTree
 
+import keras
 import matplotlib
 import numpy as np
+import pytest
 from matplotlib.colors import to_hex
 
 import helpers
@@ -40,3 +42,64 @@ def test_the_figure_of_the_dataset_shows_each_patients_largest_mask_beside_its_s
         assert helpers.read_mask(mask).sum() == max(helpers.read_mask(path).sum() for path in paths) > 0
         shown.append(patient)
     assert len(set(shown)) == 3 and (shown[0], shown[-1]) == (everybody[0], everybody[-1])
+
+
+def test_a_convolution_is_drawn_at_one_place_in_numbers():
+    picture = np.random.default_rng(0).random((9, 12)).astype("float32")
+    weights = np.arange(-4.0, 5).reshape(3, 3)
+    whole, near, products, answer = helpers.plot_convolution(picture, weights, 4, 7).axes
+    assert np.array_equal(whole.images[0].get_array(), picture)
+    assert np.array_equal(near.images[0].get_array(), picture[2:7, 5:10])
+    assert [text.get_text() for text in near.texts] == [f"{value:.2f}" for value in picture[2:7, 5:10].flat]
+    pixels = picture[3:6, 6:9]
+    pairs = list(zip(pixels.flat, range(-4, 5)))
+    assert [text.get_text() for text in products.texts] == [
+        f"{value:.2f}\n× {weight}\n= {value * weight:.2f}" for value, weight in pairs
+    ]
+    total = sum(value * weight for value, weight in pairs)
+    assert products.get_xlabel() == f"sum: {total:.2f}"
+    answers = answer.images[0].get_array()
+    assert answers.shape == picture.shape and answers[4, 7] == pytest.approx(total, rel=1e-5)
+    corner = sum(picture[row, column] * weights[row + 1, column + 1] for row in (0, 1) for column in (0, 1))
+    assert answers[0, 0] == pytest.approx(corner, rel=1e-5)  # beyond the border there is 0
+    assert -answer.images[0].norm.vmin == answer.images[0].norm.vmax == np.abs(answers).max()
+    frames = [axes.patches[0].get_bbox().bounds for axes in (whole, near, answer)]
+    assert frames == [(4.5, 1.5, 5, 5), (0.5, 0.5, 3, 3), (4.5, 1.5, 5, 5)]
+    for text in near.texts:  # white on dark, black on light
+        column, row = (int(place) for place in text.get_position())
+        assert text.get_color() == ("white" if near.images[0].get_array()[row, column] < 0.5 else "black")
+
+
+def test_the_network_is_drawn_as_a_u_with_what_it_makes_of_an_image():
+    keras.utils.set_random_seed(1)
+    model = helpers.create_model(image_size=32)
+    image = np.random.default_rng(1).random((1, 32, 32, 1)).astype("float32")
+    axes = helpers.plot_network(model, image).axes[0]
+    names = ["image", "down1", "down2", "down3", "bottom", "up3", "up2", "up1", "mask"]
+    words = [text.get_text() for text in axes.texts if ": " in text.get_text()]
+    assert [word.partition(":")[0] for word in words] == names
+    assert words[0] == "image: 1 channel\n32 x 32 pixels" and words[4] == "bottom: 256 channels\n4 x 4 pixels"
+    assert [text.get_text() for text in axes.texts].count("skip") == 3
+    places = {}
+    for picture in axes.images:
+        left, _, bottom, _ = picture.get_extent()
+        places.setdefault(round(bottom, 3), []).append((left, np.asarray(picture.get_array())))
+    sizes = {height: {len(picture) for _, picture in shown} for height, shown in places.items()}
+    assert [sizes[height] for height in sorted(sizes, reverse=True)] == [{32}, {32}, {16}, {8}, {4}]
+    top_left, top_right = sorted(max(places.items())[1], key=lambda shown: shown[0])
+    assert np.allclose(top_left[1], image[0, ..., 0])
+    assert np.allclose(top_right[1], model.predict(image, verbose=0)[0, ..., 0], atol=1e-5)
+    maps = keras.Model(model.input, model.get_layer("bottom_normalization").output).predict(image, verbose=0)[0]
+    most = sorted(range(256), key=lambda channel: maps[..., channel].std())[-2:]
+    drawn = [picture for _, picture in sorted(min(places.items())[1], key=lambda shown: shown[0])]
+    assert all(np.allclose(picture, maps[..., channel], atol=1e-5) for picture, channel in zip(drawn, most))
+    blocks = sorted(axes.patches, key=lambda block: (-round(block.get_y(), 3), block.get_x()))
+    assert len(blocks) == len(model.layers)
+    kinds = dict(zip((text.get_text() for text in axes.get_legend().get_texts()), axes.get_legend().legend_handles))
+    color_of = {kind: handle.get_facecolor() for kind, handle in kinds.items()}
+    lowest = [block.get_facecolor() for block in blocks[-4:]]  # of the bottom
+    conv = color_of["convolution"]
+    assert lowest == [color_of["pooling"], conv, conv, color_of["batch normalisation"]]
+    third = ["transposed convolution", "joined with the skip", "convolution", "dropout", "convolution"]
+    assert [block.get_facecolor() for block in blocks[-10:-5]] == [color_of[kind] for kind in third]
+    assert len(set(color_of.values())) == len(color_of) == 7
