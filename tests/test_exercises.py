@@ -85,6 +85,38 @@ def find_twins(scans):
     precision, recall = overlap / max(prediction.sum(), 1), overlap / max(truth.sum(), 1)
     return 2 * precision * recall / (precision + recall) if overlap else 0""",
     ],
+    "3.1": [
+        "my_weights = np.array([[-1, -1, -1], [0, 0, 0], [1, 1, 1]])",
+        "my_weights = ((0, -1, 0), (0, 0, 0), (0, 1, 0))",
+        "my_weights = np.transpose([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])",
+    ],
+    "3.2": ["width_seen = 5.0", "width_seen = 3 + 2"],
+    "3.3": [
+        """def convolution_parameters(window, channels_in, channels_out):
+    weights = channels_in * channels_out * window**2
+    biases = channels_out
+    return weights + biases""",
+        """def convolution_parameters(window, channels_in, channels_out):
+    layer = keras.layers.Conv2D(channels_out, window)
+    layer.build((1, 20, 20, channels_in))
+    return layer.count_params()""",
+    ],
+    "3.4": [
+        """def my_block(x, filters):
+    for _ in range(2):
+        x = keras.layers.ReLU()(keras.layers.Conv2D(filters, (3, 3), padding="same")(x))
+    return keras.layers.BatchNormalization(momentum=0.95)(x)""",
+        """def my_block(x, filters):
+    block = [
+        keras.layers.Conv2D(filters, 3, 1, "same", activation="relu", kernel_initializer="he_normal"),
+        keras.layers.Dropout(0.0),
+        keras.layers.Conv2D(filters, 3, 1, "same", activation=keras.activations.relu),
+        keras.layers.BatchNormalization(),
+    ]
+    for layer in block:
+        x = layer(x)
+    return x""",
+    ],
 }
 
 # Typical mistakes in each exercise, in place of the solution.
@@ -207,7 +239,43 @@ MISTAKES = {
                 "bottom.count_params()",
             )
         ),
-        "def convolution_parameters(window, channels_in, channels_out): print((9 * channels_in + 1) * channels_out)",
+        "def convolution_parameters(window, channels_in, channels_out): (9 * channels_in + 1) * channels_out",
+    ],
+    "3.4": [
+        *(
+            EXERCISES["3.4"][3].replace(right, wrong)
+            for right, wrong in (
+                (', padding="same"', ""),
+                (', activation="relu"', ""),
+                ('activation="relu"', 'activation="sigmoid"'),
+                ("filters, 3,", "filters, 5,"),
+                ("filters, 3,", "32, 3,"),
+                ("filters, 3,", "filters, 3, 2,"),
+                ("return keras.layers.BatchNormalization()(x)", "return x"),
+                ("return keras.layers.BatchNormalization()(x)", "keras.layers.BatchNormalization()(x)"),
+                ("return keras.layers.BatchNormalization()(x)", "return keras.layers.BatchNormalization()"),
+                ("return keras.layers.BatchNormalization()(x)", "return keras.layers.LayerNormalization()(x)"),
+                ("keras.layers.Conv2D", "layers.Conv2D"),
+            )
+        ),
+        "def my_block(x, filters): return keras.layers.Conv2D(filters, 3, padding='same', activation='relu')(x)",
+        """def my_block(x, filters):
+    for _ in range(2):
+        x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = keras.layers.BatchNormalization()(x)
+    return x""",
+        """def my_block(x, filters):
+    x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+    x = keras.layers.Conv2D(filters, 3, padding="same")(x)
+    return keras.layers.ReLU()(keras.layers.BatchNormalization()(x))""",
+        """def my_block(x, filters):
+    x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+    x = keras.layers.BatchNormalization()(x)
+    return keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)""",
+        """def my_block(x, filters):
+    y = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+    y = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+    return keras.layers.BatchNormalization()(y)""",
     ],
     "4.1": ["first_loss = 0.5"],
     "4.2": [

@@ -115,6 +115,7 @@ def test_only_helpers_and_libraries_of_the_field_are_imported(path):
         "csv",
         "google",
         "keras",
+        "tensorflow",
         "numpy",
         "matplotlib",
         "ipywidgets",
