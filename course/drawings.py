@@ -44,7 +44,7 @@ def plot_convolution(picture, weights, row, column):
             if axes is products:
                 text += f"\n× {weights[down, right]:g}\n= {value * weights[down, right]:.2f}"
             dark = axes.images[0].norm(axes.images[0].get_array()[down, right]) < 0.5
-            axes.text(right, down, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+            axes.text(right, down, text, ha="center", va="center", fontsize=10.5, color="white" if dark else "black")
     titles = (
         "a slice, and 5 x 5 of its pixels",
         "the window lies on 3 x 3 of them",
@@ -52,10 +52,10 @@ def plot_convolution(picture, weights, row, column):
         "the sums everywhere",
     )
     for axes, title in zip(figure.axes, titles):
-        axes.set_title(title, fontsize=10)
+        axes.set_title(title, fontsize=11)
         axes.set(xticks=[], yticks=[])
     products.set_xlabel(f"sum: {np.sum(pixels * weights):.2f}", fontsize=11)
-    answer.set_xlabel("black negative, grey 0, white positive", fontsize=9)
+    answer.set_xlabel("black negative, grey 0, white positive", fontsize=10)
     return figure
 
 
@@ -96,7 +96,7 @@ def plot_network(model, image):
         axes.annotate("", (after + 1, ends[1]), (left + 1, ends[0]), arrowprops={"arrowstyle": "->"})
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles))
-    axes.legend(unique.values(), unique.keys(), fontsize=9, ncol=2, loc="upper center", bbox_to_anchor=(0.5, 0))
+    axes.legend(unique.values(), unique.keys(), fontsize=10, ncol=2, loc="upper center", bbox_to_anchor=(0.5, 0))
     axes.set(xlim=(-0.05, 6.6), ylim=(-1.9 * bottom - 1.3, 0.45), aspect="equal")
     axes.axis("off")
     return figure
@@ -111,7 +111,7 @@ def _draw_part(axes, part, answer, left, top):
         axes.imshow(answer[..., channel], cmap="gray", extent=extent)
     name = part[-1].name.partition("_")[0]
     several = f"{channels} channels" if channels > 1 else "1 channel"
-    axes.text(left, top + 0.04, f"{name}: {several}\n{size} x {size} pixels", va="bottom", fontsize=9)
+    axes.text(left, top + 0.04, f"{name}: {several}\n{size} x {size} pixels", va="bottom", fontsize=10)
     for right, layer in enumerate(part):
         label, color = LAYER_KINDS[type(layer).__name__]
         axes.bar(left + 0.1 + 0.3 * right, 0.14, bottom=top - 1.2, width=0.22, color=color, label=label)
