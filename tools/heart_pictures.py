@@ -73,7 +73,7 @@ def plot_patient(images, truth, prediction, patient):
     import matplotlib.pyplot as plt
 
     order, values = rank_slices([helpers.confusion_counts(*pair) for pair in zip(truth, prediction)])
-    figure, panels = plt.subplots(3, 2, figsize=(6, 9), layout="constrained")
+    figure, panels = plt.subplots(3, 2, figsize=(4, 6.1), layout="constrained")
     figure.suptitle(f"{patient}: a person orange, the network blue", fontsize=11)
     for row, (label, rank) in zip(panels, {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}.items()):
         chosen = order[rank]
@@ -87,8 +87,8 @@ def plot_patient(images, truth, prediction, patient):
 
 
 def small_png(figure):
-    """Return a figure as the bytes of a PNG picture of 64 greys and the two colours of outlines, and close it."""
-    greys = [(round(255 * step / 63),) * 3 for step in range(64)]
+    """Return a figure as the bytes of a PNG picture of 32 greys and the two colours of outlines, and close it."""
+    greys = [(round(255 * step / 31),) * 3 for step in range(32)]
     outlines = [ImageColor.getrgb(color) for color in (helpers.TRUTH_COLOR, helpers.PREDICTION_COLOR)]
     palette = np.array(greys + outlines)
     with Image.open(io.BytesIO(helpers.figure_as_png(figure))) as picture:
