@@ -1,10 +1,17 @@
 """Drawings of the network: a convolution at one place in numbers, and the whole U with what flows through it."""
 
+from __future__ import annotations
+
 import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from course.figures import TRUTH_COLOR
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.figure import Figure
 
 LAYER_KINDS = {  # how each kind of layer is called and coloured in the drawing
     "InputLayer": ("image", "#000000"),
@@ -17,7 +24,7 @@ LAYER_KINDS = {  # how each kind of layer is called and coloured in the drawing
 }
 
 
-def plot_convolution(picture, weights, row, column):
+def plot_convolution(picture: np.ndarray, weights: np.ndarray, row: int, column: int) -> Figure:
     """Draw what a 3x3 convolution does at one place of a picture, in numbers, and what it gives everywhere.
 
     picture: (height, width), with two more pixels on each side of the place. weights: (3, 3).
@@ -65,7 +72,7 @@ def _parts(model):
     return [parts[0][:1], parts[0][1:], *parts[1:-1], parts[-1][:-1], parts[-1][-1:]]
 
 
-def plot_network(model, image):
+def plot_network(model: keras.Model, image: np.ndarray) -> Figure:
     """Draw a U-Net as a U, from the model itself, with what it makes of an image (1, S, S, 1), values 0 to 1.
 
     Down the left side, along the bottom, and up the right side: for each size of the picture the two feature maps that

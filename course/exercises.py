@@ -3,13 +3,15 @@
 import dis
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 
 class Mistake(Exception):
     """What the reader's own function did wrong, in one sentence."""
 
 
-def check_exercise(number, answer, is_right, hint):
+def check_exercise(number: str, answer: Any, is_right: Callable[[Any], bool], hint: str) -> None:
     """Print whether an exercise is not tried yet, right, or not right yet, with a hint.
 
     answer: what the reader gave, a value or a function. None, and a function that is still `return None`, are not
@@ -30,7 +32,7 @@ def check_exercise(number, answer, is_right, hint):
     print(f"Exercise {number}: {verdict}")
 
 
-def _is_blank(answer):
+def _is_blank(answer: Any) -> bool:
     """Return whether an answer is a function that does nothing but return None, as the course leaves it."""
     if not inspect.isfunction(answer):
         return False
@@ -38,7 +40,7 @@ def _is_blank(answer):
     return steps == [None]
 
 
-def _watched(function):
+def _watched(function: Callable) -> Callable:
     """Return the reader's function; where it fails, or returns None, it raises Mistake."""
 
     @functools.wraps(function)

@@ -2,6 +2,7 @@
 
 import html
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from course.metrics import bounding_box
@@ -72,7 +73,7 @@ def draw_box(axes, closer):
     axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="white", linewidth=1)
 
 
-def is_numeric(rows, column):
+def is_numeric(rows: Sequence[Sequence], column: int) -> bool:
     """Return whether a column of a table holds nothing but numbers."""
     return all(isinstance(row[column], (int, float)) for row in rows)
 
@@ -118,7 +119,7 @@ class Table:
         )
 
 
-def table(rows, headers):
+def table(rows: Iterable[Sequence], headers: Sequence[str]) -> Table:
     """Return a table to be shown as the last line of a cell, or by `display`.
 
     rows: lists of cells, as many in each as there are headers. Columns of numbers stand to the right.

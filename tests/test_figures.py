@@ -93,6 +93,17 @@ def test_the_network_is_drawn_as_a_u_with_what_it_makes_of_an_image():
     most = sorted(range(256), key=lambda channel: maps[..., channel].std())[-2:]
     drawn = [picture for _, picture in sorted(min(places.items())[1], key=lambda shown: shown[0])]
     assert all(np.allclose(picture, maps[..., channel], atol=1e-5) for picture, channel in zip(drawn, most))
+    arrows = [text for text in axes.texts if getattr(text, "arrow_patch", None)]
+    level_of = {height: number for number, height in enumerate(sorted(places, reverse=True))}
+    skips = [arrow for arrow in arrows if arrow.xy[1] == arrow.xyann[1]]
+    for number, arrow in enumerate(skips[::-1], start=1):  # from the right edge of the left maps to those on the right
+        height = next(height for height in places if level_of[height] == number)
+        lefts = sorted(left for left, _ in places[height])
+        assert height < arrow.xy[1] < height + 1
+        assert lefts[1] + 1 < arrow.xyann[0] < arrow.xy[0] < lefts[2]
+    assert len(skips) == 3 and len(arrows) == 3 + len(names) - 1
+    ways = [arrow.xy[1] - arrow.xyann[1] for arrow in arrows if arrow not in skips]
+    assert [way > 0 for way in ways] == [False] * 4 + [True] * 4  # down, and up again
     blocks = sorted(axes.patches, key=lambda block: (-round(block.get_y(), 3), block.get_x()))
     assert len(blocks) == len(model.layers)
     kinds = dict(zip((text.get_text() for text in axes.get_legend().get_texts()), axes.get_legend().legend_handles))
