@@ -11,6 +11,8 @@
 # make bench      time the course against its peers
 # make notebooks  execute and store the notebooks
 # make slides     slides of the lessons, in data/slides/
+# make site       the lessons as web pages, in data/site/
+# make heart-pictures  the pictures of real hearts, from HEART_DATASET
 # make setup      only make the environment
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,10 +22,12 @@ BIN := .venv/bin
 # variables; what is not given is as in the parameters of notebook 00.
 export DATASET PROFILE RECIPE SEED GRID SCHEDULER
 
+# The work folder of a finished run on the heart data, for `make heart-pictures`
+RUN ?=
 # The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab-gpu colab-no-gpu
 ONLY ?=
 
-.PHONY: setup run batch ladder lint test mutants faults bench matrix browser coverage notebooks slides
+.PHONY: setup run batch ladder lint test mutants faults bench matrix browser coverage notebooks slides site heart-pictures
 
 setup: .venv/installed
 
@@ -87,3 +91,9 @@ notebooks: setup
 
 slides: setup
 	$(BIN)/python tools/make_slides.py
+
+site: setup
+	$(BIN)/python tools/make_site.py
+
+heart-pictures: setup
+	$(BIN)/python tools/heart_pictures.py $(RUN)

@@ -25,6 +25,8 @@ from course.batches import (
     prepared_batches,
     steps_per_execution,
 )
+from course.drawings import plot_convolution as plot_convolution, plot_network as plot_network
+from course.exercises import check_exercise as check_exercise
 from course.figures import (
     PREDICTION_COLOR as PREDICTION_COLOR,
     TRUTH_COLOR as TRUTH_COLOR,
@@ -34,8 +36,8 @@ from course.figures import (
     format_table as format_table,
     look_closer as look_closer,
     plot_history as plot_history,
-    plot_network as plot_network,
     save_figure as save_figure,
+    table as table,
 )
 from course.folds import left_out_twins as left_out_twins
 from course.image_operations import cut_squares, enlarge, neighbours_mean
@@ -95,17 +97,6 @@ from course.workspace import (
 )
 
 
-def check_exercise(number, answer, is_right, hint):
-    """Print whether an exercise is not tried yet (its answer is None), right, or not right yet, with a hint.
-
-    is_right: a function that gets the answer and returns True or False. It is called only where there is an answer.
-    """
-    if answer is None:
-        print(f"Exercise {number}: not tried yet.")
-    else:
-        print(f"Exercise {number}: {'right.' if is_right(answer) else f'not right yet. {hint}'}")
-
-
 def read_image(path):
     """Read a picture as a (height, width) uint8 array with one grey channel, 0 (black) to 255 (white)."""
     with Image.open(path) as picture:
@@ -153,30 +144,28 @@ def prepare_slice(image, mask, size):
     return resize_image(image, size) / np.float32(255), is_half_covered(covered), np.rint(255 * covered)
 
 
-def plot_pairs(description, work_dir, columns=6):
-    """Draw slices with the atrium outlined, spread evenly over all patients, above their masks.
+def plot_pairs(description, work_dir, patients=3):
+    """Draw a slice of each of a few patients, spread evenly over all, with the atrium outlined; beside it its mask.
 
-    Returns a Matplotlib figure.
+    Of each patient it is the slice that holds most atrium. Returns a Matplotlib figure.
     """
     import matplotlib.pyplot as plt
 
-    mask_of = {}
+    names_of = {}
     for subset in SUBSETS:
         for pair in description["subsets"][subset]:
-            mask_of.setdefault((subset, pair["patient"]), []).append(pair["name"])
-    patients = list(mask_of)
-    chosen = [patients[i] for i in np.linspace(0, len(patients) - 1, min(columns, len(patients))).round().astype(int)]
-    figure, panels = plt.subplots(2, len(chosen), figsize=(2 * len(chosen), 4.3), layout="constrained", squeeze=False)
-    for column, (subset, patient) in enumerate(chosen):
-        pictures = [pair_paths(description, work_dir, subset, name) for name in mask_of[subset, patient]]
+            names_of.setdefault((subset, pair["patient"]), []).append(pair["name"])
+    spread = np.linspace(0, len(names_of) - 1, min(patients, len(names_of))).round().astype(int)
+    figure, panels = plt.subplots(len(spread), 2, figsize=(6, 3.1 * len(spread)), layout="constrained", squeeze=False)
+    for row, ((subset, _), names) in zip(panels, [list(names_of.items())[number] for number in spread]):
+        pictures = [pair_paths(description, work_dir, subset, name) for name in names]
         masks = [read_mask(mask_path, description["mask_values"]) for _, mask_path in pictures]
         largest = int(np.argmax([np.count_nonzero(mask) for mask in masks]))
-        image = read_image(pictures[largest][0])
-        draw_outlines(panels[0, column], image, masks[largest], np.zeros_like(masks[largest]))
-        panels[0, column].set_title(f"{mask_of[subset, patient][largest]}\n{subset}", fontsize=8)
-        panels[1, column].imshow(masks[largest], cmap="gray")
-    for axes in panels.flat:
-        axes.axis("off")
+        draw_outlines(row[0], read_image(pictures[largest][0]), masks[largest], np.zeros_like(masks[largest]))
+        row[1].imshow(masks[largest], cmap="gray")
+        for axes, title in zip(row, (f"{names[largest]}, {subset}", "its mask")):
+            axes.set_title(title, fontsize=10)
+            axes.axis("off")
     return figure
 
 

@@ -1,7 +1,8 @@
 """Figures: how they are saved, and those that need nothing but what they are given."""
 
+import html
 import io
-import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from course.metrics import bounding_box
@@ -25,73 +26,6 @@ def figure_as_png(figure):
     figure.savefig(stream, dpi=100, format="png")
     plt.close(figure)
     return stream.getvalue()
-
-
-LAYER_KINDS = {  # how each kind of layer is called and coloured in the drawing
-    "InputLayer": ("image", "#000000"),
-    "Conv2D": ("convolution", "#0072B2"),
-    "Dropout": ("dropout", "#F0E442"),
-    "BatchNormalization": ("batch normalisation", "#BBBBBB"),
-    "MaxPooling2D": ("pooling", "#D55E00"),
-    "Conv2DTranspose": ("transposed convolution", "#009E73"),
-    "Concatenate": ("joined with the skip", "#CC79A7"),
-}
-
-
-def plot_network(model):
-    """Draw a U-Net from the model itself: a block for each layer, in order from left to right, its channels above.
-
-    The smaller the picture, the lower the block. Arrows are the skip connections. Returns a Matplotlib figure.
-    """
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(12, 4.4), layout="constrained")
-    heights = sorted({layer.output.shape[1] for layer in model.layers}, reverse=True)
-    place = {}
-    for index, layer in enumerate(model.layers):
-        label, color = LAYER_KINDS[type(layer).__name__]
-        _, height, _, channels = layer.output.shape
-        level = -heights.index(height)
-        place[layer.name] = index, level
-        axes.bar(index, 0.4, bottom=level - 0.2, width=0.8, color=color, label=label)
-        axes.annotate(
-            channels, (index, level + 0.2), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8
-        )
-    above = {
-        "arrowstyle": "->",
-        "color": "#555555",
-        "connectionstyle": "arc,angleA=90,angleB=90,armA=10,armB=10,rad=0",
-    }  # up, across, and down
-    for layer in model.layers:
-        if type(layer).__name__ == "Concatenate":
-            (start, level), (end, _) = place[layer.input[1]._keras_history.operation.name], place[layer.name]
-            axes.annotate("", (end, level + 0.32), (start, level + 0.32), arrowprops=above)
-            axes.annotate(
-                "skip connection",
-                ((start + end) / 2, level + 0.32),
-                xytext=(0, 13),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-                color="#555555",
-            )
-    for (before, level), (after, next_level) in itertools.pairwise(place.values()):
-        if level != next_level:
-            ends = (level - 0.2, next_level + 0.36) if next_level < level else (level + 0.36, next_level - 0.2)
-            axes.plot([before, after], ends, color="#555555", linewidth=1)
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles))
-    axes.legend(unique.values(), unique.keys(), fontsize=8, loc="lower left")
-    axes.set(
-        title="The layers from image to mask, and the number of channels after each",
-        xticks=[],
-        yticks=[-level for level in range(len(heights))],
-        yticklabels=[f"{height} x {height}" for height in heights],
-        ylabel="size of the picture (pixels)",
-        ylim=(-len(heights) + 0.6, 0.95),
-    )
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
-    return figure
 
 
 def plot_history(history):
@@ -139,11 +73,16 @@ def draw_box(axes, closer):
     axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="white", linewidth=1)
 
 
+def is_numeric(rows: Sequence[Sequence], column: int) -> bool:
+    """Return whether a column of a table holds nothing but numbers."""
+    return all(isinstance(row[column], (int, float)) for row in rows)
+
+
 def format_table(rows, headers):
     """Return a plain-text table: columns aligned, numbers to the right, a line under the headers."""
     texts = [[str(cell) for cell in row] for row in [headers, *rows]]
     widths = [max(map(len, column)) for column in zip(*texts)]
-    numeric = [all(isinstance(row[column], (int, float)) for row in rows) for column in range(len(headers))]
+    numeric = [is_numeric(rows, column) for column in range(len(headers))]
     lines = [
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric)
@@ -151,3 +90,38 @@ def format_table(rows, headers):
         for row in texts
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+class Table:
+    """Rows and headers that a notebook shows as HTML, and as plain text where there is no page."""
+
+    def __init__(self, rows, headers):
+        self.rows, self.headers = list(rows), list(headers)
+
+    def __repr__(self):
+        return format_table(self.rows, self.headers)
+
+    def _repr_html_(self):
+        sides = ["right" if is_numeric(self.rows, column) else "left" for column in range(len(self.headers))]
+
+        def line(cells, tag):
+            """Return a row of the table, each cell escaped and on its side."""
+            written = (
+                f'<{tag} style="text-align: {side}">{html.escape(str(cell))}</{tag}>'
+                for cell, side in zip(cells, sides, strict=True)
+            )
+            return f"<tr>{''.join(written)}</tr>"
+
+        body = "\n".join(line(row, "td") for row in self.rows)
+        return (
+            '<div style="overflow-x: auto">\n<table>\n'
+            f"<thead>{line(self.headers, 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+        )
+
+
+def table(rows: Iterable[Sequence], headers: Sequence[str]) -> Table:
+    """Return a table to be shown as the last line of a cell, or by `display`.
+
+    rows: lists of cells, as many in each as there are headers. Columns of numbers stand to the right.
+    """
+    return Table(rows, headers)

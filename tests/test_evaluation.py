@@ -371,18 +371,6 @@ def test_outlines_have_the_two_colours_and_an_empty_mask_has_none():
     assert colors == [helpers.TRUTH_COLOR, helpers.PREDICTION_COLOR]
 
 
-def test_a_figure_of_the_dataset_shows_image_above_mask(prepared):
-    description = json.loads((prepared / "dataset.json").read_text())
-    figure = helpers.plot_pairs(description, prepared, columns=3)
-    assert len(figure.axes) == 6
-    for image_axes, mask_axes in zip(figure.axes[:3], figure.axes[3:]):
-        name, subset = image_axes.get_title().split("\n")
-        image, mask = helpers.pair_paths(description, prepared, subset, name)
-        assert np.array_equal(image_axes.images[0].get_array(), helpers.read_image(image))
-        assert np.array_equal(mask_axes.images[0].get_array(), helpers.read_mask(mask))
-        assert helpers.read_mask(mask).any()
-
-
 def test_a_figure_becomes_png_bytes_and_is_closed():
     import io
 

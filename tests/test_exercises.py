@@ -39,25 +39,250 @@ def read_exercises():
 EXERCISES = read_exercises()
 each_exercise = pytest.mark.parametrize("number", EXERCISES)
 
+# Right answers in other words than the solution's, in each exercise
+RIGHT = {
+    "1.1": [
+        """def shared_patients(patients):
+            names = [name for subset in patients.values() for name in subset]
+            return {name for name in names if names.count(name) > 1}""",
+        """def shared_patients(patients):
+            shared, subsets = [], list(patients)
+            for i in range(3):
+                for j in range(i):
+                    shared += [name for name in patients[subsets[i]] if name in patients[subsets[j]]]
+            return sorted(shared)""",
+    ],
+    "1.2": ["share_of_atrium = 0.01", "share_of_atrium = 0.003"],
+    "1.3": [
+        """import itertools
+def find_twins(scans):
+    same = lambda one, other: scans[one].shape == scans[other].shape and (scans[one] == scans[other]).all()
+    return [[one, other] for one, other in itertools.combinations(scans, 2) if same(one, other)]""",
+        """def find_twins(scans):
+    twins, done = [], []
+    for name, scan in scans.items():
+        twins += [(other, name) for other in done if np.array_equal(scans[other], scan)]
+        done.append(name)
+    return twins""",
+    ],
+    "2.1": [
+        "four_pixels = np.array([[1, 0], [0, 1]])",
+        "four_pixels = True, False, False, True",
+        "four_pixels = [1.0, 0.0, 0.0, 1.0]",
+    ],
+    "2.2": [
+        "def scale(image): return (image / 255).astype('float32')",
+        "def scale(image): return np.array([[np.float32(grey) / 255 for grey in row] for row in image], np.float32)",
+        "def scale(image): return np.multiply(image, 1 / 255, dtype='float32')",
+    ],
+    "2.3": ["accuracy_of_nothing = 0.99", "accuracy_of_nothing = 1 - 1 / 100"],
+    "2.4": [
+        "my_dice = helpers.dice",
+        """def my_dice(truth, prediction):
+    if not truth.any() and not prediction.any():
+        return 1
+    overlap = np.count_nonzero(np.logical_and(truth, prediction))
+    precision, recall = overlap / max(prediction.sum(), 1), overlap / max(truth.sum(), 1)
+    return 2 * precision * recall / (precision + recall) if overlap else 0""",
+    ],
+    "3.1": [
+        "my_weights = np.array([[-1, -1, -1], [0, 0, 0], [1, 1, 1]])",
+        "my_weights = ((0, -1, 0), (0, 0, 0), (0, 1, 0))",
+        "my_weights = np.transpose([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])",
+    ],
+    "3.2": ["width_seen = 5.0", "width_seen = 3 + 2"],
+    "3.3": [
+        """def convolution_parameters(window, channels_in, channels_out):
+    weights = channels_in * channels_out * window**2
+    biases = channels_out
+    return weights + biases""",
+        """def convolution_parameters(window, channels_in, channels_out):
+    layer = keras.layers.Conv2D(channels_out, window)
+    layer.build((1, 20, 20, channels_in))
+    return layer.count_params()""",
+    ],
+    "3.4": [
+        """def my_block(x, filters):
+    for _ in range(2):
+        x = keras.layers.ReLU()(keras.layers.Conv2D(filters, (3, 3), padding="same")(x))
+    return keras.layers.BatchNormalization(momentum=0.95)(x)""",
+        """def my_block(x, filters):
+    block = [
+        keras.layers.Conv2D(filters, 3, 1, "same", activation="relu", kernel_initializer="he_normal"),
+        keras.layers.Dropout(0.0),
+        keras.layers.Conv2D(filters, 3, 1, "same", activation=keras.activations.relu),
+        keras.layers.BatchNormalization(),
+    ]
+    for layer in block:
+        x = layer(x)
+    return x""",
+    ],
+}
+
 # Typical mistakes in each exercise, in place of the solution.
 MISTAKES = {
     "1.1": [
         "def shared_patients(patients): return set.intersection(*map(set, patients.values()))",
         "def shared_patients(p): return set(p['train']) & set(p['valid']) | set(p['valid']) & set(p['test'])",
+        "def shared_patients(p): return set(p['train']) & (set(p['valid']) | set(p['test']))",
+        "def shared_patients(p): return set.union(*map(set, p.values()))",
+        "def shared_patients(p): return {'ann', 'bob', 'dia'}",
+        "def shared_patients(p): return len(set(p['train']) & set(p['valid']))",
+        "def shared_patients(p): train & valid | train & test | valid & test",
+        "def shared_patients(p): shared = set(p['train']) & set(p['valid'])",
+        "shared_patients = {'ann', 'bob', 'dia'}",
     ],
-    "1.2": ["share_of_atrium = 0.1"],
-    "1.3": ["def find_twins(scans): return [(a, b) for a in scans for b in scans if scans[a].shape == scans[b].shape]"],
-    "2.1": ["four_pixels = [1, 0, 0, 0]"],
-    "2.2": ["def scale(image): return np.float32(image / 255 if image.max() > 1 else image)"],
-    "2.3": ["accuracy_of_nothing = 0.01"],
-    "2.4": ["def my_dice(truth, prediction): return (truth & prediction).sum() / max((truth | prediction).sum(), 1)"],
+    "1.2": [
+        "share_of_atrium = 0.1",
+        "share_of_atrium = 0.5",
+        "share_of_atrium = 0",
+        "share_of_atrium = 0.0005",
+        "share_of_atrium = '0.5 %'",
+        "share_of_atrium = -0.005",
+    ],
+    "1.3": [
+        "def find_twins(scans): return [(a, b) for a in scans for b in scans if scans[a].shape == scans[b].shape]",
+        "def find_twins(scans): return [(a, b) for a in scans for b in scans if np.array_equal(scans[a], scans[b])]",
+        "def find_twins(scans): return [(a, b) for a in scans for b in scans if a < b and scans[a] == scans[b]]",
+        "def find_twins(scans): return [(a, b) for a in scans for b in scans if a < b and scans[a] is scans[b]]",
+        "def find_twins(scans): return [('ann', 'cem')]",
+        *(
+            f"def find_twins(scans): return [(a, b) for a in scans for b in scans if a < b and {equal}]"
+            for equal in (
+                "scans[a][0, 0] == scans[b][0, 0]",
+                "np.array_equal(scans[a][0], scans[b][0])",
+                "scans[a].mean() == scans[b].mean()",
+                "np.array_equal(scans[a][-1], scans[b][-1])",
+                "np.array_equal(scans[a].diagonal(), scans[b].diagonal())",
+                "np.array_equal(scans[a][::2, ::2], scans[b][::2, ::2])",
+                "sorted(scans[a].ravel()) == sorted(scans[b].ravel())",
+                "(scans[a] == scans[b]).all()",
+                "set(scans[a].ravel()) == set(scans[b].ravel())",
+                "scans[a].shape == scans[b].shape and (scans[a] == scans[b]).mean() > 0.9",
+            )
+        ),
+        """def find_twins(scans):
+    for a in scans:
+        for b in scans:
+            if a < b and np.array_equal(scans[a], scans[b]):
+                return [(a, b)]
+    return []""",
+    ],
+    "2.1": [
+        "four_pixels = [1, 0, 0, 0]",
+        "four_pixels = [1, 1, 1, 1]",
+        "four_pixels = [0.75, 0, 0, 0.5]",
+        "four_pixels = [1, 0, 0]",
+        "four_pixels = '1001'",
+        "four_pixels = 2",
+    ],
+    "2.2": [
+        f"def scale(image): return {result}"
+        for result in (
+            "np.float32(image / 255 if image.max() > 1 else image)",
+            "np.float32(image // 255)",
+            "image / 255",
+            "np.float32(image / 256)",
+            "np.float32(image / image.max())",
+            "np.float32((image - image.min()) / (image.max() - image.min() + 1e-9))",
+            "np.float16(image / 255)",
+            "np.float32(image) / 255 > 0.5",
+            "np.float32(image / 255).ravel()",
+            "np.float32(np.round(image / 255, 2))",
+            "float32(image / 255)",
+        )
+    ]
+    + ["def scale(image): np.float32(image / 255)", "scale = 1 / 255"],
+    "2.3": [
+        "accuracy_of_nothing = 0.01",
+        "accuracy_of_nothing = 99",
+        "accuracy_of_nothing = 0.9",
+        "accuracy_of_nothing = 1",
+        "accuracy_of_nothing = '99 %'",
+    ],
+    "2.4": [
+        "def my_dice(truth, prediction): return (truth & prediction).sum() / max((truth | prediction).sum(), 1)",
+        "def my_dice(t, p): return 2 * (t & p).sum() / (t.sum() + p.sum())",
+        "def my_dice(t, p): return 2 * (t & p).sum() / (t.sum() + p.sum()) if p.any() else 1",
+        "def my_dice(t, p): return 2 * (t & p).sum() / (t.sum() + p.sum()) if t.any() else 1",
+        "def my_dice(t, p): return 2 * (t & p).sum() / (t.sum() + p.sum()) if t.any() or p.any() else 0",
+        "def my_dice(t, p): return (2 * (t & p).sum() + 1) / (t.sum() + p.sum() + 1)",
+        "def my_dice(t, p): return (t & p).sum() / (t.sum() + p.sum()) if (t | p).any() else 1",
+        "def my_dice(t, p): return (t == p).mean()",
+        "def my_dice(t, p): return np.mean([helpers.dice(*rows) for rows in zip(t, p)])",
+        "def my_dice(t, p): return helpers.dice(t, p) if t.ndim == 2 else helpers.dice(t[0], p[0])",
+        "def my_dice(t, p): return 2 * (t * p).sum() / (t + p).sum() if (t + p).any() else 1",
+        "def my_dice(t, p): return 2 * (t and p).sum() / (t.sum() + p.sum())",
+        """def my_dice(t, p):
+    if t.any() or p.any():
+        return 2 * (t & p).sum() / (t.sum() + p.sum())""",
+    ],
     "3.1": [
         "my_weights = [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]",
         "my_weights = [[0, -1, -2], [1, 0, -1], [2, 1, 0]]",
         "my_weights = [[-3, -3, -3], [1, 1, 1], [1, 1, 1]]",
+        "my_weights = [[1, 2, 1], [0, 0, 0], [-1, -2, -1]]",
+        "my_weights = [[-1, -1, -1], [2, 2, 2], [-1, -1, -1]]",
+        "my_weights = [[0, 0, 0], [0, 0, 0], [0, 0, 0]]",
+        "my_weights = [[-2, -1, 0], [-1, 0, 1], [0, 1, 2]]",
+        "my_weights = [-1, 0, 1]",
+        "my_weights = 'turned by a quarter'",
     ],
-    "3.2": ["width_seen = 6"],
-    "3.3": ["def convolution_parameters(window, channels_in, channels_out): return 9 * channels_in * channels_out"],
+    "3.2": ["width_seen = 6", "width_seen = 3", "width_seen = 9", "width_seen = 25", "width_seen = '5 x 5'"],
+    "3.3": [
+        "def convolution_parameters(window, channels_in, channels_out): return 9 * channels_in * channels_out",
+        *(
+            f"def convolution_parameters(window, channels_in, channels_out): return {count}"
+            for count in (
+                "window * window * channels_in * channels_out",
+                "(9 * channels_in + 1) * channels_out",
+                "window * window * (channels_in + 1) * channels_out",
+                "window * window * channels_in * channels_out + 1",
+                "window * window * channels_in * channels_out + channels_in",
+                "(window * channels_in + 1) * channels_out",
+                "window * window * channels_out + channels_out",
+                "320",
+                "bottom.count_params()",
+            )
+        ),
+        "def convolution_parameters(window, channels_in, channels_out): (9 * channels_in + 1) * channels_out",
+    ],
+    "3.4": [
+        *(
+            EXERCISES["3.4"][3].replace(right, wrong)
+            for right, wrong in (
+                (', padding="same"', ""),
+                (', activation="relu"', ""),
+                ('activation="relu"', 'activation="sigmoid"'),
+                ("filters, 3,", "filters, 5,"),
+                ("filters, 3,", "32, 3,"),
+                ("filters, 3,", "filters, 3, 2,"),
+                ("return keras.layers.BatchNormalization()(x)", "return x"),
+                ("return keras.layers.BatchNormalization()(x)", "keras.layers.BatchNormalization()(x)"),
+                ("return keras.layers.BatchNormalization()(x)", "return keras.layers.BatchNormalization()"),
+                ("return keras.layers.BatchNormalization()(x)", "return keras.layers.LayerNormalization()(x)"),
+                ("keras.layers.Conv2D", "layers.Conv2D"),
+            )
+        ),
+        "def my_block(x, filters): return keras.layers.Conv2D(filters, 3, padding='same', activation='relu')(x)",
+        """def my_block(x, filters):
+    for _ in range(2):
+        x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = keras.layers.BatchNormalization()(x)
+    return x""",
+        """def my_block(x, filters):
+    x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+    x = keras.layers.Conv2D(filters, 3, padding="same")(x)
+    return keras.layers.ReLU()(keras.layers.BatchNormalization()(x))""",
+        """def my_block(x, filters):
+    x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+    x = keras.layers.BatchNormalization()(x)
+    return keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)""",
+        """def my_block(x, filters):
+    y = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+    y = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+    return keras.layers.BatchNormalization()(y)""",
+    ],
     "4.1": ["first_loss = 0.5"],
     "4.2": [
         "def my_loss(y_true, y_pred): return keras.ops.mean(keras.losses.binary_crossentropy(y_true, y_pred))",
@@ -123,9 +348,101 @@ def test_the_solution_is_right(number, small_dataset, untrained, capsys):
     assert run(number, EXERCISES[number][3], small_dataset, untrained, capsys) == f"Exercise {number}: right."
 
 
+def test_each_exercise_is_tried_with_two_right_answers_and_three_mistakes():
+    for number, answers in RIGHT.items():
+        assert len(answers) >= 1 and len(MISTAKES[number]) >= 3, number  # the solution is the other right answer
+
+
+@pytest.mark.parametrize(("number", "answer"), [(number, answer) for number in RIGHT for answer in RIGHT[number]])
+def test_another_right_answer_is_right(number, answer, small_dataset, untrained, capsys):
+    assert run(number, answer, small_dataset, untrained, capsys) == f"Exercise {number}: right."
+
+
 @pytest.mark.parametrize(
     ("number", "mistake"), [(number, mistake) for number in MISTAKES for mistake in MISTAKES[number]]
 )
 def test_a_typical_mistake_is_not_right_and_gets_a_hint(number, mistake, small_dataset, untrained, capsys):
     printed = run(number, mistake, small_dataset, untrained, capsys)
     assert printed.startswith(f"Exercise {number}: not right yet. ") and len(printed) > 50
+
+
+def checked(answer, is_right, capsys):
+    """Return what the check of an exercise prints."""
+    helpers.check_exercise("9.9", answer, is_right, "A hint.")
+    return capsys.readouterr().out
+
+
+def unreturned(number):
+    """A function as a reader may leave it: with work done, but no return."""
+    number += 1
+
+
+def not_a_branch(number):
+    """Returns something for 0 alone."""
+    if number == 0:
+        return 5
+
+
+def blank(number):
+    """A function as the course leaves it."""
+    return None  # your code
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_right", "printed"),
+    [
+        (None, bool, "not tried yet."),
+        (blank, lambda function: function(1) == 2, "not tried yet."),
+        (5, lambda value: value == 5, "right."),
+        (0, lambda value: value == 0, "right."),
+        (6, lambda value: value == 5, "not right yet. A hint."),
+        (float("nan"), lambda value: abs(value - 5) < 1, "not right yet. A hint."),
+        ("five", lambda value: abs(value - 5) < 1, "not right yet. A hint."),
+        (np.ones(3), lambda value: value == 1 and True, "not right yet. A hint."),
+        (abs, lambda function: function(-1) == 1, "right."),
+        (lambda number: None, lambda function: function(0) == 1, "not tried yet."),
+        (lambda number: number + 1, lambda function: function(number=1) == 2, "right."),
+        (lambda number: number, lambda function: function(1) == 2, "not right yet. A hint."),
+        (lambda number: "2", lambda function: function(1) - 2 == 0, "not right yet. A hint."),
+        (7, lambda function: function(1) == 2, "not right yet. A hint."),
+        (
+            unreturned,
+            lambda function: function(1) == 2,
+            "not right yet. Your function returned nothing: does every way through it end with `return`? A hint.",
+        ),
+        (
+            not_a_branch,
+            lambda function: function(0) == 5 and function(1) == 6,
+            "not right yet. Your function returned nothing: does every way through it end with `return`? A hint.",
+        ),
+        (
+            lambda number: number / 0,
+            lambda function: function(1) == 2,
+            "not right yet. Your function stopped with ZeroDivisionError: division by zero. A hint.",
+        ),
+        (
+            lambda: 2,
+            lambda function: function(1) == 2,
+            "not right yet. Your function stopped with TypeError: <lambda>() takes 0 positional arguments but 1 was "
+            "given. A hint.",
+        ),
+    ],
+)
+def test_the_check_says_one_sentence_whatever_the_reader_wrote(answer, is_right, printed, capsys):
+    assert checked(answer, is_right, capsys) == f"Exercise 9.9: {printed}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (NotImplementedError(), "NotImplementedError."),
+        (ValueError("no.\nAnd more"), "ValueError: no."),
+        (ValueError("x" * 500), f"ValueError: {'x' * 150}."),
+    ],
+)
+def test_of_an_error_the_first_line_is_told(error, told, capsys):
+    def fails(number):
+        raise error
+
+    printed = checked(fails, lambda function: function(1), capsys)
+    assert printed == f"Exercise 9.9: not right yet. Your function stopped with {told} A hint.\n"

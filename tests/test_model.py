@@ -185,20 +185,6 @@ def test_the_full_profile_stops_where_tensorflow_has_no_gpu(monkeypatch):
     helpers.check_device({"profile": "full"})
 
 
-def test_the_drawing_has_a_block_for_every_layer_and_lower_ones_for_smaller_pictures():
-    import matplotlib
-
-    matplotlib.use("agg")
-    model = helpers.create_model(image_size=32)
-    figure = helpers.plot_network(model)
-    bars = [patch for patch in figure.axes[0].patches if type(patch).__name__ == "Rectangle"]
-    assert len(bars) == len(model.layers)
-    heights = [layer.output.shape[1] for layer in model.layers]
-    assert np.array_equal(np.argsort([bar.get_y() for bar in bars], kind="stable"), np.argsort(heights, kind="stable"))
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["32 x 32", "16 x 16", "8 x 8", "4 x 4"]
-    assert [text.get_text() for text in figure.axes[0].texts].count("skip connection") == 3
-
-
 def test_accuracy_and_iou_in_training_take_a_soft_mask_from_one_half_on():
     model = helpers.create_model(image_size=16)
     truth = np.full((1, 16, 16, 1), 0.3, np.float32)
