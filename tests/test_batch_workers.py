@@ -20,7 +20,7 @@ import nbformat
 import pytest
 
 from course import batch, terminal, workers
-from course.training import ordered_batches
+from course.batches import ordered_batches
 from course.workspace import COURSE_FOLDER, CourseError
 
 GIB = 2**30
