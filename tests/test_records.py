@@ -234,6 +234,17 @@ def test_an_interrupted_training_is_told_when_its_weights_are_used(folder, capsy
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("losses", [[0.4, 0.3, 0.2, 0.1], [0.1, 0.3]], ids=["all epochs", "stopped early"])
+def test_a_training_that_was_killed_after_its_last_epoch_is_complete(folder, losses):
+    settings = {**SETTINGS, "patience": 1}
+    choose_settings(folder, patience=1)
+    train(folder, losses, settings)
+    assert read_json(folder / "model" / "training.json", "")["complete"] is False
+    assert begin(folder, settings)[2] == 4
+    record = read_json(folder / "model" / "training.json", "")
+    assert (record["complete"], record["epochs"], len(helpers.read_history(folder))) == (True, len(losses), len(losses))
+
+
 # --- a training whose files do not belong together --------------------------------------------------------------------
 
 
@@ -392,6 +403,9 @@ def test_a_training_goes_on_in_the_arithmetic_that_it_began_in(folder, monkeypat
         "For a new training this machine would take mixed_bfloat16.\n"
     )
     assert helpers.choose_arithmetic(folder, {**SETTINGS, "learning_rate": 0.5}) == "mixed_bfloat16"  # a new training
+    record = read_json(folder / "model" / "training.json", "")
+    write_json(folder / "model" / "training.json", {**record, "epochs": 0})  # nothing is lost with it
+    assert helpers.choose_arithmetic(folder, SETTINGS) == "mixed_bfloat16"
     (folder / "model" / "training.json").unlink()
     assert helpers.choose_arithmetic(folder, SETTINGS) == "mixed_bfloat16"
     assert capsys.readouterr().out == ""
