@@ -95,7 +95,7 @@ def code_fingerprint() -> str:
     """Return a hash of all code that makes a result: modules and notebooks, not their outputs, not the batch itself."""
     import nbformat
 
-    without = ("batch.py", "ownership.py", "report.py", "terminal.py")
+    without = ("batch.py", "ownership.py", "report.py", "terminal.py", "workers.py")
     modules = [
         COURSE_FOLDER / "helpers.py",
         *sorted(path for path in (COURSE_FOLDER / "course").glob("*.py") if path.name not in without),
