@@ -246,6 +246,7 @@ def run_batch(
                 f"{folder / name} holds a run of another dataset, {other}: move {folder} away, or rename your dataset."
             )
     if any(run["dataset"] == "heart" for run in runs.values()):
+        show("the heart data: downloading, if they are not here")
         fetch_heart(folder.parents[1])  # once, before several workers look for it
     with open_cluster(runs, scheduler) as client, own(folder) as (batch, beat):
         while waiting or running:

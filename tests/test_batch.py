@@ -197,13 +197,13 @@ def test_the_heart_archive_is_the_same_for_all_batches_and_for_01(tmp_path, monk
 
 
 def test_the_heart_archive_is_fetched_once_and_before_the_workers_begin(tmp_path, monkeypatch):
-    calls = []
+    calls, shown = [], []
     monkeypatch.setattr(batch, "fetch_heart", calls.append)
     monkeypatch.setattr(batch, "open_cluster", lambda runs, scheduler: 1 / 0)
     runs, _ = batch.plan_runs({"exclude": [["la_003"], ["la_004"]]}, **{**CHOICE, "dataset": "heart"})
     with pytest.raises(ZeroDivisionError):
-        batch.run_batch(tmp_path / "runs" / "heart-smoke", runs, open_test=False)
-    assert calls == [tmp_path]
+        batch.run_batch(tmp_path / "runs" / "heart-smoke", runs, open_test=False, show=shown.append)
+    assert calls == [tmp_path] and shown == ["the heart data: downloading, if they are not here"]
 
 
 def test_a_run_of_another_dataset_is_not_written_over(tmp_path):
