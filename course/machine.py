@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.util
+import itertools
 import os
 import platform
 import re
@@ -44,13 +45,25 @@ def set_up():
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
 
 
-def gpu_found():
-    """True if `nvidia-smi` lists a GPU, and CUDA_VISIBLE_DEVICES does not hide them all. Needs no TensorFlow."""
+def visible_gpus() -> list[str]:
+    """Return the names of the GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES leaves; needs no TensorFlow.
+
+    A name is what CUDA_VISIBLE_DEVICES takes: a number, as in nvidia-smi, or what the user has written there.
+    """
     command = shutil.which("nvidia-smi")
-    if command is None or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return False
+    if command is None:
+        return []
     listing = subprocess.run([command, "--list-gpus"], capture_output=True, text=True, check=False)
-    return listing.returncode == 0 and "GPU" in listing.stdout
+    found = re.findall(r"^GPU (\d+):", listing.stdout, flags=re.MULTILINE) if listing.returncode == 0 else []
+    if found and "CUDA_VISIBLE_DEVICES" in os.environ:
+        chosen = [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
+        return list(itertools.takewhile(lambda name: name not in ("", "-1"), chosen))  # as CUDA reads it
+    return found
+
+
+def gpu_found() -> bool:
+    """True if there is a GPU that this process may use."""
+    return bool(visible_gpus())
 
 
 def choose_precision(precision):

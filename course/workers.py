@@ -1,15 +1,12 @@
 """The workers that runs are handed to: dask's, on this machine or behind a scheduler elsewhere."""
 
 import contextlib
-import itertools
 import logging
 import os
-import re
-import subprocess
 from collections.abc import Iterator
 from typing import IO
 
-from course.machine import gpu_found
+from course.machine import visible_gpus
 from course.recipes import new_settings
 from course.workspace import CourseError
 
@@ -32,18 +29,6 @@ def memory_needed(run: dict) -> int:
     return int(MEMORY_OF_A_PROCESS + max(trained, answered))
 
 
-def gpus_to_share_out() -> list[str]:
-    """Return what CUDA_VISIBLE_DEVICES takes for each GPU alone: what the user has put there, else nvidia-smi's numbers."""
-    if not gpu_found():
-        return []
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        names = [name.strip() for name in chosen.split(",")]
-        return list(itertools.takewhile(lambda name: name not in ("", "-1"), names))  # CUDA reads no further either
-    listing = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True).stdout
-    return re.findall(r"^GPU (\d+):", listing, flags=re.MULTILINE)
-
-
 def plan_workers(runs: dict[str, dict]) -> list[dict[str, str]]:
     """Return the environment variables of each worker that this machine should have for these runs, a list of dicts.
 
@@ -54,7 +39,7 @@ def plan_workers(runs: dict[str, dict]) -> list[dict[str, str]]:
     from dask.system import CPU_COUNT
     from distributed.system import MEMORY_LIMIT
 
-    of_each = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus_to_share_out()[: len(runs)]]
+    of_each = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in visible_gpus()[: len(runs)]]
     if not of_each:
         fitting = MEMORY_LIMIT // max(map(memory_needed, runs.values()))
         of_each = [{}] * max(1, min(len(runs), CPU_COUNT, fitting))
