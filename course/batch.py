@@ -95,7 +95,7 @@ def code_fingerprint() -> str:
     """Return a hash of all code that makes a result: modules and notebooks, not their outputs, not the batch itself."""
     import nbformat
 
-    without = ("batch.py", "ownership.py", "report.py", "terminal.py")
+    without = ("batch.py", "ownership.py", "report.py", "terminal.py", "workers.py")
     modules = [
         COURSE_FOLDER / "helpers.py",
         *sorted(path for path in (COURSE_FOLDER / "course").glob("*.py") if path.name not in without),
@@ -246,6 +246,7 @@ def run_batch(
                 f"{folder / name} holds a run of another dataset, {other}: move {folder} away, or rename your dataset."
             )
     if any(run["dataset"] == "heart" for run in runs.values()):
+        show("the heart data: downloading, if they are not here")
         fetch_heart(folder.parents[1])  # once, before several workers look for it
     with open_cluster(runs, scheduler) as client, own(folder) as (batch, beat):
         while waiting or running:

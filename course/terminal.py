@@ -77,7 +77,7 @@ def run_notebook_00(choices: dict, screen: Screen) -> None:
     folder.mkdir(exist_ok=True)
     with (
         whole_file(folder / "00_run_all.ipynb") as executed,
-        open(folder / "00_run_all.log", "w", encoding="utf-8") as log,
+        open(folder / "00_run_all.log", "a", encoding="utf-8") as log,
         stderr_to(log),  # what dask and the kernel warn of
     ):
         papermill.execute_notebook(

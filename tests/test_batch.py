@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import time
 
 import nbformat
@@ -127,6 +128,60 @@ def test_runs_of_one_dataset_share_one_task_for_its_arrays(tmp_path):
         assert keys()[1] != keys(recipe="report")[1] and keys()[1] != keys(fold=1)[1]
 
 
+def test_arrays_are_made_of_the_fold_in_the_size_and_without_the_twins_that_the_run_asks_for(tmp_path, monkeypatch):
+    calls = []
+
+    def import_dataset(dataset, home, fold):
+        calls.append((dataset, home, fold))
+        return {"twins": ["la_007"]}
+
+    def prepare_arrays(*arguments, progress):
+        calls.append(arguments)
+
+    monkeypatch.setattr(batch, "import_dataset", import_dataset)
+    monkeypatch.setattr(batch, "left_out_twins", lambda description: description["twins"])
+    monkeypatch.setattr(batch, "prepare_arrays", prepare_arrays)
+    file = str(tmp_path / "shared" / "dataset-1" / "dataset.json")
+    made = [batch.share_arrays(file, *which) for which in ((2, 48, True), (2, 48, False), (1, 48, True), (2, 64, True))]
+    homes = [home for _, home, _ in calls[::2]]
+    assert len(set(homes)) == 4 and {home.parent for home in homes} == {tmp_path / "shared"}
+    assert made == [str(home / "dataset.json") for home in homes]
+    assert [(dataset, fold) for dataset, _, fold in calls[::2]] == [(file, 2), (file, 2), (file, 1), (file, 2)]
+    description = {"twins": ["la_007"]}
+    assert calls[1::2] == [
+        (description, homes[0], 48, ["la_007"]),
+        (description, homes[1], 48, []),
+        (description, homes[2], 48, ["la_007"]),
+        (description, homes[3], 64, ["la_007"]),
+    ]
+
+
+def test_results_depend_on_the_code_that_makes_them_and_not_on_what_runs_it(tmp_path, monkeypatch):
+    course = shutil.copytree(batch.COURSE_FOLDER / "course", tmp_path / "course").parent
+    shutil.copytree(batch.COURSE_FOLDER / "notebooks", course / "notebooks")
+    shutil.copy(batch.COURSE_FOLDER / "helpers.py", course)
+    monkeypatch.setattr(batch, "COURSE_FOLDER", course)
+    seen = [batch.code_fingerprint()]
+    for name in ("batch", "ownership", "report", "terminal", "workers"):
+        with open(course / "course" / f"{name}.py", "a") as file:
+            file.write("# a change\n")
+    path = course / "notebooks" / "04_training.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source += " A word more."
+    last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]
+    last.outputs = []
+    nbformat.write(notebook, path)
+    assert batch.code_fingerprint() == seen[0]
+    last.source += "\nprint()"
+    nbformat.write(notebook, path)
+    seen.append(batch.code_fingerprint())
+    for changed in (course / "helpers.py", course / "course" / "metrics.py"):
+        with open(changed, "a") as file:
+            file.write("# a change\n")
+        seen.append(batch.code_fingerprint())
+    assert len(set(seen)) == 4
+
+
 def test_the_heart_archive_is_the_same_for_all_batches_and_for_01(tmp_path, monkeypatch):
     taken = []
 
@@ -142,13 +197,13 @@ def test_the_heart_archive_is_the_same_for_all_batches_and_for_01(tmp_path, monk
 
 
 def test_the_heart_archive_is_fetched_once_and_before_the_workers_begin(tmp_path, monkeypatch):
-    calls = []
+    calls, shown = [], []
     monkeypatch.setattr(batch, "fetch_heart", calls.append)
     monkeypatch.setattr(batch, "open_cluster", lambda runs, scheduler: 1 / 0)
     runs, _ = batch.plan_runs({"exclude": [["la_003"], ["la_004"]]}, **{**CHOICE, "dataset": "heart"})
     with pytest.raises(ZeroDivisionError):
-        batch.run_batch(tmp_path / "runs" / "heart-smoke", runs, open_test=False)
-    assert calls == [tmp_path]
+        batch.run_batch(tmp_path / "runs" / "heart-smoke", runs, open_test=False, show=shown.append)
+    assert calls == [tmp_path] and shown == ["the heart data: downloading, if they are not here"]
 
 
 def test_a_run_of_another_dataset_is_not_written_over(tmp_path):

@@ -101,6 +101,15 @@ def test_groups_are_compared_patient_by_patient(batch):
     assert min(differences) < low < np.mean(differences) < high < max(differences)
 
 
+def test_groups_that_do_not_differ_have_p_of_one_and_no_time_no_speed(batch):
+    groups = report.read_groups(*batch)
+    groups["the same"] = groups.pop("best")
+    for run, same in zip(groups["report"], groups["the same"]):
+        same["metrics"] = {**run["metrics"], "seconds_training": 0.0}
+    assert report.comparison_rows(groups, "valid") == [["the same - report", 8, "+0.000", "+0.000 to +0.000", "1.000"]]
+    assert report.time_rows(groups)[1] == ["the same", "0.0", "-", "3.0", "python 3"]
+
+
 def test_one_patient_in_common_is_too_few_to_compare(batch):
     groups = report.read_groups(*batch)
     for run in groups["best"]:
