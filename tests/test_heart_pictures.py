@@ -6,6 +6,7 @@ import json
 
 import heart_pictures
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -55,7 +56,7 @@ def test_the_slice_is_the_one_with_most_atrium_and_is_cut_out_of_its_black_frame
 
 
 def test_a_small_picture_keeps_greys_and_the_colours_of_outlines():
-    figure = matplotlib.pyplot.figure(figsize=(2, 1))
+    figure = plt.figure(figsize=(2, 1))
     figure.add_axes((0, 0, 1, 1)).imshow([[0, 1]], cmap="gray", aspect="auto")
     figure.axes[0].axis("off")
     figure.axes[0].axhline(0, color=helpers.TRUTH_COLOR, linewidth=20)
@@ -90,3 +91,32 @@ def test_of_a_patient_best_median_and_worst_slice_are_drawn():
     titles = [axes.get_title() for axes in figure.axes[::2]]
     assert titles == ["best slice: Dice 1.00", "median slice: Dice 0.67", "worst slice: Dice 0.40"]
     assert "la_000" in figure.get_suptitle()
+
+
+def test_the_median_patient_of_a_run_comes_with_its_slices_its_masks_and_what_the_run_found(work_dir, monkeypatch):
+    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
+    slices = helpers.prepare_arrays(description, work_dir, 64, progress=False)["slices"]["valid"]
+    patients = list(dict.fromkeys(pair["patient"] for pair in slices))
+    dice_of = {patient: (number + 1) % len(patients) / 10 for number, patient in enumerate(patients)}
+    median = sorted(patients, key=dice_of.get)[(len(patients) - 1) // 2]
+    valid = {"dice_per_patient": dice_of}
+    metrics = {"valid": valid, "planes": 3, "threshold": 0.75, "largest_component": False}
+    (work_dir / "results").mkdir()
+    helpers.write_json(work_dir / "results" / "metrics.json", metrics)
+    asked = []
+
+    def answer(model, work_dir, subset, planes):
+        """Return 0.8 where there is atrium, 0.7 elsewhere: the threshold tells them apart."""
+        asked.append((model, subset, planes))
+        return 0.7 + 0.1 * np.asarray(helpers.load_arrays(work_dir, subset)[1][..., 0], np.float32)
+
+    monkeypatch.setattr(helpers, "load_trained_model", lambda work_dir: "the model")
+    monkeypatch.setattr(helpers, "predict_subset", answer)
+    images, truth, prediction, name = heart_pictures.median_patient(work_dir)
+    assert asked == [("the model", "valid", 3)] and name == median
+    paths = [
+        helpers.pair_paths(description, work_dir, "valid", pair["name"]) for pair in slices if pair["patient"] == median
+    ]
+    assert np.array_equal(images, [helpers.read_image(image) for image, _ in paths])
+    assert np.array_equal(truth, [helpers.read_mask(mask) for _, mask in paths])
+    assert prediction.shape == truth.shape and helpers.dice(truth, prediction) > 0.8

@@ -129,7 +129,7 @@ def write_site(pages, folder):
 
 
 def main(folder=COURSE / "data" / "site"):
-    """Write the site: 01 to 06, 00, the teacher's page."""
+    """Write the site: the lessons, 00, the teacher's page."""
     paths = sorted((COURSE / "notebooks").glob("*.ipynb"), key=lambda path: (path.stem.startswith("00"), path.stem))
     notebooks = {path.stem: nbformat.read(path, as_version=4) for path in paths}
     write_site(make_pages(notebooks, (COURSE / "docs" / "TEACHING.md").read_text(encoding="utf-8")), folder)
