@@ -110,8 +110,7 @@ def prepared_batches(pictures: TrainingPictures, epochs: Callable, batch_size: i
         return prepare(*source(numbers), seed, in_step)
 
     if in_step:
-        train_step = model.train_step
-        model.train_step = lambda batch: train_step(make(*batch))
+        model.train_step = lambda batch: type(model).train_step(model, make(*batch))
     else:
         dataset = dataset.map(make, num_parallel_calls=2)
     return without_autotuning(dataset.prefetch(4))

@@ -96,7 +96,7 @@ def test_the_order_follows_from_seed_and_epoch():
 
 
 def test_short_epochs_together_show_every_slice():
-    settings = {**SETTINGS, "images_per_epoch": 10}
+    settings = {**SETTINGS, "images_per_epoch": 10, "batch_size": 5}
     shown = np.concatenate([helpers.epoch_order(np.ones(30, bool), epoch, settings, 30) for epoch in range(3)])
     assert sorted(shown) == list(range(30))
 
