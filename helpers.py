@@ -565,21 +565,28 @@ def load_untrained_model(work_dir):
     return any_size
 
 
+def learning_rate_schedule(settings, steps):
+    """Return the learning rate of a training of so many steps: a number, or Keras' schedule, called with a step.
+
+    The schedule "cosine" climbs to the recipe's rate in the first 3 % of the steps, then falls to 0 along half a cosine
+    (Loshchilov and Hutter, SGDR, 2017).
+    """
+    import keras
+
+    rate = settings["learning_rate"]
+    if settings["learning_rate_schedule"] == "constant":
+        return rate
+    warm_up = round(0.03 * steps)
+    return keras.optimizers.schedules.CosineDecay(0.0, steps - warm_up, warmup_target=rate, warmup_steps=warm_up)
+
+
 def prepare_training(model, work_dir, settings, training_slices):
     """Compile the model for its recipe and bring back an interrupted training; return (callbacks, first epoch).
 
     See `course.training.resume_training` for what is saved and when it is used again.
     """
-    import keras
-
     steps = steps_per_epoch(training_slices, settings)
-    rate = settings["learning_rate"]
-    if settings["learning_rate_schedule"] == "cosine":
-        warm_up = round(0.03 * steps * settings["epochs"])
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, steps * settings["epochs"] - warm_up, warmup_target=rate, warmup_steps=warm_up
-        )
-    compile_model(model, rate, settings["loss"])
+    compile_model(model, learning_rate_schedule(settings, steps * settings["epochs"]), settings["loss"])
 
     arrays = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
     decisive = {
