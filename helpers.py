@@ -24,6 +24,7 @@ from course.audit import (
     plot_findings as plot_findings,
     plot_twins as plot_twins,
 )
+from course.exercises import check_exercise as check_exercise
 from course.figures import (
     PREDICTION_COLOR as PREDICTION_COLOR,
     TRUTH_COLOR as TRUTH_COLOR,
@@ -35,6 +36,7 @@ from course.figures import (
     plot_history as plot_history,
     plot_network as plot_network,
     save_figure as save_figure,
+    table as table,
 )
 from course.folds import left_out_twins as left_out_twins
 from course.importing import import_dataset as import_dataset, upload_file as upload_file
@@ -96,17 +98,6 @@ NETWORK_SETTINGS = (
 
 # Arrays and trainings that other code made are not used again
 CODE = [COURSE_FOLDER / name for name in ("helpers.py", "course/planes.py", "course/arrays.py", "course/training.py")]
-
-
-def check_exercise(number, answer, is_right, hint):
-    """Print whether an exercise is not tried yet (its answer is None), right, or not right yet, with a hint.
-
-    is_right: a function that gets the answer and returns True or False. It is called only where there is an answer.
-    """
-    if answer is None:
-        print(f"Exercise {number}: not tried yet.")
-    else:
-        print(f"Exercise {number}: {'right.' if is_right(answer) else f'not right yet. {hint}'}")
 
 
 def read_image(path):

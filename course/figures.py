@@ -1,5 +1,6 @@
 """Figures: how they are saved, and those that need nothing but what they are given."""
 
+import html
 import io
 import itertools
 from pathlib import Path
@@ -139,11 +140,16 @@ def draw_box(axes, closer):
     axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="white", linewidth=1)
 
 
+def is_numeric(rows, column):
+    """Return whether a column of a table holds nothing but numbers."""
+    return all(isinstance(row[column], (int, float)) for row in rows)
+
+
 def format_table(rows, headers):
     """Return a plain-text table: columns aligned, numbers to the right, a line under the headers."""
     texts = [[str(cell) for cell in row] for row in [headers, *rows]]
     widths = [max(map(len, column)) for column in zip(*texts)]
-    numeric = [all(isinstance(row[column], (int, float)) for row in rows) for column in range(len(headers))]
+    numeric = [is_numeric(rows, column) for column in range(len(headers))]
     lines = [
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric)
@@ -151,3 +157,38 @@ def format_table(rows, headers):
         for row in texts
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+class Table:
+    """Rows and headers that a notebook shows as HTML, and as plain text where there is no page."""
+
+    def __init__(self, rows, headers):
+        self.rows, self.headers = list(rows), list(headers)
+
+    def __repr__(self):
+        return format_table(self.rows, self.headers)
+
+    def _repr_html_(self):
+        sides = ["right" if is_numeric(self.rows, column) else "left" for column in range(len(self.headers))]
+
+        def line(cells, tag):
+            """Return a row of the table, each cell escaped and on its side."""
+            written = (
+                f'<{tag} style="text-align: {side}">{html.escape(str(cell))}</{tag}>'
+                for cell, side in zip(cells, sides, strict=True)
+            )
+            return f"<tr>{''.join(written)}</tr>"
+
+        body = "\n".join(line(row, "td") for row in self.rows)
+        return (
+            '<div style="overflow-x: auto">\n<table>\n'
+            f"<thead>{line(self.headers, 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+        )
+
+
+def table(rows, headers):
+    """Return a table to be shown as the last line of a cell, or by `display`.
+
+    rows: lists of cells, as many in each as there are headers. Columns of numbers stand to the right.
+    """
+    return Table(rows, headers)

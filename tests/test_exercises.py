@@ -39,6 +39,9 @@ def read_exercises():
 EXERCISES = read_exercises()
 each_exercise = pytest.mark.parametrize("number", EXERCISES)
 
+# Right answers in other words than the solution's, in each exercise
+RIGHT = {}
+
 # Typical mistakes in each exercise, in place of the solution.
 MISTAKES = {
     "1.1": [
@@ -123,9 +126,101 @@ def test_the_solution_is_right(number, small_dataset, untrained, capsys):
     assert run(number, EXERCISES[number][3], small_dataset, untrained, capsys) == f"Exercise {number}: right."
 
 
+def test_each_exercise_is_tried_with_two_right_answers_and_three_mistakes():
+    for number, answers in RIGHT.items():
+        assert len(answers) >= 1 and len(MISTAKES[number]) >= 3, number  # the solution is the other right answer
+
+
+@pytest.mark.parametrize(("number", "answer"), [(number, answer) for number in RIGHT for answer in RIGHT[number]])
+def test_another_right_answer_is_right(number, answer, small_dataset, untrained, capsys):
+    assert run(number, answer, small_dataset, untrained, capsys) == f"Exercise {number}: right."
+
+
 @pytest.mark.parametrize(
     ("number", "mistake"), [(number, mistake) for number in MISTAKES for mistake in MISTAKES[number]]
 )
 def test_a_typical_mistake_is_not_right_and_gets_a_hint(number, mistake, small_dataset, untrained, capsys):
     printed = run(number, mistake, small_dataset, untrained, capsys)
     assert printed.startswith(f"Exercise {number}: not right yet. ") and len(printed) > 50
+
+
+def checked(answer, is_right, capsys):
+    """Return what the check of an exercise prints."""
+    helpers.check_exercise("9.9", answer, is_right, "A hint.")
+    return capsys.readouterr().out
+
+
+def unreturned(number):
+    """A function as a reader may leave it: with work done, but no return."""
+    number += 1
+
+
+def not_a_branch(number):
+    """Returns something for 0 alone."""
+    if number == 0:
+        return 5
+
+
+def blank(number):
+    """A function as the course leaves it."""
+    return None  # your code
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_right", "printed"),
+    [
+        (None, bool, "not tried yet."),
+        (blank, lambda function: function(1) == 2, "not tried yet."),
+        (5, lambda value: value == 5, "right."),
+        (0, lambda value: value == 0, "right."),
+        (6, lambda value: value == 5, "not right yet. A hint."),
+        (float("nan"), lambda value: abs(value - 5) < 1, "not right yet. A hint."),
+        ("five", lambda value: abs(value - 5) < 1, "not right yet. A hint."),
+        (np.ones(3), lambda value: value == 1 and True, "not right yet. A hint."),
+        (abs, lambda function: function(-1) == 1, "right."),
+        (lambda number: None, lambda function: function(0) == 1, "not tried yet."),
+        (lambda number: number + 1, lambda function: function(number=1) == 2, "right."),
+        (lambda number: number, lambda function: function(1) == 2, "not right yet. A hint."),
+        (lambda number: "2", lambda function: function(1) - 2 == 0, "not right yet. A hint."),
+        (7, lambda function: function(1) == 2, "not right yet. A hint."),
+        (
+            unreturned,
+            lambda function: function(1) == 2,
+            "not right yet. Your function returned nothing: does every way through it end with `return`? A hint.",
+        ),
+        (
+            not_a_branch,
+            lambda function: function(0) == 5 and function(1) == 6,
+            "not right yet. Your function returned nothing: does every way through it end with `return`? A hint.",
+        ),
+        (
+            lambda number: number / 0,
+            lambda function: function(1) == 2,
+            "not right yet. Your function stopped with ZeroDivisionError: division by zero. A hint.",
+        ),
+        (
+            lambda: 2,
+            lambda function: function(1) == 2,
+            "not right yet. Your function stopped with TypeError: <lambda>() takes 0 positional arguments but 1 was "
+            "given. A hint.",
+        ),
+    ],
+)
+def test_the_check_says_one_sentence_whatever_the_reader_wrote(answer, is_right, printed, capsys):
+    assert checked(answer, is_right, capsys) == f"Exercise 9.9: {printed}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (NotImplementedError(), "NotImplementedError."),
+        (ValueError("no.\nAnd more"), "ValueError: no."),
+        (ValueError("x" * 500), f"ValueError: {'x' * 150}."),
+    ],
+)
+def test_of_an_error_the_first_line_is_told(error, told, capsys):
+    def fails(number):
+        raise error
+
+    printed = checked(fails, lambda function: function(1), capsys)
+    assert printed == f"Exercise 9.9: not right yet. Your function stopped with {told} A hint.\n"
