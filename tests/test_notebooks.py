@@ -131,15 +131,19 @@ def test_only_helpers_and_libraries_of_the_field_are_imported(path):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_every_lesson_opens_in_the_same_way(path):
-    first, set_up, _, parameters, choices = read(path).cells[:5]
+    first, _, parameters, choices = read(path).cells[:4]
     promised = re.findall(r"\*\*(.+?:|You will learn)\*\*", first.source)
     assert promised == ["You will learn", "In:", "Out:", "Time on two cores:"]
-    assert set_up.source.startswith("## Set-up\n\n") and parameters.source.startswith("## Parameters\n\n")
+    assert parameters.source.startswith("## Parameters\n\n")
     assert tags(choices) == {"parameters"}
 
 
-def test_the_set_up_cell_is_the_same_everywhere():
-    assert len({code_cells(read(path))[0].source for path in NOTEBOOKS}) == 1
+def test_the_set_up_cell_is_the_same_everywhere_and_is_shown_as_one_line():
+    cells = [read(path).cells[1] for path in NOTEBOOKS]
+    assert len({cell.source for cell in cells}) == 1
+    assert cells[0].source.startswith("# @title Set-up (run this cell first)\n")
+    # the first for Colab, the second for Jupyter
+    assert all(cell.metadata == {"cellView": "form", "jupyter": {"source_hidden": True}} for cell in cells)
 
 
 @each_notebook
