@@ -34,7 +34,9 @@ from course.figures import (
     format_table as format_table,
     look_closer as look_closer,
     plot_history as plot_history,
+    plot_looks as plot_looks,
     plot_network as plot_network,
+    plot_three_planes as plot_three_planes,
     save_figure as save_figure,
     table as table,
 )
@@ -63,6 +65,7 @@ from course.recipes import (
     LADDER as LADDER,
     RECIPES as RECIPES,
     check_made_with,
+    check_values as check_values,
     choose_profile as choose_profile,
     load_settings as load_settings,
     new_settings as new_settings,
@@ -810,31 +813,31 @@ def _slice_scores(slice_counts):
 
 
 def plot_predictions(work_dir, subset, slice_counts, masks):
-    """Draw the best, the median and the worst slice that hold atrium; returns a Matplotlib figure.
+    """Draw the best, the median and the worst slice that hold atrium, and the worst large one.
 
-    First the whole slice with a box, then what is in the box: truth, prediction, and both outlines on the image.
-    slice_counts and masks are what `evaluate_subset` returned for the subset.
+    Large: with at least as much atrium as the median slice. Left the whole slice with a box, right what is in the
+    box, with the outlines of truth and prediction. slice_counts and masks are what `evaluate_subset` returned for the
+    subset. Returns a Matplotlib figure.
     """
     import matplotlib.pyplot as plt
 
     slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
     X, y = load_arrays(work_dir, subset)
     order, values = rank_slices(slice_counts)
-    shown = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}
-    figure, panels = plt.subplots(3, 4, figsize=(9, 7.2), layout="constrained")
-    for row, (label, rank) in zip(panels, shown.items()):
+    areas = [slice_counts[index]["true_positives"] + slice_counts[index]["false_negatives"] for index in order]
+    worst_large = max(rank for rank, area in enumerate(areas) if area >= np.median(areas))
+    shown = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1, "worst large": worst_large}
+    figure, panels = plt.subplots(4, 2, figsize=(5.5, 11.6), layout="constrained")
+    for (left, right), (label, rank) in zip(panels, shown.items()):
         index = order[rank]
         image, truth, prediction = X[index, ..., 0], y[index, ..., 0], masks[index]
-        row[0].set_title(f"{label}: {slices[index]['name']}, Dice {values[rank]:.2f}", fontsize=9, loc="left")
-        for axes, picture in zip(row, (image, truth, prediction)):
-            axes.imshow(picture, cmap="gray")
-            axes.set(xticks=[], yticks=[])
-        draw_outlines(row[3], image, truth, prediction)
-        for axes in row[1:]:
-            look_closer(axes, truth | prediction)
-        draw_box(row[0], row[3])
-    for axes, title in zip(panels[-1], ("image", "truth", "prediction", "truth orange,\nprediction blue")):
-        axes.set_xlabel(title)
+        left.imshow(image, cmap="gray")
+        left.set(xticks=[], yticks=[], title=f"{label}:\n{slices[index]['name']}")
+        draw_outlines(right, image, truth, prediction)
+        look_closer(right, truth | prediction)
+        right.set_title(f"Dice {values[rank]:.2f}\n{areas[rank]} pixels of atrium")
+        draw_box(left, right)
+    panels[-1, 1].set_xlabel("truth orange, prediction dashed blue")
     return figure
 
 

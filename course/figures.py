@@ -95,18 +95,94 @@ def plot_network(model):
     return figure
 
 
-def plot_history(history):
-    """Plot accuracy, loss and IoU against the epoch, for train and valid; returns a Matplotlib figure."""
+def plot_history(histories, accuracy_of_nothing=None):
+    """Plot loss, accuracy and IoU against the epoch, for train and valid: a row each, a column for each training.
+
+    histories: {title: rows of a history}. accuracy_of_nothing: of predicting nothing on valid, a dotted line.
+    Returns a Matplotlib figure; the rows share their scale.
+    """
     import matplotlib.pyplot as plt
 
-    epochs = [int(row["epoch"]) + 1 for row in history]
-    figure, panels = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
-    for axes, name, title in zip(panels, ("accuracy", "loss", "iou"), ("Accuracy", "Loss", "IoU")):
-        for prefix, label, style, color in (("", "train", "--s", "grey"), ("val_", "valid", "-o", "black")):
-            axes.plot(epochs, [row[prefix + name] for row in history], style, color=color, markersize=3, label=label)
-        axes.set(title=title, xlabel="epoch", ylabel=title)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
+    figure, panels = plt.subplots(
+        3, len(histories), figsize=(5.5, 6.5), sharex="col", sharey="row", squeeze=False, layout="constrained"
+    )
+    for column, (title, history) in zip(panels.T, histories.items()):
+        epochs = [int(row["epoch"]) + 1 for row in history]
+        for axes, name in zip(column, ("loss", "accuracy", "iou")):
+            for prefix, label, style, color in (("", "train", "--s", "grey"), ("val_", "valid", "-o", "black")):
+                values = [row[prefix + name] for row in history]
+                axes.plot(epochs, values, style, color=color, markersize=3, label=label)
+        if accuracy_of_nothing is not None:
+            column[1].axhline(accuracy_of_nothing, color="black", linestyle="dotted", label="nothing found")
+        column[0].set_title(title)
+        column[-1].set_xlabel("epoch")
+        column[-1].xaxis.get_major_locator().set_params(integer=True)
+    for axes, name in zip(panels[:, 0], ("Loss", "Accuracy", "IoU")):
+        axes.set_ylabel(name)
+    panels[1, 0].legend(loc="lower right")
+    return figure
+
+
+def plot_looks(runs):
+    """Draw what networks answered for a slice while they learned: a row for each epoch, a column for each training.
+
+    runs: {title: look}. A look holds `truth` (height, width), `epochs`, and `levels` (epochs, height, width), uint8:
+    the probability in 256 steps, so that 128 is one half. Each panel shows the probabilities, and the outlines of truth
+    (orange) and mask (dashed blue), enlarged around both. Returns a Matplotlib figure.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    rows = max(len(look["epochs"]) for look in runs.values())
+    figure, panels = plt.subplots(rows, len(runs), figsize=(5.5, 2.95 * rows), squeeze=False, layout="constrained")
+    for axes in panels.flat:
+        axes.set_axis_off()
+    for column, (title, look) in zip(panels.T, runs.items()):
+        masks = look["levels"] >= 128
+        region = np.any([look["truth"], *masks], axis=0)
+        for axes, epoch, levels, mask in zip(column, look["epochs"], look["levels"], masks):
+            axes.set_axis_on()
+            draw_outlines(axes, levels, look["truth"], mask)
+            axes.images[0].set_clim(0, 255)
+            look_closer(axes, region)
+            axes.set_title(f"{title},\nafter epoch {epoch}", fontsize=10)
+    return figure
+
+
+def plot_three_planes(volume, mask, centre):
+    """Draw a volume as a cube with its three planes through a point, and beside it the cut in each plane.
+
+    volume: (slices, height, width), 0 to 1; mask: bool of that shape, outlined on the cuts; centre: (slice, row,
+    column). The cuts along rows and columns are stretched to squares. Returns a Matplotlib figure.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    depth, height, width = volume.shape
+    cuts = {
+        "a slice": (volume[centre[0]], mask[centre[0]], ("column", "row")),
+        "a cut along the rows": (volume[:, centre[1]], mask[:, centre[1]], ("column", "slice")),
+        "a cut along the columns": (volume[:, :, centre[2]], mask[:, :, centre[2]], ("row", "slice")),
+    }
+    figure = plt.figure(figsize=(5.5, 5.6), layout="constrained")
+    cube = figure.add_subplot(2, 2, 1, projection="3d")
+    steps = [np.linspace(0, length - 1, 33).astype(int) for length in (depth, height, width)]
+    for fixed in range(3):
+        others = [axis for axis in range(3) if axis != fixed]
+        places = np.meshgrid(*(steps[axis] for axis in others), indexing="ij")
+        where = [None, None, None]
+        where[fixed] = np.full_like(places[0], centre[fixed])
+        for axis, place in zip(others, places):
+            where[axis] = place
+        grey = plt.get_cmap("gray")(volume[tuple(where)])
+        cube.plot_surface(where[2], where[1], where[0], facecolors=grey, rcount=33, ccount=33, shade=False)
+    cube.set(xlabel="column", ylabel="row", zlabel="slice", xticks=[], yticks=[], zticks=[])
+    cube.invert_yaxis()
+    for number, (title, (cut, outline, labels)) in enumerate(cuts.items(), start=2):
+        axes = figure.add_subplot(2, 2, number)
+        draw_outlines(axes, cut, outline, np.zeros_like(outline))
+        axes.set(title=title, xlabel=labels[0], ylabel=labels[1], aspect="auto", box_aspect=1)
+        axes.title.set_fontsize(10)
     return figure
 
 
