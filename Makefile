@@ -1,6 +1,8 @@
 # make run        run all notebooks and print the results
 # make batch      a small grid of runs, with its report
 # make ladder     every recipe from report to best, with three seeds
+# make failure    run the failure that 04 shows, and store it
+# make leaks      measure leaks and skip connections for 06, on the heart folder DATASET
 # make test       run the regression suite
 # make lint       check and format all code, notebooks included
 # make faults     plant faults and see that the suite notices
@@ -24,7 +26,7 @@ SCHEDULER ?=
 # The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab
 ONLY ?=
 
-.PHONY: setup run batch ladder lint test faults bench matrix browser coverage notebooks slides
+.PHONY: setup run batch ladder failure leaks lint test faults bench matrix browser coverage notebooks slides
 
 setup: .venv/installed
 
@@ -54,6 +56,12 @@ batch: setup
 ladder: setup
 	$(MAKE) batch PROFILE=ladder GRID="$$($(BIN)/python -c \
 	  'import json; from course.recipes import LADDER; print(json.dumps({"seed": [0, 1, 2], "recipe": list(LADDER)}))')"
+
+failure: setup
+	$(BIN)/python tools/store_failure.py
+
+leaks: setup
+	$(BIN)/python tools/measure_leaks.py "$(DATASET)"
 
 lint: setup
 	$(BIN)/ruff check

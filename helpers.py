@@ -559,19 +559,20 @@ def load_untrained_model(work_dir):
     return any_size
 
 
-def learning_rate_schedule(settings, steps):
-    """Return the learning rate of a training of so many steps: a number, or Keras' schedule, called with a step.
+def learning_rates(settings, steps):
+    """Return the learning rate as Keras' Adam takes it: a number, or a schedule for an epoch of so many steps.
 
-    The schedule "cosine" climbs to the recipe's rate in the first 3 % of the steps, then falls to 0 along half a cosine
-    (Loshchilov and Hutter, SGDR, 2017).
+    "cosine": it rises to settings["learning_rate"] over the first 3 % of all steps, then falls to 0 along a cosine.
     """
     import keras
 
     rate = settings["learning_rate"]
     if settings["learning_rate_schedule"] == "constant":
         return rate
-    warm_up = round(0.03 * steps)
-    return keras.optimizers.schedules.CosineDecay(0.0, steps - warm_up, warmup_target=rate, warmup_steps=warm_up)
+    warm_up = round(0.03 * steps * settings["epochs"])
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps * settings["epochs"] - warm_up, warmup_target=rate, warmup_steps=warm_up
+    )
 
 
 def prepare_training(model, work_dir, settings, training_slices):
@@ -580,7 +581,7 @@ def prepare_training(model, work_dir, settings, training_slices):
     See `course.training.resume_training` for what is saved and when it is used again.
     """
     steps = steps_per_epoch(training_slices, settings)
-    compile_model(model, learning_rate_schedule(settings, steps * settings["epochs"]), settings["loss"])
+    compile_model(model, learning_rates(settings, steps), settings["loss"])
 
     arrays = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
     decisive = {

@@ -176,8 +176,12 @@ def plot_three_planes(volume, mask, centre):
             where[axis] = place
         grey = plt.get_cmap("gray")(volume[tuple(where)])
         cube.plot_surface(where[2], where[1], where[0], facecolors=grey, rcount=33, ccount=33, shade=False)
-    cube.set(xlabel="column", ylabel="row", zlabel="slice", xticks=[], yticks=[], zticks=[])
+    cube.set(xticks=[], yticks=[], zticks=[])
+    for axis, name in ((cube.xaxis, "column"), (cube.yaxis, "row"), (cube.zaxis, "slice")):
+        axis.set_label_text(name)
+        axis.labelpad = -12
     cube.invert_yaxis()
+    cube.set_box_aspect(None, zoom=0.9)
     for number, (title, (cut, outline, labels)) in enumerate(cuts.items(), start=2):
         axes = figure.add_subplot(2, 2, number)
         draw_outlines(axes, cut, outline, np.zeros_like(outline))
@@ -201,12 +205,17 @@ def draw_outlines(axes, image, truth, prediction):
 def look_closer(axes, mask):
     """Show of a picture only the square around the True pixels of a mask, with a margin of a tenth of its height.
 
-    Where the mask (height, width) is empty, all of the picture stays.
+    At the edge of the picture the square is moved inwards, and it is no larger than the picture. Where the mask
+    (height, width) is empty, all of the picture stays.
     """
     if mask.any():
         box = bounding_box(mask)
-        row, column = ((side.start + side.stop - 1) / 2 for side in box)
         half = max(side.stop - side.start - 1 for side in box) / 2 + mask.shape[0] / 10
+        half = min(half, min(mask.shape) / 2)
+        row, column = (
+            min(max((side.start + side.stop - 1) / 2, half - 0.5), length - half - 0.5)
+            for side, length in zip(box, mask.shape)
+        )
         axes.set(xlim=(column - half, column + half), ylim=(row + half, row - half))
 
 

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.colors import to_hex, to_rgba
 
 import helpers
+from course.figures import look_closer
 
 matplotlib.use("agg")
 
@@ -78,9 +79,28 @@ def test_a_look_shows_probabilities_truth_and_mask_of_each_epoch():
     assert extents == [(1.5, 3.5, 9.5, 7.5), (3.5, 3.5, 11.5, 7.5)]
     assert to_hex(truth.get_edgecolor()[0]).upper() == helpers.TRUTH_COLOR
     assert to_hex(mask.get_edgecolor()[0]).upper() == helpers.PREDICTION_COLOR
-    # columns 2 to 11 are in the middle of the enlarged square, with a tenth of the height around them
-    assert panels[0, 0].get_xlim() == panels[2, 0].get_xlim() == pytest.approx((6.5 - 6.5, 6.5 + 6.5))
-    assert panels[0, 0].get_ylim() == pytest.approx((5.5 + 6.5, 5.5 - 6.5))
+    # columns 2 to 11, and two more to both sides; rows as many, moved down to the picture's edge
+    assert panels[0, 0].get_xlim() == panels[2, 0].get_xlim() == pytest.approx((0, 13))
+    assert panels[0, 0].get_ylim() == pytest.approx((12.5, -0.5))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "xlim", "ylim"),
+    [
+        ((10, 14), (8, 10), (5, 12), (15, 8)),  # in the middle of a picture of 20 rows and 30 columns
+        ((16, 20), (26, 30), (22.5, 29.5), (19.5, 12.5)),  # in the lower right corner
+        ((0, 20), (3, 27), (4.5, 24.5), (19.5, -0.5)),  # wider than the picture is high
+    ],
+)
+def test_the_enlarged_square_stays_in_the_picture(rows, columns, xlim, ylim):
+    axes = matplotlib.figure.Figure().subplots()
+    mask = np.zeros((20, 30), bool)
+    mask[slice(*rows), slice(*columns)] = True
+    axes.imshow(mask)
+    look_closer(axes, mask)
+    assert axes.get_xlim() == pytest.approx(xlim) and axes.get_ylim() == pytest.approx(ylim)
+    look_closer(axes, np.zeros((20, 30), bool))
+    assert axes.get_xlim() == pytest.approx(xlim)
 
 
 def test_the_three_planes_are_cut_where_they_should_be():

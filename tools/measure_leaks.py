@@ -96,7 +96,7 @@ def train(X, share, settings, variant):
     )
     model = copy_network(model, cut_skips=variant == "skips cut")
     steps = helpers.steps_per_epoch(len(X), settings)
-    helpers.compile_model(model, helpers.learning_rate_schedule(settings, steps * settings["epochs"]), settings["loss"])
+    helpers.compile_model(model, helpers.learning_rates(settings, steps), settings["loss"])
     batches = helpers.training_batches(TrainingPictures(X, share, full=255), settings)
     model.fit(batches, steps_per_epoch=steps, epochs=settings["epochs"], shuffle=False, verbose=0)
     return model
