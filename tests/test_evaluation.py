@@ -330,6 +330,28 @@ def test_every_figure_is_that_which_one_finds_by_hand(by_hand):
     assert np.array_equal(masks, probabilities > 0.5) and [entry["false_positives"] for entry in counts] == [4, 1, 0]
 
 
+def test_what_a_training_prints_is_what_one_finds_by_hand():
+    """Four pixels, answered by a network that hands them on."""
+    import keras
+
+    image = keras.Input((2, 2, 1))
+    copy = keras.layers.Conv2D(1, 1, kernel_initializer="ones", name="mask")
+    model = keras.Model(image, copy(image))
+    helpers.compile_model(model, 0.001, "bce_dice_loss")
+    answer = np.array([0.75, 0.25, 0.5, 0.25], np.float32).reshape(1, 2, 2, 1)
+    truth = np.array([1, 0.5, 0, 0.25], np.float32).reshape(1, 2, 2, 1)  # soft: from one half on a pixel is atrium
+    printed = model.evaluate(answer, truth, verbose=0, return_dict=True)
+    assert printed["accuracy"] == 0.5  # the first and the last are right
+    assert printed["iou"] == pytest.approx(1 / 3)  # one found, one missed, one invented
+    overlap = 0.75 + 0.5 * 0.25 + 0.25 * 0.25
+    assert printed["dice_coef"] == pytest.approx((2 * overlap + 1) / (1.75 + 1.75 + 1))
+    entropy = (
+        -(np.log(0.75) + (np.log(0.25) + np.log(0.75)) / 2 + np.log(0.5) + (np.log(0.25) + 3 * np.log(0.75)) / 4) / 4
+    )
+    squares = (1 + 0.25 + 0.0625) + (0.5625 + 0.0625 + 0.25 + 0.0625)
+    assert printed["loss"] == pytest.approx(entropy + 1 - (2 * overlap + 1) / (squares + 1), rel=1e-5)
+
+
 def test_best_median_worst_and_worst_large_slice_with_truth_and_prediction(by_hand):
     work_dir, probabilities = by_hand
     _, counts, masks = helpers.evaluate_subset(Judge(), work_dir, "valid", probabilities, 0.5)
