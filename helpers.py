@@ -28,7 +28,6 @@ from course.exercises import check_exercise as check_exercise
 from course.figures import (
     PREDICTION_COLOR as PREDICTION_COLOR,
     TRUTH_COLOR as TRUTH_COLOR,
-    draw_box,
     draw_outlines as draw_outlines,
     figure_as_png as figure_as_png,
     format_table as format_table,
@@ -36,6 +35,7 @@ from course.figures import (
     plot_history as plot_history,
     plot_looks as plot_looks,
     plot_network as plot_network,
+    plot_predictions as plot_predictions,
     plot_three_planes as plot_three_planes,
     save_figure as save_figure,
     table as table,
@@ -811,35 +811,6 @@ def _slice_scores(slice_counts):
         "empty_with_false_atrium": int(np.count_nonzero(empty)),
         "false_pixels_on_empty": int(sum(empty)),
     }
-
-
-def plot_predictions(work_dir, subset, slice_counts, masks):
-    """Draw the best, the median and the worst slice that hold atrium, and the worst large one.
-
-    Large: with at least as much atrium as the median slice. Left the whole slice with a box, right what is in the
-    box, with the outlines of truth and prediction. slice_counts and masks are what `evaluate_subset` returned for the
-    subset. Returns a Matplotlib figure.
-    """
-    import matplotlib.pyplot as plt
-
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
-    X, y = load_arrays(work_dir, subset)
-    order, values = rank_slices(slice_counts)
-    areas = [slice_counts[index]["true_positives"] + slice_counts[index]["false_negatives"] for index in order]
-    worst_large = max(rank for rank, area in enumerate(areas) if area >= np.median(areas))
-    shown = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1, "worst large": worst_large}
-    figure, panels = plt.subplots(4, 2, figsize=(5.5, 11.6), layout="constrained")
-    for (left, right), (label, rank) in zip(panels, shown.items()):
-        index = order[rank]
-        image, truth, prediction = X[index, ..., 0], y[index, ..., 0], masks[index]
-        left.imshow(image, cmap="gray")
-        left.set(xticks=[], yticks=[], title=f"{label}:\n{slices[index]['name']}")
-        draw_outlines(right, image, truth, prediction)
-        look_closer(right, truth | prediction)
-        right.set_title(f"Dice {values[rank]:.2f}\n{areas[rank]} pixels of atrium")
-        draw_box(left, right)
-    panels[-1, 1].set_xlabel("truth orange, prediction dashed blue")
-    return figure
 
 
 def segment_picture(model, path, image_size, threshold):

@@ -5,8 +5,9 @@ import io
 import itertools
 from pathlib import Path
 
-from course.metrics import bounding_box
-from course.workspace import whole_file
+from course.arrays import load_arrays
+from course.metrics import bounding_box, rank_slices
+from course.workspace import read_json, whole_file
 
 TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind readers, clear on grey
 
@@ -187,6 +188,36 @@ def plot_three_planes(volume, mask, centre):
         draw_outlines(axes, cut, outline, np.zeros_like(outline))
         axes.set(title=title, xlabel=labels[0], ylabel=labels[1], aspect="auto", box_aspect=1)
         axes.title.set_fontsize(10)
+    return figure
+
+
+def plot_predictions(work_dir, subset, slice_counts, masks):
+    """Draw the best, the median and the worst slice that hold atrium, and the worst large one.
+
+    Large: with at least as much atrium as the median slice. Left the whole slice with a box, right what is in the
+    box, with the outlines of truth and prediction. slice_counts and masks are what `evaluate_subset` returned for the
+    subset. Returns a Matplotlib figure.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    X, y = load_arrays(work_dir, subset)
+    order, values = rank_slices(slice_counts)
+    areas = [slice_counts[index]["true_positives"] + slice_counts[index]["false_negatives"] for index in order]
+    worst_large = max(rank for rank, area in enumerate(areas) if area >= np.median(areas))
+    shown = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1, "worst large": worst_large}
+    figure, panels = plt.subplots(4, 2, figsize=(5.5, 11.6), layout="constrained")
+    for (left, right), (label, rank) in zip(panels, shown.items()):
+        index = order[rank]
+        image, truth, prediction = X[index, ..., 0], y[index, ..., 0], masks[index]
+        left.imshow(image, cmap="gray")
+        left.set(xticks=[], yticks=[], title=f"{label}:\n{slices[index]['name']}")
+        draw_outlines(right, image, truth, prediction)
+        look_closer(right, truth | prediction)
+        right.set_title(f"Dice {values[rank]:.2f}\n{areas[rank]} pixels of atrium")
+        draw_box(left, right)
+    panels[-1, 1].set_xlabel("truth orange, prediction dashed blue")
     return figure
 
 
