@@ -79,6 +79,7 @@ MISTAKES = {
         EXERCISES["4.2"][3].replace(" + 1e-7", ""),
         EXERCISES["4.2"][3].replace("found = ", "y_pred = keras.ops.round(y_pred)\n    found = "),
         EXERCISES["4.2"][3].replace("keras.ops.sum", "np.sum"),
+        EXERCISES["4.2"][3].replace("found = ", "if keras.ops.sum(y_true) == 0:\n        return 0.0\n    found = "),
         EXERCISES["4.2"][3].replace("return 1 - ", "return "),
         EXERCISES["4.2"][3].replace("return 1 - ", "1 - "),
     ],
