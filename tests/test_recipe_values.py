@@ -48,3 +48,16 @@ def test_a_value_that_cannot_work_is_refused_by_name(name, value):
 @pytest.mark.parametrize("recipe", helpers.RECIPES)
 def test_every_recipe_has_values_that_can_work(recipe):
     helpers.check_values(helpers.RECIPES[recipe])
+
+
+def test_the_learning_rate_rises_for_3_percent_of_the_steps_and_falls_along_a_cosine():
+    import math
+
+    settings = {"learning_rate": 0.002, "learning_rate_schedule": "cosine", "epochs": 10}
+    rate = helpers.learning_rates(settings, 100)
+    assert float(rate(0)) == 0 and float(rate(15)) == pytest.approx(0.001) and float(rate(30)) == pytest.approx(0.002)
+    for step in (200, 515, 900):
+        expected = 0.001 * (1 + math.cos(math.pi * (step - 30) / 970))
+        assert float(rate(step)) == pytest.approx(expected, rel=1e-4)
+    assert float(rate(1000)) == pytest.approx(0, abs=1e-9)
+    assert helpers.learning_rates({**settings, "learning_rate_schedule": "constant"}, 100) == 0.002
