@@ -1,6 +1,8 @@
 # make run        run all notebooks and print the results
 # make batch      a small grid of runs, with its report
 # make ladder     every recipe from report to best, with three seeds
+# make failure    run the failure that 04 shows, and store it
+# make leaks      measure leaks and skip connections for 06, on the heart folder DATASET
 # make test       run the regression suite
 # make lint       check and format all code, notebooks included
 # make mutants    change the code in 300 places and see that the suite notices
@@ -27,7 +29,7 @@ RUN ?=
 # The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab-gpu colab-no-gpu
 ONLY ?=
 
-.PHONY: setup run batch ladder lint test mutants faults bench matrix browser coverage notebooks slides site heart-pictures
+.PHONY: setup run batch ladder failure leaks lint test mutants faults bench matrix browser coverage notebooks slides site heart-pictures
 
 setup: .venv/installed
 
@@ -51,6 +53,12 @@ batch: GRID := $(or $(GRID),$(TRIAL))
 ladder: setup
 	$(MAKE) batch PROFILE=ladder GRID="$$($(BIN)/python -c \
 	  'import json; from course.recipes import LADDER; print(json.dumps({"seed": [0, 1, 2], "recipe": list(LADDER)}))')"
+
+failure: setup
+	$(BIN)/python tools/store_failure.py
+
+leaks: setup
+	$(BIN)/python tools/measure_leaks.py "$(DATASET)"
 
 lint: setup
 	$(BIN)/ruff check

@@ -30,12 +30,14 @@ from course.exercises import check_exercise as check_exercise
 from course.figures import (
     PREDICTION_COLOR as PREDICTION_COLOR,
     TRUTH_COLOR as TRUTH_COLOR,
-    draw_box,
     draw_outlines as draw_outlines,
     figure_as_png as figure_as_png,
     format_table as format_table,
     look_closer as look_closer,
     plot_history as plot_history,
+    plot_looks as plot_looks,
+    plot_predictions as plot_predictions,
+    plot_three_planes as plot_three_planes,
     save_figure as save_figure,
     table as table,
 )
@@ -70,6 +72,7 @@ from course.prediction import (
 from course.recipes import (
     LADDER as LADDER,
     RECIPES as RECIPES,
+    check_values as check_values,
     choose_profile as choose_profile,
     load_settings as load_settings,
     new_settings as new_settings,
@@ -717,35 +720,6 @@ def _slice_scores(slice_counts):
         "empty_with_false_atrium": int(np.count_nonzero(empty)),
         "false_pixels_on_empty": int(sum(empty)),
     }
-
-
-def plot_predictions(work_dir, subset, slice_counts, masks):
-    """Draw the best, the median and the worst slice that hold atrium; returns a Matplotlib figure.
-
-    First the whole slice with a box, then what is in the box: truth, prediction, and both outlines on the image.
-    slice_counts and masks are what `evaluate_subset` returned for the subset.
-    """
-    import matplotlib.pyplot as plt
-
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
-    X, y = load_arrays(work_dir, subset)
-    order, values = rank_slices(slice_counts)
-    shown = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}
-    figure, panels = plt.subplots(3, 4, figsize=(9, 7.2), layout="constrained")
-    for row, (label, rank) in zip(panels, shown.items()):
-        index = order[rank]
-        image, truth, prediction = X[index, ..., 0], y[index, ..., 0], masks[index]
-        row[0].set_title(f"{label}: {slices[index]['name']}, Dice {values[rank]:.2f}", fontsize=9, loc="left")
-        for axes, picture in zip(row, (image, truth, prediction)):
-            axes.imshow(picture, cmap="gray")
-            axes.set(xticks=[], yticks=[])
-        draw_outlines(row[3], image, truth, prediction)
-        for axes in row[1:]:
-            look_closer(axes, truth | prediction)
-        draw_box(row[0], row[3])
-    for axes, title in zip(panels[-1], ("image", "truth", "prediction", "truth orange,\nprediction blue")):
-        axes.set_xlabel(title)
-    return figure
 
 
 def segment_picture(model, path, image_size, threshold):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import helpers
-from course.metrics import rank_slices, surface_distances
+from course.metrics import surface_distances
 from course.planes import Volume
 from course.training import training_inputs
 from course.workspace import fingerprint
@@ -326,20 +326,130 @@ def test_the_masks_handed_out_are_those_that_are_scored(prepared):
         assert masks.sum() == metrics["confusion"]["true_positives"] + metrics["confusion"]["false_positives"]
 
 
-def test_the_pictures_show_best_median_and_worst_of_the_subset(prepared):
-    probabilities = truth(prepared, "test")
-    _, counts, masks = helpers.evaluate_subset(Judge(), prepared, "test", probabilities, 0.5)
-    figure = helpers.plot_predictions(prepared, "test", counts, masks)
-    order, values = rank_slices(counts)
-    names = [pair["name"] for pair in json.loads((prepared / "npy" / "arrays.json").read_text())["slices"]["test"]]
-    titles = [axes.get_title(loc="left") for axes in figure.axes[::4]]
-    for title, label, rank in zip(titles, ("best", "median", "worst"), (0, len(order) // 2, len(order) - 1)):
-        assert title == f"{label}: {names[order[rank]]}, Dice {values[rank]:.2f}"
-    for row in range(3):
-        whole, *close = figure.axes[4 * row : 4 * row + 4]
-        assert {axes.get_xlim() for axes in close} == {close[0].get_xlim()} != {whole.get_xlim()}
+def extent(outline):
+    """(left, right, top, bottom) of a contour: half way between the pixels inside and those outside."""
+    corners = np.concatenate([path.vertices for path in outline.get_paths()])
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+    return left, right, top, bottom
+
+
+def color_of(outline):
+    return matplotlib.colors.to_hex(outline.get_edgecolor()[0]).upper()
+
+
+@pytest.fixture()
+def by_hand(tmp_path):
+    """Two valid patients, a with two slices and b with one, drawn by hand at 16x16; returns (folder, probabilities)."""
+    truth = {name: np.zeros((16, 16), bool) for name in ("a_000", "a_001", "b_000")}
+    truth["a_000"][2:4, 2:6] = True
+    truth["b_000"][8:10, 8:10] = True
+    for subset, names in (("train", ("c_000",)), ("valid", truth), ("test", ("d_000",))):
+        for kind in ("images", "masks"):
+            (tmp_path / "drawn" / subset / kind).mkdir(parents=True)
+        for number, name in enumerate(names):
+            mask = truth.get(name, truth["a_000"])
+            image = np.random.default_rng([number, len(subset)]).integers(0, 256, (16, 16), np.uint8)
+            Image.fromarray(image).save(tmp_path / "drawn" / subset / "images" / f"{name}.png")
+            Image.fromarray(np.uint8(255 * mask)).save(tmp_path / "drawn" / subset / "masks" / f"{name}.png")
+    work_dir = tmp_path / "data"
+    work_dir.mkdir()
+    description = helpers.import_dataset(str(tmp_path / "drawn"), work_dir, progress=False)
+    helpers.write_json(work_dir / "dataset.json", {**description, "spacing": [2, 3, 5]})
+    helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    probabilities = np.full((3, 16, 16), 0.25, np.float32)
+    probabilities[0, 2:4, 4:8] = 0.75  # two columns too far to the right
+    probabilities[1, 0, 0] = 0.75  # one pixel where there is nothing; b is missed
+    return work_dir, probabilities
+
+
+def test_every_figure_is_that_which_one_finds_by_hand(by_hand):
+    work_dir, probabilities = by_hand
+    metrics, counts, masks = helpers.evaluate_subset(Judge(), work_dir, "valid", probabilities, 0.5)
+    a, b = metrics["patients"]["a"], metrics["patients"]["b"]
+    # a: 4 pixels found, 5 invented, 4 missed. b: 4 missed.
+    assert a["dice"] == pytest.approx(8 / 17) and a["iou"] == pytest.approx(4 / 13)
+    assert a["precision"] == pytest.approx(4 / 9) and a["recall"] == 0.5 and a["volume_error"] == 1 / 8
+    assert [b[name] for name in ("dice", "iou", "precision", "recall", "volume_error")] == [0, 0, 0, 0, -1]
+    # columns are 3 mm apart, rows 2, slices 5; the pixel in the next slice is 2 rows and 2 columns from the square
+    lone = (5**2 + (2 * 2) ** 2 + (2 * 3) ** 2) ** 0.5
+    assert a["surface_distance_mean"] == pytest.approx((18 / 8 + (18 + lone) / 9) / 2)
+    assert a["surface_distance_95"] == pytest.approx(6 + 0.2 * (lone - 6))
+    assert (b["surface_distance_mean"], b["surface_distance_95"]) == (None, None)
+    assert metrics["distance_unit"] == "mm"
+    assert metrics["dice_per_patient"] == {"a": a["dice"], "b": 0}
+    assert metrics["dice_patient_mean"] == pytest.approx(4 / 17)
+    assert metrics["dice_patient_std"] == pytest.approx(8 / 17 / 2**0.5)
+    assert metrics["dice_patient_interval"] == pytest.approx((0, 8 / 17))
+    assert metrics["slices"] == {
+        "with_atrium": 2,
+        "dice_mean_with_atrium": 0.25,
+        "empty": 1,
+        "empty_with_false_atrium": 1,
+        "false_pixels_on_empty": 1,
+    }
+    # pooled over 3 * 256 pixels: 4 found, 5 invented, 8 missed
+    assert metrics["confusion"] == {
+        "true_positives": 4,
+        "false_positives": 5,
+        "false_negatives": 8,
+        "true_negatives": 751,
+    }
+    assert metrics["dice"] == pytest.approx(8 / 21) and metrics["iou"] == pytest.approx(4 / 17)
+    assert metrics["precision"] == pytest.approx(4 / 9) and metrics["recall"] == pytest.approx(1 / 3)
+    assert metrics["accuracy"] == 755 / 768 and metrics["accuracy_predicting_nothing"] == 756 / 768
+    assert metrics["cross_entropy"] == pytest.approx((-755 * np.log(0.75) - 13 * np.log(0.25)) / 768)
+    assert metrics["loss"] == 0.25
+    assert np.array_equal(masks, probabilities > 0.5) and [entry["false_positives"] for entry in counts] == [4, 1, 0]
+
+
+def test_what_a_training_prints_is_what_one_finds_by_hand():
+    """Four pixels, answered by a network that hands them on."""
+    import keras
+
+    image = keras.Input((2, 2, 1))
+    copy = keras.layers.Conv2D(1, 1, kernel_initializer="ones", name="mask")
+    model = keras.Model(image, copy(image))
+    helpers.compile_model(model, 0.001, "bce_dice_loss")
+    answer = np.array([0.75, 0.25, 0.5, 0.25], np.float32).reshape(1, 2, 2, 1)
+    truth = np.array([1, 0.5, 0, 0.25], np.float32).reshape(1, 2, 2, 1)  # soft: from one half on a pixel is atrium
+    printed = model.evaluate(answer, truth, verbose=0, return_dict=True)
+    assert printed["accuracy"] == 0.5  # the first and the last are right
+    assert printed["iou"] == pytest.approx(1 / 3)  # one found, one missed, one invented
+    overlap = 0.75 + 0.5 * 0.25 + 0.25 * 0.25
+    assert printed["dice_coef"] == pytest.approx((2 * overlap + 1) / (1.75 + 1.75 + 1))
+    entropy = (
+        -(np.log(0.75) + (np.log(0.25) + np.log(0.75)) / 2 + np.log(0.5) + (np.log(0.25) + 3 * np.log(0.75)) / 4) / 4
+    )
+    squares = (1 + 0.25 + 0.0625) + (0.5625 + 0.0625 + 0.25 + 0.0625)
+    assert printed["loss"] == pytest.approx(entropy + 1 - (2 * overlap + 1) / (squares + 1), rel=1e-5)
+
+
+def test_best_median_worst_and_worst_large_slice_with_truth_and_prediction(by_hand):
+    work_dir, probabilities = by_hand
+    _, counts, masks = helpers.evaluate_subset(Judge(), work_dir, "valid", probabilities, 0.5)
+    figure = helpers.plot_predictions(work_dir, "valid", counts, masks)
+    X, _ = helpers.load_arrays(work_dir, "valid")
+    assert [axes.get_title() for axes in figure.axes[::2]] == [
+        "best:\na_000",
+        "median:\nb_000",
+        "worst:\nb_000",
+        "worst large:\na_000",  # 8 pixels; the median of 8 and 4 is 6
+    ]
+    assert [axes.get_title() for axes in figure.axes[1::2]] == [
+        f"Dice {dice}\n{area} pixels of atrium" for dice, area in (("0.50", 8), ("0.00", 4), ("0.00", 4), ("0.50", 8))
+    ]
+    for place, row in ((0, 0), (2, 2), (6, 0)):
+        whole, close = figure.axes[place : place + 2]
+        assert np.array_equal(whole.images[0].get_array(), X[row, ..., 0])
+        assert np.array_equal(close.images[0].get_array(), X[row, ..., 0])
         [box] = whole.lines
-        assert (min(box.get_xdata()), max(box.get_xdata())) == close[0].get_xlim()
+        assert (min(box.get_xdata()), max(box.get_xdata())) == close.get_xlim() != whole.get_xlim()
+        assert (max(box.get_ydata()), min(box.get_ydata())) == close.get_ylim()  # row 0 is above
+    truth, prediction = figure.axes[1].collections
+    assert color_of(truth) == helpers.TRUTH_COLOR and extent(truth) == (1.5, 5.5, 1.5, 3.5)
+    assert color_of(prediction) == helpers.PREDICTION_COLOR and extent(prediction) == (3.5, 7.5, 1.5, 3.5)
+    assert truth.get_linestyle()[0][1] is None and prediction.get_linestyle()[0][1] is not None  # solid, dashed
+    assert figure.axes[7].get_xlabel() == "truth orange, prediction dashed blue"
 
 
 @pytest.mark.parametrize(("mode", "name"), [("L", "own.png"), ("RGB", "own.jpg"), ("I;16", "own.tif")])
@@ -367,8 +477,7 @@ def test_outlines_have_the_two_colours_and_an_empty_mask_has_none():
     mask[2:5, 2:5] = True
     helpers.draw_outlines(axes, np.zeros((8, 8)), mask, np.zeros((8, 8), bool))
     helpers.draw_outlines(axes, np.zeros((8, 8)), np.zeros((8, 8), bool), mask)
-    colors = [matplotlib.colors.to_hex(outline.get_edgecolor()[0]).upper() for outline in axes.collections]
-    assert colors == [helpers.TRUTH_COLOR, helpers.PREDICTION_COLOR]
+    assert [color_of(outline) for outline in axes.collections] == [helpers.TRUTH_COLOR, helpers.PREDICTION_COLOR]
 
 
 def test_a_figure_becomes_png_bytes_and_is_closed():

@@ -283,29 +283,130 @@ MISTAKES = {
     y = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
     return keras.layers.BatchNormalization()(y)""",
     ],
-    "4.1": ["first_loss = 0.5"],
+    "4.1": [
+        "def next_weight(weight, slope, learning_rate): return weight + learning_rate * slope",
+        "def next_weight(weight, slope, learning_rate): return weight - slope",
+        "def next_weight(weight, slope, learning_rate): return -learning_rate * slope",
+        "def next_weight(weight, slope, learning_rate): return weight - learning_rate * np.sign(slope)",
+        "def next_weight(weight, slope, learning_rate): return weight * (1 - learning_rate * slope)",
+        "def next_weight(weight, slope, learning_rate): weight -= learning_rate * slope",
+        "next_weight = 2.95",
+    ],
     "4.2": [
         "def my_loss(y_true, y_pred): return keras.ops.mean(keras.losses.binary_crossentropy(y_true, y_pred))",
         *(
             EXERCISES["4.2"][3].replace("0.7 * missed + 0.3", weights)
             for weights in ("0.5 * missed + 0.5", "0.4 * missed + 0.7")
         ),
+        EXERCISES["4.2"][3].replace(" + 1e-7", ""),
+        EXERCISES["4.2"][3].replace("found = ", "y_pred = keras.ops.round(y_pred)\n    found = "),
+        EXERCISES["4.2"][3].replace("keras.ops.sum", "np.sum"),
+        EXERCISES["4.2"][3].replace("found = ", "if keras.ops.sum(y_true) == 0:\n        return 0.0\n    found = "),
+        EXERCISES["4.2"][3].replace("return 1 - ", "return "),
+        EXERCISES["4.2"][3].replace("return 1 - ", "1 - "),
     ],
-    "4.3": ["steps = 36"],
-    "4.4": ["kept_epoch, best_dice_epoch = 20, 20"],
-    "5.1": ["dice_of_squares = 1 / 3"],
-    "5.2": ["def mean_dice_of_patients(patients): return helpers.dice(*(np.stack(masks) for masks in zip(*patients)))"],
+    "4.3": ["steps = 36", "steps = 1160 / 32", "steps = 38", "steps = '37'"],
+    "4.4": [
+        "kept_epoch, best_dice_epoch = 20, 20",
+        "kept_epoch, best_dice_epoch = 20, 18",
+        "kept_epoch, best_dice_epoch = np.argmin(loss_on_valid), np.argmax(soft_dice_on_valid)",
+        "kept_epoch, best_dice_epoch = [18, 20], [18, 20]",
+    ],
+    "5.1": ["dice_of_squares = 1 / 3", "dice_of_squares = 0.25", "dice_of_squares = 50", "dice_of_squares = 'half'"],
+    "5.2": [
+        "def mean_dice_of_patients(patients): return helpers.dice(*(np.stack(masks) for masks in zip(*patients)))",
+        "def mean_dice_of_patients(patients): return np.median([helpers.dice(*patient) for patient in patients])",
+        "def mean_dice_of_patients(patients): return sum(helpers.dice(*patient) for patient in patients) / 2",
+        "def mean_dice_of_patients(patients):\n    for patient in patients:\n        return helpers.dice(*patient)",
+        "def mean_dice_of_patients(patients): return np.average([helpers.dice(*p) for p in patients], "
+        "weights=[p[0].sum() for p in patients])",
+        "def mean_dice_of_patients(patients): return np.mean([helpers.scores(helpers.confusion_counts(*p))['iou'] "
+        "for p in patients])",
+        "def mean_dice_of_patients(patients): [helpers.dice(*patient) for patient in patients]",
+    ],
     "5.3": [
         "def dice_from(precision, recall): return (precision + recall) / 2\nright_precision = 0.9643",
+        "def dice_from(precision, recall): return (precision * recall) ** 0.5\nright_precision = 0.9643",
+        "def dice_from(precision, recall): return precision * recall / (precision + recall)\nright_precision = 0.9643",
         EXERCISES["5.3"][3].replace("0.9643", "0.9432"),
+        EXERCISES["5.3"][3].replace("0.9643", "None"),
     ],
     "5.4": [
         "def can_be_true(loss, dice, accuracy): return loss >= 0 and dice <= 1 and accuracy <= 1",
         "def can_be_true(loss, dice, accuracy): return loss >= 0 and 0 <= dice <= 1 and accuracy <= 1",
+        "def can_be_true(loss, dice, accuracy): return 0 <= loss <= 1 and 0 <= dice <= 1 and 0 <= accuracy <= 1",
+        "def can_be_true(loss, dice, accuracy): return loss > 0 and 0 < dice <= 1 and 0 < accuracy <= 1",
+        "def can_be_true(loss, dice, accuracy): return loss >= 0 or 0 <= dice <= 1 or 0 <= accuracy <= 1",
+        "def can_be_true(loss, dice, accuracy): return 0 <= dice <= 1 and 0 <= accuracy <= 1",
     ],
-    "6.1": ["largest_gain = 'best'"],
-    "6.2": ["def is_better(before, after): return after.mean() > before.mean()"],
-    "6.3": ["my_rung = {'learning_rate': helpers.RECIPES['best']['learning_rate']}"],
+    "6.1": ["largest_gain = 'best'", "largest_gain = 'overlap'", "largest_gain = 'report'", "largest_gain = 0.732"],
+    "6.2": [
+        f"def is_better(before, after): return {rule}"
+        for rule in (
+            "after.mean() > before.mean()",
+            "after.mean() > before.max()",
+            "after.min() > before.mean()",
+            "after.min() >= before.max()",
+            "after.max() > before.max()",
+            "all(a > b for a, b in zip(sorted(after), sorted(before)))",
+            "after > before",
+        )
+    ],
+    "6.3": [
+        "my_rung = {'learning_rate': helpers.RECIPES['best']['learning_rate']}",
+        "my_rung = {'learning_rate': -5}",
+        "my_rung = {'learning_rate': None}",
+        "my_rung = {'learning_rates': 0.001}",
+        "my_rung = {'planes': 2}",
+        "my_rung = {'loss': 'dice'}",
+        "my_rung = {'epochs': 100}",
+        "my_rung = {}",
+        "my_rung = 'batch_size'",
+        "my_rung = {'batch_size', 8}",
+    ],
+}
+
+RIGHT |= {
+    "4.1": [
+        "def next_weight(weight, slope, learning_rate):\n    weight -= slope * learning_rate\n    return weight",
+        "def next_weight(weight, slope, learning_rate): return weight + learning_rate * -slope",
+    ],
+    "4.2": [
+        EXERCISES["4.2"][3].replace("0.7 * missed + 0.3", "2 * missed + 1"),
+        EXERCISES["4.2"][3].replace("0.7 * missed + 0.3", "0.51 * missed + 0.49"),
+        EXERCISES["4.2"][3].replace("keras.ops.sum", "tf.reduce_sum"),
+    ],
+    "4.3": ["steps = -(-1160 // 32)", "steps = np.ceil(1160 / 32)"],
+    "4.4": ["kept_epoch, best_dice_epoch = 18, 20", "kept_epoch, best_dice_epoch = 18.0, np.int64(20)"],
+    "5.1": ["dice_of_squares = 0.5", "dice_of_squares = 2 * 2 / (4 + 4)"],
+    "5.2": [
+        "def mean_dice_of_patients(patients): return sum(helpers.dice(*p) for p in patients) / len(patients)",
+        "def mean_dice_of_patients(patients):\n    each = []\n    for truth, prediction in patients:\n"
+        "        both = truth.sum() + prediction.sum()\n"
+        "        each.append(2 * (truth & prediction).sum() / both)\n    return np.array(each).mean()",
+    ],
+    "5.3": [
+        "def dice_from(precision, recall): return 2 / (1 / precision + 1 / recall)\nright_precision = 0.9643",
+        "import statistics\ndef dice_from(precision, recall): return statistics.harmonic_mean([precision, recall])\n"
+        "right_precision = 0.9643",
+    ],
+    "5.4": [
+        "def can_be_true(loss, dice, accuracy): return loss >= 0 and max(abs(dice - 0.5), abs(accuracy - 0.5)) <= 0.5",
+        "def can_be_true(loss, dice, accuracy):\n    if loss < 0:\n        return False\n"
+        "    return all([0 <= dice, dice <= 1, 0 <= accuracy, accuracy <= 1])",
+    ],
+    "6.1": ["largest_gain = 'small_batches'", "largest_gain = rungs[1]"],
+    "6.2": [
+        "def is_better(before, after): return all(a > b for a in after for b in before)",
+        "def is_better(before, after): return np.all(after[:, None] > before)",
+        "def is_better(before, after): return min(after) > max(before)",
+    ],
+    "6.3": [
+        "my_rung = {'dropout_rate': 0.2}",
+        "my_rung = {'batch_size': 8, 'learning_rate': 0.003}",
+        "my_rung = {'foreground_share': None}",
+        "my_rung = {'loss': 'binary_crossentropy'}",
+    ],
 }
 
 
@@ -320,7 +421,10 @@ def run(number, answer, small_dataset, untrained, capsys):
     names = {
         "helpers": helpers,
         "description": helpers.read_json(small_dataset / "dataset.json", "01_dataset_upload"),
-        "truth": np.ones((1, 8, 8, 1), "float32"),
+        "slope_of": lambda weight: np.tanh(weight - 1),
+        "nothing": np.zeros((1, 8, 8, 1), "float32"),
+        "whole": np.pad(np.ones((1, 2, 4, 1), "float32"), [(0, 0), (2, 4), (2, 2), (0, 0)]),
+        "half": np.pad(np.ones((1, 2, 2, 1), "float32"), [(0, 0), (2, 4), (2, 4), (0, 0)]),
         "model": untrained,
         "rungs": list(helpers.LADDER),
         "dice": dict(zip(helpers.LADDER, np.array([0.1, 0.7, 0.8, 0.85, 0.86, 0.9])[:, None])),

@@ -348,21 +348,6 @@ def test_a_history_survives_writing_and_reading_to_the_last_digit(work_dir):
         assert next(csv.reader(file)) == ["epoch", "loss", "val_loss"]
 
 
-def test_the_curves_show_train_and_valid(work_dir):
-    import matplotlib
-
-    matplotlib.use("agg")
-    rows = [
-        {"epoch": float(n), **{p + name: n + 0.5 for p in ("", "val_") for name in ("loss", "accuracy", "iou")}}
-        for n in range(3)
-    ]
-    figure = helpers.plot_history(rows)
-    assert [axes.get_title() for axes in figure.axes] == ["Accuracy", "Loss", "IoU"]
-    for axes in figure.axes:
-        assert [line.get_label() for line in axes.lines] == ["train", "valid"]
-        assert list(axes.lines[0].get_xdata()) == [1, 2, 3]
-
-
 def test_a_killed_process_resumes(work_dir):
     """Not a polite exception: the process is killed in the middle of an epoch."""
     make_arrays(work_dir)
