@@ -55,7 +55,7 @@ from course.metrics import (
     scores as scores,
     surface_distances,
 )
-from course.pictures import SUBSETS as SUBSETS, dataset_root as dataset_root, pair_paths as pair_paths, read_picture
+from course.pictures import SUBSETS as SUBSETS, read_picture
 from course.planes import TrainingPictures, area_average, find_volumes, resample_slices, slice_step
 from course.recipes import (
     LADDER as LADDER,
@@ -65,6 +65,7 @@ from course.recipes import (
     load_settings as load_settings,
     new_settings as new_settings,
 )
+from course.store import dataset_root as dataset_root, pair_paths as pair_paths
 from course.training import (
     _without_search,
     ordered_batches as ordered_batches,

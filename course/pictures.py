@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from course.labels import label_values
 from course.workspace import CourseError, end_of_path, parallel
 
 SUBSETS = ("train", "valid", "test")
@@ -76,7 +77,7 @@ def reading_order(pair):
 def read_picture(path, labels=False):
     """Return (pixels, channels, plain, lossy): pixels of shape (height, width), uint8 or as deep as the file is.
 
-    labels: True for a mask, which is refused if two colours of its palette become one grey.
+    labels: True for a mask, see `label_values`.
     """
     try:
         with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP")) as picture:
@@ -105,15 +106,10 @@ def read_picture(path, labels=False):
             upright = ImageOps.exif_transpose(picture) if turned else picture
             if upright.mode == "F" or upright.mode.startswith("I"):
                 return np.asarray(upright), channels, plain, lossy
-            grey = np.asarray(upright.convert("L"))
-            colours = (upright if upright.mode == "P" else upright.convert("RGB")).getcolors() if labels else None
-            # colours is None where there are so many that it is no label
-            if colours and len(colours) > np.count_nonzero(np.bincount(grey.ravel())):
-                raise CourseError(
-                    f"{end_of_path(path)} has colours that are the same in grey: save it as a grey picture "
-                    "with a grey of its own for each label."
-                )
-            return grey, channels, plain, lossy
+            if labels:
+                values, as_grey = label_values(upright, end_of_path(path))
+                return values, channels, plain and as_grey, lossy
+            return np.asarray(upright.convert("L")), channels, plain, lossy
     except CourseError:
         raise
     except Exception as error:  # Pillow has no common error for a damaged file
@@ -178,27 +174,3 @@ def measure_pair(pair):
 def measure_pairs(pairs, progress=False):
     """Read every pair once and return them with their Facts; raise CourseError for the first bad one."""
     return parallel(measure_pair, pairs, "reading images and masks", progress)
-
-
-def dataset_root(description, work_dir):
-    """Return the folder that holds `{train,valid,test}/{images,masks}/NAME.png` of a description.
-
-    Converted files lie inside the work folder, which may be moved with them; files that were canonical
-    already are where the user has them.
-    """
-    return Path(work_dir) / description["root"]
-
-
-def slice_folder(description, work_dir, subset, name):
-    """Return the folder that holds the slice `name` of a subset, in images/ and in masks/.
-
-    A fold gives patients another subset; their files stay where they are.
-    """
-    stored_in = {} if subset == "test" else description.get("stored_in", {})
-    return dataset_root(description, work_dir) / stored_in.get(name, subset)
-
-
-def pair_paths(description, work_dir, subset, name):
-    """Return the paths of the image and of the mask called `name`."""
-    folder = slice_folder(description, work_dir, subset, name)
-    return folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"

@@ -122,7 +122,8 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is n
 
 def end_of_path(path):
     """Return the end of a path, enough to find the file and the same wherever the dataset lies."""
-    return "/".join(Path(path).parts[-3:])
+    parts = Path(path).parts[-3:]
+    return "/".join(part if len(part) <= 60 else f"{part[:30]}...{part[-20:]}" for part in parts)
 
 
 def sentence_about(paths, what, advice):

@@ -19,7 +19,8 @@ from course import importing, workspace
 from course.audit import dataset_counts
 from course.figures import format_table
 from course.importing import import_dataset
-from course.pictures import SUBSETS, dataset_root
+from course.pictures import SUBSETS
+from course.store import dataset_root
 from course.workspace import COURSE_FOLDER, CourseError
 
 COURSE = COURSE_FOLDER
@@ -520,7 +521,7 @@ assert after > 70, after
 for moment in range(after - 7, after + 8):  # around the renames
     importing.import_dataset(earlier, work_dir, **options)
     kill(moment)
-for leftover in Path(work_dir).glob("dataset.importing-*"):
+for leftover in [*Path(work_dir).glob("dataset.importing-*"), *Path(work_dir).glob(".writing-*")]:
     os.utime(leftover, (0, 0))
 whole = importing.import_dataset(earlier, work_dir, **options)
 assert whole == before
