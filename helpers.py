@@ -32,6 +32,7 @@ from course.figures import (
     figure_as_png as figure_as_png,
     format_table as format_table,
     look_closer as look_closer,
+    plain_text as plain_text,
     plot_history as plot_history,
     plot_network as plot_network,
     save_figure as save_figure,
@@ -165,7 +166,7 @@ def plot_pairs(description, work_dir, columns=6):
         largest = int(np.argmax([np.count_nonzero(mask) for mask in masks]))
         image = read_image(pictures[largest][0])
         draw_outlines(panels[0, column], image, masks[largest], np.zeros_like(masks[largest]))
-        panels[0, column].set_title(f"{mask_of[subset, patient][largest]}\n{subset}", fontsize=8)
+        panels[0, column].set_title(f"{plain_text(mask_of[subset, patient][largest])}\n{subset}", fontsize=8)
         panels[1, column].imshow(masks[largest], cmap="gray")
     for axes in panels.flat:
         axes.axis("off")
@@ -211,7 +212,7 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
         record["slices"][subset] = slices
         needed = len(slices) * image_size**2 * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
         # A memory map that outgrows its disk ends the process without a word
-        if shutil.disk_usage(folder).free < needed:
+        if shutil.disk_usage(COLAB_FOLDER if _is_on_drive(folder) else folder).free < needed:
             raise CourseError(
                 f"The arrays of {subset} take {needed / 1e6:,.0f} MB, "
                 f"more than the disk of {folder} has left: "
@@ -828,7 +829,8 @@ def plot_predictions(work_dir, subset, slice_counts, masks):
     for row, (label, rank) in zip(panels, shown.items()):
         index = order[rank]
         image, truth, prediction = X[index, ..., 0], y[index, ..., 0], masks[index]
-        row[0].set_title(f"{label}: {slices[index]['name']}, Dice {values[rank]:.2f}", fontsize=9, loc="left")
+        title = f"{label}: {plain_text(slices[index]['name'])}, Dice {values[rank]:.2f}"
+        row[0].set_title(title, fontsize=9, loc="left")
         for axes, picture in zip(row, (image, truth, prediction)):
             axes.imshow(picture, cmap="gray")
             axes.set(xticks=[], yticks=[])

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from course.figures import PREDICTION_COLOR, TRUTH_COLOR
+from course.figures import PREDICTION_COLOR, TRUTH_COLOR, plain_text
 from course.folds import same_scans
 from course.metrics import add_counts, confusion_counts, scores
 from course.pictures import SUBSETS, read_picture
@@ -290,7 +290,7 @@ def _draw(panel, folder, name, foreground, color, title):
     outline = mask == foreground
     if outline.any() and not outline.all():
         panel.contour(outline, levels=[0.5], colors=[color], linewidths=1)
-    panel.set_title(title, fontsize="small")
+    panel.set_title(plain_text(title), fontsize="small")
     panel.set_axis_off()
 
 
@@ -315,8 +315,8 @@ def plot_twins(description, work_dir, number=0):
         _draw(panel, folder, name, foreground, color, f"{name}, {subset}")
         _draw(panels[2], folder, name, foreground, color, "both outlines")
     figure.suptitle(
-        f"{twin['patients'][0][1]} and {twin['patients'][1][1]} are one scan: {twin['slices']} identical slices, "
-        f"Dice {twin['dice']:.3f} between the annotations",
+        plain_text(f"{twin['patients'][0][1]} and {twin['patients'][1][1]} are one scan: ")
+        + f"{twin['slices']} identical slices, Dice {twin['dice']:.3f} between the annotations",
         fontsize="medium",
     )
     return figure
@@ -335,7 +335,7 @@ def plot_findings(description, work_dir):
     foreground = description["mask_values"][1]
     figure = plt.figure(figsize=(1.8 * EXAMPLES, 2.5 * len(findings)), layout="constrained")
     for part, finding in zip(figure.subfigures(len(findings), 1, squeeze=False)[:, 0], findings):
-        part.suptitle(f"{finding['count']}: {finding['sentence']}", x=0.01, ha="left", fontsize="medium")
+        part.suptitle(plain_text(f"{finding['count']}: {finding['sentence']}"), x=0.01, ha="left", fontsize="medium")
         panels = part.subplots(1, EXAMPLES)
         for panel in panels:
             panel.set_axis_off()

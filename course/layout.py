@@ -51,7 +51,8 @@ class Layout:
     images: dict = field(default_factory=dict)
     masks: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
-    unread: str = ""  # what was passed over as it is of no type that is read
+    left: str = ""  # what else lies there, of no type that is read or neither image nor mask
+    is_of_cases: bool = False  # named as nnU-Net names cases: a name is no patient and slice
 
     @property
     def has_volumes(self):
@@ -80,15 +81,17 @@ def find_files(folder, work_dir) -> Layout:
     paths, unread = _list_files(folder, work_dir)
     if not paths:
         raise CourseError(
-            f"{end_of_path(folder.name)} is not a dataset: it holds {_of_types(unread) or 'nothing'}, where pictures "
+            f"{end_of_path(folder.name)} is not a dataset: it holds {'only ' + _of_types(unread) if unread else 'nothing'}, where pictures "
             f"in images/ and masks/ were expected ({', '.join(PICTURES + VOLUMES)})."
         )
     shared = len(os.path.commonprefix([path.relative_to(folder).parts[:-1] for path in paths]))
     files, notes = _set_aside(_tell_masks_by_name([_classify(path, folder, shared) for path in paths]))
     files, passed = _tell_images_by_masks(files)
+    layout = Layout(notes=notes, left=_of_types(unread, only_data=True))
     if passed:
         notes.append(sentence_about(passed, "was passed over", "it is neither an image nor the mask of one."))
-    layout = Layout(notes=notes, unread=_of_types(unread, only_data=True))
+        layout.left = f"{end_of_path(min(passed))} and the like ({len(passed):,} pictures)"
+    notes += _several_test_sets(files)
     _match(_use_folders_as_names(files), layout)
     _pass_over_test_without_masks(layout)
     if not layout.images and not layout.masks:
@@ -149,7 +152,7 @@ def _of_types(paths, only_data=False):
     [(suffix, count)] = Counter(file_suffix(path.name) for path in paths).most_common(1)
     example = next(path for path in paths if file_suffix(path.name) == suffix)
     hint = f"; {UNREAD[suffix]}" if suffix in UNREAD else ""
-    return f"only {end_of_path(example)} and the like ({count:,} of the type {suffix or 'without ending'}{hint})"
+    return f"{end_of_path(example)} and the like ({count:,} of the type {suffix or 'without ending'}{hint})"
 
 
 def _words(name):
@@ -292,6 +295,22 @@ def _use_folders_as_names(files):
     return files
 
 
+def _several_test_sets(files):
+    """Return a note where the images of test come from several folders, and those of train from one."""
+    parents = {
+        subset: sorted({file.path.parent for file in files if (file.subset, file.kind) == (subset, "images")})
+        for subset in ("train", "test")
+    }
+    if len(parents["train"]) != 1 or len(parents["test"]) < 2:
+        return []
+    shared = set.intersection(*(set(parent.parts) for parent in parents["test"]))
+    names = ["/".join(part for part in parent.parts if part not in shared) for parent in parents["test"]]
+    listed = ", ".join(_short(name) for name in names[:5])
+    return [
+        f"test is put together from several folders ({listed}{', ...' if names[5:] else ''}): all are taken as test."
+    ]
+
+
 def _match(files, layout):
     """Fill a layout: give each mask to its image. Masks without one keep a name of their own."""
     masks = [file for file in files if file.kind == "masks"]
@@ -379,6 +398,7 @@ def _drop_channel_number(layout):
         and not any(path.stem.split(".")[0].endswith("_0000") for paths in layout.masks.values() for path in paths)
     ):
         for files in (layout.images, layout.masks):
+            layout.is_of_cases = True
             for subset, name in [key for key in files if key in keys]:
                 files[subset, name.removesuffix("_0000")] = files.pop((subset, name))
 

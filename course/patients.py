@@ -57,23 +57,20 @@ def _check_files(layout: Layout, exclude, names_of):
 
 def _check_each_has_other(layout):
     """Raise CourseError for an image without a mask or a mask without an image, naming what else lies there."""
-    unread = f" The folder also holds {layout.unread}." if layout.unread else ""
+    left = f" Passed over: {layout.left}." if layout.left else ""
     if not layout.masks:
         raise CourseError(
             f"{end_of_path(next(iter(layout.images.values())))} has no mask, and no other image has one: put the masks "
-            f"into a folder masks/ beside images/, under the same names.{unread}"
+            f"into a folder masks/ beside images/, under the same names.{left}"
         )
     lonely = [path for key, path in layout.images.items() if key not in layout.masks]
     if lonely:
-        advice = "add a mask of the same name, or exclude the image."
-        raise CourseError(sentence_about(lonely, "has no mask", advice) + unread)
+        advice = f"add a mask of the same name, or exclude the image.{left}"
+        raise CourseError(sentence_about(lonely, "has no mask", advice))
     lonely = [paths[0] for key, paths in layout.masks.items() if key not in layout.images]
     if lonely:
-        advice = "add the image of the same name, or exclude the mask."
-        if not layout.images:
-            advice = f"no image was found beside the masks, {layout.unread or 'nothing else lies there'}."
-            unread = ""
-        raise CourseError(sentence_about(lonely, "is a mask without an image", advice) + unread)
+        advice = f"add the image of the same name, or exclude the mask.{left}"
+        raise CourseError(sentence_about(lonely, "is a mask without an image", advice))
 
 
 def pairs_of_pictures(layout: Layout, patient_pattern: str | None, exclude):
@@ -115,7 +112,8 @@ def _drop_common_patient(layout, matches):
     if len(found) > 1 or None in found:
         return []
     [patient] = found
-    if len({subset for subset, _ in layout.images}) == 1 and patient.casefold() not in NO_PATIENTS:
+    is_known = layout.is_of_cases or patient.casefold() in NO_PATIENTS
+    if len({subset for subset, _ in layout.images}) == 1 and not is_known:
         return []
     for name in matches:
         matches[name] = None

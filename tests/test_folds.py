@@ -61,7 +61,7 @@ def test_the_seed_draws_the_folds():
     pairs = [Pair(number) for number in range(13)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folds, "same_scans", lambda pairs: [("p02", "p09")])
-        drawn = [folds._draw_folds(pairs, seed) for seed in (0, 0, 1)]
+        drawn = [folds.draw_folds(pairs, seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     for dealt in drawn:
         assert sorted(map(len, dealt)) == [2, 2, 3, 3, 3]
