@@ -3,10 +3,11 @@
 import os
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+from course.matching import IMAGE_AFFIX, MASK_ENDING, File, Layout, bare_names, match_masks
 from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray
 from course.store import import_copies
 from course.workspace import CourseError, end_of_path, sentence_about
@@ -21,11 +22,6 @@ IMAGE_WORDS = {"images", "image", "imgs", "img", "imagestr", "imagests"}
 MASK_WORDS = {"masks", "mask", "labels", "label", "labelstr", "labelsts"}
 # These mean masks only where they tell folders apart: a whole dataset may be called so too.
 WEAK_MASK_WORDS = {"groundtruth", "truth", "gt", "manual", "segmentation", "segmentations", "seg", "annotations"}
-IN_NAMES = "masks?|labels?|segmentation|seg|gt|groundtruth|annotation|manual|1stho|2ndho"
-MASK_ENDING = re.compile(rf"[ _.-]({IN_NAMES})([ _.-]?\d+)?$", re.IGNORECASE)
-MASK_WITHIN = re.compile(rf"[ _.-]({IN_NAMES})(?=[ _.-]\d+$)", re.IGNORECASE)
-MASK_START = re.compile(rf"^({IN_NAMES})([ _.-]+|(?=\d))", re.IGNORECASE)
-IMAGE_AFFIX = re.compile(r"^(image|img)([ _.-]+|(?=\d))|[ _.-](image|img|0000)$", re.IGNORECASE)
 # Pictures beside the masks that are none of the structure.
 FIRST_OPINION = re.compile(
     r"1st|manual[ _-]?1(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[1a](?!\w)", re.IGNORECASE
@@ -44,34 +40,6 @@ MAX_FILES = 200_000
 MAX_NAME = 255  # bytes of a file's name
 
 
-@dataclass
-class Layout:
-    """What the files of a dataset are: `images` and `masks` map (subset or None, name) to a path, or to paths."""
-
-    images: dict = field(default_factory=dict)
-    masks: dict = field(default_factory=dict)
-    notes: list = field(default_factory=list)
-    left: str = ""  # what else lies there, of no type that is read or neither image nor mask
-    is_of_cases: bool = False  # named as nnU-Net names cases: a name is no patient and slice
-
-    @property
-    def has_volumes(self):
-        """Tell whether any image or mask is a NIfTI volume."""
-        paths = [*self.images.values(), *(path for several in self.masks.values() for path in several)]
-        return any(file_suffix(path.name) in VOLUMES for path in paths)
-
-
-@dataclass(frozen=True)
-class _File:
-    """A picture or volume, and what its path says of it."""
-
-    path: Path
-    subset: str | None
-    kind: str | None  # "images", "masks"
-    name: str
-    above: tuple  # folders that name neither subset nor kind, from the top down to the kind
-
-
 def find_files(folder, work_dir) -> Layout:
     """Return what the files below a folder are; the work folder's own copies are passed over.
 
@@ -80,9 +48,10 @@ def find_files(folder, work_dir) -> Layout:
     """
     paths, unread = _list_files(folder, work_dir)
     if not paths:
+        held = f"only {_of_types(unread)}" if unread else "nothing"
         raise CourseError(
-            f"{end_of_path(folder.name)} is not a dataset: it holds {'only ' + _of_types(unread) if unread else 'nothing'}, where pictures "
-            f"in images/ and masks/ were expected ({', '.join(PICTURES + VOLUMES)})."
+            f"{end_of_path(folder.name)} is not a dataset: it holds {held}, where pictures in images/ and masks/ were "
+            f"expected ({', '.join(PICTURES + VOLUMES)})."
         )
     shared = len(os.path.commonprefix([path.relative_to(folder).parts[:-1] for path in paths]))
     files, notes = _set_aside(_tell_masks_by_name([_classify(path, folder, shared) for path in paths]))
@@ -92,10 +61,12 @@ def find_files(folder, work_dir) -> Layout:
         notes.append(sentence_about(passed, "was passed over", "it is neither an image nor the mask of one."))
         layout.left = f"{end_of_path(min(passed))} and the like ({len(passed):,} pictures)"
     notes += _several_test_sets(files)
-    _match(_use_folders_as_names(files), layout)
+    match_masks(_use_folders_as_names(files), layout)
     _pass_over_test_without_masks(layout)
     if not layout.images and not layout.masks:
-        raise CourseError(f"{folder.name} is not a dataset: {end_of_path(paths[0])} is neither an image nor a mask.")
+        raise CourseError(
+            f"{end_of_path(folder.name)} is not a dataset: {end_of_path(paths[0])} is neither an image nor a mask."
+        )
     for (_, name), path in layout.images.items():
         if len(f"{name}{'_000' if file_suffix(path.name) in VOLUMES else ''}.png".encode()) > MAX_NAME:
             raise CourseError(f"The name of {end_of_path(path)} is too long to be kept with its folders: shorten it.")
@@ -138,7 +109,7 @@ def _list_files(folder, work_dir):
         for part in path.parts:
             if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in part):  # control, and no text at all
                 raise CourseError(
-                    f"The name {_short(part)!r} holds letters that no system can show: rename this file or folder."
+                    f"The name {end_of_path(part)!r} holds letters that no system can show: rename this file or folder."
                 )
     return found, other
 
@@ -187,14 +158,14 @@ def _classify(path, folder, shared):
     if position is None:
         subset = next((found for found in reversed(subsets) if found), None)
         above = [part for part, found in zip(folders[shared:], subsets[shared:]) if not found]
-        return _File(path, subset, None, name, tuple(above))
+        return File(path, subset, None, name, tuple(above))
     below = folders[position + 1 :]
     subset = subsets[position] or (subsets[position - 1] if position else None)
     if below and subsets[position + 1] and not subset:
         subset, below = subsets[position + 1], below[1:]
     subset = subset or next((found for found in reversed(subsets[:position]) if found), None)
     above = [part for part, found in list(zip(folders, subsets))[shared:position] if not found]
-    return _File(path, subset, kinds[position], "_".join([*below, name]), tuple(above))
+    return File(path, subset, kinds[position], "_".join([*below, name]), tuple(above))
 
 
 # --- images and masks -----------------------------------------------------------------------------------
@@ -225,12 +196,6 @@ def _set_aside(files):
     return files, notes
 
 
-def _bare_names(name):
-    """Return the names that the image of a mask called `name` may have, the likeliest first."""
-    names = [pattern.sub("", name) for pattern in (MASK_WITHIN, MASK_ENDING, MASK_START)]
-    return [bare for bare in dict.fromkeys(names) if bare != name]
-
-
 def _tell_masks_by_name(files):
     """Take as masks the files that are called so: NAME_mask beside NAME, or, without folders for masks, mask_NAME."""
     without_folders = not any(file.kind for file in files)
@@ -239,13 +204,13 @@ def _tell_masks_by_name(files):
     for file in files:
         stem = unicodedata.normalize("NFC", file.path.name[: -len(file_suffix(file.path.name))])
         is_word = stem.casefold() in MASK_WORDS | WEAK_MASK_WORDS | IMAGE_WORDS
-        if file.kind == "masks" or not (_bare_names(stem) or is_word):
+        if file.kind == "masks" or not (bare_names(stem) or is_word):
             result.append(file)
         elif without_folders and is_word:  # PATIENT/image and PATIENT/mask
             kind = "images" if stem.casefold() in IMAGE_WORDS else "masks"
             *above, last = file.above or ("",)
             result.append(replace(file, kind=kind, name=last, above=tuple(above)) if last else file)
-        elif without_folders or any((file.path.parent, bare) in plain for bare in _bare_names(stem)):
+        elif without_folders or any((file.path.parent, bare) in plain for bare in bare_names(stem)):
             result.append(replace(file, kind="masks"))
         else:
             result.append(file)
@@ -261,7 +226,7 @@ def _tell_images_by_masks(files):
     unknown = [file for file in files if not file.kind]
     if any(file.kind == "images" for file in known):
         return known, [file.path for file in unknown]
-    wanted = {(file.subset, name) for file in known for name in [file.name, *_bare_names(file.name)]}
+    wanted = {(file.subset, name) for file in known for name in [file.name, *bare_names(file.name)]}
     folders = {
         file.path.parent
         for file in unknown
@@ -305,102 +270,10 @@ def _several_test_sets(files):
         return []
     shared = set.intersection(*(set(parent.parts) for parent in parents["test"]))
     names = ["/".join(part for part in parent.parts if part not in shared) for parent in parents["test"]]
-    listed = ", ".join(_short(name) for name in names[:5])
+    listed = ", ".join(end_of_path(name) for name in names[:5])
     return [
         f"test is put together from several folders ({listed}{', ...' if names[5:] else ''}): all are taken as test."
     ]
-
-
-def _match(files, layout):
-    """Fill a layout: give each mask to its image. Masks without one keep a name of their own."""
-    masks = [file for file in files if file.kind == "masks"]
-    for file in files:
-        if file.kind == "images":
-            _add_image(file, layout)
-    parent_of = _single_images(files)
-    affixed = defaultdict(list)
-    for key in layout.images:
-        affixed[key[0], IMAGE_AFFIX.sub("", key[1])].append(key)
-    beginnings = defaultdict(list)
-    for subset, name in layout.images:
-        for end in re.finditer(r"[ _.-]", name):
-            beginnings[subset, name[: end.start()]].append((subset, name))
-    united, several = [], {}
-    for file in masks:
-        keys = [(file.subset, name) for name in [file.name, *_bare_names(file.name)]]
-        key = next((key for key in keys if key in layout.images), None)
-        numbered = MASK_ENDING.search(file.name)
-        is_part = bool(numbered and numbered[2])
-        if key is None:
-            alike = next((found for key in keys if (found := affixed[key] + beginnings[key])), [])
-            alike = list(dict.fromkeys(alike))
-            is_part = is_part or file.path.parent.parent in parent_of
-            key = alike[0] if len(alike) == 1 else parent_of.get(file.path.parent.parent, keys[0])
-            if len(alike) > 1:
-                several.setdefault(alike[0], (file, alike))
-        _add_mask(file, key, is_part, layout, united)
-    free = {key: found for key, found in several.items() if not any(image in layout.masks for image in found[1])}
-    if free:
-        file, alike = next(iter(free.values()))
-        names = ", ".join(_short(name) for _, name in alike[:4])
-        raise CourseError(
-            f"{end_of_path(file.path)} has several images ({names}{' ...' if len(alike) > 4 else ''}), as channels or "
-            "modalities of one patient: keep those of one kind in the dataset, take the others out."
-        )
-    _drop_channel_number(layout)
-    if united:
-        layout.notes.append(sentence_about(united, "is one of several masks of one image", "they are united."))
-
-
-def _short(name):
-    return name if len(name) <= 40 else f"{name[:36]}..."
-
-
-def _add_image(file, layout):
-    key = (file.subset, file.name)
-    if key in layout.images:
-        raise CourseError(
-            f"{end_of_path(layout.images[key])} and {end_of_path(file.path)} are images of the same name: "
-            "give each a name of its own, or, if they are the same, keep one."
-        )
-    layout.images[key] = file.path
-
-
-def _add_mask(file, key, is_part, layout, united):
-    """Add a mask; is_part says whether it may be one of several of one image."""
-    earlier = layout.masks.setdefault(key, [])
-    if earlier and not is_part:
-        raise CourseError(
-            f"{end_of_path(earlier[0])} and {end_of_path(file.path)} are masks of the same name: "
-            "give each a name of its own, or, if they are the same, keep one."
-        )
-    united += [file.path] if earlier else []
-    earlier.append(file.path)
-
-
-def _single_images(files):
-    """Return {folder: image}, where each image is alone in FOLDER/images and called as its folder, beside its masks."""
-    images = [file for file in files if file.kind == "images"]
-    alone = {file.path.parent.parent: (file.subset, file.name) for file in images}
-    if len(alone) < len(images) or any(
-        file.path.name[: -len(file_suffix(file.path.name))] != file.path.parent.parent.name for file in images
-    ):
-        return {}
-    return alone
-
-
-def _drop_channel_number(layout):
-    """Take the _0000 away that nnU-Net puts after the names of images with one channel."""
-    keys = list(layout.images)
-    if (
-        keys
-        and all(name.endswith("_0000") for _, name in keys)
-        and not any(path.stem.split(".")[0].endswith("_0000") for paths in layout.masks.values() for path in paths)
-    ):
-        for files in (layout.images, layout.masks):
-            layout.is_of_cases = True
-            for subset, name in [key for key in files if key in keys]:
-                files[subset, name.removesuffix("_0000")] = files.pop((subset, name))
 
 
 def _pass_over_test_without_masks(layout):

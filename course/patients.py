@@ -4,7 +4,7 @@ import re
 from collections import Counter
 
 from course.folds import begin_alike, people_of
-from course.layout import Layout
+from course.matching import Layout
 from course.nifti import read_label_names
 from course.pictures import SUBSETS, VOLUMES, Pair, file_suffix
 from course.sources import HEART_SLICES

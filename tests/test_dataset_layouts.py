@@ -225,7 +225,9 @@ def a_folder_of_an_unknown_word(folder):
     for seed in range(4):
         put(folder, f"images/{seed}.png", picture(seed))
         put(folder, f"heart/{seed}.png", mask(seed))
-    return r"images/0.png has no mask, and no other image has one: .*heart/0.png and the like were passed over"
+    return (
+        r"images/0.png has no mask, and no other image has one: .*Passed over: source/heart/0.png and the like \(4 pict"
+    )
 
 
 def masks_of_a_type_that_is_not_read(folder):
@@ -334,7 +336,8 @@ def test_valid_is_drawn_from_train_by_patient_and_test_stays(tmp_path):
     assert len(together(found)) == 18 and len(found["valid"]) == 4
     [note] = description["notes"]
     assert note == (
-        "The dataset has no valid: it was drawn from the patients of train, by chance (seed 0); 4 train, 2 valid, 3 test."
+        "The dataset has no valid: it was drawn from the patients of train, by chance (seed 0); "
+        "4 train, 2 valid, 3 test."
     )
 
 
