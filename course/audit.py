@@ -13,7 +13,7 @@ from course.workspace import CourseError
 
 MAX_COMPARED = 10_000  # pictures that are searched for near-copies
 BLOCK = 500  # of them at a time, so that little memory is needed
-EVEN = 4  # greys between neighbours of a frame, at most
+EVEN = 10  # greys between neighbours of a frame, at most
 LIKENESS = 0.85  # correlation of their detail from which two are near-copies
 BEYOND_COMMON = 0.8  # of the way from what pictures of other patients have in common to the very same
 ALL_ALIKE = 0.95  # so much in common have pictures only where all are copies

@@ -119,12 +119,13 @@ def _is_blur(pairs, counts, read):
     if len(counts) <= FEW_VALUES and not any(pair.facts.lossy for pair in pairs):
         return False
     between = sum(count for value, count in counts.items() if dark <= value <= bright)
-    if between > sum(count for value, count in counts.items() if value > bright) / 2:
+    if between > sum(count for value, count in counts.items() if value > bright):
         return False
+    margin = (high - low) / 50  # so much even areas are off in a JPEG
     near_both = total = 0
     for pair in pairs[:: max(1, len(pairs) // LOOKED_AT)]:
         pixels = read(pair.mask)
-        middle = (pixels > low) & (pixels < high)
+        middle = (pixels > low + margin) & (pixels < high - margin)
         size = 2 * EDGE_REACH + 1
         near = (ndimage.minimum_filter(pixels, size) < dark) & (ndimage.maximum_filter(pixels, size) > bright)
         near_both += np.count_nonzero(near & middle)
