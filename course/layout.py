@@ -19,9 +19,9 @@ SUBSET_WORDS = {
     for word in words.split()
 }
 IMAGE_WORDS = {"images", "image", "imgs", "img", "imagestr", "imagests"}
-MASK_WORDS = {"masks", "mask", "labels", "label", "labelstr", "labelsts"}
+MASK_WORDS = {"masks", "mask", "msk", "labels", "label", "labelstr", "labelsts"}
 # These mean masks only where they tell folders apart: a whole dataset may be called so too.
-WEAK_MASK_WORDS = {"groundtruth", "truth", "gt", "manual", "segmentation", "segmentations", "seg", "annotations"}
+WEAK_MASK_WORDS = {"groundtruth", "truth", "gt", "gts", "manual", "segmentation", "segmentations", "seg", "annotations"}
 # Pictures beside the masks that are none of the structure.
 FIRST_OPINION = re.compile(
     r"1st|manual[ _-]?1(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[1a](?!\w)", re.IGNORECASE
@@ -135,9 +135,11 @@ def _words(name):
 def _kind_of(folder, is_shared):
     """Return "images", "masks" or None for a folder's name."""
     words = {folder.casefold(), *_words(folder)}
-    if words & MASK_WORDS or (words & WEAK_MASK_WORDS and not is_shared):
+    if words & MASK_WORDS:
         return "masks"
-    return "images" if words & IMAGE_WORDS else None
+    if words & IMAGE_WORDS:
+        return "images"
+    return "masks" if words & WEAK_MASK_WORDS and not is_shared else None
 
 
 def _subset_of(folder):
@@ -235,6 +237,13 @@ def _tell_images_by_masks(files):
     images = [replace(file, kind="images") for file in unknown if file.path.parent in folders]
     if not images and any(file.kind == "masks" for file in known):  # of other names: the beginning may be the same
         images, folders = [replace(file, kind="images") for file in unknown], {file.path.parent for file in unknown}
+    holds_masks, beside_masks = {file.path.parent for file in known}, {file.path.parent.parent for file in known}
+    images = [  # p1/scan/000 beside p1/masks/000 is of p1
+        replace(file, above=file.above[:-1])
+        if file.path.parent not in holds_masks and file.path.parent.parent in beside_masks
+        else file
+        for file in images
+    ]
     return known + images, [file.path for file in unknown if file.path.parent not in folders]
 
 

@@ -12,6 +12,7 @@ IN_NAMES = "masks?|labels?|segmentation|seg|gt|groundtruth|annotation|manual|1st
 MASK_ENDING = re.compile(rf"[ _.-]({IN_NAMES})([ _.-]?\d+)?$", re.IGNORECASE)
 MASK_WITHIN = re.compile(rf"[ _.-]({IN_NAMES})(?=[ _.-]\d+$)", re.IGNORECASE)
 MASK_START = re.compile(rf"^({IN_NAMES})([ _.-]+|(?=\d))", re.IGNORECASE)
+WORDS_AFTER = re.compile(r"([ _.-][^\W\d_]+)+$")
 IMAGE_AFFIX = re.compile(r"^(image|img)([ _.-]+|(?=\d))|[ _.-](image|img|0000)$", re.IGNORECASE)
 
 
@@ -65,7 +66,9 @@ def match_masks(files: list[File], layout: Layout) -> None:
             beginnings[subset, name[: end.start()]].append((subset, name))
     united, several = [], {}
     for file in masks:
-        keys = [(file.subset, name) for name in [file.name, *bare_names(file.name)]]
+        stem = file.path.name[: -len(file_suffix(file.path.name))]
+        names = [file.name, *bare_names(file.name), stem, WORDS_AFTER.sub("", file.name)]
+        keys = [(file.subset, name) for name in names]
         key = next((key for key in keys if key in layout.images), None)
         numbered = MASK_ENDING.search(file.name)
         is_part = bool(numbered and numbered[2])

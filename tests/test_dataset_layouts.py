@@ -170,7 +170,31 @@ def masks_beside_images_in_one_folder(folder):
     return {f"p{seed}_0": seed for seed in range(6)}, []
 
 
+def any_word_after_the_name(folder):
+    for seed in range(6):
+        put(folder, f"image/{seed}.png", picture(seed))
+        put(folder, f"label/{seed}_predict.png", mask(seed))
+    return {f"{seed}": seed for seed in range(6)}, []
+
+
+def a_folder_below_the_masks(folder):
+    for seed in range(6):
+        put(folder, f"images/cat{seed}_1.png", picture(seed))
+        put(folder, f"annotations/trimaps/cat{seed}_1.png", mask(seed))
+    return {f"cat{seed}_1": seed for seed in range(6)}, []
+
+
+def numbers_in_folders_of_other_words(folder):
+    for seed in range(6):
+        put(folder, f"p{seed // 2}/MRI/{seed}.png", picture(seed))
+        put(folder, f"p{seed // 2}/seg/{seed}.png", mask(seed))
+    return {f"p{seed // 2}_{seed}": seed for seed in range(6)}, []
+
+
 READ = [
+    any_word_after_the_name,
+    a_folder_below_the_masks,
+    numbers_in_folders_of_other_words,
     retina,
     retina_fov,
     two_annotators_in_one_folder,
