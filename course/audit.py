@@ -7,7 +7,7 @@ import numpy as np
 from course.figures import PREDICTION_COLOR, TRUTH_COLOR, plain_text
 from course.folds import same_scans
 from course.metrics import add_counts, confusion_counts, scores
-from course.pictures import SUBSETS, read_picture
+from course.pictures import SUBSETS, Pair, read_picture
 from course.store import slice_folder
 from course.workspace import CourseError
 
@@ -135,7 +135,7 @@ def _alike(details, owners):
                 yield start + row, start + column, upright[row, column] < LIKENESS
 
 
-def near_copies(pairs, known):
+def near_copies(pairs: list[Pair], known) -> dict:
     """Return {(patient, patient): ([pair, ...], is_turned)}, the patients half of whose pictures look like the other's.
 
     Compared is the detail of small pictures. A copy that was compressed, brightened, made noisy or moved by two
@@ -196,13 +196,8 @@ def _subset_row(pairs, mask_values):
     }
 
 
-def audit(pairs, mask_values):
-    """Look for what is doubtful in pairs in canonical form; return (twins, {"subsets": ..., "findings": ...}, notes).
-
-    `twins` are the scans that stand under two names. "subsets" holds for each subset its patients, number of pairs,
-    sizes, intensity range, share of foreground pixels and of empty masks. "findings" holds {"sentence", "count",
-    "examples": [[subset, name], ...]} for each kind of doubt that was found. What is fatal has raised before.
-    """
+def _copies(pairs, mask_values):
+    """Return the twins, the doubts (sentence, pairs) about scans and pictures that stand under two names, and notes."""
     scans = {
         patients: sorted(matches, key=lambda match: -match[0].facts.foreground_pixels(mask_values))
         for patients, matches in same_scans(pairs).items()
@@ -229,7 +224,18 @@ def audit(pairs, mask_values):
             "the same places of each patient's stack; identical ones among all."
         )
     doubts = [*_shortened(doubts, "more scans under two names"), *_shortened(likenesses, "more that look like copies")]
-    elsewhere, twice = _repeated(pairs, scans)
+    return twins, doubts, notes
+
+
+def audit(pairs: list[Pair], mask_values: list) -> tuple[list[dict], dict, list[str]]:
+    """Look for what is doubtful in pairs in canonical form; return (twins, {"subsets": ..., "findings": ...}, notes).
+
+    `twins` are the scans that stand under two names. "subsets" holds for each subset its patients, number of pairs,
+    sizes, intensity range, share of foreground pixels and of empty masks. "findings" holds {"sentence", "count",
+    "examples": [[subset, name], ...]} for each kind of doubt that was found. What is fatal has raised before.
+    """
+    twins, doubts, notes = _copies(pairs, mask_values)
+    elsewhere, twice = _repeated(pairs, [tuple(patient for _, patient in twin["patients"]) for twin in twins])
     drawn = {pair.patient for pair in pairs if pair.facts.foreground_pixels(mask_values)}
     counts = Counter(pair.patient for pair in pairs)
     doubts += [
@@ -262,7 +268,7 @@ def _shortened(doubts, rest):
     return [*doubts[:MAX_LISTED], (rest, more)]
 
 
-def dataset_counts(description):
+def dataset_counts(description: dict) -> list[tuple]:
     """Return the rows (subset, images, masks, size, patients) of a dataset's table; pairs are complete by then."""
     return [
         (
@@ -276,7 +282,7 @@ def dataset_counts(description):
     ]
 
 
-def audit_rows(description):
+def audit_rows(description: dict) -> list[tuple]:
     """Return the rows (how many, what is doubtful, for example) of what the audit found."""
     return [
         (finding["count"], finding["sentence"], "/".join(finding["examples"][0]))
@@ -294,7 +300,7 @@ def _draw(panel, folder, name, foreground, color, title):
     panel.set_axis_off()
 
 
-def plot_twins(description, work_dir, number=0):
+def plot_twins(description: dict, work_dir, number: int = 0):
     """Return a Matplotlib Figure with both pictures of a scan that stands under two names, each with its own outline,
     and the two outlines together.
 
@@ -322,7 +328,7 @@ def plot_twins(description, work_dir, number=0):
     return figure
 
 
-def plot_findings(description, work_dir):
+def plot_findings(description: dict, work_dir):
     """Return a Matplotlib Figure with examples of what the audit found doubtful, one row for each kind.
 
     Raises CourseError where it found nothing.

@@ -4,10 +4,11 @@ import hashlib
 import random
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from types import SimpleNamespace
 
-from course.pictures import SUBSETS, reading_order
+from course.pictures import SUBSETS, Pair, reading_order
 from course.workspace import CourseError
 
 SHARES = {"train": 0.51, "valid": 0.25, "test": 0.24}  # of the patients: the report's proportions
@@ -32,14 +33,14 @@ def person(patient: str) -> str:
     return name or patient
 
 
-def people_of(patients) -> dict:
+def people_of(patients: Iterable[str]) -> dict[str, str]:
     """Return {patient: person}; what only looks like a time or side, since no two patients share the rest, stays."""
     people = {patient: person(patient) for patient in patients}
     shared = Counter(people.values())
     return {patient: name if shared[name] > 1 else patient for patient, name in people.items()}
 
 
-def begin_alike(patients) -> list:
+def begin_alike(patients: Iterable[str]) -> list[str]:
     """Return the patients of the first two or more whose names differ in their last part alone, or [].
 
     Where all names begin alike, as la_003 and la_004 do, that is the dataset's name, and none is returned.
@@ -51,7 +52,7 @@ def begin_alike(patients) -> list:
     return several[0] if several and len(stems) > 1 else []
 
 
-def same_scans(pairs) -> dict:
+def same_scans(pairs: list[Pair]) -> dict:
     """Return {(patient, patient): [(pair, pair), ...]}, the patients most of whose pictures are identical."""
     holders, shared = defaultdict(dict), defaultdict(list)
     for pair in pairs:
@@ -90,7 +91,7 @@ def _groups(pairs, people):
     return members
 
 
-def fill_subsets(pairs, seed, people=None):
+def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tuple[list[Pair], list[str]]:
     """Give the pairs the subsets that they lack, by patient; return the pairs and the notes that tell it.
 
     Where the data have no subsets, or one alone, all patients are split in the report's proportions. Where valid or
@@ -102,17 +103,18 @@ def fill_subsets(pairs, seed, people=None):
         return pairs, []
     if len(present) > 1 and "train" not in present:
         raise CourseError("The subset train holds no image, but valid and test do: put most of the patients into it.")
-    missing = [subset for subset in ("valid", "test") if subset not in present or len(present) == 1]
-    pool = pairs if len(present) < 2 else [pair for pair in pairs if pair.subset == "train"]
+    if len(present) < 2:
+        pool, missing, parts, needed = pairs, ["valid", "test"], "train, valid and test", "three"
+    else:
+        pool, [subset] = [pair for pair in pairs if pair.subset == "train"], {"valid", "test"} - present
+        missing, parts, needed = [subset], f"train and {subset}", "two"
     groups = _groups(pool, people or {})
     heads = list(groups)
     if len(heads) <= len(missing):
-        needed = "three are needed" if len(missing) == 2 else "two are needed"
         raise CourseError(
-            f"{len(heads)} {'patient is' if len(heads) == 1 else 'patients are'} too few to split into train"
-            f"{', valid and test' if len(missing) == 2 else f' and {missing[0]}'} "
+            f"{len(heads)} {'patient is' if len(heads) == 1 else 'patients are'} too few to split into {parts} "
             f"({', '.join(_shortened(head) for head in heads)}; one scan, or one patient, under two names counts "
-            f"once): {needed}; if file names hold no patient, give patient_pattern=None."
+            f"once): {needed} are needed; if file names hold no patient, give patient_pattern=None."
         )
     random.Random(seed).shuffle(heads)
     subset_of = {pair.patient: pair.subset or "train" for pair in pairs}
@@ -124,12 +126,14 @@ def fill_subsets(pairs, seed, people=None):
             patients = groups[heads.pop()]
             wanted -= len(patients)
             subset_of.update(dict.fromkeys(patients, subset))
-    counts = Counter(subset_of.values())
-    how = f"by chance (seed {seed}) into {', '.join(f'{counts[subset]} {subset}' for subset in SUBSETS)}."
+    sizes = Counter(subset_of.values())
+    counts = ", ".join(f"{sizes[subset]} {subset}" for subset in SUBSETS)
     if len(present) < 2:
-        note = f"The dataset has no subsets{' but ' + present.pop() if present else ''}: its patients were split {how}"
+        lack = f"no subsets but {present.pop()}" if present else "no subsets"
+        note = f"The dataset has {lack}: its patients were split by chance (seed {seed}) into {counts}."
     else:
-        note = f"The dataset has no {missing[0]}: it was drawn from the patients of train, {how.replace(' into', ';')}"
+        lack = f"no {missing[0]}: it was drawn from the patients of train"
+        note = f"The dataset has {lack}, by chance (seed {seed}); {counts}."
     return [replace(pair, subset=subset_of[pair.patient]) for pair in pairs], [note]
 
 
@@ -137,7 +141,7 @@ def _shortened(name):
     return name if len(name) <= 24 else f"{name[:20]}..."
 
 
-def check_subsets(pairs, people=None):
+def check_subsets(pairs: list[Pair], people: dict | None = None) -> None:
     """Raise CourseError where a patient, or a person whose times or sides have names, is in two subsets."""
     people, places = people or {}, {}
     for pair in pairs:
@@ -155,7 +159,7 @@ def check_subsets(pairs, people=None):
         )
 
 
-def check_masks(pairs, mask_values):
+def check_masks(pairs: list[Pair], mask_values: list) -> None:
     """Raise CourseError where a subset has no mask that holds the structure."""
     for subset in SUBSETS:
         of_subset = [pair for pair in pairs if pair.subset == subset]
@@ -167,7 +171,7 @@ def check_masks(pairs, mask_values):
             )
 
 
-def draw_folds(pairs, seed, people=None):
+def draw_folds(pairs: list[Pair], seed: int, people: dict | None = None) -> list[list[str]]:
     """Deal the train and valid patients out into at most five folds; who belongs together stays together."""
     groups = list(_groups([pair for pair in pairs if pair.subset != "test"], people or {}).values())
     random.Random(seed).shuffle(groups)
@@ -177,7 +181,7 @@ def draw_folds(pairs, seed, people=None):
     return [sorted(patients) for patients in folds]
 
 
-def apply_fold(description, fold):
+def apply_fold(description: dict, fold: int) -> None:
     """Make one fold the valid patients of a description, and all others of train and valid its train patients.
 
     What came in stays recorded, so that another fold, or `undo_fold`, finds it. Raises CourseError for a fold that is
@@ -209,7 +213,7 @@ def apply_fold(description, fold):
     description["fingerprint"] = hashlib.sha256(described.encode()).hexdigest()
 
 
-def undo_fold(description):
+def undo_fold(description: dict) -> None:
     """Give a description back the subsets that it came with."""
     if "as_imported" in description:
         stored_in = description.pop("stored_in")
@@ -230,7 +234,7 @@ def _regroup(description, subset_of):
         twin["patients"] = [[of_patient.get(patient, "test"), patient] for _, patient in twin["patients"]]
 
 
-def left_out_twins(description) -> list:
+def left_out_twins(description: dict) -> list[str]:
     """Return the train patients whose scan is also in valid or test, under another name."""
     left_out = set()
     for twin in description["twins"]:

@@ -82,28 +82,19 @@ def import_dataset(
     """
     work_dir = Path(work_dir).absolute()
     if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
-        if exclude or foreground or allow_incomplete or patient_pattern != PATIENT_PATTERN:
-            raise CourseError(
-                f"{dataset} is a dataset that has been imported: give exclude, foreground, "
-                "allow_incomplete and patient_pattern where it is imported, not here."
-            )
-        return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold)
+        has_options = exclude or foreground or allow_incomplete or patient_pattern != PATIENT_PATTERN
+        return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold, has_options)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
     with building_folder(work_dir) as building:
         folder, spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
         layout = find_files(folder, work_dir)
         if layout.has_volumes:
-            _check_pattern_of_volumes(patient_pattern)
             is_heart = dataset == "heart" or is_heart_task(layout.images)
-            subset_of, notes = choose_volumes(layout, is_heart, exclude, allow_incomplete)
-            pairs, spacing, more = _pairs_of_volumes(layout, subset_of, building / "slices", foreground, progress)
-            people, told = _people_of_volumes(pairs, is_heart)
-            notes, foreground = [*notes, *more, *told], None
+            choice = patient_pattern, exclude, foreground, allow_incomplete
+            pairs, people, spacing, notes = _take_volumes(layout, is_heart, *choice, building / "slices", progress)
+            foreground = None
         elif dataset == "heart":
-            raise CourseError(
-                f"{folder} holds pictures where the volumes of the heart data are expected: "
-                "give this folder as dataset."
-            )
+            raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
             pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
             pairs = _unite_masks(pairs, layout.masks, building / "united", progress)
@@ -117,7 +108,7 @@ def import_dataset(
             "format": 1,
             "name": dataset if dataset in ("sample", "heart") else Path(dataset).expanduser().resolve().stem,
             "source": str(dataset),
-            "root": None,
+            "root": str(root),
             "spacing": spacing,
             "excluded": sorted(exclude),
             "notes": [*layout.notes, *notes, *told, *more],
@@ -147,10 +138,9 @@ def _put_in_force(description, root, work_dir, building, fold):
     What can fail has been done before: what follows only renames, and until the last line the earlier dataset is in
     force.
     """
-    place = None
-    if building in root.parents:
-        place = find_place(root, work_dir, description["fingerprint"])
-    description["root"] = f"dataset/{place.name}" if place else str(root)
+    place = find_place(root, work_dir, description["fingerprint"]) if building in root.parents else None
+    if place:
+        description["root"] = f"dataset/{place.name}"
     if fold is not None:
         apply_fold(description, fold)
     with whole_file(work_dir / "dataset.json") as part:
@@ -159,7 +149,7 @@ def _put_in_force(description, root, work_dir, building, fold):
             put_in_place(root, place)
 
 
-def upload_file(work_dir):
+def upload_file(work_dir: str | os.PathLike) -> Path:
     """Ask for a file in Colab, keep it in `work_dir`, and return its path.
 
     Raises CourseError outside Colab, and when anything but one file is chosen.
@@ -215,21 +205,21 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
     return building / "unpacked" / source.name, None
 
 
-def _check_pattern_of_volumes(patient_pattern):
+def _take_volumes(layout, is_heart, patient_pattern, exclude, foreground, allow_incomplete, folder, progress):
+    """Write the slices of a layout's volumes below a folder; return (pairs, {patient: person}, spacing, notes)."""
     if patient_pattern not in (PATIENT_PATTERN, None):
         raise CourseError(
             "patient_pattern is for pictures: each volume is taken as a patient of its own; where a patient has "
             "several, put them all into train, all into valid or all into test, and leave the pattern out."
         )
-
-
-def _people_of_volumes(pairs, is_heart):
-    """Return {patient: person} and what is told of it; the patients of the heart data are known."""
-    if is_heart:
+    subset_of, notes = choose_volumes(layout, is_heart, exclude, allow_incomplete)
+    pairs, spacing, more = _pairs_of_volumes(layout, subset_of, folder, foreground, progress)
+    notes += more
+    if is_heart:  # its patients are known
         check_heart_slices(pairs)
-        return {}, []
-    people, notes = group_people(pairs, "put both into train, valid or test")
-    return people, ["Each volume is taken as a patient of its own.", *notes]
+        return pairs, {}, spacing, notes
+    people, told = group_people(pairs, "put both into train, valid or test")
+    return pairs, people, spacing, [*notes, "Each volume is taken as a patient of its own.", *told]
 
 
 def _pairs_of_volumes(layout, subset_of, folder, foreground, progress):
@@ -277,8 +267,13 @@ def _pairs_of_volumes(layout, subset_of, folder, foreground, progress):
     return pairs, spacing, notes
 
 
-def _take_imported(path, work_dir, fold):
-    """Take the dataset that another work folder has imported: its files are used from there."""
+def _take_imported(path, work_dir, fold, has_options):
+    """Take the dataset that another work folder, or this one, has imported: its files are used from there."""
+    if has_options:
+        raise CourseError(
+            f"{path} is a dataset that has been imported: give exclude, foreground, "
+            "allow_incomplete and patient_pattern where it is imported, not here."
+        )
     if not path.exists():
         raise CourseError(f"There is no {path}: run 01_dataset_upload in that folder first.")
     try:

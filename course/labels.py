@@ -1,6 +1,7 @@
 """Which values of a dataset's masks are the structure."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -12,7 +13,7 @@ EDGE_REACH = 8  # pixels from a blurred value to both of what it lies between; a
 LOOKED_AT = 40  # masks that are read again to tell blur from labels
 
 
-def label_values(picture, name):
+def label_values(picture: Image.Image, name: str) -> tuple[np.ndarray, bool]:
     """Return what the pixels of a mask mean, shape (height, width), and whether that is their grey.
 
     picture: a loaded PIL image. In a palette of colours it is the index; where one colour is drawn on a transparent
@@ -49,7 +50,7 @@ def _listed(values):
     return ", ".join(texts if len(texts) <= 7 else [*texts[:6], "...", texts[-1]])
 
 
-def choose_foreground(pairs, chosen, read):
+def choose_foreground(pairs: list, chosen: set | None, read: Callable) -> tuple[Callable | None, list, list[str]]:
     """Decide which values of the masks are the structure; return (is_foreground, mask_values, notes).
 
     chosen: the values that the user gave as a set, or None. read: a function from the path of a mask to its pixels.
@@ -110,7 +111,7 @@ def _inverted(counts, least, words):
 def _is_blur(pairs, counts, read):
     """Tell whether the values between the least and the greatest are the blur of edges, not labels.
 
-    Blur is rare beside what it comes from, takes many values, and each pixel of it lies near both.
+    Blur is rare beside what it comes from, takes many values alike, and each pixel of it lies near both.
     """
     from scipy import ndimage
 
@@ -118,8 +119,16 @@ def _is_blur(pairs, counts, read):
     dark, bright = low + (high - low) / 4, high - (high - low) / 4
     if len(counts) <= FEW_VALUES and not any(pair.facts.lossy for pair in pairs):
         return False
-    between = sum(count for value, count in counts.items() if dark <= value <= bright)
-    if between > sum(count for value, count in counts.items() if value > bright):
+    blurred = Counter()
+    for pair in pairs:
+        blurred.update(pair.facts.mask_values)
+    between = {value: count for value, count in blurred.items() if dark <= value <= bright}
+    amount, above = sum(between.values()), sum(count for value, count in blurred.items() if value > bright)
+    band = (high - low) / 8
+    densest = max(
+        (sum(n for other, n in between.items() if 0 <= other - value <= band) for value in between), default=0
+    )
+    if amount > above or (densest > amount / 2 and amount > above / 10):  # most of it of one value is a label
         return False
     margin = (high - low) / 50  # so much even areas are off in a JPEG
     near_both = total = 0

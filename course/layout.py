@@ -40,7 +40,7 @@ MAX_FILES = 200_000
 MAX_NAME = 255  # bytes of a file's name
 
 
-def find_files(folder, work_dir) -> Layout:
+def find_files(folder: Path, work_dir: Path) -> Layout:
     """Return what the files below a folder are; the work folder's own copies are passed over.
 
     What was taken for granted is told in the notes. Raises CourseError for files that are no dataset, for two files

@@ -27,7 +27,7 @@ class Layout:
     is_of_cases: bool = False  # named as nnU-Net names cases: a name is no patient and slice
 
     @property
-    def has_volumes(self):
+    def has_volumes(self) -> bool:
         """Tell whether any image or mask is a NIfTI volume."""
         paths = [*self.images.values(), *(path for several in self.masks.values() for path in several)]
         return any(file_suffix(path.name) in VOLUMES for path in paths)

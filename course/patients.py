@@ -73,7 +73,9 @@ def _check_each_has_other(layout):
         raise CourseError(sentence_about(lonely, "is a mask without an image", advice))
 
 
-def pairs_of_pictures(layout: Layout, patient_pattern: str | None, exclude):
+def pairs_of_pictures(
+    layout: Layout, patient_pattern: str | None, exclude: tuple
+) -> tuple[list[Pair], dict[str, str], list[str]]:
     """Return the pairs of a layout of pictures, {patient: person}, and notes.
 
     patient_pattern: regular expression with the group `patient` and perhaps `slice` that a whole name must match; None
@@ -123,7 +125,7 @@ def _drop_common_patient(layout, matches):
     ]
 
 
-def group_people(pairs, advice=None):
+def group_people(pairs: list[Pair], advice: str | None = None) -> tuple[dict[str, str], list[str]]:
     """Return {patient: person} for patients that are times or sides of one person, and notes that tell it.
 
     Where names only begin alike that is told, with the pattern that would join them or other advice.
@@ -152,18 +154,18 @@ def group_people(pairs, advice=None):
 # --- volumes --------------------------------------------------------------------------------------------
 
 
-def task_description(images):
+def task_description(images: dict) -> tuple[dict, str]:
     """Return the label names and the name of the decathlon task whose images these are."""
     return read_label_names(next(iter(images.values())).parent.parent) if images else ({}, "")
 
 
-def is_heart_task(images):
+def is_heart_task(images: dict) -> bool:
     """Tell whether these are the official heart volumes, by the name of the task and of the patients."""
     patients = {patient for subset in HEART_SLICES.values() for patient in subset}
     return task_description(images)[1] == "LeftAtrium" and {name for _, name in images} <= patients
 
 
-def choose_volumes(layout: Layout, is_heart, exclude, allow_incomplete):
+def choose_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incomplete: bool) -> tuple[dict, list[str]]:
     """Return {(subset or None, name): subset or None} of the volumes to read, and notes.
 
     The heart data are in the report's split. Raises CourseError for what is no whole set of volumes.
@@ -209,7 +211,7 @@ def _heart_split(images, exclude, allow_incomplete):
     return {present[name]: official[name] for name in official if name in present}, notes
 
 
-def check_heart_slices(pairs):
+def check_heart_slices(pairs: list[Pair]) -> None:
     """Hold the heart data against the report's number of slices, patient by patient."""
     counts = Counter(pair.patient for pair in pairs)
     for patients in HEART_SLICES.values():

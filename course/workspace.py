@@ -123,7 +123,7 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is n
 def end_of_path(path):
     """Return the end of a path, enough to find the file and the same wherever the dataset lies."""
     parts = Path(path).parts[-3:]
-    return "/".join(part if len(part) <= 60 else f"{part[:30]}...{part[-20:]}" for part in parts)
+    return "/".join(part if len(part) <= 44 else f"{part[:24]}...{part[-16:]}" for part in parts)
 
 
 def sentence_about(paths, what, advice):

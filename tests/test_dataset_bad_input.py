@@ -226,7 +226,7 @@ def folder_of_photos(folder):
     return folder / "photos"
 
 
-@case(r"give this folder as dataset", heart_source="FOLDER")
+@case(r"holds pictures, no volumes of the heart data: give this folder as dataset", heart_source="FOLDER")
 def heart_source_of_pictures(folder):
     make_dataset(folder)
     return "heart"

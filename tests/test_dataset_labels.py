@@ -127,7 +127,17 @@ def test_exactly_half_is_not_called_inverted(tmp_path):
 HALF = np.zeros((HEIGHT, WIDTH), np.uint8)
 HALF[: HEIGHT // 2] = 255
 
+
+def jpeg_of_three_labels(labels):
+    """A wall of 128 around the structure, three pixels thick: as thin as blur, but all of one value."""
+    values = np.where(labels, 255, np.where(ndimage.binary_dilation(labels, iterations=3), 128, 0)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "JPEG", quality=95)
+    return Image.open(buffer).copy()
+
+
 ASKED = {
+    "a thin label around the structure, once a JPEG": (jpeg_of_three_labels, r"\d+ values \(0, .*\) where two are"),
     "17 labels, 255 for what is not scored": (labels_with_ignored(16), r"17 values \(0, 1, 2, 3, 4, 5, ..., 255\)"),
     "21 labels, 255 for what is not scored": (labels_with_ignored(20), r"21 values \(0, 1, 2, 3, 4, 5, ..., 255\)"),
     "two labels, 255 for what is not scored": (labels_with_ignored(2), r"3 values \(0, 1, 255\)"),

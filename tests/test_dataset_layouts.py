@@ -4,6 +4,7 @@ What is read comes out as the very pixels that were put in; what is taken for gr
 one sentence.
 """
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -477,3 +478,58 @@ def test_plain_patients_and_numbers_raise_no_doubt(tmp_path):
     names = [f"la_{p:03d}_{n:03d}" for p in range(6) for n in range(2)]
     description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
     assert len(set().union(*patients(description).values())) == 6 and len(description["notes"]) == 1
+
+
+# --- volumes --------------------------------------------------------------------------------------------
+
+
+def put_volume(folder, name, seed, is_mask=False):
+    values = np.stack([mask(seed) // 255 if is_mask else picture(seed)] * 4, axis=-1)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder / name)
+
+
+def test_volumes_of_two_times_of_one_patient_stay_together(tmp_path):
+    for seed in range(8):
+        case = f"patient{seed // 2:03d}/patient{seed // 2:03d}_frame{1 + 9 * (seed % 2):02d}"
+        put_volume(tmp_path / "source", f"{case}.nii.gz", seed)
+        put_volume(tmp_path / "source", f"{case}_gt.nii.gz", seed, is_mask=True)
+    for seed in range(3):
+        description = import_dataset(tmp_path / "source", tmp_path / "work", seed=seed, progress=False)
+        who = patients(description)
+        people = [{name.partition("_")[0] for name in names} for names in who.values()]
+        assert sum(map(len, who.values())) == 8 and sum(map(len, people)) == 4
+        assert any(
+            note.startswith("'patient000_frame01' and 'patient000_frame10' are") for note in description["notes"]
+        )
+
+
+def test_volumes_for_test_with_labels_are_test_and_without_are_passed_over(tmp_path):
+    for seed in range(5):
+        place = "Tr" if seed < 3 else "Ts"
+        put_volume(tmp_path / "source", f"images{place}/c{seed}_0000.nii.gz", seed)
+        put_volume(tmp_path / "source", f"labels{place}/c{seed}.nii.gz", seed, is_mask=True)
+    description = import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
+    assert patients(description)["test"] == {"c3", "c4"} and len(patients(description)["train"]) == 2
+    for path in (tmp_path / "source" / "labelsTs").iterdir():
+        path.unlink()
+    description = import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
+    assert set().union(*patients(description).values()) == {"c0", "c1", "c2"}
+    assert description["notes"][0] == (
+        "source/imagesTs/c3_0000.nii.gz (and 1 more) has no mask: nothing of test has one, so all of it is passed over."
+    )
+
+
+def test_volumes_of_several_channels_or_with_two_masks_are_refused(tmp_path):
+    for seed in range(3):
+        for channel in range(2):
+            put_volume(tmp_path / "source", f"imagesTr/c{seed}_000{channel}.nii.gz", seed)
+        put_volume(tmp_path / "source", f"labelsTr/c{seed}.nii.gz", seed, is_mask=True)
+    with pytest.raises(CourseError, match=r"c0.nii.gz has several images \(c0_0000, c0_0001\)"):
+        import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
+    for seed in range(3):
+        put_volume(tmp_path / "other", f"c{seed}.nii.gz", seed)
+        for ending in ("seg", "seg_2"):
+            put_volume(tmp_path / "other", f"c{seed}_{ending}.nii.gz", seed, is_mask=True)
+    with pytest.raises(CourseError, match=r"c0_seg_2.nii.gz \(and 2 more\) is a second mask of one volume"):
+        import_dataset(tmp_path / "other", tmp_path / "work", progress=False)
