@@ -34,6 +34,7 @@ from course.figures import (
     figure_as_png as figure_as_png,
     format_table as format_table,
     look_closer as look_closer,
+    plain_text as plain_text,
     plot_history as plot_history,
     plot_looks as plot_looks,
     plot_predictions as plot_predictions,
@@ -62,7 +63,7 @@ from course.metrics import (
     scores as scores,
     surface_distances,
 )
-from course.pictures import SUBSETS as SUBSETS, dataset_root as dataset_root, pair_paths as pair_paths, read_picture
+from course.pictures import SUBSETS as SUBSETS, read_picture
 from course.planes import area_average, in_places, patient_spacing, slice_places
 from course.prediction import (
     predict_in_planes as predict_in_planes,
@@ -79,6 +80,7 @@ from course.recipes import (
     training_plan as training_plan,
 )
 from course.results import write_results as write_results
+from course.store import dataset_root as dataset_root, pair_paths as pair_paths
 from course.training import (
     arithmetic_of,
     choose_arithmetic as choose_arithmetic,
@@ -166,7 +168,7 @@ def plot_pairs(description, work_dir, patients=3):
         largest = int(np.argmax([np.count_nonzero(mask) for mask in masks]))
         draw_outlines(row[0], read_image(pictures[largest][0]), masks[largest], np.zeros_like(masks[largest]))
         row[1].imshow(masks[largest], cmap="gray")
-        for axes, title in zip(row, (f"{names[largest]}, {subset}", "its mask")):
+        for axes, title in zip(row, (plain_text(f"{names[largest]}, {subset}"), "its mask")):
             axes.set_title(title, fontsize=10)
             axes.axis("off")
     return figure

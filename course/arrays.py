@@ -27,7 +27,9 @@ from course.workspace import (
 
 ARRAYS = {"X": "float32", "y": "uint8", "share": "uint8"}
 # Of a dataset's description: what it is called, where it lies, what was noted, folds that could be chosen, distances
-_WITHOUT_INFLUENCE = ("name", "source", "root", "taken_from", "stored_in", "notes", "audit", "folds", "spacing")
+_WITHOUT_INFLUENCE = (
+    *("name", "source", "root", "taken_from", "stored_in", "as_imported", "notes", "audit", "folds", "spacing"),
+)
 
 
 def dataset_fingerprint(description: dict) -> str:

@@ -12,6 +12,11 @@ from course.workspace import read_json, whole_file
 TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind readers, clear on grey
 
 
+def plain_text(name: str) -> str:
+    """Return a name of a file or patient as Matplotlib draws it letter by letter: $ would begin a formula."""
+    return name.replace("$", r"\$")
+
+
 def save_figure(figure, path):
     """Save a Matplotlib figure as a PNG file, whole or not at all."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Where a picture lies, how it is read, and what one look at its pixels tells."""
+"""Where a picture lies, how it is read, and what its pixels tell."""
 
 import hashlib
 import os
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from course.workspace import CourseError, parallel, shown
+from course.labels import label_values
+from course.workspace import CourseError, end_of_path, parallel
 
 SUBSETS = ("train", "valid", "test")
 MAX_PIXELS = 50_000_000  # of one picture
@@ -30,7 +31,7 @@ def is_stray(name):
 
 @dataclass(frozen=True)
 class Facts:
-    """What one look at the pixels of a pair tells."""
+    """What the pixels of a pair tell: measured once, when they are read."""
 
     size: tuple  # height, width
     channels: int  # of the image as it is stored
@@ -76,24 +77,26 @@ def reading_order(pair):
 def read_picture(path, labels=False):
     """Return (pixels, channels, plain, lossy): pixels of shape (height, width), uint8 or as deep as the file is.
 
-    labels: True for a mask, which is refused if two colours of its palette become one grey.
+    labels: True for a mask, see `label_values`.
     """
     try:
         with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP")) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise CourseError(
-                    f"{shown(path)} claims {picture.width} x {picture.height} pixels: "
+                    f"{end_of_path(path)} claims {picture.width} x {picture.height} pixels: "
                     f"more than {MAX_PIXELS:,} are refused; exclude it."
                 )
             if getattr(picture, "n_frames", 1) > 1:
-                raise CourseError(f"{shown(path)} holds {picture.n_frames} pictures: save each in a file of its own.")
+                raise CourseError(
+                    f"{end_of_path(path)} holds {picture.n_frames} pictures: save each in a file of its own."
+                )
             if (
                 not labels
                 and picture.mode in ("RGB", "RGBA", "LA")
                 and any(";16" in str(tile[3]) for tile in picture.tile)
             ):
                 raise CourseError(
-                    f"{shown(path)} has 16 bits for each of several channels, of which eight would be lost: "
+                    f"{end_of_path(path)} has 16 bits for each of several channels, of which eight would be lost: "
                     "save it as a grey picture."
                 )
             picture.load()
@@ -103,19 +106,16 @@ def read_picture(path, labels=False):
             upright = ImageOps.exif_transpose(picture) if turned else picture
             if upright.mode == "F" or upright.mode.startswith("I"):
                 return np.asarray(upright), channels, plain, lossy
-            grey = np.asarray(upright.convert("L"))
-            colours = (upright if upright.mode == "P" else upright.convert("RGB")).getcolors() if labels else None
-            # colours is None where there are so many that it is no label
-            if colours and len(colours) > np.count_nonzero(np.bincount(grey.ravel())):
-                raise CourseError(
-                    f"{shown(path)} has colours that are the same in grey: save it as a grey picture "
-                    "with a grey of its own for each label."
-                )
-            return grey, channels, plain, lossy
+            if labels:
+                values, as_grey = label_values(upright, end_of_path(path))
+                return values, channels, plain and as_grey, lossy
+            return np.asarray(upright.convert("L")), channels, plain, lossy
     except CourseError:
         raise
     except Exception as error:  # Pillow has no common error for a damaged file
-        raise CourseError(f"{shown(path)} cannot be read as a picture ({error}): replace or exclude it.") from error
+        raise CourseError(
+            f"{end_of_path(path)} cannot be read as a picture ({error}): replace or exclude it."
+        ) from error
 
 
 def _hash(pixels):
@@ -133,7 +133,7 @@ def _values(pixels):
     return {value: int(count) for value, count in zip(values.tolist(), counts.tolist())}
 
 
-def look(pair):
+def measure_pair(pair):
     """Read the files of a pair and return it with its Facts.
 
     Raises CourseError where one cannot be read, has impossible values, or their sizes differ.
@@ -142,13 +142,13 @@ def look(pair):
     mask, _, mask_plain, lossy = read_picture(pair.mask, labels=True)
     if image.shape != mask.shape:
         raise CourseError(
-            f"{shown(pair.image)} has {image.shape[1]} x {image.shape[0]} pixels but its mask {mask.shape[1]} x "
+            f"{end_of_path(pair.image)} has {image.shape[1]} x {image.shape[0]} pixels but its mask {mask.shape[1]} x "
             f"{mask.shape[0]}: both must have the same size."
         )
     low, high = float(image.min()), float(image.max())
     if not np.isfinite([low, high]).all() or low < 0:
         raise CourseError(
-            f"{shown(pair.image)} holds negative or not finite values ({low:g} to {high:g}): "
+            f"{end_of_path(pair.image)} holds negative or not finite values ({low:g} to {high:g}): "
             "save it with values from 0 on."
         )
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
@@ -171,30 +171,6 @@ def look(pair):
     return replace(pair, facts=facts)
 
 
-def inspect(pairs, progress=False):
+def measure_pairs(pairs, progress=False):
     """Read every pair once and return them with their Facts; raise CourseError for the first bad one."""
-    return parallel(look, pairs, "reading images and masks", progress)
-
-
-def dataset_root(description, work_dir):
-    """Return the folder that holds `{train,valid,test}/{images,masks}/NAME.png` of a description.
-
-    Converted files lie inside the work folder, which may be moved with them; files that were canonical
-    already are where the user has them.
-    """
-    return Path(work_dir) / description["root"]
-
-
-def slice_folder(description, work_dir, subset, name):
-    """Return the folder that holds the slice `name` of a subset, in images/ and in masks/.
-
-    A fold gives patients another subset; their files stay where they are.
-    """
-    stored_in = {} if subset == "test" else description.get("stored_in", {})
-    return dataset_root(description, work_dir) / stored_in.get(name, subset)
-
-
-def pair_paths(description, work_dir, subset, name):
-    """Return the paths of the image and of the mask called `name`."""
-    folder = slice_folder(description, work_dir, subset, name)
-    return folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"
+    return parallel(measure_pair, pairs, "reading images and masks", progress)

@@ -219,15 +219,16 @@ def open_work_folder(work_dir: str | os.PathLike | None = None) -> Path:
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left
 
 
-def shown(path: str | os.PathLike) -> str:
+def end_of_path(path: str | os.PathLike) -> str:
     """Return the end of a path, enough to find the file and the same wherever the dataset lies."""
-    return "/".join(Path(path).parts[-3:])
+    parts = Path(path).parts[-3:]
+    return "/".join(part if len(part) <= 44 else f"{part[:24]}...{part[-16:]}" for part in parts)
 
 
 def sentence_about(paths: Iterable[Path], what: str, advice: str) -> str:
     """Return one sentence on all of `paths`, naming the first."""
     first, more = min(paths), len(paths) - 1
-    return f"{shown(first)}{f' (and {more:,} more)' if more else ''} {what}: {advice}"
+    return f"{end_of_path(first)}{f' (and {more:,} more)' if more else ''} {what}: {advice}"
 
 
 def duration(seconds: float) -> str:

@@ -226,7 +226,7 @@ def folder_of_photos(folder):
     return folder / "photos"
 
 
-@case(r"give this folder as dataset", heart_source="FOLDER")
+@case(r"holds pictures, no volumes of the heart data: give this folder as dataset", heart_source="FOLDER")
 def heart_source_of_pictures(folder):
     make_dataset(folder)
     return "heart"
@@ -419,7 +419,7 @@ def same_name_with_two_suffixes(folder):
     return folder
 
 
-@case(r"The subset valid holds no image")
+@case(r"1 patient is too few to split into train and valid \(p1;")
 def empty_subset(folder):
     make_dataset(folder, ("train/p1", "test/p2"))
     for kind in ("images", "masks"):
@@ -427,7 +427,7 @@ def empty_subset(folder):
     return folder
 
 
-@case(r"The subset test holds no image: fill test/images and test/masks")
+@case(r"1 patient is too few to split into train and test \(p1;")
 def missing_subset(folder):
     return make_dataset(folder, ("train/p1", "valid/p2"))
 
@@ -438,19 +438,19 @@ def images_outside_the_subsets(folder):
     return folder
 
 
-@case(r"The path '.*p1_0\\udce9\.png' holds letters that no system can show")
+@case(r"The name 'p1_0\\udce9\.png' holds letters that no system can show")
 def name_that_is_no_text(folder):
     picture().save(make_dataset(folder) / "train" / "images" / "p1_0\udce9.png")
     return folder
 
 
-@case(r"The path '.*p1\\n0\.png' holds letters that no system can show")
+@case(r"The name 'p1\\n0\.png' holds letters that no system can show")
 def name_of_two_lines(folder):
     picture().save(make_dataset(folder) / "train" / "images" / "p1\n0.png")
     return folder
 
 
-@case(r"The path '.*d\\udce9/test/.*' holds letters that no system can show")
+@case(r"The name 'd\\udce9' holds letters that no system can show")
 def folder_that_is_no_text(folder):
     make_dataset(folder / "d\udce9")
     return folder
@@ -474,7 +474,7 @@ def names_that_only_look_like_patients(folder):
     return make_dataset(folder, ("slice",), slices=9)
 
 
-@case(r"2 patients are too few .* one scan under two names counts once")
+@case(r"2 patients are too few .* one scan, or one patient, under two names counts once")
 def three_patients_two_of_whom_are_one(folder):
     make_dataset(folder, ("p1", "p2", "p3"))
     for index in range(2):
@@ -492,7 +492,7 @@ def exclusion_of_everybody(folder):
     return make_dataset(folder)
 
 
-@case(r"The subset test holds no image", exclude="p4")
+@case(r"The subset test holds no image once exclude is followed", exclude="p4")
 def exclusion_of_a_whole_subset(folder):
     return make_dataset(folder)
 
@@ -640,15 +640,6 @@ def colours_of_sixteen_bits(folder):
     )
     (make_dataset(folder) / "train" / "images" / "p1_000.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
     return folder
-
-
-@case(r"train/masks/p1_000\.png has colours that are the same in grey")
-def labels_that_are_alike_in_grey(folder):
-    drawn = mask(1)
-    drawn.putpixel((0, 0), 2)
-    drawn = drawn.convert("P")
-    drawn.putpalette([0, 0, 0, 255, 0, 0, 0, 130, 0])
-    return with_mask(folder, drawn)
 
 
 @case(r"train/masks/p1_000\.png has colours that are the same in grey")
@@ -849,13 +840,9 @@ def test_bad_input_gets_one_sentence_and_changes_nothing(name, earlier, tmp_path
     with pytest.raises(CourseError, match=sentence) as caught:
         import_dataset(dataset, work_dir, progress=False, **options)
     assert everything_below(tmp_path) == before
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400 + len(str(tmp_path))
     assert str(work_dir / "dataset.importing") not in str(caught.value)
     assert caught.value._render_traceback_() == [f"CourseError: {caught.value}"]
-
-
-def test_the_table_is_long():
-    assert len(CASES) >= 40
 
 
 def test_a_work_folder_that_did_not_exist_does_not_appear(tmp_path):

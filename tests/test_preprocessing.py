@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,6 +134,18 @@ def test_arrays_on_drive_are_written_and_read_through_the_local_disk(work_dir, t
     helpers.prepare_arrays(description, drive, 24, progress=False)
     [second] = helpers.load_arrays(drive, "valid", ["y"])
     assert np.array_equal(second, np.load(drive / "npy" / "valid_y.npy")) and np.array_equal(first, values)
+
+
+@pytest.mark.parametrize("full", ["machine", "machine/drive/MyDrive/course"])
+def test_for_arrays_on_drive_both_disks_need_room(full, work_dir, tmp_path, monkeypatch):
+    for module in (arrays, helpers):
+        monkeypatch.setattr(module, "COLAB_FOLDER", tmp_path / "machine")
+    (tmp_path / "machine" / "drive" / "MyDrive").mkdir(parents=True)
+    drive = work_dir.rename(tmp_path / "machine" / "drive" / "MyDrive" / "course")
+    free = {tmp_path / "machine": 2**40, drive / "npy": 2**40, tmp_path / full / ("npy" if "drive" in full else ""): 99}
+    monkeypatch.setattr(helpers.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path]))
+    with pytest.raises(helpers.CourseError, match=f"more than the disk of .*{full}.* has left"):
+        helpers.prepare_arrays(json.loads((drive / "dataset.json").read_text()), drive, 32, progress=False)
 
 
 def test_arrays_are_made_again_where_patients_or_code_have_changed(work_dir, monkeypatch):
