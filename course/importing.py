@@ -39,8 +39,8 @@ from course.pictures import (
     Pair,
     dataset_root,
     file_suffix,
-    inspect,
-    look,
+    measure_pair,
+    measure_pairs,
     read_picture,
     reading_order,
 )
@@ -48,11 +48,11 @@ from course.sources import HEART_SLICES, fetch_heart, unpack
 from course.workspace import (
     FULL_DISK,
     CourseError,
+    end_of_path,
     parallel,
     progress_bar,
     remove_leftovers,
     sentence_about,
-    shown,
     whole_file,
     write_json,
 )
@@ -135,7 +135,7 @@ def import_dataset(
             )
         else:
             pairs = _pairs_of_pictures(images, masks, pattern, exclude, notes)
-        pairs = inspect(pairs, progress)
+        pairs = measure_pairs(pairs, progress)
         is_foreground, mask_values = _settle_masks(pairs, foreground_values(foreground, {}), notes)
         if pairs[0].subset is None:
             pairs = _split(pairs, seed, notes)
@@ -415,7 +415,7 @@ def _settle_masks(pairs, chosen, notes):
             return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255]
     if len(values) == 1:
         raise CourseError(
-            f"All masks are empty: {shown(pairs[0].mask)} and the others hold the value {listed} alone; "
+            f"All masks are empty: {end_of_path(pairs[0].mask)} and the others hold the value {listed} alone; "
             "give masks in which the structure is drawn."
         )
     low, high = values[0], values[-1]
@@ -429,7 +429,7 @@ def _settle_masks(pairs, chosen, notes):
     if few or between > above / 2:
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
         raise CourseError(
-            f"{shown(example.mask)} and other masks hold {len(values)} values ({listed}) where two are expected: "
+            f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({listed}) where two are expected: "
             "choose which are the structure with foreground=[...]."
         )
     threshold = (low + high) / 2
@@ -482,7 +482,7 @@ def _convert(pairs, root, building, is_foreground, progress):
             Image.fromarray(np.where(is_foreground(read_picture(pair.mask)[0]), np.uint8(255), np.uint8(0))).save(
                 moved.mask
             )
-        return moved if pair.facts.image_plain and is_foreground is None else look(moved)
+        return moved if pair.facts.image_plain and is_foreground is None else measure_pair(moved)
 
     return parallel(bring, pairs, "converting", progress)
 

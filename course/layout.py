@@ -9,7 +9,7 @@ from pathlib import Path
 from course.nifti import read_label_names
 from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix, is_stray
 from course.sources import HEART_SLICES
-from course.workspace import CourseError, sentence_about, shown
+from course.workspace import CourseError, end_of_path, sentence_about
 
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
 
@@ -140,7 +140,7 @@ def _find_files(folder, work_dir, notes):
     else:
         found = [(path, *_classify(path.relative_to(folder))) for path in found]
     if not found:
-        held = f"only {shown(other[0])} and the like" if other else "nothing"
+        held = f"only {end_of_path(other[0])} and the like" if other else "nothing"
         raise CourseError(
             f"{folder.name} is not a dataset: it holds {held}, where pictures in images/ and masks/ were "
             f"expected ({', '.join(PICTURES + VOLUMES)})."
@@ -164,13 +164,13 @@ def _find_files(folder, work_dir, notes):
                     name = bare if (subset, bare) in images else name
                 if (subset, name) in target:
                     raise CourseError(
-                        f"{shown(target[subset, name])} and {shown(path)} are {wanted} of the same name: "
+                        f"{end_of_path(target[subset, name])} and {end_of_path(path)} are {wanted} of the same name: "
                         "give each a name of its own, or, if they are the same, keep one."
                     )
                 target[subset, name] = path
     if not images and not masks:
         raise CourseError(
-            f"{folder.name} is not a dataset: {shown(found[0][0])} and the like are neither images nor masks."
+            f"{folder.name} is not a dataset: {end_of_path(found[0][0])} and the like are neither images nor masks."
         )
     return images, masks
 
@@ -191,7 +191,7 @@ def _check_files(images, masks, exclude, names_of):
         raise CourseError("exclude leaves nothing of the dataset: name fewer patients or files.")
     if not masks:
         raise CourseError(
-            f"{shown(next(iter(images.values())))} has no mask, and no other image has one: put the masks "
+            f"{end_of_path(next(iter(images.values())))} has no mask, and no other image has one: put the masks "
             "into a folder masks/ beside images/, under the same names."
         )
     lonely = [images[key] for key in images if key not in masks]

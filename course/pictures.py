@@ -1,4 +1,4 @@
-"""Where a picture lies, how it is read, and what one look at its pixels tells."""
+"""Where a picture lies, how it is read, and what its pixels tell."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from course.workspace import CourseError, parallel, shown
+from course.workspace import CourseError, end_of_path, parallel
 
 SUBSETS = ("train", "valid", "test")
 MAX_PIXELS = 50_000_000  # of one picture
@@ -30,7 +30,7 @@ def is_stray(name):
 
 @dataclass(frozen=True)
 class Facts:
-    """What one look at the pixels of a pair tells."""
+    """What the pixels of a pair tell: measured once, when they are read."""
 
     size: tuple  # height, width
     channels: int  # of the image as it is stored
@@ -82,18 +82,20 @@ def read_picture(path, labels=False):
         with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP")) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise CourseError(
-                    f"{shown(path)} claims {picture.width} x {picture.height} pixels: "
+                    f"{end_of_path(path)} claims {picture.width} x {picture.height} pixels: "
                     f"more than {MAX_PIXELS:,} are refused; exclude it."
                 )
             if getattr(picture, "n_frames", 1) > 1:
-                raise CourseError(f"{shown(path)} holds {picture.n_frames} pictures: save each in a file of its own.")
+                raise CourseError(
+                    f"{end_of_path(path)} holds {picture.n_frames} pictures: save each in a file of its own."
+                )
             if (
                 not labels
                 and picture.mode in ("RGB", "RGBA", "LA")
                 and any(";16" in str(tile[3]) for tile in picture.tile)
             ):
                 raise CourseError(
-                    f"{shown(path)} has 16 bits for each of several channels, of which eight would be lost: "
+                    f"{end_of_path(path)} has 16 bits for each of several channels, of which eight would be lost: "
                     "save it as a grey picture."
                 )
             picture.load()
@@ -108,14 +110,16 @@ def read_picture(path, labels=False):
             # colours is None where there are so many that it is no label
             if colours and len(colours) > np.count_nonzero(np.bincount(grey.ravel())):
                 raise CourseError(
-                    f"{shown(path)} has colours that are the same in grey: save it as a grey picture "
+                    f"{end_of_path(path)} has colours that are the same in grey: save it as a grey picture "
                     "with a grey of its own for each label."
                 )
             return grey, channels, plain, lossy
     except CourseError:
         raise
     except Exception as error:  # Pillow has no common error for a damaged file
-        raise CourseError(f"{shown(path)} cannot be read as a picture ({error}): replace or exclude it.") from error
+        raise CourseError(
+            f"{end_of_path(path)} cannot be read as a picture ({error}): replace or exclude it."
+        ) from error
 
 
 def _hash(pixels):
@@ -133,7 +137,7 @@ def _values(pixels):
     return {value: int(count) for value, count in zip(values.tolist(), counts.tolist())}
 
 
-def look(pair):
+def measure_pair(pair):
     """Read the files of a pair and return it with its Facts.
 
     Raises CourseError where one cannot be read, has impossible values, or their sizes differ.
@@ -142,13 +146,13 @@ def look(pair):
     mask, _, mask_plain, lossy = read_picture(pair.mask, labels=True)
     if image.shape != mask.shape:
         raise CourseError(
-            f"{shown(pair.image)} has {image.shape[1]} x {image.shape[0]} pixels but its mask {mask.shape[1]} x "
+            f"{end_of_path(pair.image)} has {image.shape[1]} x {image.shape[0]} pixels but its mask {mask.shape[1]} x "
             f"{mask.shape[0]}: both must have the same size."
         )
     low, high = float(image.min()), float(image.max())
     if not np.isfinite([low, high]).all() or low < 0:
         raise CourseError(
-            f"{shown(pair.image)} holds negative or not finite values ({low:g} to {high:g}): "
+            f"{end_of_path(pair.image)} holds negative or not finite values ({low:g} to {high:g}): "
             "save it with values from 0 on."
         )
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
@@ -171,9 +175,9 @@ def look(pair):
     return replace(pair, facts=facts)
 
 
-def inspect(pairs, progress=False):
+def measure_pairs(pairs, progress=False):
     """Read every pair once and return them with their Facts; raise CourseError for the first bad one."""
-    return parallel(look, pairs, "reading images and masks", progress)
+    return parallel(measure_pair, pairs, "reading images and masks", progress)
 
 
 def dataset_root(description, work_dir):

@@ -120,7 +120,7 @@ def open_work_folder(work_dir=None):
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left
 
 
-def shown(path):
+def end_of_path(path):
     """Return the end of a path, enough to find the file and the same wherever the dataset lies."""
     return "/".join(Path(path).parts[-3:])
 
@@ -128,7 +128,7 @@ def shown(path):
 def sentence_about(paths, what, advice):
     """Return one sentence on all of `paths`, naming the first."""
     first, more = min(paths), len(paths) - 1
-    return f"{shown(first)}{f' (and {more:,} more)' if more else ''} {what}: {advice}"
+    return f"{end_of_path(first)}{f' (and {more:,} more)' if more else ''} {what}: {advice}"
 
 
 def progress_bar(progress, label, total=None, **options):
