@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,8 @@ from PIL import Image
 
 from course.audit import audit
 from course.folds import _apply_fold, _draw_folds, _split
+from course.geometry import SAGITTAL, common_spacing, picture_geometry, uneven_sentences
+from course.greys import dark_sentences, grey_windows, to_greys
 from course.layout import (
     PATIENT_PATTERN,
     _choose_volumes,
@@ -32,19 +34,20 @@ from course.layout import (
     _pairs_of_pictures,
     _task_description,
 )
-from course.nifti import foreground_values, write_slices
+from course.nifti import foreground_values
+from course.notes import told_sentences
 from course.pictures import (
     SUBSETS,
     VOLUMES,
-    Pair,
     dataset_root,
     file_suffix,
     measure_pair,
     measure_pairs,
-    read_picture,
+    read_pair,
     reading_order,
 )
 from course.sources import HEART_SLICES, fetch_heart, unpack
+from course.volumes import pairs_of_volumes
 from course.workspace import (
     FULL_DISK,
     CourseError,
@@ -70,12 +73,13 @@ def import_dataset(
     heart_source=None,
     sample=None,
     fold=None,
+    spacing=None,
     progress=True,
 ):
     """Check a dataset, convert it where needed, write `work_dir/dataset.json`, and return what that file holds.
 
     dataset: "sample" (made on the spot), "heart" (the official archive, downloaded where it is not yet in
-        `work_dir`), or the path of a folder or a zip or tar archive with pictures (PNG, JPEG, TIFF, BMP) or 3-D
+        `work_dir`), or the path of a folder or a zip or tar archive with pictures (PNG, JPEG, TIFF, BMP, GIF) or 3-D
         NIfTI volumes and their masks, in subsets or not. The path of another work folder's `dataset.json` takes
         the dataset as it was imported there.
     seed: of the sample, and of the split by patient where the dataset has no subsets.
@@ -88,44 +92,45 @@ def import_dataset(
     heart_source: for "heart", the path of `Task02_Heart.tar` or of the unpacked folder; None: downloaded.
     sample: dictionary of arguments for `course.sample.make_sample`.
     fold: the part (0 to 4) of the train and valid patients that is valid, the others are train; None keeps the subsets.
+    spacing: of pictures, [row, column, slice] in mm; None: as `geometry.json` beside the subsets says, if there is one.
     progress: show progress bars for what takes longer than a few seconds.
 
     The description holds `format`, `name`, `source`, `root` (see `dataset_root`), `spacing` ([row, column, slice]
-    in mm, or None), `mask_values` ([background, foreground] as `Image.convert("L")` reads them), `subsets` (subset
-    to list of {"name", "patient", "slice", "size": [height, width]}), `twins` (one scan under two names, with the
-    Dice between its two annotations), `folds` (the patients of each), `excluded`, `notes`, `audit` (see `audit`) and
-    `fingerprint` (SHA-256 over names and pixels). One import at a time may run in a work folder.
+    in mm, or None where it is unknown or differs), `geometry` (for each patient {"spacing", "axes"}, see
+    `course.geometry.geometry_of`), `mask_values` ([background, foreground] as `Image.convert("L")` reads them),
+    `subsets` (subset to list of {"name", "patient", "slice", "size": [height, width]}), `twins` (one scan under two
+    names, with the Dice between its two annotations), `folds` (the patients of each), `excluded`, `notes`, `audit`
+    (see `audit`) and `fingerprint` (SHA-256 over names and pixels). One import at a time may run in a work folder.
     Raises CourseError, and leaves the work folder as it was, for whatever is wrong with the dataset.
     """
     work_dir = Path(work_dir).absolute()
     if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
-        if exclude or foreground or allow_incomplete or patient_pattern != PATIENT_PATTERN:
+        if exclude or foreground or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN:
             raise CourseError(
                 f"{dataset} is a dataset that has been imported: give exclude, foreground, "
-                "allow_incomplete and patient_pattern where it is imported, not here."
+                "allow_incomplete, spacing and patient_pattern where it is imported, not here."
             )
         return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
     pattern = _compile_pattern(patient_pattern)
     notes = []
     with _building(work_dir) as building:
-        folder, spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
+        folder, made_spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
         images, masks = _find_files(folder, work_dir, notes)
-        if any(file_suffix(path.name) in VOLUMES for path in [*images.values(), *masks.values()]):
-            if patient_pattern not in (PATIENT_PATTERN, None):
-                raise CourseError(
-                    "patient_pattern is for pictures: each volume is taken as a patient of its own; "
-                    "where a patient has several, put them all into train, all into valid "
-                    "or all into test, and leave the pattern out."
-                )
+        files = [*images.values(), *masks.values()]
+        if spacing is not None and (made_spacing or any(file_suffix(path.name) in VOLUMES for path in files)):
+            raise CourseError("spacing is for pictures of your own: volumes and the sample bring theirs; leave it out.")
+        if any(file_suffix(path.name) in VOLUMES for path in files):
             is_heart = dataset == "heart" or _is_heart(images)
             subset_of = _choose_volumes(images, masks, is_heart, exclude, allow_incomplete, notes)
-            pairs, spacing = _pairs_of_volumes(
-                images, masks, subset_of, building / "slices", foreground, notes, progress
+            names, _ = _task_description(images)
+            pairs, geometry = pairs_of_volumes(
+                images, masks, subset_of, building / "slices", foreground, names, pattern, notes, progress
             )
             if is_heart:
                 _check_heart_slices(pairs)
-            else:
+                geometry = {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}
+            elif len(pairs) > len(subset_of):
                 notes.append("Each volume is taken as a patient of its own.")
             foreground = None
         elif dataset == "heart":
@@ -135,7 +140,11 @@ def import_dataset(
             )
         else:
             pairs = _pairs_of_pictures(images, masks, pattern, exclude, notes)
+            axes = SAGITTAL if made_spacing else None
+            geometry = picture_geometry(pairs, folder, made_spacing or spacing, axes)
+        notes += uneven_sentences(geometry)
         pairs = measure_pairs(pairs, progress)
+        notes += told_sentences({pair.image: pair.facts.told for pair in pairs})
         is_foreground, mask_values = _settle_masks(pairs, foreground_values(foreground, {}), notes)
         if pairs[0].subset is None:
             pairs = _split(pairs, seed, notes)
@@ -143,7 +152,8 @@ def import_dataset(
         root = _canonical_root(pairs) if is_foreground is None else None
         if root is None or building in root.parents:
             root = building / "dataset"
-            pairs = _convert(pairs, root, building, is_foreground, progress)
+            pairs = _convert(pairs, root, building, is_foreground, notes, progress)
+        notes += dark_sentences(pairs)
         _check_masks(pairs, mask_values)
         pairs.sort(key=reading_order)
         fingerprint = _fingerprint(pairs)
@@ -153,7 +163,8 @@ def import_dataset(
             "name": dataset if dataset in ("sample", "heart") else Path(dataset).expanduser().resolve().stem,
             "source": str(dataset),
             "root": f"dataset/{place.name}" if place else str(root),
-            "spacing": spacing,
+            "spacing": common_spacing(geometry),
+            "geometry": geometry,
             "mask_values": mask_values,
             "excluded": sorted(exclude),
             "notes": notes,
@@ -292,51 +303,6 @@ def _forget_earlier(work_dir, root, source):
             shutil.rmtree(place, ignore_errors=True)  # a file that another program holds goes the next time
 
 
-def _pairs_of_volumes(images, masks, subset_of, folder, foreground, notes, progress):
-    """Write the slices of the volumes in `subset_of` below `folder`; return their pairs and the spacing."""
-    names, _ = _task_description(images)
-    chosen = foreground_values(foreground, names)
-
-    def write(key):
-        return write_slices(images[key], masks[key], key[1], folder / (key[0] or "all"), chosen)
-
-    written = dict(zip(subset_of, parallel(write, list(subset_of), "slices of volumes", progress)))
-    present = sorted(set().union(*(volume["labels"] for volume in written.values())) - {0})
-    held = ", ".join(f"{number:g}" for number in present)
-    if chosen is None and len(present) > 1:
-        known = ", ".join(f"{number} {name!r}" for name, number in names.items()) or held
-        raise CourseError(
-            f"The labels hold more than one structure ({known}): choose with foreground=..., by name or number."
-        )
-    if chosen is not None and not chosen & set(present):
-        raise CourseError(f"foreground={foreground!r} is in no label volume: they hold {held or 'nothing'}.")
-    dark = [images[key] for key, volume in written.items() if volume["low"] < 0]
-    if dark:
-        notes.append(sentence_about(dark, "holds negative values", "the smallest value of the volume became black."))
-    first_with = {}
-    for key, volume in written.items():
-        if all(volume["axes"]):
-            first_with.setdefault(volume["axes"], images[key].name)
-    if len(first_with) > 1:
-        (some, one), (others, other) = list(first_with.items())[:2]
-        raise CourseError(
-            f"The axes of {one} run to {', '.join(some)}, those of {other} to {', '.join(others)}: "
-            "save all volumes in one orientation."
-        )
-    spacings = np.array([volume["spacing"] for volume in written.values()])
-    spacing = [round(float(step), 4) for step in spacings[0]]
-    if np.ptp(spacings, axis=0).max() > 1e-3:
-        spacing = None
-        notes.append("The spacing differs from volume to volume: distances are in pixels.")
-    pairs = []
-    for (place, name), volume in written.items():
-        for number in range(volume["slices"]):
-            file = f"{name}_{number:03d}"
-            files = [folder / (place or "all") / kind / f"{file}.png" for kind in ("images", "masks")]
-            pairs.append(Pair(subset_of[place, name], file, name, number, *files))
-    return pairs, spacing
-
-
 def _check_heart_slices(pairs):
     """Hold the heart data against the report's number of slices, patient by patient."""
     counts = Counter(pair.patient for pair in pairs)
@@ -457,32 +423,31 @@ def _canonical_root(pairs):
     return root
 
 
-def _convert(pairs, root, building, is_foreground, progress):
+def _convert(pairs, root, building, is_foreground, notes, progress):
     """Bring all files below `root` in canonical form; return the pairs as they are there."""
-    brightest = defaultdict(float)
-    for pair in pairs:
-        brightest[pair.patient] = max(brightest[pair.patient], pair.facts.high)
+    windows, sentences = grey_windows(pairs)
+    notes += sentences
     for subset in SUBSETS:
         for kind in ("images", "masks"):
             (root / subset / kind).mkdir(parents=True)
 
+    def as_it_is(pair):
+        return pair.facts.image_plain and is_foreground is None
+
     def bring(pair):
         targets = [root / pair.subset / kind / f"{pair.name}.png" for kind in ("images", "masks")]
         moved = replace(pair, image=targets[0], mask=targets[1])
+        image, mask = (None, None) if as_it_is(pair) else read_pair(pair.image, pair.mask)[:2]
         if pair.facts.image_plain:
             _bring_file(pair.image, moved.image, building)
         else:
-            pixels = read_picture(pair.image)[0]
-            if pixels.dtype != np.uint8:
-                pixels = np.rint(pixels * (255 / (brightest[pair.patient] or 1))).astype(np.uint8)
-            Image.fromarray(pixels).save(moved.image)
+            greys = to_greys(image.pixels, *windows[pair.patient]) if pair.facts.deep else image.pixels
+            Image.fromarray(greys).save(moved.image)
         if is_foreground is None:
             _bring_file(pair.mask, moved.mask, building)
         else:
-            Image.fromarray(np.where(is_foreground(read_picture(pair.mask)[0]), np.uint8(255), np.uint8(0))).save(
-                moved.mask
-            )
-        return moved if pair.facts.image_plain and is_foreground is None else measure_pair(moved)
+            Image.fromarray(np.where(is_foreground(mask.pixels), np.uint8(255), np.uint8(0))).save(moved.mask)
+        return moved if as_it_is(pair) else measure_pair(moved)
 
     return parallel(bring, pairs, "converting", progress)
 

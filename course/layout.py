@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from course.nifti import read_label_names
-from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix, is_stray
+from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix, is_stray, refuse_dicom
 from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, sentence_about
 
@@ -140,6 +140,7 @@ def _find_files(folder, work_dir, notes):
     else:
         found = [(path, *_classify(path.relative_to(folder))) for path in found]
     if not found:
+        refuse_dicom(other)
         held = f"only {end_of_path(other[0])} and the like" if other else "nothing"
         raise CourseError(
             f"{folder.name} is not a dataset: it holds {held}, where pictures in images/ and masks/ were "
@@ -168,6 +169,8 @@ def _find_files(folder, work_dir, notes):
                         "give each a name of its own, or, if they are the same, keep one."
                     )
                 target[subset, name] = path
+    if len(images) != len(masks):
+        refuse_dicom(other)
     if not images and not masks:
         raise CourseError(
             f"{folder.name} is not a dataset: {end_of_path(found[0][0])} and the like are neither images nor masks."

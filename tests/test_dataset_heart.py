@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from course.importing import import_dataset
-from course.nifti import write_slices
+
 from course.pictures import dataset_root
 from course.sources import HEART_MD5, HEART_SIZE, HEART_SLICES, HEART_URL, download, fetch_heart, unpack
 from course.workspace import CourseError
