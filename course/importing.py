@@ -113,14 +113,17 @@ def import_dataset(
         return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
     pattern = _compile_pattern(patient_pattern)
+    if spacing is not None and dataset == "sample":
+        raise CourseError("spacing is for pictures of your own: the sample brings its own; leave it out.")
     notes = []
     with _building(work_dir) as building:
         folder, made_spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
         images, masks = _find_files(folder, work_dir, notes)
         files = [*images.values(), *masks.values()]
-        if spacing is not None and (made_spacing or any(file_suffix(path.name) in VOLUMES for path in files)):
-            raise CourseError("spacing is for pictures of your own: volumes and the sample bring theirs; leave it out.")
-        if any(file_suffix(path.name) in VOLUMES for path in files):
+        is_volumes = any(file_suffix(path.name) in VOLUMES for path in files)
+        if spacing is not None and is_volumes:
+            raise CourseError("spacing is for pictures: volumes bring their own; leave it out.")
+        if is_volumes:
             is_heart = dataset == "heart" or _is_heart(images)
             subset_of = _choose_volumes(images, masks, is_heart, exclude, allow_incomplete, notes)
             names, _ = _task_description(images)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from course.greys import GreyRange, to_greys
 from course.workspace import CourseError, end_of_path, parallel
@@ -15,6 +15,7 @@ from course.workspace import CourseError, end_of_path, parallel
 SUBSETS = ("train", "valid", "test")
 MAX_PIXELS = 50_000_000  # of one picture
 THUMBNAIL = 32  # pixels on a side of the small pictures that are compared to find near-copies
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 VOLUMES = (".nii.gz", ".nii")
 DICOM = (".dcm", ".dicom", ".ima")
@@ -135,7 +136,7 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
     """
     try:
         # Opened as a file: Pillow maps a TIFF that it gets by name, and then misreads one that is to be turned.
-        with open(path, "rb") as file, Image.open(file, formats=("PNG", "JPEG", "TIFF", "BMP", "GIF")) as picture:
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as picture:
             _check_readable(path, picture)
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)  # TIFF forgets it once it is loaded
             orientation = orientation if orientation in TO_STORED else 1
@@ -157,8 +158,9 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
     except CourseError:
         raise
     except Exception as error:  # Pillow has no common error for a damaged file
+        reason = f"it is no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
         raise CourseError(
-            f"{end_of_path(path)} cannot be read as a picture ({error}): replace or exclude it."
+            f"{end_of_path(path)} cannot be read as a picture ({reason}): replace or exclude it."
         ) from error
 
 

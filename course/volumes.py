@@ -16,6 +16,7 @@ from course.pictures import Pair
 from course.workspace import CourseError, end_of_path, parallel
 
 THICK = 1.2  # an axis whose spacing is this many times that of the others is the one that slices follow
+EVEN = 1.01  # voxels whose spacings differ by less have no thick side
 SHORT = 4  # an axis this many times shorter than the last one may be the one that slices follow
 
 
@@ -221,11 +222,11 @@ def _sentences_on_slices(volumes, grids, axes, along):
             "there, or there is only one."
         )
     for volume, grid in zip(volumes, grids):
-        if all(slice_axis(grid) is None for grid in grids) and grid.shape[2] >= SHORT * min(grid.shape[:2]):
-            sizes = " x ".join(map(str, grid.shape))
+        even = not grid.spacing or max(grid.spacing) < EVEN * min(grid.spacing)
+        if along == 2 and even and grid.shape[2] >= SHORT * min(grid.shape[:2]):
             sentences.append(
-                f"{end_of_path(volume.image)} has {sizes} voxels, as thick one way as another: slices were taken along "
-                "the last axis; if they follow another, save the volume with its real spacing."
+                f"{end_of_path(volume.image)} has {' x '.join(map(str, grid.shape))} voxels, as thick one way as "
+                "another: slices were taken along the last axis; if they follow another, save it with its real spacing."
             )
             break
     return sentences
