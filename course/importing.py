@@ -22,7 +22,7 @@ from PIL import Image
 
 from course.audit import audit
 from course.folds import _apply_fold, _draw_folds, _split
-from course.geometry import SAGITTAL, common_spacing, picture_geometry, uneven_sentences
+from course.geometry import SAGITTAL, common_spacing, geometry_file, picture_geometry, uneven_sentences
 from course.greys import dark_sentences, grey_windows, to_greys
 from course.layout import (
     PATIENT_PATTERN,
@@ -135,6 +135,8 @@ def import_dataset(
                 geometry = {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}
             elif len(pairs) > len(subset_of):
                 notes.append("Each volume is taken as a patient of its own.")
+            if geometry_file(files, folder):
+                notes.append("geometry.json was passed over: volumes hold their own spacing and axes.")
             foreground = None
         elif dataset == "heart":
             raise CourseError(
