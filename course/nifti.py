@@ -154,36 +154,49 @@ def read_values(path: Path) -> np.ndarray:
     return values
 
 
-def read_labels(path: Path, chosen: bool = False) -> tuple[np.ndarray, list[float], tuple[str, ...]]:
+def read_labels(path: Path, chosen: set[float] | None = None) -> tuple[np.ndarray, list[float], tuple[str, ...]]:
     """Read a label volume; return its values, those that occur, and what must be told of it: keys of `TOLD`.
 
-    Values near whole numbers are rounded. A soft label from 0 to 1 is 1 from one half on; one from 0 to a larger
-    number, which it mostly holds, is that number from its half on. Others that are not whole are rounded
-    only if a label was `chosen`, else they raise CourseError, as does what `read_values` refuses.
+    Values near whole numbers are rounded. A soft label from 0 to 1 is 1 from one half on, and a blurred one from 0 to
+    a larger number, or one where that number was `chosen`, is that number from its half on. Others that are not whole
+    are rounded if labels were `chosen`, else they raise CourseError, as does what `read_values` refuses.
     """
-    values, told = read_values(path), ()
+    values = read_values(path)
     present = np.unique(values)
-    whole = np.floor(present + 0.5)
+    largest, whole = float(present[-1]), np.floor(present + 0.5)
     far = np.abs(present - whole).max()
-    if far > 0 and (far <= NEARLY or (chosen and len(present) > 2 and whole[-1] > 1)):
-        values, told = np.floor(values + 0.5), ("rounded",)
-    elif far > 0 and len(present) > 2 and {*whole.tolist()} <= {0.0, 1.0}:
-        values, told = values >= 0.5, ("soft",)
-    elif not chosen and len(present) > MANY_LABELS and _is_mostly(values, present[-1]):
-        values, told = np.where(values >= present[-1] / 2, present[-1], 0), ("soft",)
-    elif far > 0 and len(present) > 2:
+    is_alone = largest > MANY_LABELS and chosen in (None, {largest})  # it may be the one structure
+    if 0 < far <= NEARLY:
+        values, told = np.floor(values + 0.5), "rounded"
+    elif len(present) <= 2 or (far == 0 and len(present) <= MANY_LABELS):
+        return values, present.tolist(), ()
+    elif {*whole.tolist()} <= {0.0, 1.0}:
+        values, told = values >= 0.5, "soft"
+    elif is_alone and ((chosen and far > 0) or _is_blurred(values, largest, far == 0)):
+        values, told = np.where(values >= largest / 2, largest, 0), "soft"
+    elif far == 0:
+        return values, present.tolist(), ()
+    elif chosen:
+        values, told = np.floor(values + 0.5), "rounded"
+    else:
         raise CourseError(
-            f"{end_of_path(path)} holds {len(present):,} values from {present[0]:.4g} to {present[-1]:.4g} that are no "
+            f"{end_of_path(path)} holds {len(present):,} values from {present[0]:.4g} to {largest:.4g} that are no "
             "whole numbers, so its labels have run into one another: resample it by nearest neighbour, or choose "
             "the label with foreground=..., and all are rounded."
         )
-    return values, np.unique(values).tolist() if told else present.tolist(), told
+    return values, np.unique(values).tolist(), (told,)
 
 
-def _is_mostly(values, largest):
-    """Tell whether a label volume holds its largest value, above what is a number of labels, where it is not 0."""
-    held = np.count_nonzero(values >= largest * (1 - NEARLY))
-    return largest > MANY_LABELS and 2 * held >= np.count_nonzero(values > largest * NEARLY)
+def _is_blurred(values, largest, is_whole):
+    """Tell whether a volume of many values shows one structure, `largest`, whose border is blurred.
+
+    Whole numbers may as well be many structures: then most of what is not 0 must be the largest itself.
+    """
+    if is_whole:
+        return 2 * np.count_nonzero(values == largest) >= np.count_nonzero(values)
+    above = np.count_nonzero(values > largest * 0.75)
+    between = np.count_nonzero(values >= largest * 0.25) - above
+    return between <= above / 2
 
 
 def foreground_values(foreground, names: dict[str, int]) -> set[float] | None:

@@ -130,7 +130,7 @@ def write_volume(
     """
     axes = volume.grid.axes and axes
     values = turn_values(read_values(volume.image), volume.grid.axes, axes)
-    labels, present, label_told = read_labels(volume.label, foreground is not None)
+    labels, present, label_told = read_labels(volume.label, foreground)
     structure = turn_values(np.isin(labels, list(foreground or {*present} - {0})), volume.label_axes, axes)
     black, white, told = GreyRange.of(values).window()
     for kind, slices in (("images", upright(values, along)), ("masks", upright(structure, along))):

@@ -318,15 +318,15 @@ SOFT[0, 0, 0], SOFT[1, 2, 1] = 0.5, 0.49
 @pytest.mark.parametrize(
     "values, chosen, expected, present, told",
     [
-        (LABEL, False, LABEL, [0, 1], ()),
-        (LABEL.astype(float), False, LABEL, [0, 1], ()),
-        (LABEL * np.uint8(7), False, LABEL * 7, [0, 7], ()),
-        (TINY, False, LABEL, [0, 1], ("rounded",)),
-        (SOFT, False, SOFT >= 0.5, [0, 1], ("soft",)),
-        (SOFT * 2 - 0.2, True, np.floor(SOFT * 2 + 0.3), [0, 1], ("soft",)),
-        (LABEL * 0.0039, False, LABEL * 0.0039, [0, 0.0039], ()),  # two values are two labels, whatever they are
-        (LABEL * 1.5 + SOFT, True, np.floor(LABEL * 1.5 + SOFT + 0.5), [0, 1, 2], ("rounded",)),
-        (LABEL * 1.5 + SOFT, False, None, None, None),
+        (LABEL, None, LABEL, [0, 1], ()),
+        (LABEL.astype(float), None, LABEL, [0, 1], ()),
+        (LABEL * np.uint8(7), {7}, LABEL * 7, [0, 7], ()),
+        (TINY, None, LABEL, [0, 1], ("rounded",)),
+        (SOFT, None, SOFT >= 0.5, [0, 1], ("soft",)),
+        (SOFT * 2 - 0.2, {1}, np.floor(SOFT * 2 + 0.3), [0, 1], ("soft",)),
+        (LABEL * 0.0039, None, LABEL * 0.0039, [0, 0.0039], ()),  # two values are two labels, whatever they are
+        (LABEL * 1.5 + SOFT, {1}, np.floor(LABEL * 1.5 + SOFT + 0.5), [0, 1, 2], ("rounded",)),
+        (LABEL * 1.5 + SOFT, None, None, None, None),
     ],
 )
 def test_labels_become_whole(tmp_path, values, chosen, expected, present, told):
@@ -339,18 +339,36 @@ def test_labels_become_whole(tmp_path, values, chosen, expected, present, told):
         assert np.array_equal(found, expected) and held == pytest.approx(present) and key == told
 
 
-def blurred(edge):
-    """A label of 255 that fades over `edge` values, 20 of them."""
-    values = LABEL.astype(np.uint8) * 255
-    values.flat[:20] = np.linspace(*edge, 20)
+def blurred(dtype, between, above=60):
+    """A label of 255 that is 0 elsewhere but for some values from a quarter to three quarters of it."""
+    values = np.zeros(SHAPE, dtype)
+    values.flat[:above] = 255
+    values.flat[above : above + between] = np.linspace(64, 191, between)
     return values
 
 
-def test_a_blurred_label_of_a_large_number_is_that_from_its_half_on(tmp_path):
-    values = blurred((100, 154))
-    found, held, told = read_labels(save(tmp_path / "l.nii", values))
-    assert np.array_equal(found, np.where(values >= 127.5, 255, 0)) and (held, told) == ([0, 255], ("soft",))
-    assert read_labels(tmp_path / "l.nii", chosen=True)[2] == ()
+@pytest.mark.parametrize(
+    "values, is_soft",
+    [
+        (blurred(np.float32, 30), True),  # half as many between as above
+        (blurred(np.float32, 31), False),
+        (blurred(np.uint8, 60), True),  # whole numbers: as many as are the largest itself
+        (blurred(np.uint8, 61), False),
+    ],
+)
+def test_a_blurred_label_of_a_large_number_is_that_from_its_half_on(tmp_path, values, is_soft):
+    path = save(tmp_path / "l.nii", values)
+    is_whole = values.dtype == np.uint8
+    for chosen in (None, {255}):
+        if is_soft or (chosen and not is_whole):
+            found, held, told = read_labels(path, chosen)
+            assert np.array_equal(found, np.where(values >= 127.5, 255, 0)) and (held, told) == ([0, 255], ("soft",))
+        elif is_whole:
+            assert np.array_equal(read_labels(path, chosen)[0], values)
+        else:
+            with pytest.raises(CourseError, match="are no whole numbers"):
+                read_labels(path, chosen)
+    assert read_labels(path, {100})[2] == (() if is_whole else ("rounded",))
 
 
 def test_labels_of_many_structures_are_no_blur(tmp_path):
