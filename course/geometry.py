@@ -100,12 +100,12 @@ def _check(spacing, axes, where):
 
 
 def common_spacing(geometry: dict[str, dict]) -> list[float] | None:
-    """Return the spacing that all patients share (to a thousandth of a millimetre), or None."""
+    """Return the spacing that all patients share (to a thousandth of it), or None."""
     first, *others = [entry["spacing"] for entry in geometry.values()]
     if first is None or any(other is None for other in others):
         return None
-    differ = any(abs(a - b) > 1e-3 for other in others for a, b in zip(first, other))
-    return None if differ else first
+    alike = all(math.isclose(a, b, rel_tol=1e-3) for other in others for a, b in zip(first, other))
+    return first if alike else None
 
 
 def merged(entries: list[tuple[str, dict]]) -> dict[str, dict]:

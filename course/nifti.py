@@ -199,7 +199,7 @@ def _is_blurred(values, largest, is_whole):
     return between <= above / 2
 
 
-def foreground_values(foreground, names: dict[str, int]) -> set[float] | None:
+def foreground_values(foreground: float | str | list | None, names: dict[str, int]) -> set[float] | None:
     """Return the numbers of the labels that are foreground, or None for "what is not background".
 
     `foreground` is None, a number, a name, or a list of these; `names` maps the names to numbers.

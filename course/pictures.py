@@ -151,7 +151,7 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
                 and picture.mode in ("L", "RGB", "RGBA")
                 and orientation == 1
                 and label is None,
-                lossy=picture.format == "JPEG",
+                lossy=picture.format in ("JPEG", "MPO"),
                 orientation=orientation,
                 palette=palette,
             )
@@ -173,7 +173,7 @@ def _check_readable(path, picture):
             f"more than {MAX_PIXELS:,} are refused; exclude it."
         )
     frames = getattr(picture, "n_frames", 1)
-    if frames > 1:
+    if frames > 1 and picture.format != "MPO":  # a photo by a phone: what follows is a preview or the like
         raise CourseError(
             f"{name} holds {frames} pictures, of which only the first would be read: save each in a file of its own, "
             "such as NAME_0.png, NAME_1.png and so on."

@@ -183,7 +183,17 @@ def _continue_download(url, part, size, timeout, bar):
                     break
 
 
-def download(url, path, size, md5, *, attempts=4, wait=1.0, timeout=30, progress=True):
+def download(
+    url: str,
+    path: Path,
+    size: int,
+    md5: str,
+    *,
+    attempts: int = 4,
+    wait: float = 1.0,
+    timeout: float = 30,
+    progress: bool = True,
+) -> Path:
     """Download `url` to `path`, continuing where a broken download stopped, and return the path.
 
     What has arrived waits in `path` + ".part"; only a file of `size` bytes with this `md5` becomes `path`.
@@ -239,7 +249,15 @@ def download(url, path, size, md5, *, attempts=4, wait=1.0, timeout=30, progress
     return path
 
 
-def fetch_heart(folder, url=HEART_URL, size=HEART_SIZE, md5=HEART_MD5, *, progress=True, **options):
+def fetch_heart(
+    folder: Path,
+    url: str = HEART_URL,
+    size: int = HEART_SIZE,
+    md5: str = HEART_MD5,
+    *,
+    progress: bool = True,
+    **options,
+) -> Path:
     """Return the official heart data below `folder`: what is there already, else the downloaded archive.
 
     Looks for `Task02_Heart.tar`, then `Task02_Heart/`. `options` go to `download`.

@@ -1,5 +1,6 @@
 """NIfTI volumes become pairs of pictures: in one orientation, along one axis, with one structure."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,7 @@ def write_volume(
     return Written(
         labels=present,
         geometry=geometry_of(
-            grid.spacing and [round(grid.spacing[axis], 4) for axis in (rows, columns, along)],
+            grid.spacing and [float(f"{grid.spacing[axis]:.6g}") for axis in (rows, columns, along)],
             grid.axes and picture_axes(grid.axes, along),
         ),
         told={volume.image: (*volume.told, *told), volume.label: label_told},
@@ -151,7 +152,15 @@ def write_volume(
 
 
 def pairs_of_volumes(
-    images: dict, labels: dict, subset_of: dict, folder: Path, foreground, label_names: dict, pattern, notes, progress
+    images: dict[tuple, Path],
+    labels: dict[tuple, Path],
+    subset_of: dict[tuple, str | None],
+    folder: Path,
+    foreground: int | str | list | None,
+    label_names: dict[str, int],
+    pattern: re.Pattern | None,
+    notes: list[str],
+    progress: bool,
 ) -> tuple[list[Pair], dict[str, dict]]:
     """Write the slices of volumes below `folder`; return their pairs, and {patient: `geometry_of`}.
 

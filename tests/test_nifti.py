@@ -11,7 +11,7 @@ from course.geometry import common_spacing, geometry_of, merged
 from course.importing import import_dataset
 from course.nifti import read_grid, read_labels, read_values
 from course.pictures import pair_paths
-from course.volumes import common_slice_axis, read_headers, slice_axis
+from course.volumes import common_slice_axis, read_headers, slice_axis, write_volume
 from course.workspace import CourseError
 
 SHAPE = (6, 8, 5)
@@ -396,7 +396,7 @@ def test_a_label_to_ignore_is_not_the_structure_that_was_chosen(tmp_path):
 
 
 def test_a_spacing_is_common_to_a_thousandth():
-    one, near, far = ({"spacing": [1, 2, step], "axes": None} for step in (3, 3.0009, 3.0011))
+    one, near, far = ({"spacing": [1, 2, step], "axes": None} for step in (3, 3.0029, 3.0031))
     assert common_spacing({"a": one, "b": near}) == [1, 2, 3] and common_spacing({"a": one, "b": far}) is None
     assert common_spacing({"a": one, "b": {"spacing": None, "axes": None}}) is None
 
@@ -416,3 +416,9 @@ def test_a_geometry_file_beside_volumes_is_told_to_be_passed_over(tmp_path):
     description, *_ = imported(folder, tmp_path / "data")
     assert description["spacing"] == [1, 1, 2]
     assert any("geometry.json was passed over" in note for note in description["notes"])
+
+
+def test_a_spacing_is_recorded_to_six_digits(tmp_path):
+    paths = [save(tmp_path / name, LABEL, np.diag([1 / 3, 2 / 3, 0.00012345678, 1])) for name in ("i.nii", "l.nii")]
+    written = write_volume(read_headers(*paths), list("abcde"), tmp_path, None, None, along=2)
+    assert written.geometry == {"spacing": [0.666667, 0.333333, 0.000123457], "axes": ["P", "R", "S"]}

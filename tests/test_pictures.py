@@ -98,6 +98,13 @@ def test_the_image_of_a_palette_is_its_grey_and_not_its_number(tmp_path):
     )
 
 
+def test_a_photo_of_a_phone_that_holds_a_preview_too_is_read(tmp_path):
+    more = [Image.fromarray(IMAGE // 2)]
+    path = save(tmp_path / "a.jpg", IMAGE, format="MPO", save_all=True, append_images=more, quality=100)
+    found = read_picture(path)
+    assert np.abs(found.pixels - IMAGE.astype(int)).max() < 12 and found.lossy and not found.plain
+
+
 def test_masks_of_sixteen_bits_a_colour_are_refused_too(tmp_path):
     import struct
     import zlib
