@@ -936,7 +936,7 @@ def geometry_with_a_word_misspelled(folder):
 
 @case(r"geometry\.json describes 'p9', who is no patient of this dataset")
 def geometry_of_a_stranger(folder):
-    return with_geometry(folder, {"patients": {"p9": {"spacing": [1, 1, 1]}}})
+    return with_geometry(folder, {"patients": {"q1": {}, "p9": {"spacing": [1, 1, 1]}}})
 
 
 @case(r"geometry\.json and spacing=\[1, 1, 1\] both give a spacing: leave one out", spacing=[1, 1, 1])

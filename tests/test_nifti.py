@@ -264,11 +264,15 @@ def test_pictures_of_thick_slices_along_the_last_axis_have_no_note(tmp_path):
     assert not any("axis" in note or "thick" in note for note in description["notes"])
 
 
-@pytest.mark.parametrize("shape, told", [((5, 8, 20), True), ((6, 8, 20), False)])
-def test_a_short_axis_of_even_voxels_is_doubted(tmp_path, shape, told):
+@pytest.mark.parametrize(
+    "shape, thick, told",
+    [((5, 8, 20), 1, True), ((5, 8, 20), 1.009, True), ((5, 8, 20), 1.011, False), ((6, 8, 20), 1, False)],
+)
+def test_a_short_axis_of_even_voxels_is_doubted(tmp_path, shape, thick, told):
     for case in range(3):
         for kind in ("images", "masks"):
-            save(tmp_path / "source" / kind / f"c{case}.nii", np.resize(VALUES % 2 + case * (kind == "images"), shape))
+            values = np.resize(VALUES % 2 + case * (kind == "images"), shape)
+            save(tmp_path / "source" / kind / f"c{case}.nii", values, np.diag([1, 1, thick, 1]))
     notes = import_dataset(tmp_path / "source", tmp_path / "data", progress=False)["notes"]
     assert any("c0.nii has 5 x 8 x 20 voxels, as thick one way as another" in note for note in notes) == told
 

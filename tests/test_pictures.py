@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from course.geometry import picture_geometry
 from course.greys import GreyRange, dark_sentences, grey_windows, to_greys
 from course.importing import import_dataset
 from course.pictures import Pair, measure_pair, pair_paths, read_pair, read_picture
@@ -270,6 +271,7 @@ def test_all_pictures_of_a_patient_share_a_window_and_one_bright_pixel_does_not_
         measured(tmp_path, "2.png", deep * 3, "one"),
         measured(tmp_path, "3.png", bright, "other"),
         measured(tmp_path, "4.png", IMAGE, "shallow"),
+        measured(tmp_path, "5.png", deep // 2, "other"),
     ]
     values = np.sort(bright.ravel())
     assert values[-1] == 60000 and values[round(0.995 * (values.size - 1))] == values[-2] < 200
@@ -279,6 +281,26 @@ def test_all_pictures_of_a_patient_share_a_window_and_one_bright_pixel_does_not_
     assert sentence.endswith(
         "images/3.png holds a few values far brighter than all others: they were clipped at the 99.5th percentile."
     )
+
+
+@pytest.mark.parametrize("place", [(0, 9), (11, 9), (5, 0), (5, 19)])
+def test_what_is_measured_of_a_pair(tmp_path, place):
+    drawn = MASK.copy()
+    drawn[place] = 7
+    image = Image.fromarray(IMAGE).convert("RGB")
+    image.save(tmp_path / "i.png")
+    pair = measure_pair(Pair("train", "i", "p", 0, tmp_path / "i.png", save(tmp_path / "m.png", drawn)))
+    facts = pair.facts
+    assert facts.size == (HEIGHT, WIDTH) and facts.channels == 3 and facts.image_plain and facts.mask_plain
+    assert facts.mask_values == {0: 239 - MASK.sum(), 1: MASK.sum(), 7: 1} and facts.border_values == {0, 7}
+    assert (facts.low, facts.high) == (IMAGE.min(), IMAGE.max()) and not (
+        facts.deep or facts.lossy or facts.is_constant
+    )
+    corners = np.ix_([0, -1], [0, -1])
+    assert facts.thumbnail.shape == (32, 32) and np.array_equal(facts.thumbnail[corners], IMAGE[corners])
+    assert facts.foreground_pixels([0, 1]) == MASK.sum() and facts.foreground_pixels([0, 9]) == 0 and facts.told == ()
+    inner = measure_pair(Pair("train", "i", "p", 0, tmp_path / "i.png", save(tmp_path / "m.png", MASK))).facts
+    assert inner.border_values == {0} and inner.image_hash == facts.image_hash and inner.mask_hash != facts.mask_hash
 
 
 def test_patients_are_dark_whose_every_picture_is(tmp_path):
@@ -387,6 +409,39 @@ def test_a_file_above_the_dataset_is_not_its_geometry(tmp_path):
     folder = make(tmp_path / "source")
     (tmp_path / "geometry.json").write_text('{"spacing": [1, 1, 1]}')
     assert imported(folder, tmp_path / "data")[0]["spacing"] is None
+
+
+def test_the_nearest_geometry_is_taken_and_differences_are_told_once(tmp_path):
+    folder = make(tmp_path / "source" / "scans")
+    (folder.parent / "geometry.json").write_text('{"spacing": [9, 9, 9]}')
+    own = {f"p{number}": {"spacing": [1, 1, number + 1], "axes": ["I", "A", "RL"[number % 2]]} for number in range(3)}
+    (folder / "geometry.json").write_text(json.dumps({"patients": own}))
+    description, *_ = imported(folder.parent, tmp_path / "data")
+    assert [description["geometry"][f"p{number}"]["spacing"] for number in (0, 2, 3)] == [[1, 1, 1], [1, 1, 3], None]
+    assert [note for note in description["notes"] if "differ" in note] == [
+        "The spacing differs from patient to patient: p0 1 x 1 x 1 mm, p1 1 x 1 x 2 mm.",
+        "The pictures of the patients run to different sides: p0 I A R, p1 I A L (rows, columns, slices).",
+    ]
+
+
+WRONG = [[], [1, 1], [1, 1, 1, 1], [1, 1, True], ["1", 1, 1], [1, 1, 0], [1, 1, -1], [1, 1, float("inf")], "111", 3]
+
+
+@pytest.mark.parametrize("spacing", WRONG)
+def test_a_spacing_is_three_numbers_above_zero(spacing):
+    with pytest.raises(CourseError, match="a spacing is three numbers above 0"):
+        picture_geometry([], Path(), spacing)
+
+
+@pytest.mark.parametrize(
+    "axes", [["I", "A"], ["I", "A", "X"], ["I", "A", "P"], ["I", "A", "R", "L"], {"I": 1}, [1, 2, 3]]
+)
+def test_axes_are_one_of_each_two_sides(tmp_path, axes):
+    (make(tmp_path) / "geometry.json").write_text(json.dumps({"patients": {"p0": {"axes": axes}}}))
+    with pytest.raises(
+        CourseError, match=r"geometry\.json, p0: axes are three letters, one of R and L, one of A and P"
+    ):
+        imported(tmp_path, tmp_path / "data")
 
 
 def test_a_geometry_comes_out_of_an_archive(tmp_path):
