@@ -141,7 +141,8 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)  # TIFF forgets it once it is loaded
             orientation = orientation if orientation in TO_STORED else 1
             picture.load()
-            upright = picture if picture.format == "TIFF" else ImageOps.exif_transpose(picture)
+            is_upright = orientation == 1 or picture.format == "TIFF"
+            upright = picture if is_upright else ImageOps.exif_transpose(picture)
             palette = _label_palette(upright) if labels else {}
             label = np.asarray(upright) if palette else _label_of_alpha(upright) if labels else None
             return Picture(
