@@ -212,12 +212,12 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
         record["slices"][subset] = slices
         needed = len(slices) * image_size**2 * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
         # A memory map that outgrows its disk ends the process without a word
-        if shutil.disk_usage(COLAB_FOLDER if _is_on_drive(folder) else folder).free < needed:
-            raise CourseError(
-                f"The arrays of {subset} take {needed / 1e6:,.0f} MB, "
-                f"more than the disk of {folder} has left: "
-                "free some space, or choose a smaller image_size."
-            )
+        for disk in [COLAB_FOLDER, folder] if _is_on_drive(folder) else [folder]:  # drafts lie on the local disk
+            if shutil.disk_usage(disk).free < needed:
+                raise CourseError(
+                    f"The arrays of {subset} take {needed / 1e6:,.0f} MB, more than the disk of {disk} has left: "
+                    "free some space, or choose a smaller image_size."
+                )
         with contextlib.ExitStack() as stack:
             parts = [stack.enter_context(whole_file(folder / f"{subset}_{kind}.npy")) for kind in ARRAYS]
             drafts = parts

@@ -78,7 +78,8 @@ def import_dataset(
     allow_incomplete: take the heart data even if patients are missing.
     heart_source: for "heart", the path of `Task02_Heart.tar` or of the unpacked folder; None: downloaded.
     sample: dictionary of arguments for `course.sample.make_sample`.
-    fold: the part (0 to 4) of the train and valid patients that is valid, the others are train; None keeps the subsets.
+    fold: the part (0 to 4) of the train and valid patients that is valid, the others are train; None keeps the subsets,
+        and gives the work folder's own dataset.json those back with which it came in.
     spacing: of pictures, [row, column, slice] in mm; None: as `geometry.json` beside the subsets says, if there is one.
     progress: show progress bars for what takes longer than a few seconds.
 
@@ -251,8 +252,10 @@ def _take_imported(path, work_dir, fold, has_options):
     root = dataset_root(description, path.parent)
     if not root.is_dir():
         raise CourseError(f"The files of {path} are gone ({root}): run 01_dataset_upload in that folder again.")
-    undo_fold(description)
-    if path.parent != work_dir.resolve():
+    is_own = path.parent == work_dir.resolve()
+    if is_own or fold is not None:  # of another folder's fold, as of all that is there, it is taken as it is
+        undo_fold(description)
+    if not is_own:
         description.update(root=str(path.parent / description["root"]), taken_from=str(path.parent))
     if fold is not None:
         apply_fold(description, fold)

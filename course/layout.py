@@ -182,7 +182,8 @@ def _set_aside(files):
     def pass_over(left_out, why):
         if left_out:
             notes.append(sentence_about([file.path for file in left_out], "was passed over", why))
-        return [file for file in files if file not in left_out]
+        gone = set(left_out)
+        return [file for file in files if file not in gone]
 
     def says(file):  # the end of the path, which may tell whose mask it is
         return f"{file.path.parent.name}/{file.name}"
@@ -203,10 +204,12 @@ def _set_aside(files):
 def _tell_masks_by_name(files):
     """Take as masks the files that are called so: NAME_mask beside NAME, or, without folders for masks, mask_NAME."""
     without_folders = not any(file.kind for file in files)
-    plain = {(file.path.parent, file.path.name[: -len(file_suffix(file.path.name))]) for file in files}
+    stems = [unicodedata.normalize("NFC", file.path.name[: -len(file_suffix(file.path.name))]) for file in files]
+    plain = {(file.path.parent, stem) for file, stem in zip(files, stems)}
+    of_a_mask = {(file.path.parent, bare) for file, stem in zip(files, stems) for bare in bare_names(stem)}
     result = []
-    for file in files:
-        stem = unicodedata.normalize("NFC", file.path.name[: -len(file_suffix(file.path.name))])
+    for file, stem in zip(files, stems):
+        has_image = any((file.path.parent, bare) in plain for bare in bare_names(stem))
         is_word = stem.casefold() in MASK_WORDS | WEAK_MASK_WORDS | IMAGE_WORDS
         if file.kind == "masks" or not (bare_names(stem) or is_word):
             result.append(file)
@@ -214,7 +217,7 @@ def _tell_masks_by_name(files):
             kind = "images" if stem.casefold() in IMAGE_WORDS else "masks"
             *above, last = file.above or ("",)
             result.append(replace(file, kind=kind, name=last, above=tuple(above)) if last else file)
-        elif without_folders or any((file.path.parent, bare) in plain for bare in bare_names(stem)):
+        elif has_image or (without_folders and (file.path.parent, stem) not in of_a_mask):
             result.append(replace(file, kind="masks"))
         else:
             result.append(file)

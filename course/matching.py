@@ -134,7 +134,7 @@ def _drop_channel_number(layout):
         and all(name.endswith("_0000") for _, name in keys)
         and not any(path.stem.split(".")[0].endswith("_0000") for paths in layout.masks.values() for path in paths)
     ):
+        layout.is_of_cases = True
         for files in (layout.images, layout.masks):
-            layout.is_of_cases = True
             for subset, name in [key for key in files if key in keys]:
                 files[subset, name.removesuffix("_0000")] = files.pop((subset, name))

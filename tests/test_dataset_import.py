@@ -147,13 +147,6 @@ def save_as(**options):
     return lambda values, path: Image.fromarray(values).save(path, **options)
 
 
-def save_palette(values, path):
-    drawn = Image.fromarray(values, "L").convert("P")
-    drawn.putpalette([0, 0, 0, 200, 30, 60] + [255] * 762)
-    drawn.putdata(values.ravel().tolist())
-    drawn.save(path)
-
-
 def save_sixteen_bit(values, path):
     Image.fromarray(values.astype(np.uint16) * 257).save(path)
 
@@ -175,8 +168,7 @@ def save_blurred(values, path):
 
 
 WAYS = {
-    "val": {"place": "{subset}/{kind}/{name}.png", "rename": ("valid", "val")},
-    "validation": {"place": "{subset}/{kind}/{name}.png", "rename": ("valid", "Validation")},
+    "val": {"place": "{subset}/{kind}/{name}.png", "rename": ("valid", "Val")},
     "upper case": {"place": "{subset}/{kind}/{name}.PNG", "rename": ("train", "TRAIN")},
     "one level down": {"place": "some/where/{subset}/{kind}/{name}.png"},
     "kind above subset": {"place": "{kind}/{subset}/{name}.png"},
@@ -188,7 +180,6 @@ WAYS = {
     "masks by folder and ending": {"place": "{subset}/{kind}/{name}{ending}.png"},
     "masks of 0 and 1": {"save_mask": save_as()},
     "masks of one bit": {"save_mask": save_mode("1", 255)},
-    "masks with a palette": {"save_mask": save_palette},
     "masks in two colours": {"save_mask": save_two_colours},
     "masks of 16 bit": {"save_mask": save_sixteen_bit},
     "blurred masks": {"place": "{subset}/{kind}/{name}.jpg", "save_mask": save_blurred, "tolerance": 255},
@@ -214,12 +205,6 @@ def test_pictures_are_taken_however_they_are_stored(way, tmp_path, work_dir):
     description = take(folder, work_dir)
     assert places(description) == PLACES
     hold_truth(description, work_dir, tolerance)
-
-
-def test_blurred_masks_are_told(tmp_path, work_dir):
-    folder = write(tmp_path / "source", "{subset}/{kind}/{name}.jpg", save_mask=save_blurred)
-    [note] = take(folder, work_dir)["notes"]
-    assert note.endswith("is blurred: masks are not two-valued, their values above 127.5 were taken as foreground.")
 
 
 def test_sixteen_bit_images_are_scaled_by_the_maximum_of_their_patient(tmp_path, work_dir):

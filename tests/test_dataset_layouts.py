@@ -150,6 +150,13 @@ def words_before_numbers(folder):
     return {f"image_{seed}": seed for seed in range(6)}, ["All names begin with image_, which is taken for the dataset"]
 
 
+def images_that_are_called_as_masks_are(folder):
+    for seed in range(6):
+        put(folder, f"gt{seed}_07.png", picture(seed))
+        put(folder, f"gt{seed}_07_mask.png", mask(seed))
+    return {f"gt{seed}_07": seed for seed in range(6)}, []
+
+
 def word_within(folder):
     for seed in range(6):
         put(folder, f"p{seed}_mask_07.PNG", mask(seed))
@@ -206,6 +213,7 @@ READ = [
     cells,
     other_words,
     words_before_numbers,
+    images_that_are_called_as_masks_are,
     word_within,
     a_folder_for_each,
     masks_beside_images_in_one_folder,

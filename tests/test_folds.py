@@ -45,7 +45,9 @@ def test_a_fold_of_the_work_folders_own_dataset_can_be_undone(work_dir):
 
 def test_a_fold_of_a_folded_dataset_is_that_of_the_dataset(work_dir, tmp_path):
     straight = take(work_dir, tmp_path / "straight", fold=1)
-    take(work_dir, work_dir, fold=0)
+    folded = take(work_dir, work_dir, fold=0)
+    kept = take(work_dir, tmp_path / "kept")  # as the runs of a batch take it
+    assert kept["subsets"] == folded["subsets"] and kept["fingerprint"] == folded["fingerprint"]
     assert take(work_dir, tmp_path / "around", fold=1) == straight
 
 

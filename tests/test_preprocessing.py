@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -117,7 +118,8 @@ def test_arrays_on_drive_are_read_from_the_local_disk(work_dir, tmp_path, monkey
     for name in ("dataset", "dataset.json"):
         (work_dir / name).rename(drive / name)
     helpers.prepare_arrays(description, drive, 32, progress=False)
-    monkeypatch.setattr(arrays, "COLAB_FOLDER", tmp_path)
+    for module in (arrays, helpers):
+        monkeypatch.setattr(module, "COLAB_FOLDER", tmp_path)
     [first] = helpers.load_arrays(drive, "valid", ["y"])
     recorded = helpers.read_json(drive / "npy" / "arrays.json", "02")["files"]["valid_y.npy"]
     assert Path(first.filename) == tmp_path / "npy" / recorded["fingerprint"] / "valid_y.npy"
@@ -126,6 +128,18 @@ def test_arrays_on_drive_are_read_from_the_local_disk(work_dir, tmp_path, monkey
     helpers.prepare_arrays(description, drive, 24, progress=False)
     [second] = helpers.load_arrays(drive, "valid", ["y"])
     assert np.array_equal(second, np.load(drive / "npy" / "valid_y.npy")) and np.array_equal(first, values)
+
+
+@pytest.mark.parametrize("full", ["machine", "machine/drive/MyDrive/course"])
+def test_for_arrays_on_drive_both_disks_need_room(full, work_dir, tmp_path, monkeypatch):
+    for module in (arrays, helpers):
+        monkeypatch.setattr(module, "COLAB_FOLDER", tmp_path / "machine")
+    (tmp_path / "machine" / "drive" / "MyDrive").mkdir(parents=True)
+    drive = work_dir.rename(tmp_path / "machine" / "drive" / "MyDrive" / "course")
+    free = {tmp_path / "machine": 2**40, drive / "npy": 2**40, tmp_path / full / ("npy" if "drive" in full else ""): 99}
+    monkeypatch.setattr(helpers.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path]))
+    with pytest.raises(helpers.CourseError, match=f"more than the disk of .*{full}.* has left"):
+        helpers.prepare_arrays(json.loads((drive / "dataset.json").read_text()), drive, 32, progress=False)
 
 
 def test_arrays_are_made_again_where_patients_or_code_have_changed(work_dir, monkeypatch):
