@@ -206,10 +206,11 @@ def _label_of_alpha(picture):
         return None
     pixels = np.asarray(picture.convert("RGBA")).reshape(-1, 4)
     alpha = pixels[:, 3]
-    if (alpha == alpha[0]).all():
+    is_one_colour = (pixels == pixels[0]).all()
+    if (alpha == alpha[0]).all() and not (is_one_colour and alpha[0] == 0):  # an empty mask is transparent all over
         return None
     opaque = pixels[alpha > 0, :3]
-    if (opaque == opaque[0]).all():
+    if is_one_colour or (opaque == opaque[0]).all():
         labels = alpha
     else:  # the colours are the labels, and what is transparent is background
         labels = np.where(alpha > 0, np.asarray(picture.convert("L")).ravel(), np.uint8(0))

@@ -77,13 +77,14 @@ def rgba(colour, background, alpha=(0, 255)):
         (rgba((0, 0, 0), (0, 0, 0), (255, 0)), (255, 0)),  # a hole
         (rgba((255, 255, 255), (0, 0, 0), (255, 255)), (0, 255)),  # opaque: the colour
         (rgba((255, 255, 255), (0, 0, 0), (0, 0)), (0, 255)),  # transparent all over: the colour
-        (rgba((7, 7, 7), (7, 7, 7), (0, 0)), (7, 7)),
+        (rgba((7, 7, 7), (7, 7, 7), (0, 0)), (0, 0)),  # nothing
+        (rgba((7, 7, 7), (7, 7, 7), (90, 90)), (7, 7)),
     ],
 )
 def test_transparency_is_the_label_where_it_tells_the_pixels_apart(tmp_path, pixels, expected):
     found = labels_of(save(tmp_path / "a.png", pixels))
     assert np.array_equal(found.pixels, np.where(MASK, expected[1], expected[0]))
-    assert found.plain == (pixels[..., 3].min() == pixels[..., 3].max())
+    assert found.plain == (pixels[..., 3].min() == pixels[..., 3].max() and expected != (0, 0))
 
 
 def test_colours_on_a_transparent_ground_are_labels_and_the_ground_is_background(tmp_path):
