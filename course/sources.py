@@ -183,6 +183,19 @@ def _continue_download(url, part, size, timeout, bar):
                     break
 
 
+def _check_arrived(part, url, size, md5):
+    """Delete what has been downloaded and raise CourseError if it is not the file of this size and md5."""
+    with open(part, "rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if part.stat().st_size != size or found != md5:
+        length = part.stat().st_size
+        part.unlink()
+        raise CourseError(
+            f"{url} arrived damaged or is another file ({length:,} bytes, md5 {found}; expected "
+            f"{size:,} bytes, md5 {md5}): it was deleted; run this again."
+        )
+
+
 def download(
     url: str,
     path: Path,
@@ -236,15 +249,7 @@ def download(
                     "check the network and run this again, it goes on from there."
                 )
             time.sleep(wait * 2 ** (failures - 1))
-    with open(part, "rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if part.stat().st_size != size or found != md5:
-        length = part.stat().st_size
-        part.unlink()
-        raise CourseError(
-            f"{url} arrived damaged or is another file ({length:,} bytes, md5 {found}; expected "
-            f"{size:,} bytes, md5 {md5}): it was deleted; run this again."
-        )
+    _check_arrived(part, url, size, md5)
     os.replace(part, path)
     return path
 
