@@ -6,7 +6,8 @@ NIfTI volumes), checks every file, and leaves `dataset.json` in the work folder.
 folder. Until the new data are whole the old ones stay: `dataset.json` is replaced last, in one step.
 
 The description in `dataset.json` holds `format`, `name`, `source`, `root` (see `dataset_root`), `spacing` ([row,
-column, slice] in mm, or None), `mask_values` ([background, foreground] as `Image.convert("L")` reads them), `subsets`
+column, slice] in mm, or None where it is unknown or differs), `geometry` (for each patient {"spacing", "axes"}, see
+`course.geometry.geometry_of`), `mask_values` ([background, foreground] as `Image.convert("L")` reads them), `subsets`
 (subset to list of {"name", "patient", "slice", "size": [height, width]}), `twins` (one scan under two names, with the
 Dice between its two annotations), `folds` (the patients of each), `excluded`, `notes`, `audit` (see `audit`) and
 `fingerprint` (SHA-256 over names and pixels); with a fold also `fold`, `stored_in` (the subset in whose folder each
@@ -18,7 +19,6 @@ import json
 import os
 import re
 import shutil
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +27,12 @@ from PIL import Image
 
 from course.audit import audit
 from course.folds import apply_fold, check_masks, check_subsets, draw_folds, fill_subsets, undo_fold
+from course.geometry import SAGITTAL, common_spacing, geometry_file, picture_geometry, uneven_sentences
+from course.greys import dark_sentences, grey_windows, to_greys
 from course.labels import choose_foreground
 from course.layout import find_files
-from course.nifti import foreground_values, write_slices
+from course.nifti import foreground_values
+from course.notes import told_sentences
 from course.patients import (
     PATIENT_PATTERN,
     check_heart_slices,
@@ -37,12 +40,12 @@ from course.patients import (
     group_people,
     is_heart_task,
     pairs_of_pictures,
-    task_description,
 )
-from course.pictures import SUBSETS, Pair, measure_pair, measure_pairs, read_picture, reading_order
+from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, read_picture, reading_order
 from course.sources import fetch_heart, unpack
 from course.store import building_folder, dataset_root, find_place, forget_earlier, put_in_place
-from course.workspace import CourseError, end_of_path, parallel, progress_bar, sentence_about, whole_file, write_json
+from course.volumes import pairs_of_volumes
+from course.workspace import CourseError, end_of_path, parallel, progress_bar, whole_file, write_json
 
 
 def import_dataset(
@@ -57,12 +60,13 @@ def import_dataset(
     heart_source=None,
     sample: dict | None = None,
     fold: int | None = None,
+    spacing: list | None = None,
     progress: bool = True,
 ) -> dict:
     """Check a dataset, convert it where needed, write `work_dir/dataset.json`, and return what that file holds.
 
     dataset: "sample" (made on the spot), "heart" (the official archive, downloaded where it is not yet in
-        `work_dir`), or the path of a folder or a zip or tar archive with pictures (PNG, JPEG, TIFF, BMP) or 3-D
+        `work_dir`), or the path of a folder or a zip or tar archive with pictures (PNG, JPEG, TIFF, BMP, GIF) or 3-D
         NIfTI volumes and their masks, in subsets or not. The path of another work folder's `dataset.json` takes
         the dataset as it was imported there.
     seed: of the sample, and of the split by patient where the dataset has no subsets.
@@ -76,6 +80,7 @@ def import_dataset(
     sample: dictionary of arguments for `course.sample.make_sample`.
     fold: the part (0 to 4) of the train and valid patients that is valid, the others are train; None keeps the subsets,
         and gives the work folder's own dataset.json those back with which it came in.
+    spacing: of pictures, [row, column, slice] in mm; None: as `geometry.json` beside the subsets says, if there is one.
     progress: show progress bars for what takes longer than a few seconds.
 
     One import at a time may run in a work folder.
@@ -83,34 +88,41 @@ def import_dataset(
     """
     work_dir = Path(work_dir).absolute()
     if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
-        has_options = exclude or foreground or allow_incomplete or patient_pattern != PATIENT_PATTERN
+        has_options = exclude or foreground or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN
         return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold, has_options)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
+    if spacing is not None and dataset == "sample":
+        raise CourseError("spacing is for pictures of your own: the sample brings its own; leave it out.")
     with building_folder(work_dir) as building:
-        folder, spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
+        folder, made_spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
         layout = find_files(folder, work_dir)
         if layout.has_volumes:
             is_heart = dataset == "heart" or is_heart_task(layout.images)
-            choice = patient_pattern, exclude, foreground, allow_incomplete
-            pairs, people, spacing, notes = _take_volumes(layout, is_heart, *choice, building / "slices", progress)
+            choice = patient_pattern, exclude, foreground, allow_incomplete, spacing
+            pairs, people, geometry, notes = _take_volumes(layout, is_heart, *choice, building / "slices", progress)
+            if geometry_file([*layout.images.values()], folder):
+                notes.append("geometry.json was passed over: volumes hold their own spacing and axes.")
             foreground = None
         elif dataset == "heart":
             raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
             pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
+            geometry = picture_geometry(pairs, folder, made_spacing or spacing, SAGITTAL if made_spacing else None)
             pairs = _unite_masks(pairs, layout.masks, building / "united", progress)
         pairs = measure_pairs(pairs, progress)
+        notes += uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
         is_foreground, mask_values, told = choose_foreground(pairs, foreground_values(foreground, {}), _read_mask)
         pairs, more = fill_subsets(pairs, seed, people)
         check_subsets(pairs, people)
-        root, pairs = _in_canonical_form(pairs, building, is_foreground, progress)
+        root, pairs = _in_canonical_form(pairs, building, is_foreground, more, progress)
         check_masks(pairs, mask_values)
         description = {
             "format": 1,
             "name": dataset if dataset in ("sample", "heart") else Path(dataset).expanduser().resolve().stem,
             "source": str(dataset),
             "root": str(root),
-            "spacing": spacing,
+            "spacing": common_spacing(geometry),
+            "geometry": geometry,
             "excluded": sorted(exclude),
             "notes": [*layout.notes, *notes, *told, *more],
         }
@@ -206,66 +218,20 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
     return building / "unpacked" / source.name, None
 
 
-def _take_volumes(layout, is_heart, patient_pattern, exclude, foreground, allow_incomplete, folder, progress):
-    """Write the slices of a layout's volumes below a folder; return (pairs, {patient: person}, spacing, notes)."""
-    if patient_pattern not in (PATIENT_PATTERN, None):
-        raise CourseError(
-            "patient_pattern is for pictures: each volume is taken as a patient of its own; where a patient has "
-            "several, put them all into train, all into valid or all into test, and leave the pattern out."
-        )
+def _take_volumes(layout, is_heart, patient_pattern, exclude, foreground, allow_incomplete, spacing, folder, progress):
+    """Write the slices of a layout's volumes below a folder; return (pairs, {patient: person}, geometry, notes)."""
+    if spacing is not None:
+        raise CourseError("spacing is for pictures: volumes bring their own; leave it out.")
     subset_of, notes = choose_volumes(layout, is_heart, exclude, allow_incomplete)
-    pairs, spacing, more = _pairs_of_volumes(layout, subset_of, folder, foreground, progress)
+    pairs, people, geometry, more = pairs_of_volumes(layout, subset_of, folder, foreground, patient_pattern, progress)
     notes += more
     if is_heart:  # its patients are known
         check_heart_slices(pairs)
-        return pairs, {}, spacing, notes
-    people, told = group_people(pairs, "put both into train, valid or test")
-    return pairs, people, spacing, [*notes, "Each volume is taken as a patient of its own.", *told]
-
-
-def _pairs_of_volumes(layout, subset_of, folder, foreground, progress):
-    """Write the slices of the volumes in `subset_of` below `folder`; return their pairs, the spacing, and notes."""
-    names, _ = task_description(layout.images)
-    images, chosen, notes = layout.images, foreground_values(foreground, names), []
-
-    def write(key):
-        return write_slices(images[key], layout.masks[key][0], key[1], folder / (key[0] or "all"), chosen)
-
-    written = dict(zip(subset_of, parallel(write, list(subset_of), "slices of volumes", progress)))
-    present = sorted(set().union(*(volume["labels"] for volume in written.values())) - {0})
-    held = ", ".join(f"{number:g}" for number in present)
-    if chosen is None and len(present) > 1:
-        known = ", ".join(f"{number} {name!r}" for name, number in names.items()) or held
-        raise CourseError(
-            f"The labels hold more than one structure ({known}): choose with foreground=..., by name or number."
-        )
-    if chosen is not None and not chosen & set(present):
-        raise CourseError(f"foreground={foreground!r} is in no label volume: they hold {held or 'nothing'}.")
-    dark = [images[key] for key, volume in written.items() if volume["low"] < 0]
-    if dark:
-        notes.append(sentence_about(dark, "holds negative values", "the smallest value of the volume became black."))
-    first_with = {}
-    for key, volume in written.items():
-        if all(volume["axes"]):
-            first_with.setdefault(volume["axes"], images[key].name)
-    if len(first_with) > 1:
-        (some, one), (others, other) = list(first_with.items())[:2]
-        raise CourseError(
-            f"The axes of {one} run to {', '.join(some)}, those of {other} to {', '.join(others)}: "
-            "save all volumes in one orientation."
-        )
-    spacings = np.array([volume["spacing"] for volume in written.values()])
-    spacing = [round(float(step), 4) for step in spacings[0]]
-    if np.ptp(spacings, axis=0).max() > 1e-3:
-        spacing = None
-        notes.append("The spacing differs from volume to volume: distances are in pixels.")
-    pairs = []
-    for (place, name), volume in written.items():
-        for number in range(volume["slices"]):
-            file = f"{name}_{number:03d}"
-            files = [folder / (place or "all") / kind / f"{file}.png" for kind in ("images", "masks")]
-            pairs.append(Pair(subset_of[place, name], file, name, number, *files))
-    return pairs, spacing, notes
+        return pairs, {}, {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}, notes
+    if people is None:
+        people, told = group_people(pairs, "put both into train, valid or test")
+        notes += ["Each volume is taken as a patient of its own.", *told]
+    return pairs, people, geometry, notes
 
 
 def _take_imported(path, work_dir, fold, has_options):
@@ -273,7 +239,7 @@ def _take_imported(path, work_dir, fold, has_options):
     if has_options:
         raise CourseError(
             f"{path} is a dataset that has been imported: give exclude, foreground, "
-            "allow_incomplete and patient_pattern where it is imported, not here."
+            "allow_incomplete, spacing and patient_pattern where it is imported, not here."
         )
     if not path.exists():
         raise CourseError(f"There is no {path}: run 01_dataset_upload in that folder first.")
@@ -299,7 +265,7 @@ def _take_imported(path, work_dir, fold, has_options):
 
 
 def _read_mask(path):
-    return read_picture(path, labels=True)[0]
+    return read_picture(path, labels=True).pixels
 
 
 def _unite_masks(pairs, masks, folder, progress):
@@ -334,19 +300,23 @@ def _canonical_root(pairs):
     return root
 
 
-def _in_canonical_form(pairs, building, is_foreground, progress):
-    """Return the folder in which the files lie in canonical form, and the pairs there; converts what does not yet."""
+def _in_canonical_form(pairs, building, is_foreground, notes, progress):
+    """Return the folder in which the files lie in canonical form, and the pairs there; converts what does not yet.
+
+    What was done to the greys, and what is dark, is added to the notes.
+    """
     root = _canonical_root(pairs) if is_foreground is None else None
-    if root is not None and building not in root.parents:
-        return root, pairs
-    return building / "dataset", _convert(pairs, building / "dataset", building, is_foreground, progress)
+    if root is None or building in root.parents:
+        root = building / "dataset"
+        pairs = _convert(pairs, root, building, is_foreground, notes, progress)
+    notes += dark_sentences(pairs)
+    return root, pairs
 
 
-def _convert(pairs, root, building, is_foreground, progress):
+def _convert(pairs, root, building, is_foreground, notes, progress):
     """Bring all files below `root` in canonical form; return the pairs as they are there."""
-    brightest = defaultdict(float)
-    for pair in pairs:
-        brightest[pair.patient] = max(brightest[pair.patient], pair.facts.high)
+    windows, sentences = grey_windows(pairs)
+    notes += sentences
     for subset in SUBSETS:
         for kind in ("images", "masks"):
             (root / subset / kind).mkdir(parents=True)
@@ -354,19 +324,19 @@ def _convert(pairs, root, building, is_foreground, progress):
     def bring(pair):
         targets = [root / pair.subset / kind / f"{pair.name}.png" for kind in ("images", "masks")]
         moved = replace(pair, image=targets[0], mask=targets[1])
+        is_plain = pair.facts.image_plain and is_foreground is None
+        image, mask = (None, None) if is_plain else read_pair(pair.image, pair.mask)[:2]
         if pair.facts.image_plain:
             _bring_file(pair.image, moved.image, building)
         else:
-            pixels = read_picture(pair.image)[0]
-            if pixels.dtype != np.uint8:
-                pixels = np.rint(pixels * (255 / (brightest[pair.patient] or 1))).astype(np.uint8)
-            Image.fromarray(pixels).save(moved.image)
+            greys = to_greys(image.pixels, *windows[pair.patient]) if pair.facts.deep else image.pixels
+            Image.fromarray(greys).save(moved.image)
         if is_foreground is None:
             _bring_file(pair.mask, moved.mask, building)
         else:
-            drawn = is_foreground(_read_mask(pair.mask))
+            drawn = is_foreground(mask.pixels)
             Image.fromarray(np.where(drawn, np.uint8(255), np.uint8(0))).save(moved.mask)
-        return moved if pair.facts.image_plain and is_foreground is None else measure_pair(moved)
+        return moved if is_plain else measure_pair(moved)
 
     return parallel(bring, pairs, "converting", progress)
 

@@ -4,44 +4,12 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
 
 from course.workspace import CourseError, end_of_path, sentence_about
 
 FEW_VALUES = 16  # so many at most are labels, not the blur of an edge
 EDGE_REACH = 8  # pixels from a blurred value to both of what it lies between; a block of a JPEG is as large
 LOOKED_AT = 40  # masks that are read again to tell blur from labels
-
-
-def label_values(picture: Image.Image, name: str) -> tuple[np.ndarray, bool]:
-    """Return what the pixels of a mask mean, shape (height, width), and whether that is their grey.
-
-    picture: a loaded PIL image. In a palette of colours it is the index; where one colour is drawn on a transparent
-    ground, or a ground was cut away, the opacity; else the grey. Raises CourseError, with the name of the mask, where
-    two colours have the same grey.
-    """
-    if picture.mode == "P" and "transparency" not in picture.info:
-        palette = np.reshape(picture.getpalette("RGB"), (-1, 3))
-        if (palette != palette[:, :1]).any():
-            return np.asarray(picture), False
-    as_grey = True
-    if picture.has_transparency_data:
-        colours = np.asarray(picture.convert("RGBA"))
-        alpha = colours[..., 3]
-        if alpha.min() < max(alpha.max(), 1):
-            drawn = colours[alpha > 0][:, :3]
-            if (drawn == drawn[:1]).all():
-                return alpha, False
-            picture, as_grey = Image.fromarray(colours[..., :3] * (alpha > 0)[..., None]), False
-    grey = np.asarray(picture.convert("L"))
-    colours = (picture if picture.mode == "P" else picture.convert("RGB")).getcolors()
-    # colours is None where there are so many that it is no label
-    if colours and len(colours) > np.count_nonzero(np.bincount(grey.ravel())):
-        raise CourseError(
-            f"{name} has colours that are the same in grey: save it as a grey picture "
-            "with a grey of its own for each label."
-        )
-    return grey, as_grey
 
 
 def _listed(values):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from course.matching import IMAGE_AFFIX, MASK_ENDING, File, Layout, bare_names, match_masks
-from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray
+from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray, refuse_dicom
 from course.store import import_copies
 from course.workspace import CourseError, end_of_path, sentence_about
 
@@ -31,7 +31,6 @@ SECOND_OPINION = re.compile(
 )
 NEITHER = re.compile(r"(^|[ _./-])(fov|superpixels)($|[ _./-])", re.IGNORECASE)
 UNREAD = {
-    ".dcm": "DICOM is not read, convert it to NIfTI with dcm2niix",
     ".mha": "convert it to NIfTI with SimpleITK",
     ".mhd": "convert it to NIfTI with SimpleITK",
     ".nrrd": "convert it to NIfTI with SimpleITK",
@@ -48,6 +47,7 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     """
     paths, unread = _list_files(folder, work_dir)
     if not paths:
+        refuse_dicom(unread)
         held = f"only {_of_types(unread)}" if unread else "nothing"
         raise CourseError(
             f"{end_of_path(folder.name)} is not a dataset: it holds {held}, where pictures in images/ and masks/ were "
@@ -63,6 +63,8 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     notes += _several_test_sets(files)
     match_masks(_use_folders_as_names(files), layout)
     _pass_over_test_without_masks(layout)
+    if len(layout.images) != len(layout.masks):
+        refuse_dicom(unread)
     if not layout.images and not layout.masks:
         raise CourseError(
             f"{end_of_path(folder.name)} is not a dataset: {end_of_path(paths[0])} is neither an image nor a mask."

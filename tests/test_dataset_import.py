@@ -670,8 +670,15 @@ def test_a_file_that_may_not_be_replaced_is_told(tmp_path, monkeypatch):
 
 def test_options_of_an_import_are_refused_where_the_dataset_was_imported_before(dataset, work_dir, tmp_path):
     take(dataset, work_dir)
-    expected = "give exclude, foreground, allow_incomplete and patient_pattern where it is imported"
-    for name, value in {"exclude": ["a"], "foreground": 1, "allow_incomplete": True, "patient_pattern": None}.items():
+    expected = "give exclude, foreground, allow_incomplete, spacing and patient_pattern where it is imported"
+    options = {
+        "exclude": ["a"],
+        "foreground": 1,
+        "allow_incomplete": True,
+        "patient_pattern": None,
+        "spacing": [1, 1, 1],
+    }
+    for name, value in options.items():
         with pytest.raises(workspace.CourseError, match=expected):
             importing.import_dataset(work_dir / "dataset.json", tmp_path / "other", **{name: value})
     assert not (tmp_path / "other").exists()
