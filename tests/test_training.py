@@ -240,6 +240,21 @@ def test_a_network_of_other_settings_is_not_trained(work_dir):
         helpers.load_untrained_model(work_dir)
 
 
+def test_the_learning_rate_rises_for_3_percent_of_the_steps_and_falls_as_a_cosine_to_0_at_the_very_end(work_dir):
+    settings = {**SETTINGS, "images_per_epoch": 800, "learning_rate": 0.002, "learning_rate_schedule": "cosine"}
+    make_arrays(work_dir)
+    make_model(work_dir, settings)
+    model = helpers.load_untrained_model(work_dir)
+    helpers.prepare_training(model, work_dir, settings, 30)
+    steps = 3 * 100  # three epochs of 100 batches of 8; nine steps of them are warm-up
+    for step, expected in ((0, 0), (3, 0.002 / 3), (9, 0.002), ((steps + 9) // 2, 0.001), (steps, 0)):
+        model.optimizer.iterations.assign(step)
+        assert float(model.optimizer.learning_rate) == pytest.approx(expected, abs=1e-5)
+    model.optimizer.iterations.assign(steps - 9)
+    rest = 0.001 * (1 + np.cos(np.pi * (steps - 18) / (steps - 9)))
+    assert float(model.optimizer.learning_rate) == pytest.approx(rest, rel=1e-3)
+
+
 def test_a_complete_training_is_not_run_again(work_dir):
     make_arrays(work_dir)
     make_model(work_dir, SETTINGS)
