@@ -1,30 +1,35 @@
 # make run        run all notebooks and print the results
 # make batch      a small grid of runs, with its report
 # make ladder     every recipe from report to best, with three seeds
+# make failure    run the failure that 04 shows, and store it
+# make leaks      measure leaks and skip connections for 06, on the heart folder DATASET
 # make test       run the regression suite
 # make lint       check and format all code, notebooks included
-# make faults     plant faults and see that the suite notices
+# make mutants    change the code in 300 places and see that the suite notices
+# make faults     plant faults that such changes cannot make
 # make coverage   what the unit tests reach
 # make matrix     every Python, both ends of every range, Colab, adverse circumstances
 # make browser    05 in JupyterLab, in a real browser
 # make bench      time the course against its peers
 # make notebooks  execute and store the notebooks
 # make slides     slides of the lessons, in data/slides/
+# make site       the lessons as web pages, in data/site/
+# make heart-pictures  the pictures of real hearts, from HEART_DATASET
 # make setup      only make the environment
 PYTHON ?= python3
 BIN := .venv/bin
 
-DATASET ?= sample
-SEED ?= 0
+# What `make run` and `make batch` take: DATASET (sample, heart, or a path), PROFILE, RECIPE, SEED, GRID (JSON: a list of
+# values for each name), SCHEDULER (the address of dask's; without it this machine alone). They travel as environment
+# variables; what is not given is as in the parameters of notebook 00.
+export DATASET PROFILE RECIPE SEED GRID SCHEDULER
 
-# The grid of `make batch`, as JSON
-GRID ?= {"recipe": ["report", "best"], "fold": [0, 1, 2]}
-# The address of a dask scheduler; empty: this machine alone
-SCHEDULER ?=
-# The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab
+# The work folder of a finished run on the heart data, for `make heart-pictures`
+RUN ?=
+# The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab-gpu colab-no-gpu
 ONLY ?=
 
-.PHONY: setup run batch ladder lint test faults bench matrix browser coverage notebooks slides
+.PHONY: setup run batch ladder failure leaks lint test mutants faults bench matrix browser coverage notebooks slides site heart-pictures
 
 setup: .venv/installed
 
@@ -37,23 +42,23 @@ setup: .venv/installed
 	  $(BIN)/python -m pip install --quiet "tensorflow[and-cuda]" -c tools/constraints.txt; fi
 	touch $@
 
-run: setup
-	@mkdir -p data/runs
-	$(BIN)/python -m papermill notebooks/00_run_all.ipynb data/runs/00_run_all.ipynb --kernel python3 \
-	  --log-output --no-progress-bar -r dataset "$(DATASET)" -p seed $(SEED) \
-	  $(if $(PROFILE),-p profile "$(PROFILE)") $(if $(RECIPE),-p recipe "$(RECIPE)")
+run batch: setup
+	@exec $(BIN)/python -m course.terminal
 
+TRIAL := {"recipe": ["report", "best"], "fold": [0, 1, 2]}
 batch: PROFILE := $(or $(PROFILE),smoke)
-batch: setup
-	@mkdir -p data/runs
-	$(BIN)/python -m papermill notebooks/00_run_all.ipynb data/runs/00_run_all.ipynb --kernel python3 \
-	  --log-output --no-progress-bar -y '{dataset: "$(DATASET)", seed: $(SEED), profile: $(PROFILE), grid: $(GRID)}' \
-	  $(if $(SCHEDULER),-p scheduler "$(SCHEDULER)")
+batch: GRID := $(or $(GRID),$(TRIAL))
 
 # Every rung from recipe `report` to `best`, three seeds each: about ten minutes a run on one core
 ladder: setup
 	$(MAKE) batch PROFILE=ladder GRID="$$($(BIN)/python -c \
 	  'import json; from course.recipes import LADDER; print(json.dumps({"seed": [0, 1, 2], "recipe": list(LADDER)}))')"
+
+failure: setup
+	$(BIN)/python tools/store_failure.py
+
+leaks: setup
+	$(BIN)/python tools/measure_leaks.py "$(DATASET)"
 
 lint: setup
 	$(BIN)/ruff check
@@ -64,6 +69,10 @@ test: setup
 
 faults: setup
 	$(BIN)/python tools/plant_faults.py
+
+mutants: setup
+	$(BIN)/python -m pip install --quiet -r tools/requirements.txt -c tools/constraints.txt
+	$(BIN)/python tools/mutants.py --count $(or $(COUNT),300) $(MODULES)
 
 bench: setup
 	$(BIN)/python tools/benchmarks/run.py
@@ -90,3 +99,9 @@ notebooks: setup
 
 slides: setup
 	$(BIN)/python tools/make_slides.py
+
+site: setup
+	$(BIN)/python tools/make_site.py
+
+heart-pictures: setup
+	$(BIN)/python tools/heart_pictures.py $(RUN)

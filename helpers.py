@@ -5,123 +5,123 @@ need them, so the first two notebooks never wait for TensorFlow.
 """
 
 import concurrent.futures
-import contextlib
-import csv
 import itertools
-import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from course.arrays import ARRAYS, _is_as_recorded, _is_on_drive, _origin, load_arrays as load_arrays
+from course.arrays import load_arrays as load_arrays, make_arrays
 from course.audit import (
     audit_rows as audit_rows,
     dataset_counts as dataset_counts,
     plot_findings as plot_findings,
     plot_twins as plot_twins,
 )
+from course.batches import (
+    load_training_pictures as load_training_pictures,
+    ordered_batches as ordered_batches,
+    prepared_batches,
+    steps_per_execution,
+)
+from course.drawings import plot_convolution as plot_convolution, plot_network as plot_network
+from course.exercises import check_exercise as check_exercise
 from course.figures import (
     PREDICTION_COLOR as PREDICTION_COLOR,
     TRUTH_COLOR as TRUTH_COLOR,
-    draw_box,
     draw_outlines as draw_outlines,
     figure_as_png as figure_as_png,
     format_table as format_table,
     look_closer as look_closer,
+    plain_text as plain_text,
     plot_history as plot_history,
-    plot_network as plot_network,
+    plot_looks as plot_looks,
     plot_planes as plot_planes,
+    plot_predictions as plot_predictions,
+    plot_three_planes as plot_three_planes,
     save_figure as save_figure,
+    table as table,
 )
 from course.folds import left_out_twins as left_out_twins
+from course.image_operations import cut_squares, enlarge, neighbours_mean
 from course.importing import import_dataset as import_dataset, upload_file as upload_file
 from course.machine import (
-    check_gpu as check_gpu,
+    check_device as check_device,
     choose_precision as choose_precision,
+    device_name as device_name,
     set_up as set_up,
     versions as versions,
 )
 from course.metrics import (
-    add_counts,
     bootstrap_interval,
     bounding_box,
     confusion_counts as confusion_counts,
     cross_entropy,
     dice as dice,
-    rank_slices,
     scores as scores,
-    surface_distances,
 )
-from course.pictures import SUBSETS as SUBSETS, dataset_root as dataset_root, pair_paths as pair_paths, read_picture
-from course.planes import TrainingPictures, area_average, find_volumes, resample_slices, slice_step
+from course.pictures import SUBSETS as SUBSETS, read_picture
+from course.planes import area_average, patient_spacing, slice_places
+from course.prediction import (
+    predict_in_planes as predict_in_planes,
+    predict_probabilities as predict_probabilities,
+    predict_scan as predict_scan,
+    predict_subset as predict_subset,
+    resize_probability as resize_probability,
+)
 from course.recipes import (
     LADDER as LADDER,
     RECIPES as RECIPES,
-    check_made_with,
+    check_values as check_values,
     choose_profile as choose_profile,
     load_settings as load_settings,
     new_settings as new_settings,
+    training_plan as training_plan,
+)
+from course.results import (
+    chosen_segmentation as chosen_segmentation,
+    patient_scores as patient_scores,
+    slice_scores,
+    write_results as write_results,
 )
 from course.scan import (
     Scan as Scan,
     centred,
     from_pictures as from_pictures,
-    own_axes as own_axes,
-    patient_geometry,
     patient_scan as patient_scan,
     read_scan as read_scan,
     read_truth as read_truth,
     save_volume as save_volume,
-    to_greys as to_greys,
+    scan_axes as scan_axes,
+    scan_greys as scan_greys,
     to_pictures as to_pictures,
 )
+from course.store import dataset_root as dataset_root, pair_paths as pair_paths
 from course.training import (
-    _without_search,
-    ordered_batches as ordered_batches,
+    arithmetic_of,
+    choose_arithmetic as choose_arithmetic,
     read_history as read_history,
+    read_trained,
+    read_untrained,
     resume_training,
+    save_untrained,
+    training_inputs,
 )
-from course.trust import describe_training, differences as differences, volume_difference as volume_difference
+from course.trust import (
+    differences as differences,
+    learned_from as learned_from,
+    volume_difference as volume_difference,
+)
 from course.workspace import (
-    COLAB_FOLDER,
-    COURSE_FOLDER,
     CourseError as CourseError,
     fingerprint,
     open_work_folder as open_work_folder,
     read_json as read_json,
+    source_fingerprint,
     whole_file as whole_file,
     write_json as write_json,
 )
-
-# What the untrained network depends on
-NETWORK_SETTINGS = (
-    "image_size",
-    "seed",
-    "kernel_initializer",
-    "dropout_rate",
-    "activation",
-    "batch_normalization_momentum",
-    "output_bias",
-    "precision",
-)
-
-# Arrays and trainings that other code made are not used again
-CODE = [COURSE_FOLDER / name for name in ("helpers.py", "course/planes.py", "course/arrays.py", "course/training.py")]
-
-
-def check_exercise(number, answer, is_right, hint):
-    """Print whether an exercise is not tried yet (its answer is None), right, or not right yet, with a hint.
-
-    is_right: a function that gets the answer and returns True or False. It is called only where there is an answer.
-    """
-    if answer is None:
-        print(f"Exercise {number}: not tried yet.")
-    else:
-        print(f"Exercise {number}: {'right.' if is_right(answer) else f'not right yet. {hint}'}")
 
 
 def read_image(path):
@@ -141,9 +141,6 @@ def resize_image(image, size):
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.HAMMING))
 
 
-HALF = 0.5 - 1e-6  # of a pixel's area; the allowance is for rounding in the sums
-
-
 def mask_share(mask, size):
     """Return for each of (size, size) new pixels the share of its area, 0 to 1, that a (height, width) mask covers."""
     if not mask.any():
@@ -151,38 +148,51 @@ def mask_share(mask, size):
     return area_average(area_average(mask, size, axis=0), size, axis=1)
 
 
+def is_half_covered(share):
+    """Return True where at least half of a pixel's area is covered; the allowance is for rounding in the sums."""
+    return share >= 0.5 - 1e-6
+
+
 def resize_mask(mask, size):
     """Resize a (height, width) bool mask to (size, size): a new pixel is set if half its area or more was.
 
     The mask stays two-valued and does not move. Nearest-neighbour resizing moves its edges by up to half a pixel.
     """
-    return mask_share(mask, size) >= HALF
+    return is_half_covered(mask_share(mask, size))
 
 
-def plot_pairs(description, work_dir, columns=6):
-    """Draw slices with the atrium outlined, spread evenly over all patients, above their masks.
+def prepare_slice(image, mask, size):
+    """Return (X, y, share) of a slice, each (size, size): float32 from 0 to 1, bool, and uint8 from 0 to 255.
 
-    Returns a Matplotlib figure.
+    image: (height, width) uint8, resized and divided by 255. mask: (height, width) bool; y is True where at least half
+    of a pixel's area is atrium, and share is 255 times the share of its area.
+    """
+    covered = mask_share(mask, size)
+    return resize_image(image, size) / np.float32(255), is_half_covered(covered), np.rint(255 * covered)
+
+
+def plot_pairs(description, work_dir, patients=3):
+    """Draw a slice of each of a few patients, spread evenly over all, with the atrium outlined; beside it its mask.
+
+    Of each patient it is the slice that holds most atrium. Returns a Matplotlib figure.
     """
     import matplotlib.pyplot as plt
 
-    mask_of = {}
+    names_of = {}
     for subset in SUBSETS:
         for pair in description["subsets"][subset]:
-            mask_of.setdefault((subset, pair["patient"]), []).append(pair["name"])
-    patients = list(mask_of)
-    chosen = [patients[i] for i in np.linspace(0, len(patients) - 1, min(columns, len(patients))).round().astype(int)]
-    figure, panels = plt.subplots(2, len(chosen), figsize=(2 * len(chosen), 4.3), layout="constrained", squeeze=False)
-    for column, (subset, patient) in enumerate(chosen):
-        pictures = [pair_paths(description, work_dir, subset, name) for name in mask_of[subset, patient]]
+            names_of.setdefault((subset, pair["patient"]), []).append(pair["name"])
+    spread = np.linspace(0, len(names_of) - 1, min(patients, len(names_of))).round().astype(int)
+    figure, panels = plt.subplots(len(spread), 2, figsize=(6, 3.1 * len(spread)), layout="constrained", squeeze=False)
+    for row, ((subset, _), names) in zip(panels, [list(names_of.items())[number] for number in spread]):
+        pictures = [pair_paths(description, work_dir, subset, name) for name in names]
         masks = [read_mask(mask_path, description["mask_values"]) for _, mask_path in pictures]
         largest = int(np.argmax([np.count_nonzero(mask) for mask in masks]))
-        image = read_image(pictures[largest][0])
-        draw_outlines(panels[0, column], image, masks[largest], np.zeros_like(masks[largest]))
-        panels[0, column].set_title(f"{mask_of[subset, patient][largest]}\n{subset}", fontsize=8)
-        panels[1, column].imshow(masks[largest], cmap="gray")
-    for axes in panels.flat:
-        axes.axis("off")
+        draw_outlines(row[0], read_image(pictures[largest][0]), masks[largest], np.zeros_like(masks[largest]))
+        row[1].imshow(masks[largest], cmap="gray")
+        for axes, title in zip(row, (plain_text(f"{names[largest]}, {subset}"), "its mask")):
+            axes.set_title(title, fontsize=10)
+            axes.axis("off")
     return figure
 
 
@@ -195,89 +205,16 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     the arrays are written through a memory map. `leave_out` names train patients to pass over.
     Where the dataset was taken from another work folder that has these very arrays, they are used from there.
     Returns the content of arrays.json: how the arrays were made, and the slices in their order.
-    Raises CourseError if no slices are left of a subset, or no pixel of its masks.
+    Raises CourseError if no slices are left of a subset, no pixel of its masks, or no room on the disk.
     """
-    folder = work_dir / "npy"
-    made_from = {
-        **_origin(description),
-        "code": fingerprint(*CODE),
-        "image_size": image_size,
-        "left_out": sorted(leave_out),
-    }
-    record_path = folder / "arrays.json"
-    folder.mkdir(exist_ok=True)
-    for place in (folder, Path(description.get("taken_from", work_dir)) / "npy"):
-        record = json.loads((place / "arrays.json").read_text("utf-8")) if (place / "arrays.json").exists() else {}
-        whole = all(_is_as_recorded(place, record, name) for name in record.get("files", ()))
-        if whole and record.get("made_from") == made_from:
-            if place != folder:
-                record.setdefault("folder", str(place))  # or where that place has them from
-                write_json(record_path, record)
-            return record
-    record_path.unlink(missing_ok=True)  # from here on the arrays are no longer what the record says
-    record = {"made_from": made_from, "slices": {}, "files": {}}
-    for subset in SUBSETS:
-        slices = [
-            pair for pair in description["subsets"][subset] if not (subset == "train" and pair["patient"] in leave_out)
-        ]
-        if not slices:
-            raise CourseError(f"No {subset} slices are left: leave out fewer patients.")
-        record["slices"][subset] = slices
-        needed = len(slices) * image_size**2 * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
-        # A memory map that outgrows its disk ends the process without a word
-        if shutil.disk_usage(folder).free < needed:
-            raise CourseError(
-                f"The arrays of {subset} take {needed / 1e6:,.0f} MB, "
-                f"more than the disk of {folder} has left: "
-                "free some space, or choose a smaller image_size."
-            )
-        with contextlib.ExitStack() as stack:
-            parts = [stack.enter_context(whole_file(folder / f"{subset}_{kind}.npy")) for kind in ARRAYS]
-            drafts = parts
-            if _is_on_drive(folder):  # a memory map is for a local disk
-                local = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=COLAB_FOLDER)))
-                drafts = [local / part.name for part in parts]
-            has_atrium = _fill_arrays(drafts, description, work_dir, subset, slices, image_size, progress)
-            if not has_atrium:
-                raise CourseError(
-                    f"No mask of {subset} holds a pixel at {image_size} x {image_size} pixels: "
-                    "choose a larger image_size, or other patients for it."
-                )
-            for draft, part in zip(drafts, parts):
-                if draft != part:
-                    shutil.copyfile(draft, part)
-        for kind in ARRAYS:
-            name = f"{subset}_{kind}.npy"
-            record["files"][name] = {"bytes": (folder / name).stat().st_size, "fingerprint": fingerprint(folder / name)}
-    write_json(record_path, record)
-    return record
 
+    def prepare(subset, pair):
+        """Read a slice of dataset.json and prepare it."""
+        image_path, mask_path = pair_paths(description, work_dir, subset, pair["name"])
+        return prepare_slice(read_image(image_path), read_mask(mask_path, description["mask_values"]), image_size)
 
-def _fill_arrays(paths, description, work_dir, subset, slices, image_size, progress):
-    from tqdm import tqdm
-
-    shape = (len(slices), image_size, image_size, 1)
-    X, y, share = (
-        np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        for path, dtype in zip(paths, ARRAYS.values())
-    )
-
-    def prepare(index):
-        """Write one slice into its row of the arrays."""
-        image_path, mask_path = pair_paths(description, work_dir, subset, slices[index]["name"])
-        X[index, ..., 0] = resize_image(read_image(image_path), image_size) / np.float32(255)
-        covered = mask_share(read_mask(mask_path, description["mask_values"]), image_size)
-        y[index, ..., 0] = covered >= HALF  # as in resize_mask
-        share[index, ..., 0] = np.rint(255 * covered)
-
-    bar = tqdm(total=len(slices), desc=subset, unit="slice", disable=not progress)
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, bar:
-        for start in range(0, len(slices), 256):  # a few at a time: the queue stays short
-            for _ in pool.map(prepare, range(start, min(start + 256, len(slices)))):
-                bar.update()
-    for array in (X, y, share):
-        array.flush()
-    return any(mask.any() for mask in y)
+    code = source_fingerprint(read_image, read_mask, prepare_slice)
+    return make_arrays(description, work_dir, image_size, leave_out, prepare, code, progress)
 
 
 def dice_coef(y_true, y_pred, smooth=1.0):
@@ -328,7 +265,7 @@ def create_model(
 
     Input: float32 images of shape (N, image_size, image_size, 1) in [0, 1]; `image_size` is a multiple of 8.
     Output: float32 of the same shape, for each pixel the probability that it belongs to the atrium.
-    `precision` is "float32" or "mixed_bfloat16" (weights stay float32, the arithmetic is shorter).
+    `precision` is "float32", "mixed_bfloat16" or "mixed_float16" (weights stay float32, the arithmetic is shorter).
     """
     import keras
     from keras import layers
@@ -369,11 +306,13 @@ def create_model(
     return model
 
 
-def compile_model(model, learning_rate, loss):
+def compile_model(model, learning_rate, loss, steps_per_execution=1):
     """Give a model its optimizer (Adam), its loss (a name from LOSSES) and the figures to show in training.
 
     For `accuracy` and `iou` a pixel is atrium from one half on, in the answer and in a mask with soft edges. `iou`
-    counts the atrium's pixels over all slices, unlike `dice_coef`.
+    counts the atrium's pixels over all slices, unlike `dice_coef`. steps_per_execution: how many steps run before the
+    callbacks are called.
+    In float16 small gradients would become 0, so there the loss is scaled up and the gradients down again.
     """
     import keras
     from keras import ops
@@ -394,7 +333,15 @@ def compile_model(model, learning_rate, loss):
         return ops.equal(at_least_half(y_true), at_least_half(y_pred))
 
     iou = IoU(target_class_ids=[1], threshold=0.5, name="iou")
-    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=LOSSES[loss], metrics=[dice_coef, accuracy, iou])
+    optimizer = keras.optimizers.Adam(learning_rate)
+    if arithmetic_of(model) == "mixed_float16":  # Keras looks at the model's own arithmetic, and ours is the layers'
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(
+        optimizer=optimizer,
+        loss=LOSSES[loss],
+        metrics=[dice_coef, accuracy, iou],
+        steps_per_execution=steps_per_execution,
+    )
 
 
 def shuffled_stream(indices, start, count, seed):
@@ -429,53 +376,49 @@ def epoch_order(has_atrium, epoch, settings, slices):
     return np.random.default_rng([seed, epoch]).permutation(order)
 
 
-def load_training_pictures(work_dir, settings):
-    """Return the TrainingPictures of a work folder, in as many planes as the recipe says."""
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
-    X, y = load_arrays(work_dir, "train", ("X", "share" if settings["soft_masks"] else "y"))
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
-    volumes = find_volumes(slices, description, X.shape[1]) if settings["planes"] == 3 else []
-    return TrainingPictures(
-        X, y, volumes, slice_step(description, X.shape[1]), full=255 if settings["soft_masks"] else 1
-    )
+def training_batches(pictures, settings, first_epoch=0, model=None):
+    """Return a tf.data.Dataset of the batches (X, y) of all epochs from `first_epoch` on, for `fit`.
 
-
-def training_batches(pictures, settings, first_epoch=0):
-    """Return a tf.data.Dataset of the batches (X, y) of all epochs from `first_epoch` on.
-
-    Pictures are read from the memory maps as they are needed, augmented where the recipe says so, and made ready
-    while the network still works on the batch before. Order and augmentation follow from the seed alone.
+    X and y are float32 (batch size, side, side, 1) in [0, 1], augmented where the recipe says so. Order and
+    augmentation follow from the seed alone. Every batch is whole, so that they all have one shape.
+    model: the compiled model that is trained; on a GPU it makes the batches itself, see
+    `course.batches.prepared_batches`.
     """
     import tensorflow as tf
 
-    def batches():
-        """Yield the images, masks and augmentation seed of one batch after the other."""
+    side = crop_side(settings, pictures.X.shape[1])
+
+    def prepare(images, masks, seed, compiled):
+        """Return a batch as the recipe shows it to the network: augmented, or as it is."""
+        X, y = (tf.cast(part, tf.float32)[..., None] / 255 for part in (images, masks))
+        return augment(X, y, seed, side, compiled) if settings["augment"] else (X, y)
+
+    def epochs():
+        """Yield the order of the pictures, a row for each batch, and the batches' seeds, one epoch after the other."""
         for epoch in range(first_epoch, settings["epochs"]):
             order = epoch_order(pictures.has_atrium, epoch, settings, len(pictures.X))
-            for step, start in enumerate(range(0, len(order), settings["batch_size"])):
-                seed = np.array([settings["seed"], epoch * 2**16 + step])
-                yield *pictures.take(order[start : start + settings["batch_size"]]), seed
+            steps = steps_per_epoch(len(pictures.X), settings)
+            yield order.reshape(steps, -1), [(settings["seed"], epoch * 2**16 + step) for step in range(steps)]
 
-    shape = [None, *pictures.X.shape[1:]]
-    signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec(shape, tf.float32), tf.TensorSpec([2], tf.int64))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    crop_size = round(settings["crop_share"] * shape[1] / 8) * 8  # the network halves the image three times
+    return prepared_batches(pictures, epochs, settings["batch_size"], prepare, model)
 
-    def prepare(images, masks, seed):
-        """Return a batch as the recipe shows it to the network: augmented, or as it is."""
-        return augment(images, masks, seed, crop_size) if settings["augment"] else (images, masks)
 
-    return _without_search(dataset.map(prepare, num_parallel_calls=2).prefetch(4))
+def crop_side(settings, size):
+    """Return the side of the squares that are cut from pictures of `size`: a multiple of 8, as the network needs it.
+
+    It halves the picture three times. The nearest multiple is taken: 80 for 0.6 of 128.
+    """
+    return round(settings["crop_share"] * size / 8) * 8
 
 
 def images_in_epoch(slices, settings):
-    """Return how many images an epoch shows of a training set of `slices` slices."""
-    return settings["images_per_epoch"] or settings["repeats"] * slices
+    """Return how many images an epoch shows of a training set of `slices` slices: a whole number of batches."""
+    return steps_per_epoch(slices, settings) * settings["batch_size"]
 
 
 def steps_per_epoch(slices, settings):
-    """Return the number of batches in an epoch; the last one may be smaller than the others."""
-    return -(-images_in_epoch(slices, settings) // settings["batch_size"])
+    """Return the number of batches in an epoch; what is missing in the last one is taken from the next pass."""
+    return -(-(settings["images_per_epoch"] or settings["repeats"] * slices) // settings["batch_size"])
 
 
 MOST_VALIDATED = 100  # slices; curves need no more
@@ -491,7 +434,7 @@ def validated_slices(count, settings):
     return slice(None, None, 1 if settings["monitor"] else -(-count // MOST_VALIDATED))
 
 
-def augment(images, masks, seed, crop_size):
+def augment(images, masks, seed, crop_size, compiled=False):
     """Return the batch as other patients and other scanners might have looked; image and mask move together.
 
     images, masks: float32 tensors (N, S, S, 1) in [0, 1]. seed: two whole numbers; the same seed, the same result.
@@ -504,62 +447,67 @@ def augment(images, masks, seed, crop_size):
 
     import tensorflow as tf
 
-    count, size = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
-    seeds = iter(tf.unstack(tf.random.split(seed, 13)))
+    count, size = tf.shape(images)[0], images.shape[1]
+    seeds = iter(tf.unstack(tf.random.split(seed, 13) & 0x7FFFFFFF))  # XLA takes no more of a seed
+
+    def whole_numbers(*shape):
+        """Return random int32 of all sizes, an array of `shape` for each picture: XLA draws other fractions than TF."""
+        return tf.random.stateless_uniform([count, *shape], next(seeds), None, None, tf.int32)
 
     def uniform(limit, *shape):
         """Return numbers from -limit to limit, an array of `shape` for each picture."""
-        return tf.random.stateless_uniform([count, *shape], next(seeds), -limit, limit)
+        return limit / 2**31 * tf.cast(whole_numbers(*shape), tf.float32)
 
     # Where a pixel of the crop comes from: [x, y] = matrix @ ([column, row] - middle of the crop) + middle
-    angle, scale, stretch = uniform(math.radians(20)), tf.exp(uniform(math.log(1.25))), tf.exp(uniform(math.log(1.1)))
-    cosine, sine = tf.cos(angle) / scale, tf.sin(angle) / scale
+    angle, scale, stretch = (
+        tf.cast(uniform(limit), tf.float64) for limit in (math.radians(20), math.log(1.25), math.log(1.1))
+    )
+    cosine, sine, stretch = tf.cos(angle) / tf.exp(scale), tf.sin(angle) / tf.exp(scale), tf.exp(stretch)
     a, b, c, d = cosine * stretch, -sine / stretch, sine * stretch, cosine / stretch
-    middle = (size - 1) / 2 + uniform(1.0, 2) * (size - crop_size) / 2
-    half = (crop_size - 1) / 2
-    zero = tf.zeros_like(angle)
+    middle = (size - 1) / 2 + tf.cast(uniform((size - crop_size) / 2, 2), tf.float64)
+    half, zero = (crop_size - 1) / 2, tf.zeros_like(angle)
     transforms = tf.stack(
         [a, b, middle[:, 0] - (a + b) * half, c, d, middle[:, 1] - (c + d) * half, zero, zero], axis=1
     )
+    # In such parts of a pixel float32 adds without an error, so that every device comes to the same places
+    transforms = tf.cast(tf.round(transforms * 2**15) / 2**15, tf.float32)
+    images, masks = (cut_squares(part, transforms, crop_size, compiled) for part in (images, masks))
 
-    def cut(pictures):
-        """Return the crops of the pictures, bilinearly; what lies outside a picture is 0."""
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=pictures,
-            transforms=transforms,
-            output_shape=[crop_size, crop_size],
-            fill_value=0.0,
-            interpolation="BILINEAR",
-            fill_mode="CONSTANT",
-        )
-
-    def smooth_field(limit, cells):
-        """Return a random surface for each picture that varies over cells x cells places."""
-        return tf.image.resize(uniform(limit, cells, cells, 1), [crop_size, crop_size], "bicubic")
-
-    images, masks = cut(images), cut(masks)
     images **= tf.exp(uniform(0.4, 1, 1, 1))
     images *= tf.exp(uniform(0.25, 1, 1, 1))
-    images *= tf.exp(smooth_field(0.4, 4))
-    images *= tf.exp(smooth_field(1.0, max(crop_size // 8, 1)) * tf.abs(uniform(0.3, 1, 1, 1)))
+    images *= tf.exp(enlarge(uniform(0.4, 4, 4), crop_size))
+    cells = max(crop_size // 8, 1)
+    images *= tf.exp(enlarge(uniform(1.0, cells, cells), crop_size) * tf.abs(uniform(0.3, 1, 1, 1)))
     images += uniform(0.1, 1, 1, 1)
     blur = tf.maximum(uniform(1.0, 1, 1, 1) - 0.6, 0) * 2.5  # in one picture of five
-    images += blur * (tf.nn.avg_pool2d(images, 3, 1, "SAME") - images)
-    noise = tf.random.stateless_normal(tf.shape(images), next(seeds))
+    images += blur * (neighbours_mean(images) - images)
+    four = whole_numbers(crop_size, crop_size, 1)  # four bytes, whose sum is nearly normal
+    noise = tf.cast(sum(tf.bitwise.right_shift(four, place) & 255 for place in (0, 8, 16, 24)), tf.float32)
+    noise = (noise - 2 * 255) / math.sqrt(4 * (256**2 - 1) / 12)  # mean 0, variance 1
     return images + noise * tf.abs(uniform(0.04, 1, 1, 1)), masks
 
 
-def training_strategy(batch_size, kind="GPU"):
-    """Return how TensorFlow spreads a training over the devices of a kind.
+# What the untrained network depends on
+NETWORK_SETTINGS = (
+    "image_size",
+    "seed",
+    "kernel_initializer",
+    "dropout_rate",
+    "activation",
+    "batch_normalization_momentum",
+    "output_bias",
+    "precision",
+)
 
-    It takes as many as can share a batch equally, else one. With several, batch normalisation sees the part of its
-    device alone, so the weights are not those of a training on one device.
-    """
-    import tensorflow as tf
 
-    devices = [device.name for device in tf.config.list_logical_devices(kind)]
-    count = max((number for number in range(1, len(devices) + 1) if batch_size % number == 0), default=0)
-    return tf.distribute.MirroredStrategy(devices[:count]) if count > 1 else tf.distribute.get_strategy()
+def _network_made_from(settings):
+    """Return what an untrained network is made from: settings and code."""
+    return {"settings": {name: settings[name] for name in NETWORK_SETTINGS}, "code": source_fingerprint(create_model)}
+
+
+def save_untrained_model(model, work_dir, settings):
+    """Save the network of 03 in `model/`, with a record of the settings, the code and the arithmetic."""
+    save_untrained(model, work_dir, _network_made_from(settings))
 
 
 def load_untrained_model(work_dir):
@@ -569,97 +517,66 @@ def load_untrained_model(work_dir):
     """
     import keras
 
-    path = work_dir / "model" / "untrained.keras"
-    if not path.exists():
-        raise CourseError(f"untrained.keras is not in {path.parent}: run 03_model first.")
-    if path.with_suffix(".json").exists():
-        check_made_with(read_json(path.with_suffix(".json"), "03_model"), load_settings(work_dir), "03_model")
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    model = read_untrained(work_dir, _network_made_from(load_settings(work_dir)))
     any_size = keras.models.clone_model(model, input_tensors=keras.Input((None, None, 1), name="image"))
     any_size.set_weights(model.get_weights())
     return any_size
+
+
+def learning_rates(settings, steps):
+    """Return the learning rate as Keras' Adam takes it: a number, or a schedule for an epoch of so many steps.
+
+    "cosine": it rises to settings["learning_rate"] over the first 3 % of all steps, then falls to 0 along a cosine.
+    """
+    import keras
+
+    rate = settings["learning_rate"]
+    if settings["learning_rate_schedule"] == "constant":
+        return rate
+    warm_up = round(0.03 * steps * settings["epochs"])
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps * settings["epochs"] - warm_up, warmup_target=rate, warmup_steps=warm_up
+    )
+
+
+def _training_code(loss):
+    """Return a hash of the code that trains. Of LOSSES it covers the chosen one alone."""
+    chosen = LOSSES[loss]
+    return fingerprint(
+        source_fingerprint(
+            create_model, load_training_pictures, training_batches, validated_slices, learning_rates, compile_model
+        ),
+        chosen if isinstance(chosen, str) else source_fingerprint(chosen),
+    )
 
 
 def prepare_training(model, work_dir, settings, training_slices):
     """Compile the model for its recipe and bring back an interrupted training; return (callbacks, first epoch).
 
     See `course.training.resume_training` for what is saved and when it is used again.
+    Raises CourseError if the arrays are not those of the dataset and the settings.
     """
-    import keras
-
-    steps = steps_per_epoch(training_slices, settings)
-    rate = settings["learning_rate"]
-    if settings["learning_rate_schedule"] == "cosine":
-        warm_up = round(0.03 * steps * settings["epochs"])
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0, steps * settings["epochs"] - warm_up, warmup_target=rate, warmup_steps=warm_up
-        )
-    compile_model(model, rate, settings["loss"])
-
-    arrays = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
-    decisive = {
-        name: value
-        for name, value in settings.items()
-        if name not in ("dataset", "threshold", "largest_component", "replaced")
+    made_from = {
+        **training_inputs(work_dir, settings),
+        "weights": fingerprint(*(weights.tobytes() for weights in model.get_weights())),
+        "arithmetic": arithmetic_of(model),
+        "code": _training_code(settings["loss"]),
     }
-    first_weights = [weights.tobytes() for weights in model.get_weights()]
-    made_from = fingerprint(arrays["files"], arrays["slices"], *first_weights, *CODE)
-    return resume_training(
-        model,
-        work_dir,
-        settings,
-        {"made_from": made_from, "settings": decisive},
-        steps,
-        images_in_epoch(training_slices, settings),
-    )
+    steps = steps_per_epoch(training_slices, settings)
+    at_once = steps_per_execution(steps, model.jit_compile)
+    compile_model(model, learning_rates(settings, steps), settings["loss"], at_once)
+    return resume_training(model, work_dir, settings, made_from, images_in_epoch(training_slices, settings))
 
 
 def load_trained_model(work_dir):
     """Load model/best.keras in Keras' safe mode and compile it again as its recipe says.
 
-    Raises CourseError if 04 has not run, or ran with other settings.
+    Raises CourseError if 04 has not run, or on another dataset, other arrays, or with other settings.
     """
-    import keras
-
-    path = work_dir / "model" / "best.keras"
-    if not path.exists():
-        raise CourseError(f"best.keras is not in {path.parent}: run 04_training first.")
     settings = load_settings(work_dir)
-    made_with = read_json(path.with_name("training.json"), "04_training").get("settings", {})
-    check_made_with(made_with, settings, "04_training")
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    model = read_trained(work_dir, settings)
     compile_model(model, settings["learning_rate"], settings["loss"])
     return model
-
-
-def predict_probabilities(model, X):
-    """Return the network's probabilities for X (N, S, S, 1): float32 of shape (N, S, S), 0 to 1."""
-    return model.predict(ordered_batches(X), verbose=0)[..., 0]
-
-
-def predict_in_planes(model, X, volumes, step):
-    """Return the probabilities for X (N, S, S, 1), for volumes averaged over their three planes.
-
-    The network is asked three times: for the slices, and for the same volume cut along its rows and along its
-    columns (Perslev et al., One Network to Segment Them All, 2019). volumes: pairs (first row, last row + 1) of X;
-    rows that belong to none are answered from the slice alone. step: distance between slices in pixels.
-    """
-    probabilities = np.array(predict_probabilities(model, X))
-    for start, stop in volumes:
-        depth = max(1, round((stop - start) * step))
-        volume = resample_slices(np.asarray(X[start:stop, ..., 0]), depth)
-        padded = np.pad(volume, [(0, -depth % 8), (0, 0), (0, 0)])  # the network halves the image three times
-        for axes in ((1, 0, 2), (2, 1, 0)):  # swapped once and swapped back
-            answer = predict_probabilities(model, padded.transpose(axes)[..., None]).transpose(axes)[:depth]
-            probabilities[start:stop] += resample_slices(answer, stop - start)
-        probabilities[start:stop] /= 3
-    return probabilities
-
-
-def resize_probability(probability, shape):
-    """Resize a (S, S) map of probabilities bilinearly to `shape` (height, width); float32, 0 to 1."""
-    height, width = shape
-    return np.asarray(Image.fromarray(probability).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def patient_volumes(work_dir, subset, probabilities):
@@ -741,18 +658,6 @@ def choose_segmentation(curves, settings):
     )
 
 
-def predict_subset(model, work_dir, subset, planes=1):
-    """Return the network's probabilities for a subset, float32 (N, S, S).
-
-    planes: 1 or 3, see `predict_in_planes`.
-    """
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
-    X, _ = load_arrays(work_dir, subset)
-    volumes = find_volumes(slices, description, X.shape[1]) if planes == 3 else []
-    return predict_in_planes(model, X, volumes, slice_step(description, X.shape[1]))
-
-
 def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_component=False):
     """Score the network's probabilities (N, S, S) for a subset.
 
@@ -761,13 +666,17 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
     At the masks' own resolution, a patient at a time: `patients` (dice, iou, precision, recall, the two
     `surface_distances`, and volume_error, the volume found over the true one minus 1), dice_per_patient, their mean,
     standard deviation (over patients, n - 1) and `bootstrap_interval`, and figures of the single slices.
-    Distances are in millimetres where the dataset's spacing is known, else in pixels: `distance_unit`.
+    Distances are in millimetres by each patient's own spacing, or in pixels if that of a patient is not known:
+    `distance_unit`. Slices lie where their numbers say, and missing ones count as empty; where a patient's numbers do
+    not say it, its distances are None, and that is printed.
     All else is pooled over all pixels at the network's resolution, because the report printed it so; the masks, bool
     (N, S, S), are those that are pooled. `loss` alone is what `model.evaluate` says: the recipe's loss of the slices,
     each answered from its own plane, as in training.
     """
-    spacing = read_json(work_dir / "dataset.json", "01_dataset_upload")["spacing"]
-    row, column, depth = spacing or (1, 1, 1)
+    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    spacing_of = {pair["patient"]: patient_spacing(description, pair["patient"]) for pair in slices}
+    in_millimetres = all(spacing_of.values())
     X, y = load_arrays(work_dir, subset)
     patients, slice_counts = {}, [None] * len(X)
     masks = np.zeros(probabilities.shape, bool)
@@ -776,7 +685,11 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
         counts = [confusion_counts(*pair) for pair in zip(truth, prediction)]
         for index, entry in zip(rows, counts):
             slice_counts[index] = entry
-        patients[patient] = _patient_scores(truth, prediction, add_counts(counts), (depth, row, column))
+        row, column, between = spacing_of[patient] if in_millimetres else (1, 1, 1)
+        places = slice_places([slices[index]["slice"] for index in rows])
+        patients[patient] = patient_scores(truth, prediction, (between, row, column), places)
+        if places is None:
+            print(f"{subset}: no distances between surfaces for {patient}: where its slices lie is not known.")
         masks[rows] = segment(probabilities[rows], threshold, largest_component)
     values = [patient["dice"] for patient in patients.values()]
     pooled = confusion_counts(y[..., 0], masks)
@@ -786,8 +699,8 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
         "dice_patient_std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "dice_patient_interval": bootstrap_interval(values),
         "patients": patients,
-        "distance_unit": "mm" if spacing else "pixels",
-        "slices": _slice_scores(slice_counts),
+        "distance_unit": "mm" if in_millimetres else "pixels",
+        "slices": slice_scores(slice_counts),
         **scores(pooled),
         "accuracy_predicting_nothing": scores(confusion_counts(y, np.zeros_like(y)))["accuracy"],
         "cross_entropy": cross_entropy(y[..., 0], probabilities),
@@ -795,64 +708,6 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
         "confusion": pooled,
     }
     return metrics, slice_counts, masks
-
-
-def _patient_scores(truth, prediction, counts, spacing):
-    names = ("dice", "iou", "precision", "recall")
-    mean, percentile = surface_distances(truth, prediction, spacing) or (None, None)
-    volume_error = float(prediction.sum() / truth.sum() - 1) if truth.any() else None
-    return {
-        **{name: scores(counts)[name] for name in names},
-        "surface_distance_mean": mean,
-        "surface_distance_95": percentile,
-        "volume_error": volume_error,
-    }
-
-
-def _slice_scores(slice_counts):
-    """Return figures of single slices: the Dice of those that hold atrium, and what is found on those that do not."""
-    _, values = rank_slices(slice_counts)
-    empty = [
-        counts["false_positives"]
-        for counts in slice_counts
-        if counts["true_positives"] + counts["false_negatives"] == 0
-    ]
-    return {
-        "with_atrium": len(values),
-        "dice_mean_with_atrium": float(np.mean(values)) if values else None,
-        "empty": len(empty),
-        "empty_with_false_atrium": int(np.count_nonzero(empty)),
-        "false_pixels_on_empty": int(sum(empty)),
-    }
-
-
-def plot_predictions(work_dir, subset, slice_counts, masks):
-    """Draw the best, the median and the worst slice that hold atrium; returns a Matplotlib figure.
-
-    First the whole slice with a box, then what is in the box: truth, prediction, and both outlines on the image.
-    slice_counts and masks are what `evaluate_subset` returned for the subset.
-    """
-    import matplotlib.pyplot as plt
-
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
-    X, y = load_arrays(work_dir, subset)
-    order, values = rank_slices(slice_counts)
-    shown = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}
-    figure, panels = plt.subplots(3, 4, figsize=(9, 7.2), layout="constrained")
-    for row, (label, rank) in zip(panels, shown.items()):
-        index = order[rank]
-        image, truth, prediction = X[index, ..., 0], y[index, ..., 0], masks[index]
-        row[0].set_title(f"{label}: {slices[index]['name']}, Dice {values[rank]:.2f}", fontsize=9, loc="left")
-        for axes, picture in zip(row, (image, truth, prediction)):
-            axes.imshow(picture, cmap="gray")
-            axes.set(xticks=[], yticks=[])
-        draw_outlines(row[3], image, truth, prediction)
-        for axes in row[1:]:
-            look_closer(axes, truth | prediction)
-        draw_box(row[0], row[3])
-    for axes, title in zip(panels[-1], ("image", "truth", "prediction", "truth orange,\nprediction blue")):
-        axes.set_xlabel(title)
-    return figure
 
 
 def segment_picture(model, path, image_size, threshold):
@@ -877,64 +732,9 @@ def save_mask(mask, path):
         Image.fromarray(np.uint8(255 * mask)).save(part, format="PNG")
 
 
-def write_results(model, work_dir, settings, metrics):
-    """Write results/metrics.json and results/patients.csv; return the path of metrics.json.
-
-    model: the network that was evaluated.
-    metrics: what `evaluate_subset` returned for each subset that was opened.
-    """
-    training = read_json(work_dir / "model" / "training.json", "04_training")
-    folder = work_dir / "results"
-    folder.mkdir(exist_ok=True)
-    with whole_file(folder / "patients.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        figures = list(next(iter(next(iter(metrics.values()))["patients"].values())))
-        writer.writerow(["subset", "patient", *figures])
-        for subset, result in metrics.items():
-            writer.writerows([subset, patient, *scored.values()] for patient, scored in result["patients"].items())
-    chosen = {
-        name: settings[name]
-        for name in ("dataset", "profile", "recipe", "image_size", "seed", "planes", "threshold", "largest_component")
-    }
-    write_json(
-        folder / "metrics.json",
-        {
-            **chosen,
-            "arithmetic": model.get_layer("bottom_conv1").dtype_policy.name,
-            "epochs": training["epochs"],
-            "parameters": model.count_params(),
-            "seconds_training": training["seconds"],
-            "images_seen": training["images_seen"],
-            "versions": versions(),
-            **metrics,
-        },
-    )
-    return folder / "metrics.json"
-
-
 # ---------------------------------------------------------------------------------------------------------
 # 07: a scan of your own
 # ---------------------------------------------------------------------------------------------------------
-
-
-def describe_learned(work_dir):
-    """Return what the network of a work folder learned from: how its pictures lie, how large they and their pixels are.
-
-    A dict: `axes`, `spacing` [row, column, slice] in mm or None, `size` [height, width] in pixels, all of the first
-    train patient, and what `describe_training` tells of all of them.
-    """
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
-    X, y = load_arrays(work_dir, "train")
-    rows_of = {}
-    for row, pair in enumerate(slices):
-        rows_of.setdefault(pair["patient"], []).append(row)
-    spacing, axes = patient_geometry(description, slices[0]["patient"])
-    height, width = slices[0]["size"]
-    pixel = np.prod(spacing) * height * width / X.shape[1] ** 2 / 1000 if spacing else 0.0  # millilitres
-    volumes = {patient: X[rows, ..., 0] for patient, rows in rows_of.items()}
-    millilitres = {patient: float(y[rows].sum() * pixel) for patient, rows in rows_of.items()}
-    return {"axes": axes, "spacing": spacing, "size": [height, width], **describe_training(volumes, millilitres)}
 
 
 def scan_input(pictures, spacing, learned, image_size):
@@ -952,26 +752,3 @@ def scan_input(pictures, spacing, learned, image_size):
     fitted = centred(pictures, *field)
     X = np.stack([resize_image(picture, image_size) for picture in fitted]) / np.float32(255)
     return X[..., None], field
-
-
-def scan_probabilities(model, X, field, shape, spacing, planes):
-    """Return the network's probabilities for a scan, float32 (slices, height, width), at the scan's own resolution.
-
-    X, field: what `scan_input` returned; shape: (height, width) of the scan's pictures; planes: 1 or 3.
-    """
-    row, _, depth = spacing or (1, 1, 1)
-    step = depth / (row * field[0] / X.shape[1])
-    probabilities = predict_in_planes(model, X, [(0, len(X))] if planes == 3 and len(X) >= 8 else [], step)
-    enlarged = np.stack([resize_probability(probability, field) for probability in probabilities])
-    return centred(enlarged, *shape)
-
-
-def chosen_segmentation(work_dir):
-    """Return the (threshold, largest_component) that 05 chose on valid for the network of a work folder."""
-    metrics = read_json(work_dir / "results" / "metrics.json", "05_evaluation")
-    return metrics["threshold"], metrics["largest_component"]
-
-
-def score_volume(truth, prediction, spacing):
-    """Return the figures of one patient as in 05: bool arrays (slices, height, width), spacing [slice, row, column]."""
-    return _patient_scores(truth, prediction, confusion_counts(truth, prediction), spacing)

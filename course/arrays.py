@@ -1,29 +1,174 @@
-"""The arrays in `npy/`: whether they are those of the dataset, and how they are read."""
+"""The arrays in `npy/`: how they are made, recorded, found again and read. How a slice is prepared 02 teaches."""
 
+import json
+import os
 import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from course.workspace import COLAB_FOLDER, CourseError, fingerprint, read_json, whole_file
+from course import workspace
+from course.folds import left_out_twins
+from course.pictures import SUBSETS
+from course.workspace import (
+    CourseError,
+    check_made_from,
+    fingerprint,
+    is_on_drive,
+    progress_bar,
+    read_json,
+    whole_file,
+    write_json,
+)
 
-ARRAYS = {"X": np.float32, "y": np.uint8, "share": np.uint8}
+ARRAYS = {"X": "float32", "y": "uint8", "share": "uint8"}
+# Of a dataset's description: what it is called, where it lies, what was noted, folds that could be chosen, distances
+_WITHOUT_INFLUENCE = (
+    *("name", "source", "root", "taken_from", "stored_in", "as_imported", "notes", "audit", "folds", "spacing"),
+)
 
 
-def _is_on_drive(path):
-    return path.is_relative_to(COLAB_FOLDER / "drive")
+def dataset_fingerprint(description: dict) -> str:
+    """Return a hash of all in a dataset's description that arrays depend on.
+
+    Pictures and masks, patients and subsets, mask values; not their name or place, nor what was noted.
+    """
+    return fingerprint({name: value for name, value in description.items() if name not in _WITHOUT_INFLUENCE})
 
 
-def _origin(description):
-    return {"dataset": description["fingerprint"], "slices": fingerprint(description["subsets"])}
+def make_arrays(
+    description: dict,
+    work_dir: Path,
+    image_size: int,
+    leave_out: list[str],
+    prepare: Callable[[str, dict], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    code: str,
+    progress: bool,
+) -> dict:
+    """Find or write the arrays of a dataset; return the content of arrays.json. See `helpers.prepare_arrays`.
+
+    prepare: a function of a subset and one of its entries in dataset.json that returns X, y and share of this slice,
+    each (image_size, image_size). code: a hash of what it does.
+    """
+    made_from = {
+        "dataset": dataset_fingerprint(description),
+        "code": fingerprint(code, ARRAYS),
+        "settings": {"image_size": image_size, "left_out": sorted(leave_out)},
+    }
+    folder = work_dir / "npy"
+    folder.mkdir(exist_ok=True)
+    for place in (folder, Path(description.get("taken_from", work_dir)) / "npy"):
+        record = _find_arrays(place, made_from)
+        if record is not None:
+            if place != folder:
+                record.setdefault("folder", str(place))  # or where that place has them from
+                write_json(folder / "arrays.json", record)
+            return record
+    slices = {
+        subset: [pair for pair in pairs if not (subset == "train" and pair["patient"] in leave_out)]
+        for subset, pairs in description["subsets"].items()
+    }
+    for subset, pairs in slices.items():
+        if not pairs:
+            raise CourseError(f"No {subset} slices are left: leave out fewer patients.")
+    (folder / "arrays.json").unlink(missing_ok=True)  # from here on the arrays are no longer what the record says
+    record = {"made_from": made_from, "slices": slices, "files": {}}
+    for subset in SUBSETS:
+        _write_subset(folder, subset, slices[subset], image_size, prepare, progress)
+        for kind in ARRAYS:
+            path = folder / f"{subset}_{kind}.npy"
+            record["files"][path.name] = {"bytes": path.stat().st_size, "fingerprint": fingerprint(path)}
+    write_json(folder / "arrays.json", record)
+    return record
 
 
-def _is_as_recorded(folder, record, name):
+def _find_arrays(folder, made_from):
+    """Return the record of whole arrays in a folder that were made from this; None where there are none."""
+    path = folder / "arrays.json"
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    is_whole = all(_is_whole(record, folder, name) for name in record.get("files", ()))
+    return record if is_whole and record.get("made_from") == made_from else None
+
+
+def _is_whole(record, folder, name):
     path = Path(record.get("folder", folder)) / name
     return path.exists() and path.stat().st_size == record["files"][name]["bytes"]
 
 
-def load_arrays(work_dir, subset, kinds=("X", "y")):
+def _check_room(folder, subset, count, image_size):
+    """Refuse arrays that are larger than what their disk has left: a memory map would end the process there."""
+    needed = count * image_size**2 * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
+    # On Drive a subset is written to the local disk first
+    for disk in {folder, workspace.COLAB_FOLDER if is_on_drive(folder) else folder}:
+        if shutil.disk_usage(disk).free < needed:
+            raise CourseError(
+                f"The arrays of {subset} take {needed / 1e6:,.0f} MB, more than the disk of {disk} has left: "
+                "free some space, or choose a smaller image_size."
+            )
+
+
+def _write_subset(folder, subset, slices, image_size, prepare, progress):
+    """Write X, y and share of a subset, all three whole or none."""
+    _check_room(folder, subset, len(slices), image_size)
+    with ExitStack() as stack:
+        parts = [stack.enter_context(whole_file(folder / f"{subset}_{kind}.npy")) for kind in ARRAYS]
+        drafts = parts
+        if is_on_drive(folder):  # a memory map is for a local disk
+            local = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=workspace.COLAB_FOLDER)))
+            drafts = [local / part.name for part in parts]
+        arrays = [
+            np.lib.format.open_memmap(draft, mode="w+", dtype=dtype, shape=(len(slices), image_size, image_size, 1))
+            for draft, dtype in zip(drafts, ARRAYS.values())
+        ]
+
+        def fill(row):
+            """Prepare one slice, and write it into its row of the arrays."""
+            for array, picture in zip(arrays, prepare(subset, slices[row])):
+                array[row, ..., 0] = picture
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar(progress, subset, len(slices)) as bar:
+            for start in range(0, len(slices), 256):  # a few at a time: the queue stays short
+                for _ in pool.map(fill, range(start, min(start + 256, len(slices)))):
+                    bar.update()
+        for array in arrays:
+            array.flush()
+        if not any(mask.any() for mask in arrays[list(ARRAYS).index("y")]):
+            raise CourseError(
+                f"No mask of {subset} holds a pixel at {image_size} x {image_size} pixels: "
+                "choose a larger image_size, or other patients for it."
+            )
+        arrays.clear()  # Windows moves no file that is mapped
+        for draft, part in zip(drafts, parts):
+            if draft != part:
+                shutil.copyfile(draft, part)
+
+
+def read_arrays_record(work_dir: Path, settings: dict | None = None) -> dict:
+    """Return the content of arrays.json: what the arrays were made from, their files, and the slices in their order.
+
+    Raises CourseError if 02 has not run, or ran on another dataset than the one in dataset.json, or (where `settings`
+    are given) with other settings than these, or if arrays that lie in another work folder have been replaced there.
+    """
+    record = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
+    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    now = {"dataset": dataset_fingerprint(description)}
+    if settings:
+        left_out = left_out_twins(description) if settings["leave_out_twins"] else []
+        now["settings"] = {"image_size": settings["image_size"], "left_out": left_out}
+    check_made_from(record["made_from"], now, "02_preprocessing")
+    if "folder" in record and _find_arrays(Path(record["folder"]), record["made_from"]) is None:
+        raise CourseError(
+            f"The arrays in {record['folder']}, which this work folder uses, are gone or are others now: "
+            "run 02_preprocessing again."
+        )
+    return record
+
+
+def load_arrays(work_dir: Path, subset: str, kinds: tuple[str, ...] = ("X", "y")) -> list[np.ndarray]:
     """Return arrays of a subset, [X, y], as read-only memory maps: only the rows that are used are read from disk.
 
     kinds: which of X (float32, 0 to 1), y (uint8, 0 and 1) and share (uint8, 0 to 255), each of shape (N, S, S, 1).
@@ -32,21 +177,16 @@ def load_arrays(work_dir, subset, kinds=("X", "y")):
     Raises CourseError if 02 has not run since 01 brought this dataset, or if a file is missing or of another length
     than 02 recorded.
     """
-    record = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
-    if any(record["made_from"][name] != value for name, value in _origin(description).items()):
-        raise CourseError(
-            "The arrays are those of another dataset than 01_dataset_upload brought last: run 02_preprocessing again."
-        )
+    record = read_arrays_record(work_dir)
     arrays = []
     for kind in kinds:
         name = f"{subset}_{kind}.npy"
         path = Path(record.get("folder", work_dir / "npy")) / name
-        if not _is_as_recorded(path.parent, record, name):
+        if not _is_whole(record, path.parent, name):
             raise CourseError(f"{name} in {path.parent} is missing or not whole: run 02_preprocessing again.")
-        if _is_on_drive(path):
+        if is_on_drive(path):
             # Arrays of other content keep their own place
-            copy = COLAB_FOLDER / "npy" / record["files"][name]["fingerprint"] / name
+            copy = workspace.COLAB_FOLDER / "npy" / record["files"][name]["fingerprint"] / name
             if not copy.exists():
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(copy) as part:

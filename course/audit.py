@@ -4,14 +4,21 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from course.figures import PREDICTION_COLOR, TRUTH_COLOR
+from course.figures import PREDICTION_COLOR, TRUTH_COLOR, plain_text
 from course.folds import same_scans
 from course.metrics import add_counts, confusion_counts, scores
-from course.pictures import SUBSETS, read_picture, slice_folder
+from course.pictures import SUBSETS, Pair, read_picture
+from course.store import slice_folder
 from course.workspace import CourseError
 
-MAX_COMPARED = 4000  # of them, evenly chosen
+MAX_COMPARED = 10_000  # pictures that are searched for near-copies
+BLOCK = 500  # of them at a time, so that little memory is needed
+EVEN = 10  # greys between neighbours of a frame, at most
 LIKENESS = 0.85  # correlation of their detail from which two are near-copies
+BEYOND_COMMON = 0.8  # of the way from what pictures of other patients have in common to the very same
+ALL_ALIKE = 0.95  # so much in common have pictures only where all are copies
+COMMON_SAMPLE = 300  # pictures that tell what all have in common
+MOST_ALIKE = 20  # of the pictures that resemble one, at least so many are counted
 EXAMPLES = 6  # of each kind of doubt
 MAX_LISTED = 10  # scans under two names, and near-copies, that get a sentence of their own
 
@@ -28,42 +35,125 @@ def _twin(matches, mask_values):
     }
 
 
-def _details(pairs):
-    """Return the small pictures less the mean of their neighbourhoods: float32 of shape (pairs, pixels), of length one.
+def _frames(small):
+    """Return where pictures show nothing but a frame: the even border of each, and two pixels around it.
 
-    Rows of pictures in which next to nothing is to be seen are zero: these resemble every other one.
+    small: float32 of shape (pairs, height, width). A round field of view has such a frame, and its edge, alike in all
+    pictures, says nothing of what they show.
+    """
+    from scipy import ndimage
+
+    even = ndimage.maximum_filter(small, (1, 3, 3)) - ndimage.minimum_filter(small, (1, 3, 3)) <= EVEN
+    within = np.zeros((3, 3, 3), bool)
+    within[1] = True  # regions of one picture, not through several
+    border = np.ones(small.shape[1:], bool)
+    border[1:-1, 1:-1] = False
+    frame = ndimage.binary_propagation(even & border, structure=within, mask=even)
+    return ndimage.binary_dilation(frame, np.ones((1, 5, 5), bool))
+
+
+def _details(pairs):
+    """Return the small pictures less the mean of their neighbourhoods: float32 (pairs, height, width), of length one.
+
+    Frames are left out. Pictures in which next to nothing is to be seen are zero: these resemble every other one.
     """
     small = np.stack([pair.facts.thumbnail for pair in pairs]).astype(np.float32)
-    padded = np.pad(small, ((0, 0), (2, 2), (2, 2)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(1, 2))
-    details = (small - windows.mean(axis=(-2, -1))).reshape(len(small), -1)
-    details -= details.mean(axis=1, keepdims=True)
-    details[details.std(axis=1) < 1] = 0
-    return details / np.maximum(np.linalg.norm(details, axis=1, keepdims=True), 1)
+    from scipy import ndimage
+
+    seen = ~_frames(small)
+    share = ndimage.uniform_filter(seen.astype(np.float32), (0, 5, 5), mode="nearest")
+    mean = ndimage.uniform_filter(small * seen, (0, 5, 5), mode="nearest") / np.maximum(share, 1e-3)
+    details = np.where(seen, small - mean, 0)
+    counts = np.maximum(seen.sum(axis=(1, 2), keepdims=True), 1)
+    details -= np.where(seen, details.sum(axis=(1, 2), keepdims=True) / counts, 0)
+    norms = np.sqrt((details**2).sum(axis=(1, 2), keepdims=True))
+    details[(norms < np.sqrt(details[0].size)).ravel()] = 0  # a deviation of one grey
+    return details / np.maximum(norms, 1)
 
 
-def near_copies(pairs, known):
-    """Return {(patient, patient): [pair, ...]}, the patients half of whose pictures look like pictures of the other.
+def _compared(pairs):
+    """Return the pairs that are compared: all, or of each patient so many that MAX_COMPARED are not exceeded.
+
+    Chosen are the same places in each patient's stack, so that copies of one stack meet.
+    """
+    if len(pairs) <= MAX_COMPARED:
+        return pairs
+    of_patient = defaultdict(list)
+    for pair in pairs:
+        of_patient[pair.patient].append(pair)
+    patients = list(of_patient.values())
+    if len(patients) > MAX_COMPARED:
+        patients = [patients[index] for index in np.linspace(0, len(patients) - 1, MAX_COMPARED).astype(int)]
+    most = MAX_COMPARED // len(patients)
+    return [
+        found[index]
+        for found in patients
+        for index in np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).astype(int))
+    ]
+
+
+def _likeness(details, others):
+    """Return how much pictures resemble others (correlations of shape (details, others)), as they lie and at best.
+
+    At best: turned by quarters, mirrored, or as they lie.
+    """
+    flat = others.reshape(len(others), -1).T
+    upright = best = details.reshape(len(details), -1) @ flat
+    for number in range(1, 8):
+        moved = np.rot90(details[:, :, ::-1] if number > 3 else details, number % 4, axes=(1, 2))
+        best = np.maximum(best, moved.reshape(len(details), -1) @ flat)
+    return upright, best
+
+
+def _common_likeness(details, owners):
+    """Return how much each picture resembles those of other patients as a rule, since all show the same frame or organ.
+
+    It is measured against some of them, evenly chosen: the level that three in five exceed.
+    """
+    some = np.unique(np.linspace(0, len(details) - 1, min(COMMON_SAMPLE, len(details))).astype(int))
+    _, best = _likeness(details, details[some])
+    best[owners[:, None] == owners[some]] = np.nan
+    return np.nan_to_num(np.nanquantile(best, 0.4, axis=1))
+
+
+def _alike(details, owners):
+    """Yield (index, other, is_turned) for pictures of two patients that resemble each other; index < other.
+
+    They do so by LIKENESS, and by BEYOND_COMMON of what all pictures of the dataset leave open, unless all are alike.
+    For one picture some of the others are enough, where there are many.
+    """
+    common = _common_likeness(details, owners)
+    for start in range(0, len(details), BLOCK):
+        upright, best = _likeness(details[start : start + BLOCK], details[start:])
+        both = (common[start : start + BLOCK, None] + common[start:]) / 2
+        alike = (best >= LIKENESS) & ((best - both >= BEYOND_COMMON * (1 - both)) | (both >= ALL_ALIKE))
+        alike &= owners[start : start + BLOCK, None] != owners[start:]
+        for row in np.flatnonzero(alike.any(axis=1)):
+            columns = np.flatnonzero(alike[row, row:]) + row
+            step = -(-len(columns) // MOST_ALIKE)
+            for column in columns[row % max(step, 1) :: max(step, 1)]:
+                yield start + row, start + column, upright[row, column] < LIKENESS
+
+
+def near_copies(pairs: list[Pair], known) -> dict:
+    """Return {(patient, patient): ([pair, ...], is_turned)}, the patients half of whose pictures look like the other's.
 
     Compared is the detail of small pictures. A copy that was compressed, brightened, made noisy or moved by two
     pixels keeps a correlation of 0.9; slices of different hearts stay below 0.65 (both measured on the heart data).
-    `known` pairs of patients are passed over.
+    `known` pairs of patients are passed over. is_turned: the likeness is that of turned or mirrored pictures.
     """
-    pairs = [pairs[index] for index in np.linspace(0, len(pairs) - 1, min(len(pairs), MAX_COMPARED)).astype(int)]
-    details = _details(pairs)
-    likeness = details @ details.T
-    owners = np.array([pair.patient for pair in pairs])
-    alike = defaultdict(list)
-    for pair, row in zip(pairs, likeness):
-        for other in np.unique(owners[row >= LIKENESS]):
-            if other != pair.patient:
-                alike[pair.patient, str(other)].append(pair)
-    counts = Counter(owners.tolist())
+    found, turned = defaultdict(dict), Counter()
+    for index, other, is_turned in _alike(_details(pairs), np.array([pair.patient for pair in pairs])):
+        one, two = pairs[index], pairs[other]
+        found[one.patient, two.patient][one.name] = one
+        found[two.patient, one.patient][two.name] = two
+        turned[frozenset((one.patient, two.patient))] += 1 if is_turned else -1
+    counts = Counter(pair.patient for pair in pairs)
     return {
-        (one, other): found
-        for (one, other), found in alike.items()
+        (one, other): (list(alike.values()), turned[frozenset((one, other))] > 0)
+        for (one, other), alike in found.items()
         if (counts[one], one) < (counts[other], other)
-        and 2 * min(len(found), len(alike[other, one])) >= counts[one]
+        and 2 * min(len(alike), len(found[other, one])) >= counts[one]
         and not {(one, other), (other, one)} & set(known)
     }
 
@@ -106,13 +196,8 @@ def _subset_row(pairs, mask_values):
     }
 
 
-def audit(pairs, mask_values):
-    """Look for what is doubtful in pairs in canonical form; return (twins, {"subsets": ..., "findings": ...}).
-
-    `twins` are the scans that stand under two names. "subsets" holds for each subset its patients, number of pairs,
-    sizes, intensity range, share of foreground pixels and of empty masks. "findings" holds {"sentence", "count",
-    "examples": [[subset, name], ...]} for each kind of doubt that was found. What is fatal has raised before.
-    """
+def _copies(pairs, mask_values):
+    """Return the twins, the doubts (sentence, pairs) about scans and pictures that stand under two names, and notes."""
     scans = {
         patients: sorted(matches, key=lambda match: -match[0].facts.foreground_pixels(mask_values))
         for patients, matches in same_scans(pairs).items()
@@ -125,12 +210,32 @@ def audit(pairs, mask_values):
         sentence = f"{one} ({subset}) and {other} ({other_subset}) are one scan under two names; {agreement}"
         doubts.append((sentence, [pair for match in matches for pair in match]))
     subset_of = {pair.patient: pair.subset for pair in pairs}
-    likenesses = [
-        (f"{one} ({subset_of[one]}) and {other} ({subset_of[other]}) look like copies of one scan", found)
-        for (one, other), found in near_copies(pairs, scans).items()
-    ]
+    compared = _compared(pairs)
+    likenesses = []
+    for (one, other), (found, is_turned) in near_copies(compared, scans).items():
+        how = "turned or mirrored copies" if is_turned else "copies"
+        likenesses.append(
+            (f"{one} ({subset_of[one]}) and {other} ({subset_of[other]}) look like {how} of one scan", found)
+        )
+    notes = []
+    if len(compared) < len(pairs):
+        notes.append(
+            f"Copies that were changed were looked for among {len(compared):,} of the {len(pairs):,} pictures, "
+            "the same places of each patient's stack; identical ones among all."
+        )
     doubts = [*_shortened(doubts, "more scans under two names"), *_shortened(likenesses, "more that look like copies")]
-    elsewhere, twice = _repeated(pairs, scans)
+    return twins, doubts, notes
+
+
+def audit(pairs: list[Pair], mask_values: list) -> tuple[list[dict], dict, list[str]]:
+    """Look for what is doubtful in pairs in canonical form; return (twins, {"subsets": ..., "findings": ...}, notes).
+
+    `twins` are the scans that stand under two names. "subsets" holds for each subset its patients, number of pairs,
+    sizes, intensity range, share of foreground pixels and of empty masks. "findings" holds {"sentence", "count",
+    "examples": [[subset, name], ...]} for each kind of doubt that was found. What is fatal has raised before.
+    """
+    twins, doubts, notes = _copies(pairs, mask_values)
+    elsewhere, twice = _repeated(pairs, [tuple(patient for _, patient in twin["patients"]) for twin in twins])
     drawn = {pair.patient for pair in pairs if pair.facts.foreground_pixels(mask_values)}
     counts = Counter(pair.patient for pair in pairs)
     doubts += [
@@ -154,7 +259,7 @@ def audit(pairs, mask_values):
         if found
     ]
     table = {subset: _subset_row([pair for pair in pairs if pair.subset == subset], mask_values) for subset in SUBSETS}
-    return twins, {"subsets": table, "findings": findings}
+    return twins, {"subsets": table, "findings": findings}, notes
 
 
 def _shortened(doubts, rest):
@@ -163,7 +268,7 @@ def _shortened(doubts, rest):
     return [*doubts[:MAX_LISTED], (rest, more)]
 
 
-def dataset_counts(description):
+def dataset_counts(description: dict) -> list[tuple]:
     """Return the rows (subset, images, masks, size, patients) of a dataset's table; pairs are complete by then."""
     return [
         (
@@ -177,7 +282,7 @@ def dataset_counts(description):
     ]
 
 
-def audit_rows(description):
+def audit_rows(description: dict) -> list[tuple]:
     """Return the rows (how many, what is doubtful, for example) of what the audit found."""
     return [
         (finding["count"], finding["sentence"], "/".join(finding["examples"][0]))
@@ -191,11 +296,11 @@ def _draw(panel, folder, name, foreground, color, title):
     outline = mask == foreground
     if outline.any() and not outline.all():
         panel.contour(outline, levels=[0.5], colors=[color], linewidths=1)
-    panel.set_title(title, fontsize="small")
+    panel.set_title(plain_text(title), fontsize="small")
     panel.set_axis_off()
 
 
-def plot_twins(description, work_dir, number=0):
+def plot_twins(description: dict, work_dir, number: int = 0):
     """Return a Matplotlib Figure with both pictures of a scan that stands under two names, each with its own outline,
     and the two outlines together.
 
@@ -216,14 +321,14 @@ def plot_twins(description, work_dir, number=0):
         _draw(panel, folder, name, foreground, color, f"{name}, {subset}")
         _draw(panels[2], folder, name, foreground, color, "both outlines")
     figure.suptitle(
-        f"{twin['patients'][0][1]} and {twin['patients'][1][1]} are one scan: {twin['slices']} identical slices, "
-        f"Dice {twin['dice']:.3f} between the annotations",
+        plain_text(f"{twin['patients'][0][1]} and {twin['patients'][1][1]} are one scan: ")
+        + f"{twin['slices']} identical slices, Dice {twin['dice']:.3f} between the annotations",
         fontsize="medium",
     )
     return figure
 
 
-def plot_findings(description, work_dir):
+def plot_findings(description: dict, work_dir):
     """Return a Matplotlib Figure with examples of what the audit found doubtful, one row for each kind.
 
     Raises CourseError where it found nothing.
@@ -236,7 +341,7 @@ def plot_findings(description, work_dir):
     foreground = description["mask_values"][1]
     figure = plt.figure(figsize=(1.8 * EXAMPLES, 2.5 * len(findings)), layout="constrained")
     for part, finding in zip(figure.subfigures(len(findings), 1, squeeze=False)[:, 0], findings):
-        part.suptitle(f"{finding['count']}: {finding['sentence']}", x=0.01, ha="left", fontsize="medium")
+        part.suptitle(plain_text(f"{finding['count']}: {finding['sentence']}"), x=0.01, ha="left", fontsize="medium")
         panels = part.subplots(1, EXAMPLES)
         for panel in panels:
             panel.set_axis_off()

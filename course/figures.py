@@ -1,15 +1,22 @@
 """Figures: how they are saved, and those that need nothing but what they are given."""
 
+import html
 import io
-import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from course.metrics import bounding_box
-from course.workspace import whole_file
+from course.arrays import load_arrays
+from course.metrics import bounding_box, rank_slices
+from course.workspace import read_json, whole_file
 
 TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind readers, clear on grey
+
+
+def plain_text(name: str) -> str:
+    """Return a name of a file or patient as Matplotlib draws it letter by letter: $ would begin a formula."""
+    return name.replace("$", r"\$")
 
 
 def save_figure(figure, path):
@@ -29,85 +36,128 @@ def figure_as_png(figure):
     return stream.getvalue()
 
 
-LAYER_KINDS = {  # how each kind of layer is called and coloured in the drawing
-    "InputLayer": ("image", "#000000"),
-    "Conv2D": ("convolution", "#0072B2"),
-    "Dropout": ("dropout", "#F0E442"),
-    "BatchNormalization": ("batch normalisation", "#BBBBBB"),
-    "MaxPooling2D": ("pooling", "#D55E00"),
-    "Conv2DTranspose": ("transposed convolution", "#009E73"),
-    "Concatenate": ("joined with the skip", "#CC79A7"),
-}
+def plot_history(histories, accuracy_of_nothing=None):
+    """Plot loss, accuracy and IoU against the epoch, for train and valid: a row each, a column for each training.
 
-
-def plot_network(model):
-    """Draw a U-Net from the model itself: a block for each layer, in order from left to right, its channels above.
-
-    The smaller the picture, the lower the block. Arrows are the skip connections. Returns a Matplotlib figure.
+    histories: {title: rows of a history}. accuracy_of_nothing: of predicting nothing on valid, a dotted line.
+    Returns a Matplotlib figure; the rows share their scale.
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(12, 4.4), layout="constrained")
-    heights = sorted({layer.output.shape[1] for layer in model.layers}, reverse=True)
-    place = {}
-    for index, layer in enumerate(model.layers):
-        label, color = LAYER_KINDS[type(layer).__name__]
-        _, height, _, channels = layer.output.shape
-        level = -heights.index(height)
-        place[layer.name] = index, level
-        axes.bar(index, 0.4, bottom=level - 0.2, width=0.8, color=color, label=label)
-        axes.annotate(
-            channels, (index, level + 0.2), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8
-        )
-    above = {
-        "arrowstyle": "->",
-        "color": "#555555",
-        "connectionstyle": "arc,angleA=90,angleB=90,armA=10,armB=10,rad=0",
-    }  # up, across, and down
-    for layer in model.layers:
-        if type(layer).__name__ == "Concatenate":
-            (start, level), (end, _) = place[layer.input[1]._keras_history.operation.name], place[layer.name]
-            axes.annotate("", (end, level + 0.32), (start, level + 0.32), arrowprops=above)
-            axes.annotate(
-                "skip connection",
-                ((start + end) / 2, level + 0.32),
-                xytext=(0, 13),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-                color="#555555",
-            )
-    for (before, level), (after, next_level) in itertools.pairwise(place.values()):
-        if level != next_level:
-            ends = (level - 0.2, next_level + 0.36) if next_level < level else (level + 0.36, next_level - 0.2)
-            axes.plot([before, after], ends, color="#555555", linewidth=1)
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles))
-    axes.legend(unique.values(), unique.keys(), fontsize=8, loc="lower left")
-    axes.set(
-        title="The layers from image to mask, and the number of channels after each",
-        xticks=[],
-        yticks=[-level for level in range(len(heights))],
-        yticklabels=[f"{height} x {height}" for height in heights],
-        ylabel="size of the picture (pixels)",
-        ylim=(-len(heights) + 0.6, 0.95),
+    figure, panels = plt.subplots(
+        3, len(histories), figsize=(5.5, 6.5), sharex="col", sharey="row", squeeze=False, layout="constrained"
     )
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    for column, (title, history) in zip(panels.T, histories.items()):
+        epochs = [int(row["epoch"]) + 1 for row in history]
+        for axes, name in zip(column, ("loss", "accuracy", "iou")):
+            for prefix, label, style, color in (("", "train", "--s", "grey"), ("val_", "valid", "-o", "black")):
+                values = [row[prefix + name] for row in history]
+                axes.plot(epochs, values, style, color=color, markersize=3, label=label)
+        if accuracy_of_nothing is not None:
+            column[1].axhline(accuracy_of_nothing, color="black", linestyle="dotted", label="nothing found")
+        column[0].set_title(title)
+        column[-1].set_xlabel("epoch")
+        column[-1].xaxis.get_major_locator().set_params(integer=True)
+    for axes, name in zip(panels[:, 0], ("Loss", "Accuracy", "IoU")):
+        axes.set_ylabel(name)
+    panels[1, 0].legend(loc="lower right")
     return figure
 
 
-def plot_history(history):
-    """Plot accuracy, loss and IoU against the epoch, for train and valid; returns a Matplotlib figure."""
-    import matplotlib.pyplot as plt
+def plot_looks(runs):
+    """Draw what networks answered for a slice while they learned: a row for each epoch, a column for each training.
 
-    epochs = [int(row["epoch"]) + 1 for row in history]
-    figure, panels = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
-    for axes, name, title in zip(panels, ("accuracy", "loss", "iou"), ("Accuracy", "Loss", "IoU")):
-        for prefix, label, style, color in (("", "train", "--s", "grey"), ("val_", "valid", "-o", "black")):
-            axes.plot(epochs, [row[prefix + name] for row in history], style, color=color, markersize=3, label=label)
-        axes.set(title=title, xlabel="epoch", ylabel=title)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
+    runs: {title: look}. A look holds `truth` (height, width), `epochs`, and `levels` (epochs, height, width), uint8:
+    the probability in 256 steps, so that 128 is one half. Each panel shows the probabilities, and the outlines of truth
+    (orange) and mask (dashed blue), enlarged around both. Returns a Matplotlib figure.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    rows = max(len(look["epochs"]) for look in runs.values())
+    figure, panels = plt.subplots(rows, len(runs), figsize=(5.5, 2.95 * rows), squeeze=False, layout="constrained")
+    for axes in panels.flat:
+        axes.set_axis_off()
+    for column, (title, look) in zip(panels.T, runs.items()):
+        masks = look["levels"] >= 128
+        region = np.any([look["truth"], *masks], axis=0)
+        for axes, epoch, levels, mask in zip(column, look["epochs"], look["levels"], masks):
+            axes.set_axis_on()
+            draw_outlines(axes, levels, look["truth"], mask)
+            axes.images[0].set_clim(0, 255)
+            look_closer(axes, region)
+            axes.set_title(f"{title},\nafter epoch {epoch}", fontsize=10)
+    return figure
+
+
+def plot_three_planes(volume, mask, centre):
+    """Draw a volume as a cube with its three planes through a point, and beside it the cut in each plane.
+
+    volume: (slices, height, width), 0 to 1; mask: bool of that shape, outlined on the cuts; centre: (slice, row,
+    column). The cuts along rows and columns are stretched to squares. Returns a Matplotlib figure.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    depth, height, width = volume.shape
+    cuts = {
+        "a slice": (volume[centre[0]], mask[centre[0]], ("column", "row")),
+        "a cut along the rows": (volume[:, centre[1]], mask[:, centre[1]], ("column", "slice")),
+        "a cut along the columns": (volume[:, :, centre[2]], mask[:, :, centre[2]], ("row", "slice")),
+    }
+    figure = plt.figure(figsize=(5.5, 5.6), layout="constrained")
+    cube = figure.add_subplot(2, 2, 1, projection="3d")
+    steps = [np.linspace(0, length - 1, 33).astype(int) for length in (depth, height, width)]
+    for fixed in range(3):
+        others = [axis for axis in range(3) if axis != fixed]
+        places = np.meshgrid(*(steps[axis] for axis in others), indexing="ij")
+        where = [None, None, None]
+        where[fixed] = np.full_like(places[0], centre[fixed])
+        for axis, place in zip(others, places):
+            where[axis] = place
+        grey = plt.get_cmap("gray")(volume[tuple(where)])
+        cube.plot_surface(where[2], where[1], where[0], facecolors=grey, rcount=33, ccount=33, shade=False)
+    cube.set(xticks=[], yticks=[], zticks=[])
+    for axis, name in ((cube.xaxis, "column"), (cube.yaxis, "row"), (cube.zaxis, "slice")):
+        axis.set_label_text(name)
+        axis.labelpad = -12
+    cube.invert_yaxis()
+    cube.set_box_aspect(None, zoom=0.9)
+    for number, (title, (cut, outline, labels)) in enumerate(cuts.items(), start=2):
+        axes = figure.add_subplot(2, 2, number)
+        draw_outlines(axes, cut, outline, np.zeros_like(outline))
+        axes.set(title=title, xlabel=labels[0], ylabel=labels[1], aspect="auto", box_aspect=1)
+        axes.title.set_fontsize(10)
+    return figure
+
+
+def plot_predictions(work_dir, subset, slice_counts, masks):
+    """Draw the best, the median and the worst slice that hold atrium, and the worst large one.
+
+    Large: with at least as much atrium as the median slice. Left the whole slice with a box, right what is in the
+    box, with the outlines of truth and prediction. slice_counts and masks are what `evaluate_subset` returned for the
+    subset. Returns a Matplotlib figure.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    X, y = load_arrays(work_dir, subset)
+    order, values = rank_slices(slice_counts)
+    areas = [slice_counts[index]["true_positives"] + slice_counts[index]["false_negatives"] for index in order]
+    worst_large = max(rank for rank, area in enumerate(areas) if area >= np.median(areas))
+    shown = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1, "worst large": worst_large}
+    figure, panels = plt.subplots(4, 2, figsize=(5.5, 11.6), layout="constrained")
+    for (left, right), (label, rank) in zip(panels, shown.items()):
+        index = order[rank]
+        image, truth, prediction = X[index, ..., 0], y[index, ..., 0], masks[index]
+        left.imshow(image, cmap="gray")
+        left.set(xticks=[], yticks=[], title=f"{label}:\n{slices[index]['name']}")
+        draw_outlines(right, image, truth, prediction)
+        look_closer(right, truth | prediction)
+        right.set_title(f"Dice {values[rank]:.2f}\n{areas[rank]} pixels of atrium")
+        draw_box(left, right)
+    panels[-1, 1].set_xlabel("truth orange, prediction dashed blue")
     return figure
 
 
@@ -126,12 +176,17 @@ def draw_outlines(axes, image, truth, prediction):
 def look_closer(axes, mask):
     """Show of a picture only the square around the True pixels of a mask, with a margin of a tenth of its height.
 
-    Where the mask (height, width) is empty, all of the picture stays.
+    At the edge of the picture the square is moved inwards, and it is no larger than the picture. Where the mask
+    (height, width) is empty, all of the picture stays.
     """
     if mask.any():
         box = bounding_box(mask)
-        row, column = ((side.start + side.stop - 1) / 2 for side in box)
         half = max(side.stop - side.start - 1 for side in box) / 2 + mask.shape[0] / 10
+        half = min(half, min(mask.shape) / 2)
+        row, column = (
+            min(max((side.start + side.stop - 1) / 2, half - 0.5), length - half - 0.5)
+            for side, length in zip(box, mask.shape)
+        )
         axes.set(xlim=(column - half, column + half), ylim=(row + half, row - half))
 
 
@@ -141,11 +196,16 @@ def draw_box(axes, closer):
     axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="white", linewidth=1)
 
 
+def is_numeric(rows: Sequence[Sequence], column: int) -> bool:
+    """Return whether a column of a table holds nothing but numbers."""
+    return all(isinstance(row[column], (int, float)) for row in rows)
+
+
 def format_table(rows, headers):
     """Return a plain-text table: columns aligned, numbers to the right, a line under the headers."""
     texts = [[str(cell) for cell in row] for row in [headers, *rows]]
     widths = [max(map(len, column)) for column in zip(*texts)]
-    numeric = [all(isinstance(row[column], (int, float)) for row in rows) for column in range(len(headers))]
+    numeric = [is_numeric(rows, column) for column in range(len(headers))]
     lines = [
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric)
@@ -153,6 +213,41 @@ def format_table(rows, headers):
         for row in texts
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+class Table:
+    """Rows and headers that a notebook shows as HTML, and as plain text where there is no page."""
+
+    def __init__(self, rows, headers):
+        self.rows, self.headers = list(rows), list(headers)
+
+    def __repr__(self):
+        return format_table(self.rows, self.headers)
+
+    def _repr_html_(self):
+        sides = ["right" if is_numeric(self.rows, column) else "left" for column in range(len(self.headers))]
+
+        def line(cells, tag):
+            """Return a row of the table, each cell escaped and on its side."""
+            written = (
+                f'<{tag} style="text-align: {side}">{html.escape(str(cell))}</{tag}>'
+                for cell, side in zip(cells, sides, strict=True)
+            )
+            return f"<tr>{''.join(written)}</tr>"
+
+        body = "\n".join(line(row, "td") for row in self.rows)
+        return (
+            '<div style="overflow-x: auto">\n<table>\n'
+            f"<thead>{line(self.headers, 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+        )
+
+
+def table(rows: Iterable[Sequence], headers: Sequence[str]) -> Table:
+    """Return a table to be shown as the last line of a cell, or by `display`.
+
+    rows: lists of cells, as many in each as there are headers. Columns of numbers stand to the right.
+    """
+    return Table(rows, headers)
 
 
 def plot_planes(pictures, mask, spacing):

@@ -1,18 +1,58 @@
-"""Which patient is in which subset: a split by chance, folds, and scans that stand under two names."""
+"""Which patient is in which subset: a split by chance, folds, and patients that belong together."""
 
 import hashlib
 import random
+import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
+from types import SimpleNamespace
 
-from course.pictures import SUBSETS, reading_order
+from course.pictures import SUBSETS, Pair, reading_order
 from course.workspace import CourseError
 
 SHARES = {"train": 0.51, "valid": 0.25, "test": 0.24}  # of the patients: the report's proportions
 FOLDS = 5  # of the cross-validation; fewer where there are fewer patients
 
+# What names add to a patient's own for one of several times, frames, views or sides.
+NUMBERED = "time|timepoint|tp|t|frame|phase|visit|session|ses|scan|day|week|month|year|view"
+TIME_OR_SIDE = re.compile(
+    rf"ed|es|left|right|l|r|od|os|pre|post|before|after|baseline|followup|({NUMBERED})\d+", re.IGNORECASE
+)
 
-def same_scans(pairs):
+
+def person(patient: str) -> str:
+    """Return the name of a patient without what tells one of several times or sides: patient3_ED is of patient3.
+
+    Image_01L and Image_01R are the two sides of Image_01. A name of nothing else stays as it is.
+    """
+    name = re.sub(r"(?<=\d)[LR]$", "", patient)
+    name = re.sub(rf"(?<![^\W_])({NUMBERED})[ _-](?=\d)", r"\1", name, flags=re.IGNORECASE)  # ses-02 is one word
+    words = re.findall(r"([^ _.-]+)([ _.-]*)", name)
+    name = "".join(word + after for word, after in words if not TIME_OR_SIDE.fullmatch(word)).rstrip(" _.-")
+    return name or patient
+
+
+def people_of(patients: Iterable[str]) -> dict[str, str]:
+    """Return {patient: person}; what only looks like a time or side, since no two patients share the rest, stays."""
+    people = {patient: person(patient) for patient in patients}
+    shared = Counter(people.values())
+    return {patient: name if shared[name] > 1 else patient for patient, name in people.items()}
+
+
+def begin_alike(patients: Iterable[str]) -> list[str]:
+    """Return the patients of the first two or more whose names differ in their last part alone, or [].
+
+    Where all names begin alike, as la_003 and la_004 do, that is the dataset's name, and none is returned.
+    """
+    stems = defaultdict(list)
+    for patient in sorted(patients):
+        stems[patient.rpartition("_")[0]].append(patient)
+    several = [names for stem, names in stems.items() if stem and len(names) > 1]
+    return several[0] if several and len(stems) > 1 else []
+
+
+def same_scans(pairs: list[Pair]) -> dict:
     """Return {(patient, patient): [(pair, pair), ...]}, the patients most of whose pictures are identical."""
     holders, shared = defaultdict(dict), defaultdict(list)
     for pair in pairs:
@@ -31,8 +71,8 @@ def same_scans(pairs):
     }
 
 
-def _scan_groups(pairs):
-    """Return the patients that belong together: from the first of them to all whose scans are identical."""
+def _groups(pairs, people):
+    """Return the patients that belong together: {first: all whose scans are identical, or who are one person}."""
     head_of = {pair.patient: pair.patient for pair in sorted(pairs, key=reading_order)}
 
     def head(patient):
@@ -40,45 +80,100 @@ def _scan_groups(pairs):
             patient = head_of[patient]
         return patient
 
-    for one, other in same_scans(pairs):
-        head_of[head(other)] = head(one)
+    first = {}
+    of_one_person = [(first.setdefault(people.get(patient, patient), patient), patient) for patient in head_of]
+    for one, other in [*of_one_person, *same_scans(pairs)]:
+        if head(one) != head(other):
+            head_of[head(other)] = head(one)
     members = defaultdict(list)
     for patient in head_of:
         members[head(patient)].append(patient)
     return members
 
 
-def _split(pairs, seed, notes):
-    """Give each patient a subset, in the report's proportions; identical scans stay together."""
-    members = _scan_groups(pairs)
-    sizes = {head: len(patients) for head, patients in members.items()}
-    groups = list(sizes)
-    if len(groups) < 3:
+def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tuple[list[Pair], list[str]]:
+    """Give the pairs the subsets that they lack, by patient; return the pairs and the notes that tell it.
+
+    Where the data have no subsets, or one alone, all patients are split in the report's proportions. Where valid or
+    test is missing, it is drawn from train. Identical scans, and patients of one person in `people` ({patient:
+    person}), stay together. Raises CourseError where there are too few, or where there is no train.
+    """
+    present = {pair.subset for pair in pairs} - {None}
+    if len(present) == len(SUBSETS):
+        return pairs, []
+    if len(present) > 1 and "train" not in present:
+        raise CourseError("The subset train holds no image, but valid and test do: put most of the patients into it.")
+    if len(present) < 2:
+        pool, missing, parts, needed = pairs, ["valid", "test"], "train, valid and test", "three"
+    else:
+        pool, [subset] = [pair for pair in pairs if pair.subset == "train"], {"valid", "test"} - present
+        missing, parts, needed = [subset], f"train and {subset}", "two"
+    groups = _groups(pool, people or {})
+    heads = list(groups)
+    if len(heads) <= len(missing):
         raise CourseError(
-            f"{len(groups)} {'patient is' if len(groups) == 1 else 'patients are'} too few to split into train, "
-            f"valid and test ({', '.join(groups)}; one scan under two names counts once): three are needed; "
-            "if file names hold no patient, give patient_pattern=None."
+            f"{len(heads)} {'patient is' if len(heads) == 1 else 'patients are'} too few to split into {parts} "
+            f"({', '.join(_shortened(head) for head in heads)}; one scan, or one patient, under two names counts "
+            f"once): {needed} are needed; if file names hold no patient, give patient_pattern=None."
         )
-    random.Random(seed).shuffle(groups)
-    subset_of = {}
-    for subset, kept in (("test", 2), ("valid", 1)):
-        wanted = max(1, round(SHARES[subset] * sum(sizes.values())))
-        while wanted > 0 and len(groups) > kept:
-            wanted -= sizes[groups[-1]]
-            subset_of[groups.pop()] = subset
-    subset_of.update(dict.fromkeys(groups, "train"))
-    subset_of = {patient: subset_of[head] for head, patients in members.items() for patient in patients}
-    counts = Counter(subset_of.values())
-    notes.append(
-        "The dataset has no subsets: its patients were split by chance (seed "
-        f"{seed}) into {', '.join(f'{counts[subset]} {subset}' for subset in SUBSETS)}."
-    )
-    return [replace(pair, subset=subset_of[pair.patient]) for pair in pairs]
+    random.Random(seed).shuffle(heads)
+    subset_of = {pair.patient: pair.subset or "train" for pair in pairs}
+    subset_of.update((pair.patient, "train") for pair in pool)
+    shares = sum(SHARES[subset] for subset in ["train", *missing])
+    for left, subset in enumerate(reversed(missing)):
+        wanted = max(1, round(SHARES[subset] / shares * sum(map(len, groups.values()))))
+        while wanted > 0 and len(heads) > len(missing) - left:
+            patients = groups[heads.pop()]
+            wanted -= len(patients)
+            subset_of.update(dict.fromkeys(patients, subset))
+    sizes = Counter(subset_of.values())
+    counts = ", ".join(f"{sizes[subset]} {subset}" for subset in SUBSETS)
+    if len(present) < 2:
+        lack = f"no subsets but {present.pop()}" if present else "no subsets"
+        note = f"The dataset has {lack}: its patients were split by chance (seed {seed}) into {counts}."
+    else:
+        lack = f"no {missing[0]}: it was drawn from the patients of train"
+        note = f"The dataset has {lack}, by chance (seed {seed}); {counts}."
+    return [replace(pair, subset=subset_of[pair.patient]) for pair in pairs], [note]
 
 
-def _draw_folds(pairs, seed):
-    """Deal the train and valid patients out into at most five folds; identical scans stay together."""
-    groups = list(_scan_groups([pair for pair in pairs if pair.subset != "test"]).values())
+def _shortened(name):
+    return name if len(name) <= 24 else f"{name[:20]}..."
+
+
+def check_subsets(pairs: list[Pair], people: dict | None = None) -> None:
+    """Raise CourseError where a patient, or a person whose times or sides have names, is in two subsets."""
+    people, places = people or {}, {}
+    for pair in pairs:
+        first = places.setdefault(people.get(pair.patient, pair.patient), pair)
+        if first.subset == pair.subset:
+            continue
+        who = f"Patient {_shortened(first.patient)!r} is"
+        if first.patient != pair.patient:
+            names = " and ".join(repr(_shortened(one.patient)) for one in (first, pair))
+            who = f"{names} look like two times or sides of one patient, who is"
+        raise CourseError(
+            f"{who} in two subsets ({first.subset}/{_shortened(first.name)} and {pair.subset}/{_shortened(pair.name)}),"
+            " so the test would know its answers: keep a patient in one subset; "
+            "if these names hold no patient, give patient_pattern=None or a pattern of your own."
+        )
+
+
+def check_masks(pairs: list[Pair], mask_values: list) -> None:
+    """Raise CourseError where a subset has no mask that holds the structure."""
+    for subset in SUBSETS:
+        of_subset = [pair for pair in pairs if pair.subset == subset]
+        if not any(pair.facts.foreground_pixels(mask_values) for pair in of_subset):
+            raise CourseError(
+                f"All masks of {subset} are empty, {_shortened(of_subset[0].name)} and the others, so nothing can be "
+                "learned or measured there: put a patient in it whose masks hold the structure, or, where chance has "
+                "drawn the subsets, choose another seed."
+            )
+
+
+def draw_folds(pairs: list[Pair], seed: int, people: dict | None = None) -> list[list[str]]:
+    """Deal the train and valid patients out into at most five folds; who belongs together stays together."""
+    groups = list(_groups([pair for pair in pairs if pair.subset != "test"], people or {}).values())
     random.Random(seed).shuffle(groups)
     folds = [[] for _ in range(min(FOLDS, len(groups)))]
     for patients in sorted(groups, key=len, reverse=True):
@@ -86,37 +181,60 @@ def _draw_folds(pairs, seed):
     return [sorted(patients) for patients in folds]
 
 
-def _apply_fold(description, fold):
-    """Make one fold the valid patients of a description, and all others of train and valid its train patients."""
+def apply_fold(description: dict, fold: int) -> None:
+    """Make one fold the valid patients of a description, and all others of train and valid its train patients.
+
+    What came in stays recorded, so that another fold, or `undo_fold`, finds it. Raises CourseError for a fold that is
+    not there, and where train and valid hold a picture of one name.
+    """
     folds = description["folds"]
     if type(fold) is not int or not 0 <= fold < len(folds) or len(folds) < 2:
         raise CourseError(
             f"fold is {fold!r}: the {sum(map(len, folds))} train and valid patients make {len(folds)} folds, "
             f"choose a whole number from 0 to {len(folds) - 1}, or None."
         )
-    subset_of = {patient: "valid" if patient in folds[fold] else "train" for patients in folds for patient in patients}
     pairs = [(subset, pair) for subset in ("train", "valid") for pair in description["subsets"][subset]]
     [(name, count)] = Counter(pair["name"] for _, pair in pairs).most_common(1)
     if count > 1:
         raise CourseError(
             f"Train and valid both hold a picture {name}: folds mix them, so give each file a name of its own."
         )
-    for subset in ("train", "valid"):
-        description["subsets"][subset] = [pair for _, pair in pairs if subset_of[pair["patient"]] == subset]
-    stored_in = description.get("stored_in", {})
-    description["stored_in"] = {pair["name"]: stored_in.get(pair["name"], subset) for subset, pair in pairs}
-    for twin in description["twins"]:
-        twin["patients"] = [[subset_of.get(patient, "test"), patient] for _, patient in twin["patients"]]
-    description["notes"].append(
+    description["as_imported"] = {name: description[name] for name in ("fingerprint", "notes")}
+    description["stored_in"] = {pair["name"]: subset for subset, pair in pairs}
+    subset_of = {patient: "valid" if patient in folds[fold] else "train" for patients in folds for patient in patients}
+    _regroup(description, lambda pair: subset_of[pair["patient"]])
+    description["notes"] = [
+        *description["notes"],
         f"Fold {fold} of {len(folds)}: {', '.join(folds[fold])} are valid, the other patients of train and valid are "
-        "train; the audit is of the subsets as they came."
-    )
+        "train; the audit is of the subsets as they came.",
+    ]
     description["fold"] = fold
     described = f"{description['fingerprint']} {sorted(subset_of.items())}"
     description["fingerprint"] = hashlib.sha256(described.encode()).hexdigest()
 
 
-def left_out_twins(description):
+def undo_fold(description: dict) -> None:
+    """Give a description back the subsets that it came with."""
+    if "as_imported" in description:
+        stored_in = description.pop("stored_in")
+        _regroup(description, lambda pair: stored_in[pair["name"]])
+        for subset in ("train", "valid"):
+            description["subsets"][subset].sort(key=lambda pair: reading_order(SimpleNamespace(**pair)))
+        description.update(description.pop("as_imported"))
+        del description["fold"]
+
+
+def _regroup(description, subset_of):
+    """Put the pairs of train and valid into the subset that a function of the pair tells, and the twins with them."""
+    pairs = [pair for subset in ("train", "valid") for pair in description["subsets"][subset]]
+    for subset in ("train", "valid"):
+        description["subsets"][subset] = [pair for pair in pairs if subset_of(pair) == subset]
+    of_patient = {pair["patient"]: subset_of(pair) for pair in pairs}
+    for twin in description["twins"]:
+        twin["patients"] = [[of_patient.get(patient, "test"), patient] for _, patient in twin["patients"]]
+
+
+def left_out_twins(description: dict) -> list[str]:
     """Return the train patients whose scan is also in valid or test, under another name."""
     left_out = set()
     for twin in description["twins"]:

@@ -4,6 +4,14 @@
 NIfTI volumes), checks every file, and leaves `dataset.json` in the work folder. Pictures that already lie as
 `{train,valid,test}/{images,masks}/NAME.png` are used where they are; all others are converted into the work
 folder. Until the new data are whole the old ones stay: `dataset.json` is replaced last, in one step.
+
+The description in `dataset.json` holds `format`, `name`, `source`, `root` (see `dataset_root`), `spacing` ([row,
+column, slice] in mm, or None where it is unknown or differs), `geometry` (for each patient {"spacing", "axes"}, see
+`course.geometry.geometry_of`), `mask_values` ([background, foreground] as `Image.convert("L")` reads them), `subsets`
+(subset to list of {"name", "patient", "slice", "size": [height, width]}), `twins` (one scan under two names, with the
+Dice between its two annotations), `folds` (the patients of each), `excluded`, `notes`, `audit` (see `audit`) and
+`fingerprint` (SHA-256 over names and pixels); with a fold also `fold`, `stored_in` (the subset in whose folder each
+picture lies) and `as_imported` (what the fold changed, as it was before).
 """
 
 import hashlib
@@ -11,9 +19,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
-from collections import Counter, defaultdict
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,61 +26,47 @@ import numpy as np
 from PIL import Image
 
 from course.audit import audit
-from course.folds import _apply_fold, _draw_folds, _split
-from course.layout import (
+from course.folds import apply_fold, check_masks, check_subsets, draw_folds, fill_subsets, undo_fold
+from course.geometry import SAGITTAL, common_spacing, geometry_file, picture_geometry, uneven_sentences
+from course.greys import dark_sentences, grey_windows, to_greys
+from course.labels import choose_foreground
+from course.layout import find_files
+from course.nifti import foreground_values
+from course.notes import told_sentences
+from course.patients import (
     PATIENT_PATTERN,
-    _choose_volumes,
-    _compile_pattern,
-    _copies,
-    _find_files,
-    _is_heart,
-    _pairs_of_pictures,
-    _task_description,
+    check_heart_slices,
+    choose_volumes,
+    group_people,
+    is_heart_task,
+    pairs_of_pictures,
 )
-from course.nifti import foreground_values, write_slices
-from course.pictures import (
-    SUBSETS,
-    VOLUMES,
-    Pair,
-    dataset_root,
-    file_suffix,
-    inspect,
-    look,
-    read_picture,
-    reading_order,
-)
-from course.sources import HEART_SLICES, fetch_heart, unpack
-from course.workspace import (
-    FULL_DISK,
-    CourseError,
-    parallel,
-    progress_bar,
-    remove_leftovers,
-    sentence_about,
-    shown,
-    whole_file,
-    write_json,
-)
+from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, read_picture, reading_order
+from course.sources import fetch_heart, unpack
+from course.store import building_folder, dataset_root, find_place, forget_earlier, put_in_place
+from course.volumes import pairs_of_volumes
+from course.workspace import CourseError, end_of_path, parallel, progress_bar, whole_file, write_json
 
 
 def import_dataset(
-    dataset,
-    work_dir,
+    dataset: str | os.PathLike,
+    work_dir: str | os.PathLike,
     *,
-    seed=0,
-    patient_pattern=PATIENT_PATTERN,
+    seed: int = 0,
+    patient_pattern: str | None = PATIENT_PATTERN,
     exclude=(),
     foreground=None,
-    allow_incomplete=False,
+    allow_incomplete: bool = False,
     heart_source=None,
-    sample=None,
-    fold=None,
-    progress=True,
-):
+    sample: dict | None = None,
+    fold: int | None = None,
+    spacing: list | None = None,
+    progress: bool = True,
+) -> dict:
     """Check a dataset, convert it where needed, write `work_dir/dataset.json`, and return what that file holds.
 
     dataset: "sample" (made on the spot), "heart" (the official archive, downloaded where it is not yet in
-        `work_dir`), or the path of a folder or a zip or tar archive with pictures (PNG, JPEG, TIFF, BMP) or 3-D
+        `work_dir`), or the path of a folder or a zip or tar archive with pictures (PNG, JPEG, TIFF, BMP, GIF) or 3-D
         NIfTI volumes and their masks, in subsets or not. The path of another work folder's `dataset.json` takes
         the dataset as it was imported there.
     seed: of the sample, and of the split by patient where the dataset has no subsets.
@@ -87,103 +78,91 @@ def import_dataset(
     allow_incomplete: take the heart data even if patients are missing.
     heart_source: for "heart", the path of `Task02_Heart.tar` or of the unpacked folder; None: downloaded.
     sample: dictionary of arguments for `course.sample.make_sample`.
-    fold: the part (0 to 4) of the train and valid patients that is valid, the others are train; None keeps the subsets.
+    fold: the part (0 to 4) of the train and valid patients that is valid, the others are train; None keeps the subsets,
+        and gives the work folder's own dataset.json those back with which it came in.
+    spacing: of pictures, [row, column, slice] in mm; None: as `geometry.json` beside the subsets says, if there is one.
     progress: show progress bars for what takes longer than a few seconds.
 
-    The description holds `format`, `name`, `source`, `root` (see `dataset_root`), `spacing` ([row, column, slice]
-    in mm, or None), `mask_values` ([background, foreground] as `Image.convert("L")` reads them), `subsets` (subset
-    to list of {"name", "patient", "slice", "size": [height, width]}), `twins` (one scan under two names, with the
-    Dice between its two annotations), `folds` (the patients of each), `excluded`, `notes`, `audit` (see `audit`) and
-    `fingerprint` (SHA-256 over names and pixels). One import at a time may run in a work folder.
+    One import at a time may run in a work folder.
     Raises CourseError, and leaves the work folder as it was, for whatever is wrong with the dataset.
     """
     work_dir = Path(work_dir).absolute()
     if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
-        if exclude or foreground or allow_incomplete or patient_pattern != PATIENT_PATTERN:
-            raise CourseError(
-                f"{dataset} is a dataset that has been imported: give exclude, foreground, "
-                "allow_incomplete and patient_pattern where it is imported, not here."
-            )
-        return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold)
+        has_options = exclude or foreground or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN
+        return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold, has_options)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
-    pattern = _compile_pattern(patient_pattern)
-    notes = []
-    with _building(work_dir) as building:
-        folder, spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
-        images, masks = _find_files(folder, work_dir, notes)
-        if any(file_suffix(path.name) in VOLUMES for path in [*images.values(), *masks.values()]):
-            if patient_pattern not in (PATIENT_PATTERN, None):
-                raise CourseError(
-                    "patient_pattern is for pictures: each volume is taken as a patient of its own; "
-                    "where a patient has several, put them all into train, all into valid "
-                    "or all into test, and leave the pattern out."
-                )
-            is_heart = dataset == "heart" or _is_heart(images)
-            subset_of = _choose_volumes(images, masks, is_heart, exclude, allow_incomplete, notes)
-            pairs, spacing = _pairs_of_volumes(
-                images, masks, subset_of, building / "slices", foreground, notes, progress
-            )
-            if is_heart:
-                _check_heart_slices(pairs)
-            else:
-                notes.append("Each volume is taken as a patient of its own.")
+    if spacing is not None and dataset == "sample":
+        raise CourseError("spacing is for pictures of your own: the sample brings its own; leave it out.")
+    with building_folder(work_dir) as building:
+        folder, made_spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
+        layout = find_files(folder, work_dir)
+        if layout.has_volumes:
+            is_heart = dataset == "heart" or is_heart_task(layout.images)
+            choice = patient_pattern, exclude, foreground, allow_incomplete, spacing
+            pairs, people, geometry, notes = _take_volumes(layout, is_heart, *choice, building / "slices", progress)
+            if geometry_file([*layout.images.values()], folder):
+                notes.append("geometry.json was passed over: volumes hold their own spacing and axes.")
             foreground = None
         elif dataset == "heart":
-            raise CourseError(
-                f"{folder} holds pictures where the volumes of the heart data are expected: "
-                "give this folder as dataset."
-            )
+            raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
-            pairs = _pairs_of_pictures(images, masks, pattern, exclude, notes)
-        pairs = inspect(pairs, progress)
-        is_foreground, mask_values = _settle_masks(pairs, foreground_values(foreground, {}), notes)
-        if pairs[0].subset is None:
-            pairs = _split(pairs, seed, notes)
-        _check_subsets(pairs)
-        root = _canonical_root(pairs) if is_foreground is None else None
-        if root is None or building in root.parents:
-            root = building / "dataset"
-            pairs = _convert(pairs, root, building, is_foreground, progress)
-        _check_masks(pairs, mask_values)
-        pairs.sort(key=reading_order)
-        fingerprint = _fingerprint(pairs)
-        place = _place_for(root, work_dir, fingerprint) if building in root.parents else None
+            pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
+            geometry = picture_geometry(pairs, folder, made_spacing or spacing, SAGITTAL if made_spacing else None)
+            pairs = _unite_masks(pairs, layout.masks, building / "united", progress)
+        pairs = measure_pairs(pairs, progress)
+        notes += uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
+        is_foreground, mask_values, told = choose_foreground(pairs, foreground_values(foreground, {}), _read_mask)
+        pairs, more = fill_subsets(pairs, seed, people)
+        check_subsets(pairs, people)
+        root, pairs = _in_canonical_form(pairs, building, is_foreground, more, progress)
+        check_masks(pairs, mask_values)
         description = {
             "format": 1,
             "name": dataset if dataset in ("sample", "heart") else Path(dataset).expanduser().resolve().stem,
             "source": str(dataset),
-            "root": f"dataset/{place.name}" if place else str(root),
-            "spacing": spacing,
-            "mask_values": mask_values,
+            "root": str(root),
+            "spacing": common_spacing(geometry),
+            "geometry": geometry,
             "excluded": sorted(exclude),
-            "notes": notes,
-            "fingerprint": fingerprint,
-            "folds": _draw_folds(pairs, seed),
-            **_describe(pairs, mask_values),
+            "notes": [*layout.notes, *notes, *told, *more],
         }
-        if fold is not None:
-            _apply_fold(description, fold)
-        # All is written; what follows only renames, and until the last line the earlier dataset is in force.
-        write_json(building / "dataset.json", description)
-        if place and not place.exists():
-            place.parent.mkdir(exist_ok=True)
-            os.replace(root, place)
-        os.replace(building / "dataset.json", work_dir / "dataset.json")
-        _forget_earlier(work_dir, description["root"], folder)
+        _describe(description, pairs, mask_values, seed, people)
+        _put_in_force(description, root, work_dir, building, fold)
+        forget_earlier(work_dir, description["root"], folder)
     return description
 
 
-def _describe(pairs, mask_values):
-    """Return the part of a description that tells of the pairs: `subsets`, `twins` and `audit`."""
+def _describe(description, pairs, mask_values, seed, people):
+    """Add to a description what tells of the pairs, in the order of their reading."""
+    pairs.sort(key=reading_order)
     subsets = {subset: [] for subset in SUBSETS}
     for pair in pairs:
         entry = {"name": pair.name, "patient": pair.patient, "slice": pair.slice, "size": list(pair.facts.size)}
         subsets[pair.subset].append(entry)
-    twins, findings = audit(pairs, mask_values)
-    return {"twins": twins, "audit": findings, "subsets": subsets}
+    twins, findings, notes = audit(pairs, mask_values)
+    description["notes"] += notes
+    description.update(mask_values=mask_values, fingerprint=_fingerprint(pairs), folds=draw_folds(pairs, seed, people))
+    description.update(twins=twins, audit=findings, subsets=subsets)
 
 
-def upload_file(work_dir):
+def _put_in_force(description, root, work_dir, building, fold):
+    """Write `dataset.json`, and put what was converted where it says.
+
+    What can fail has been done before: what follows only renames, and until the last line the earlier dataset is in
+    force.
+    """
+    place = find_place(root, work_dir, description["fingerprint"]) if building in root.parents else None
+    if place:
+        description["root"] = f"dataset/{place.name}"
+    if fold is not None:
+        apply_fold(description, fold)
+    with whole_file(work_dir / "dataset.json") as part:
+        write_json(part, description)
+        if place:
+            put_in_place(root, place)
+
+
+def upload_file(work_dir: str | os.PathLike) -> Path:
     """Ask for a file in Colab, keep it in `work_dir`, and return its path.
 
     Raises CourseError outside Colab, and when anything but one file is chosen.
@@ -201,33 +180,6 @@ def upload_file(work_dir):
     with whole_file(target) as temporary:
         temporary.write_bytes(content)
     return target
-
-
-@contextmanager
-def _building(work_dir):
-    """Give a folder to build in, inside `work_dir`; it is gone afterwards, whatever happens.
-
-    What killed imports left goes first, see `remove_leftovers`. Errors of the disk become one sentence.
-    """
-    try:
-        is_new = not work_dir.exists()
-        work_dir.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(work_dir.glob("dataset.importing-*"))
-        building = Path(tempfile.mkdtemp(prefix="dataset.importing-", dir=work_dir))
-        try:
-            yield building
-        finally:
-            shutil.rmtree(building, ignore_errors=True)  # what another program holds goes the next time
-            if is_new and not any(work_dir.iterdir()):
-                work_dir.rmdir()
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            raise CourseError(
-                f"The disk of {work_dir} is full; earlier data there are untouched: "
-                "free some space, or choose another work folder."
-            ) from error
-        place = f" ({error.filename})" if error.filename else ""
-        raise CourseError(f"A file cannot be read or written: {error.strerror or error}{place}.") from error
 
 
 def _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress):
@@ -266,120 +218,29 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
     return building / "unpacked" / source.name, None
 
 
-def _place_for(root, work_dir, fingerprint):
-    """Return the folder that new data go to, named by their fingerprint, so that earlier data keep theirs.
-
-    It exists already only if it holds the very same files.
-    """
-    for name in (fingerprint[:12], *(f"{fingerprint[:12]}-{count}" for count in range(2, 100))):
-        place = work_dir / "dataset" / name
-        if not place.exists() or _same_files(root, place):
-            return place
-    raise CourseError(f"{work_dir / 'dataset'} is full of altered copies of one dataset: remove that folder.")
-
-
-def _same_files(one, other):
-    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
-    return files == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file()) and all(
-        (one / file).read_bytes() == (other / file).read_bytes() for file in files
-    )
+def _take_volumes(layout, is_heart, patient_pattern, exclude, foreground, allow_incomplete, spacing, folder, progress):
+    """Write the slices of a layout's volumes below a folder; return (pairs, {patient: person}, geometry, notes)."""
+    if spacing is not None:
+        raise CourseError("spacing is for pictures: volumes bring their own; leave it out.")
+    subset_of, notes = choose_volumes(layout, is_heart, exclude, allow_incomplete)
+    pairs, people, geometry, more = pairs_of_volumes(layout, subset_of, folder, foreground, patient_pattern, progress)
+    notes += more
+    if is_heart:  # its patients are known
+        check_heart_slices(pairs)
+        return pairs, {}, {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}, notes
+    if people is None:
+        people, told = group_people(pairs, "put both into train, valid or test")
+        notes += ["Each volume is taken as a patient of its own.", *told]
+    return pairs, people, geometry, notes
 
 
-def _forget_earlier(work_dir, root, source):
-    """Remove what earlier imports converted, except what is in use."""
-    for place in _copies(work_dir):
-        if place != work_dir / root and place.resolve() not in (Path(root), source, *source.parents):
-            shutil.rmtree(place, ignore_errors=True)  # a file that another program holds goes the next time
-
-
-def _pairs_of_volumes(images, masks, subset_of, folder, foreground, notes, progress):
-    """Write the slices of the volumes in `subset_of` below `folder`; return their pairs and the spacing."""
-    names, _ = _task_description(images)
-    chosen = foreground_values(foreground, names)
-
-    def write(key):
-        return write_slices(images[key], masks[key], key[1], folder / (key[0] or "all"), chosen)
-
-    written = dict(zip(subset_of, parallel(write, list(subset_of), "slices of volumes", progress)))
-    present = sorted(set().union(*(volume["labels"] for volume in written.values())) - {0})
-    held = ", ".join(f"{number:g}" for number in present)
-    if chosen is None and len(present) > 1:
-        known = ", ".join(f"{number} {name!r}" for name, number in names.items()) or held
+def _take_imported(path, work_dir, fold, has_options):
+    """Take the dataset that another work folder, or this one, has imported: its files are used from there."""
+    if has_options:
         raise CourseError(
-            f"The labels hold more than one structure ({known}): choose with foreground=..., by name or number."
+            f"{path} is a dataset that has been imported: give exclude, foreground, "
+            "allow_incomplete, spacing and patient_pattern where it is imported, not here."
         )
-    if chosen is not None and not chosen & set(present):
-        raise CourseError(f"foreground={foreground!r} is in no label volume: they hold {held or 'nothing'}.")
-    dark = [images[key] for key, volume in written.items() if volume["low"] < 0]
-    if dark:
-        notes.append(sentence_about(dark, "holds negative values", "the smallest value of the volume became black."))
-    first_with = {}
-    for key, volume in written.items():
-        if all(volume["axes"]):
-            first_with.setdefault(volume["axes"], images[key].name)
-    if len(first_with) > 1:
-        (some, one), (others, other) = list(first_with.items())[:2]
-        raise CourseError(
-            f"The axes of {one} run to {', '.join(some)}, those of {other} to {', '.join(others)}: "
-            "save all volumes in one orientation."
-        )
-    spacings = np.array([volume["spacing"] for volume in written.values()])
-    spacing = [round(float(step), 4) for step in spacings[0]]
-    if np.ptp(spacings, axis=0).max() > 1e-3:
-        spacing = None
-        notes.append("The spacing differs from volume to volume: distances are in pixels.")
-    pairs = []
-    for (place, name), volume in written.items():
-        for number in range(volume["slices"]):
-            file = f"{name}_{number:03d}"
-            files = [folder / (place or "all") / kind / f"{file}.png" for kind in ("images", "masks")]
-            pairs.append(Pair(subset_of[place, name], file, name, number, *files))
-    return pairs, spacing
-
-
-def _check_heart_slices(pairs):
-    """Hold the heart data against the report's number of slices, patient by patient."""
-    counts = Counter(pair.patient for pair in pairs)
-    for patients in HEART_SLICES.values():
-        for patient, slices in patients.items():
-            if patient in counts and counts[patient] != slices:
-                raise CourseError(
-                    f"{patient} has {counts[patient]} slices where the report has {slices}: the heart data are not "
-                    "whole; get them anew, or exclude this patient."
-                )
-
-
-def _check_subsets(pairs):
-    for subset in SUBSETS:
-        if all(pair.subset != subset for pair in pairs):
-            raise CourseError(
-                f"The subset {subset} holds no image: fill {subset}/images and {subset}/masks, or put all files into "
-                "one images/ and one masks/ folder without subsets, to have them split by patient."
-            )
-    places = {}
-    for pair in pairs:
-        first = places.setdefault(pair.patient, pair)
-        if first.subset != pair.subset:
-            raise CourseError(
-                f"Patient {pair.patient!r} is in two subsets ({first.subset}/{first.name} and "
-                f"{pair.subset}/{pair.name}), so the test would know its answers: keep a patient in one subset; "
-                "if these names hold no patient, give patient_pattern=None or a pattern of your own."
-            )
-
-
-def _check_masks(pairs, mask_values):
-    for subset in SUBSETS:
-        of_subset = [pair for pair in pairs if pair.subset == subset]
-        if not any(pair.facts.foreground_pixels(mask_values) for pair in of_subset):
-            raise CourseError(
-                f"All masks of {subset} are empty, {of_subset[0].name} and the others, so nothing can be learned or "
-                "measured there: put a patient in it whose masks hold the structure, or, where chance has drawn the "
-                "subsets, choose another seed."
-            )
-
-
-def _take_imported(path, work_dir, fold):
-    """Take the dataset that another work folder has imported: its files are used from there."""
     if not path.exists():
         raise CourseError(f"There is no {path}: run 01_dataset_upload in that folder first.")
     try:
@@ -391,57 +252,39 @@ def _take_imported(path, work_dir, fold):
     root = dataset_root(description, path.parent)
     if not root.is_dir():
         raise CourseError(f"The files of {path} are gone ({root}): run 01_dataset_upload in that folder again.")
-    description.update(root=str(root), taken_from=str(path.parent))
+    is_own = path.parent == work_dir.resolve()
+    if is_own or fold is not None:  # of another folder's fold, as of all that is there, it is taken as it is
+        undo_fold(description)
+    if not is_own:
+        description.update(root=str(path.parent / description["root"]), taken_from=str(path.parent))
     if fold is not None:
-        _apply_fold(description, fold)
+        apply_fold(description, fold)
     work_dir.mkdir(parents=True, exist_ok=True)
     write_json(work_dir / "dataset.json", description)
     return description
 
 
-def _settle_masks(pairs, chosen, notes):
-    """Decide what is foreground: return (None or a function from pixels to bool, [background, foreground] value)."""
-    counts = Counter()
-    for pair in pairs:
-        counts.update(pair.facts.mask_values)
-    values = sorted(counts)
-    listed = ", ".join(f"{value:g}" for value in values[:6]) + (" ..." if len(values) > 6 else "")
-    if chosen is not None:
-        if not chosen <= set(values) or chosen == set(values):
-            raise CourseError(
-                f"foreground={sorted(chosen)} does not divide the masks' values in two: they hold {listed}."
-            )
-        if chosen != {values[-1]} or len(values) > 2:
-            return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255]
-    if len(values) == 1:
-        raise CourseError(
-            f"All masks are empty: {shown(pairs[0].mask)} and the others hold the value {listed} alone; "
-            "give masks in which the structure is drawn."
-        )
-    low, high = values[0], values[-1]
-    if len(values) == 2:
-        if all(pair.facts.mask_plain for pair in pairs):
-            return None, values
-        return (lambda pixels: pixels == high), [0, 255]
-    between = sum(counts[value] for value in values if low + (high - low) / 4 <= value <= high - (high - low) / 4)
-    above = sum(counts[value] for value in values if value > high - (high - low) / 4)
-    few = len(values) <= 16 and not any(pair.facts.lossy for pair in pairs)  # labels, not blur
-    if few or between > above / 2:
-        example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
-        raise CourseError(
-            f"{shown(example.mask)} and other masks hold {len(values)} values ({listed}) where two are expected: "
-            "choose which are the structure with foreground=[...]."
-        )
-    threshold = (low + high) / 2
-    blurred = [pair.mask for pair in pairs if len(pair.facts.mask_values) > 2]
-    notes.append(
-        sentence_about(
-            blurred,
-            "is blurred",
-            f"masks are not two-valued, their values above {threshold:g} were taken as foreground.",
-        )
-    )
-    return (lambda pixels: pixels > threshold), [0, 255]
+def _read_mask(path):
+    return read_picture(path, labels=True).pixels
+
+
+def _unite_masks(pairs, masks, folder, progress):
+    """Write for each image with several masks one that holds all of them, below a folder; return the pairs with it."""
+
+    def unite(pair):
+        paths = masks[pair.subset, pair.name]
+        if len(paths) == 1:
+            return pair
+        parts = [_read_mask(path) for path in paths]
+        for path, part in zip(paths, parts):
+            if part.shape != parts[0].shape:
+                raise CourseError(f"{end_of_path(paths[0])} and {end_of_path(path)} differ in size: mend the masks.")
+        target = folder / (pair.subset or "all") / "masks" / f"{pair.name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.maximum.reduce(parts)).save(target)
+        return replace(pair, mask=target)
+
+    return parallel(unite, pairs, "uniting masks", progress)
 
 
 def _canonical_root(pairs):
@@ -457,11 +300,23 @@ def _canonical_root(pairs):
     return root
 
 
-def _convert(pairs, root, building, is_foreground, progress):
+def _in_canonical_form(pairs, building, is_foreground, notes, progress):
+    """Return the folder in which the files lie in canonical form, and the pairs there; converts what does not yet.
+
+    What was done to the greys, and what is dark, is added to the notes.
+    """
+    root = _canonical_root(pairs) if is_foreground is None else None
+    if root is None or building in root.parents:
+        root = building / "dataset"
+        pairs = _convert(pairs, root, building, is_foreground, notes, progress)
+    notes += dark_sentences(pairs)
+    return root, pairs
+
+
+def _convert(pairs, root, building, is_foreground, notes, progress):
     """Bring all files below `root` in canonical form; return the pairs as they are there."""
-    brightest = defaultdict(float)
-    for pair in pairs:
-        brightest[pair.patient] = max(brightest[pair.patient], pair.facts.high)
+    windows, sentences = grey_windows(pairs)
+    notes += sentences
     for subset in SUBSETS:
         for kind in ("images", "masks"):
             (root / subset / kind).mkdir(parents=True)
@@ -469,20 +324,19 @@ def _convert(pairs, root, building, is_foreground, progress):
     def bring(pair):
         targets = [root / pair.subset / kind / f"{pair.name}.png" for kind in ("images", "masks")]
         moved = replace(pair, image=targets[0], mask=targets[1])
+        is_plain = pair.facts.image_plain and is_foreground is None
+        image, mask = (None, None) if is_plain else read_pair(pair.image, pair.mask)[:2]
         if pair.facts.image_plain:
             _bring_file(pair.image, moved.image, building)
         else:
-            pixels = read_picture(pair.image)[0]
-            if pixels.dtype != np.uint8:
-                pixels = np.rint(pixels * (255 / (brightest[pair.patient] or 1))).astype(np.uint8)
-            Image.fromarray(pixels).save(moved.image)
+            greys = to_greys(image.pixels, *windows[pair.patient]) if pair.facts.deep else image.pixels
+            Image.fromarray(greys).save(moved.image)
         if is_foreground is None:
             _bring_file(pair.mask, moved.mask, building)
         else:
-            Image.fromarray(np.where(is_foreground(read_picture(pair.mask)[0]), np.uint8(255), np.uint8(0))).save(
-                moved.mask
-            )
-        return moved if pair.facts.image_plain and is_foreground is None else look(moved)
+            drawn = is_foreground(mask.pixels)
+            Image.fromarray(np.where(drawn, np.uint8(255), np.uint8(0))).save(moved.mask)
+        return moved if is_plain else measure_pair(moved)
 
     return parallel(bring, pairs, "converting", progress)
 

@@ -1,17 +1,16 @@
-"""Which of a dataset's files are images, which are masks, and whose they are."""
+"""Which of a dataset's files are images, which are masks of which image, and in which subset they lie."""
 
 import os
 import re
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
-from course.nifti import read_label_names
-from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix, is_stray
-from course.sources import HEART_SLICES
-from course.workspace import CourseError, sentence_about, shown
-
-PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
+from course.matching import IMAGE_AFFIX, MASK_ENDING, File, Layout, bare_names, match_masks
+from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray, refuse_dicom
+from course.store import import_copies
+from course.workspace import CourseError, end_of_path, sentence_about
 
 # How users call the folders that this course calls train, valid, test and images, masks.
 SUBSET_WORDS = {
@@ -19,35 +18,73 @@ SUBSET_WORDS = {
     for subset, words in {"train": "train training", "valid": "valid val validation", "test": "test testing"}.items()
     for word in words.split()
 }
-KIND_WORDS = {
-    word: kind
-    for kind, words in {"images": "images image imgs img imagestr", "masks": "masks mask labels label labelstr"}.items()
-    for word in words.split()
+IMAGE_WORDS = {"images", "image", "imgs", "img", "imagestr", "imagests"}
+MASK_WORDS = {"masks", "mask", "msk", "labels", "label", "labelstr", "labelsts"}
+# These mean masks only where they tell folders apart: a whole dataset may be called so too.
+WEAK_MASK_WORDS = {"groundtruth", "truth", "gt", "gts", "manual", "segmentation", "segmentations", "seg", "annotations"}
+# Pictures beside the masks that are none of the structure.
+FIRST_OPINION = re.compile(
+    r"1st|manual[ _-]?1(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[1a](?!\w)", re.IGNORECASE
+)
+SECOND_OPINION = re.compile(
+    r"2nd|manual[ _-]?2(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[2b](?!\w)", re.IGNORECASE
+)
+NEITHER = re.compile(r"(^|[ _./-])(fov|superpixels)($|[ _./-])", re.IGNORECASE)
+UNREAD = {
+    ".mha": "convert it to NIfTI with SimpleITK",
+    ".mhd": "convert it to NIfTI with SimpleITK",
+    ".nrrd": "convert it to NIfTI with SimpleITK",
 }
-MASK_ENDING = re.compile(r"[ _.-](mask|label|seg|segmentation)$", re.IGNORECASE)
 MAX_FILES = 200_000
+MAX_NAME = 255  # bytes of a file's name
 
 
-def _copies(work_dir):
-    """Return the folders that imports converted into, as against what a user keeps beside them."""
-    return [place for place in (work_dir / "dataset").glob("*") if re.fullmatch(r"[0-9a-f]{12}(-\d+)?", place.name)]
+def find_files(folder: Path, work_dir: Path) -> Layout:
+    """Return what the files below a folder are; the work folder's own copies are passed over.
+
+    What was taken for granted is told in the notes. Raises CourseError for files that are no dataset, for two files
+    of one name, and for names that cannot be kept.
+    """
+    paths, unread = _list_files(folder, work_dir)
+    if not paths:
+        refuse_dicom(unread)
+        held = f"only {_of_types(unread)}" if unread else "nothing"
+        raise CourseError(
+            f"{end_of_path(folder.name)} is not a dataset: it holds {held}, where pictures in images/ and masks/ were "
+            f"expected ({', '.join(PICTURES + VOLUMES)})."
+        )
+    shared = len(os.path.commonprefix([path.relative_to(folder).parts[:-1] for path in paths]))
+    files, notes = _set_aside(_tell_masks_by_name([_classify(path, folder, shared) for path in paths]))
+    files, passed = _tell_images_by_masks(files)
+    layout = Layout(notes=notes, left=_of_types(unread, only_data=True))
+    if passed:
+        notes.append(sentence_about(passed, "was passed over", "it is neither an image nor the mask of one."))
+        layout.left = f"{end_of_path(min(passed))} and the like ({len(passed):,} pictures)"
+    notes += _several_test_sets(files)
+    match_masks(_use_folders_as_names(files), layout)
+    _pass_over_test_without_masks(layout)
+    if len(layout.images) != len(layout.masks):
+        refuse_dicom(unread)
+    if not layout.images and not layout.masks:
+        raise CourseError(
+            f"{end_of_path(folder.name)} is not a dataset: {end_of_path(paths[0])} is neither an image nor a mask."
+        )
+    for (_, name), path in layout.images.items():
+        if len(f"{name}{'_000' if file_suffix(path.name) in VOLUMES else ''}.png".encode()) > MAX_NAME:
+            raise CourseError(f"The name of {end_of_path(path)} is too long to be kept with its folders: shorten it.")
+    return layout
 
 
-def _compile_pattern(patient_pattern):
-    if patient_pattern is None:
-        return None
-    try:
-        pattern = re.compile(patient_pattern)
-    except (re.error, TypeError) as error:
-        raise CourseError(f"patient_pattern={patient_pattern!r} is not a regular expression ({error}).") from error
-    if "patient" not in pattern.groupindex:
-        raise CourseError(f"patient_pattern={patient_pattern!r} has no group named patient: write (?P<patient>...).")
-    return pattern
+# --- reading paths --------------------------------------------------------------------------------------
+
+
+def _raise(error):
+    raise error
 
 
 def _walk(folder, work_dir):
     """Yield the files below a folder, strays and the work folder's own copies passed over."""
-    skipped = {path.resolve() for path in [*_copies(work_dir), *work_dir.glob("dataset.importing-*")]}
+    skipped = {path.resolve() for path in [*import_copies(work_dir), *work_dir.glob("dataset.importing-*")]}
     skipped -= {folder.resolve(), *folder.resolve().parents}
     seen, count = set(), 0
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
@@ -56,7 +93,7 @@ def _walk(folder, work_dir):
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_stray(name))
+        folders[:] = sorted(name for name in folders if not is_stray(name) or name.casefold() == "imagests")
         for name in sorted(files):
             if not is_stray(name):
                 count += 1
@@ -65,213 +102,203 @@ def _walk(folder, work_dir):
                 yield Path(place, name)
 
 
-def _raise(error):
-    raise error
-
-
-def _classify(relative, far=False):
-    """Return (subset or None, kind or None, name) of a picture or volume by its path inside the dataset.
-
-    far: True looks for the subset further up than directly above and below images and masks as well.
-    """
-    *folders, file = relative.parts
-    stem = unicodedata.normalize("NFC", file[: len(file) - len(file_suffix(file))])
-    words = [folder.casefold() for folder in folders]
-    kinds = [position for position, word in enumerate(words) if word in KIND_WORDS]
-    if not kinds:
-        subset = next((SUBSET_WORDS[word] for word in reversed(words) if word in SUBSET_WORDS), None)
-        return subset, None, stem
-    position = kinds[-1]
-    subset = SUBSET_WORDS.get(words[position - 1]) if position else None
-    rest = position + 1
-    if subset is None and rest < len(words):
-        subset = SUBSET_WORDS.get(words[rest])
-        rest += subset is not None
-    if subset is None and far:
-        subset = next((SUBSET_WORDS[word] for word in reversed(words[:position]) if word in SUBSET_WORDS), None)
-    return (
-        subset,
-        KIND_WORDS[words[position]],
-        "_".join([*(unicodedata.normalize("NFC", f) for f in folders[rest:]), stem]),
-    )
-
-
-def _name_by_folders(found, folder):
-    """Put the folders above images and masks, which name a patient, before names that are numbers.
-
-    p1/images/000 is p1_000. Nothing changes where images and masks lie in other folders, or all in one.
-    found: tuples (path, subset, kind, name).
-    """
-    above = {}
-    for path, _, _, _ in found:
-        folders = [unicodedata.normalize("NFC", name) for name in path.relative_to(folder).parts[:-1]]
-        words = [name.casefold() for name in folders]
-        end = max((position for position, word in enumerate(words) if word in KIND_WORDS), default=len(words))
-        above[path] = [name for name, word in zip(folders[:end], words) if word not in SUBSET_WORDS]
-    shared = len(os.path.commonprefix(list(above.values())))
-    patient_of = {path: "_".join(names[shared:]) for path, names in above.items()}
-    of_images, of_masks = (
-        {patient_of[path] for path, _, kind, _ in found if kind == wanted} for wanted in ("images", "masks")
-    )
-    if of_images != of_masks or not all(of_images):
-        return found
-    return [(path, subset, kind, f"{patient_of[path]}_{name}") for path, subset, kind, name in found]
-
-
-def _find_files(folder, work_dir, notes):
-    """Return two dictionaries, images and masks, from (subset or None, name) to path.
-
-    Where no folder is called images or masks, files whose name ends in _mask (or _label, _seg) are the masks.
-    """
+def _list_files(folder, work_dir):
+    """Return the pictures and volumes below a folder, and the files of all other types."""
     found, other = [], []
     for path in _walk(folder, work_dir):
-        if file_suffix(path.name) in PICTURES + VOLUMES:
-            # Control characters, and no text at all
-            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in str(path)):
+        (found if file_suffix(path.name) in PICTURES + VOLUMES else other).append(path)
+    for path in found:
+        for part in path.parts:
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in part):  # control, and no text at all
                 raise CourseError(
-                    f"The path {str(path)!r} holds letters that no system can show: rename this file or its folder."
+                    f"The name {end_of_path(part)!r} holds letters that no system can show: rename this file or folder."
                 )
-            found.append(path)
+    return found, other
+
+
+def _of_types(paths, only_data=False):
+    """Return words for files of types that are not read, such as "images/a.dcm and the like (.dcm, 3 files)"."""
+    described = (".txt", ".md", ".csv", ".json", ".pdf", ".html", ".py", ".ipynb", ".xlsx", ".xml", ".yaml", ".yml")
+    paths = [path for path in paths if not (only_data and (file_suffix(path.name) or ".txt") in described)]
+    if not paths:
+        return ""
+    [(suffix, count)] = Counter(file_suffix(path.name) for path in paths).most_common(1)
+    example = next(path for path in paths if file_suffix(path.name) == suffix)
+    hint = f"; {UNREAD[suffix]}" if suffix in UNREAD else ""
+    return f"{end_of_path(example)} and the like ({count:,} of the type {suffix or 'without ending'}{hint})"
+
+
+def _words(name):
+    """Return the words of a folder's name in lower case: those of imagesTr are images and tr."""
+    parted = re.sub(r"([a-z])(?=[A-Z])|([A-Z])(?=[A-Z][a-z])", r"\1\2 ", name)
+    return [word.casefold() for word in re.findall(r"\d+[a-z]*|[^\W\d_]+", parted)]
+
+
+def _kind_of(folder, is_shared):
+    """Return "images", "masks" or None for a folder's name."""
+    words = {folder.casefold(), *_words(folder)}
+    if words & MASK_WORDS:
+        return "masks"
+    if words & IMAGE_WORDS:
+        return "images"
+    return "masks" if words & WEAK_MASK_WORDS and not is_shared else None
+
+
+def _subset_of(folder):
+    """Return the subset that a folder's name tells, or None."""
+    words = _words(folder)
+    if words[-1:] in (["tr"], ["ts"]) and {*words} & (IMAGE_WORDS | MASK_WORDS):
+        return {"tr": "train", "ts": "test"}[words[-1]]
+    return next((SUBSET_WORDS[word] for word in words if word in SUBSET_WORDS), None)
+
+
+def _classify(path, folder, shared):
+    """Return a file with what its path inside the dataset says; the first `shared` folders are above all files."""
+    *folders, file = (unicodedata.normalize("NFC", part) for part in path.relative_to(folder).parts)
+    name = file[: len(file) - len(file_suffix(file))]
+    kinds = [_kind_of(part, number < shared) for number, part in enumerate(folders)]
+    subsets = [_subset_of(part) for part in folders]
+    position = max((number for number, kind in enumerate(kinds) if kind), default=None)
+    if position is None:
+        subset = next((found for found in reversed(subsets) if found), None)
+        above = [part for part, found in zip(folders[shared:], subsets[shared:]) if not found]
+        return File(path, subset, None, name, tuple(above))
+    below = folders[position + 1 :]
+    subset = subsets[position] or (subsets[position - 1] if position else None)
+    if below and subsets[position + 1] and not subset:
+        subset, below = subsets[position + 1], below[1:]
+    subset = subset or next((found for found in reversed(subsets[:position]) if found), None)
+    above = [part for part, found in list(zip(folders, subsets))[shared:position] if not found]
+    return File(path, subset, kinds[position], "_".join([*below, name]), tuple(above))
+
+
+# --- images and masks -----------------------------------------------------------------------------------
+
+
+def _set_aside(files):
+    """Take away the masks of a second person, and the fields of view of retina pictures; return files and notes."""
+    notes = []
+
+    def pass_over(left_out, why):
+        if left_out:
+            notes.append(sentence_about([file.path for file in left_out], "was passed over", why))
+        gone = set(left_out)
+        return [file for file in files if file not in gone]
+
+    def says(file):  # the end of the path, which may tell whose mask it is
+        return f"{file.path.parent.name}/{file.name}"
+
+    files = pass_over([file for file in files if NEITHER.search(says(file))], "it holds no mask of the structure.")
+    masks = [file for file in files if file.kind == "masks"]
+    if any(FIRST_OPINION.search(says(file)) for file in masks):
+        images = {file.name for file in files if file.kind != "masks"}
+        second = [file for file in masks if SECOND_OPINION.search(says(file)) and file.name not in images]
+        files = pass_over(second, "it is the mask of a second person, that of the first is taken.")
+    by_hand = {file.path.parent.name for file in masks if "manual" in _words(file.path.parent.name)}
+    if by_hand:
+        views = [file for file in masks if {*_words(file.path.parent.name)} <= {"mask", "masks"}]
+        files = pass_over(views, f"beside {min(by_hand)} such a folder holds the field of view, not the structure.")
+    return files, notes
+
+
+def _tell_masks_by_name(files):
+    """Take as masks the files that are called so: NAME_mask beside NAME, or, without folders for masks, mask_NAME."""
+    without_folders = not any(file.kind for file in files)
+    stems = [unicodedata.normalize("NFC", file.path.name[: -len(file_suffix(file.path.name))]) for file in files]
+    plain = {(file.path.parent, stem) for file, stem in zip(files, stems)}
+    of_a_mask = {(file.path.parent, bare) for file, stem in zip(files, stems) for bare in bare_names(stem)}
+    result = []
+    for file, stem in zip(files, stems):
+        has_image = any((file.path.parent, bare) in plain for bare in bare_names(stem))
+        is_word = stem.casefold() in MASK_WORDS | WEAK_MASK_WORDS | IMAGE_WORDS
+        if file.kind == "masks" or not (bare_names(stem) or is_word):
+            result.append(file)
+        elif without_folders and is_word:  # PATIENT/image and PATIENT/mask
+            kind = "images" if stem.casefold() in IMAGE_WORDS else "masks"
+            *above, last = file.above or ("",)
+            result.append(replace(file, kind=kind, name=last, above=tuple(above)) if last else file)
+        elif has_image or (without_folders and (file.path.parent, stem) not in of_a_mask):
+            result.append(replace(file, kind="masks"))
         else:
-            other.append(path)
-    further = [(path, *_classify(path.relative_to(folder), far=True)) for path in found]
-    if {subset for _, subset, kind, _ in further if kind} == set(SUBSETS):
-        found = further
-    else:
-        found = [(path, *_classify(path.relative_to(folder))) for path in found]
-    if not found:
-        held = f"only {shown(other[0])} and the like" if other else "nothing"
-        raise CourseError(
-            f"{folder.name} is not a dataset: it holds {held}, where pictures in images/ and masks/ were "
-            f"expected ({', '.join(PICTURES + VOLUMES)})."
-        )
-    if any(kind for _, _, kind, _ in found):
-        passed = [path for path, _, kind, _ in found if kind is None]
-        if passed:
-            notes.append(sentence_about(passed, "was passed over", "it is neither in an images nor in a masks folder."))
-    else:
-        found = [
-            (path, subset, "masks" if MASK_ENDING.search(name) else "images", name) for path, subset, _, name in found
-        ]
-    if all(MASK_ENDING.sub("", name).isdecimal() for _, _, kind, name in found if kind):
-        found = _name_by_folders(found, folder)
-    images, masks = {}, {}
-    for target, wanted in ((images, "images"), (masks, "masks")):
-        for path, subset, kind, name in found:
-            if kind == wanted:
-                if wanted == "masks" and (subset, name) not in images:
-                    bare = MASK_ENDING.sub("", name)
-                    name = bare if (subset, bare) in images else name
-                if (subset, name) in target:
-                    raise CourseError(
-                        f"{shown(target[subset, name])} and {shown(path)} are {wanted} of the same name: "
-                        "give each a name of its own, or, if they are the same, keep one."
-                    )
-                target[subset, name] = path
-    if not images and not masks:
-        raise CourseError(
-            f"{folder.name} is not a dataset: {shown(found[0][0])} and the like are neither images nor masks."
-        )
-    return images, masks
+            result.append(file)
+    return result
 
 
-def _check_files(images, masks, exclude, names_of):
-    """Drop excluded files and check that what remains is whole; `names_of(key)` is what may be excluded."""
-    known = {name for key in [*images, *masks] for name in names_of(key)}
-    for entry in exclude:
-        if entry not in known:
-            raise CourseError(
-                f"exclude names {entry!r}, which is neither a patient nor a file of this dataset: "
-                f"it has {', '.join(sorted(known)[:5])} and so on."
-            )
-    for files in (images, masks):
-        for key in [key for key in files if names_of(key) & set(exclude)]:
-            del files[key]
-    if not images and not masks:
-        raise CourseError("exclude leaves nothing of the dataset: name fewer patients or files.")
-    if not masks:
-        raise CourseError(
-            f"{shown(next(iter(images.values())))} has no mask, and no other image has one: put the masks "
-            "into a folder masks/ beside images/, under the same names."
-        )
-    lonely = [images[key] for key in images if key not in masks]
-    if lonely:
-        raise CourseError(sentence_about(lonely, "has no mask", "add a mask of the same name, or exclude the image."))
-    lonely = [masks[key] for key in masks if key not in images]
-    if lonely:
-        raise CourseError(
-            sentence_about(lonely, "is a mask without an image", "add the image of the same name, or exclude the mask.")
-        )
-    if len({subset is None for subset, _ in images}) == 2:
-        outside = [path for (subset, _), path in images.items() if subset is None]
-        raise CourseError(
-            sentence_about(outside, "lies outside train, valid and test", "move it into one of them, or away.")
-        )
+def _tell_images_by_masks(files):
+    """Find the images where no folder is called so; return the images and masks, and the paths that are neither.
+
+    Those folders hold images in which at least one file has a mask.
+    """
+    known = [file for file in files if file.kind]
+    unknown = [file for file in files if not file.kind]
+    if any(file.kind == "images" for file in known):
+        return known, [file.path for file in unknown]
+    wanted = {(file.subset, name) for file in known for name in [file.name, *bare_names(file.name)]}
+    folders = {
+        file.path.parent
+        for file in unknown
+        if not known or {(file.subset, file.name), (file.subset, IMAGE_AFFIX.sub("", file.name))} & wanted
+    }
+    images = [replace(file, kind="images") for file in unknown if file.path.parent in folders]
+    if not images and any(file.kind == "masks" for file in known):  # of other names: the beginning may be the same
+        images, folders = [replace(file, kind="images") for file in unknown], {file.path.parent for file in unknown}
+    holds_masks, beside_masks = {file.path.parent for file in known}, {file.path.parent.parent for file in known}
+    images = [  # p1/scan/000 beside p1/masks/000 is of p1
+        replace(file, above=file.above[:-1])
+        if file.path.parent not in holds_masks and file.path.parent.parent in beside_masks
+        else file
+        for file in images
+    ]
+    return known + images, [file.path for file in unknown if file.path.parent not in folders]
 
 
-def _pairs_of_pictures(images, masks, pattern, exclude, notes):
-    parsed = {}
-    repeated = Counter(name for _, name in images)
-    for subset, name in {**images, **masks}:
-        match = pattern.fullmatch(name) if pattern else None
-        if match and match["patient"]:
-            digits = match["slice"] if "slice" in pattern.groupindex else None
-            parsed[subset, name] = match["patient"], int(digits) if digits and digits.isdecimal() else None, True
-        else:
-            parsed[subset, name] = f"{subset}/{name}" if repeated[name] > 1 else name, None, False
-    _check_files(images, masks, exclude, lambda key: {key[1], parsed[key][0]})
-    own = [images[key] for key in images if not parsed[key][2]]
-    if own:
-        notes.append(
-            sentence_about(own, "does not name its patient", "each such file is taken as a patient of its own.")
-        )
+# --- subsets and names ----------------------------------------------------------------------------------
+
+
+def _use_folders_as_names(files):
+    """Put the folders above images and masks before names that say too little.
+
+    Where names are numbers and each lies in a folder of a patient, p1/images/000 is p1_000. Where two files have one
+    name, those of A/images/1 and B/images/1 are A-1 and B-1. Where images and masks lie in other folders, or all in
+    one, nothing changes.
+    """
+    shared = len(os.path.commonprefix([file.above for file in files]))
+    above = {kind: {file.above[shared:] for file in files if file.kind == kind} for kind in ("images", "masks")}
+    if above["images"] != above["masks"]:
+        return files
+    if all(above["images"]) and all(MASK_ENDING.sub("", file.name).isdecimal() for file in files):
+        return [replace(file, name="_".join([*file.above[shared:], file.name])) for file in files]
+    counts = Counter((file.subset, file.kind, file.name) for file in files)
+    if files and max(counts.values()) > 1:
+        return [replace(file, name="-".join([*file.above[shared:], file.name])) for file in files]
+    return files
+
+
+def _several_test_sets(files):
+    """Return a note where the images of test come from several folders, and those of train from one."""
+    parents = {
+        subset: sorted({file.path.parent for file in files if (file.subset, file.kind) == (subset, "images")})
+        for subset in ("train", "test")
+    }
+    if len(parents["train"]) != 1 or len(parents["test"]) < 2:
+        return []
+    shared = set.intersection(*(set(parent.parts) for parent in parents["test"]))
+    names = ["/".join(part for part in parent.parts if part not in shared) for parent in parents["test"]]
+    listed = ", ".join(end_of_path(name) for name in names[:5])
     return [
-        Pair(subset, name, *parsed[subset, name][:2], images[subset, name], masks[subset, name])
-        for subset, name in images
+        f"test is put together from several folders ({listed}{', ...' if names[5:] else ''}): all are taken as test."
     ]
 
 
-def _choose_volumes(images, masks, is_heart, exclude, allow_incomplete, notes):
-    """Return {(subset or None, name): subset or None} of the volumes to read, the heart data in the report's split."""
-    for key in [key for key in images if key not in masks and key[1].endswith("_0000")]:  # as nnU-Net names images
-        images[key[0], key[1].removesuffix("_0000")] = images.pop(key)
-    _check_files(images, masks, exclude, lambda key: {key[1]})
-    pictures = [path for path in [*images.values(), *masks.values()] if file_suffix(path.name) not in VOLUMES]
-    if pictures:
-        raise CourseError(sentence_about(pictures, "is a picture among NIfTI volumes", "give a folder with one kind."))
-    official = {patient: subset for subset, patients in HEART_SLICES.items() for patient in patients}
-    if not is_heart:
-        return {key: key[0] for key in images}
-    present = {name: (subset, name) for subset, name in images}
-    missing = [name for name in official if name not in present and name not in exclude]
-    strange = sorted(set(present) - set(official))
-    if strange:
-        raise CourseError(
-            f"{', '.join(strange)} is not among the patients of the heart data: take its files out of imagesTr and "
-            "labelsTr, or give the folder as dataset."
-        )
-    if missing and not allow_incomplete:
-        raise CourseError(
-            f"The heart data are incomplete, {len(missing)} of {len(official)} patients are missing "
-            f"({', '.join(missing)}): get the whole archive, or give allow_incomplete=True."
-        )
-    empty = [subset for subset in SUBSETS if not set(HEART_SLICES[subset]) & set(present)]
-    if empty:
-        raise CourseError(
-            f"With the patients that are there ({', '.join(sorted(present))}) {' and '.join(empty)} would be empty, "
-            f"since the report has them elsewhere: add at least one of {', '.join(HEART_SLICES[empty[0]])}."
-        )
-    if missing:
-        notes.append(f"The heart data are incomplete, as allowed: {', '.join(missing)} are missing.")
-    return {present[name]: official[name] for name in official if name in present}
-
-
-def _task_description(images):
-    """Return the label names and the name of the decathlon task whose images these are."""
-    return read_label_names(next(iter(images.values())).parent.parent) if images else ({}, "")
-
-
-def _is_heart(images):
-    """Tell whether these are the official heart volumes, by the name of the task and of the patients."""
-    patients = {patient for subset in HEART_SLICES.values() for patient in subset}
-    return _task_description(images)[1] == "LeftAtrium" and {name for _, name in images} <= patients
+def _pass_over_test_without_masks(layout):
+    """Drop the images of valid or test where none has a mask, and masks without any image: nothing can be scored."""
+    with_both = {subset for subset, name in layout.images if (subset, name) in layout.masks}
+    for subset in ("valid", "test"):
+        found = [[key for key in files if key[0] == subset] for files in (layout.images, layout.masks)]
+        if with_both and len([keys for keys in found if keys]) == 1:
+            for files, keys, lack in zip((layout.images, layout.masks), found, ("mask", "image")):
+                paths = [files.pop(key) for key in keys]
+                paths = [path[0] if isinstance(path, list) else path for path in paths]
+                if paths:
+                    why = f"nothing of {subset} has one, so all of it is passed over."
+                    layout.notes.append(sentence_about(paths, f"has no {lack}", why))

@@ -2,18 +2,27 @@
 
 import ctypes
 import importlib.util
+import itertools
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from importlib import metadata
 from pathlib import Path
 
 from course.workspace import COURSE_FOLDER, CourseError
 
+# Of requirements.txt: what the lessons import, and what 00 needs besides. The rest is for the regression run.
+LESSON_PACKAGES = ("tensorflow", "numpy", "matplotlib", "pillow", "ipywidgets", "scipy", "nibabel", "tqdm")
+BATCH_PACKAGES = ("papermill", "distributed", "bokeh", "nbconvert")
+_IMPORTED_AS = {"pillow": "PIL"}
+LEAST_TENSORFLOW = (2, 20)
 
-def keep_freed_memory():
+
+def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, rather than hand it back and ask for fresh pages at every step.
 
     Call it before TensorFlow is imported. On some processors it doubles the speed of a training on the CPU; results
@@ -27,57 +36,156 @@ def keep_freed_memory():
             mallopt(option, value)
 
 
-def set_up():
-    """Make this machine ready: install the packages of requirements.txt that are missing, set up Keras and its log.
+def set_up() -> None:
+    """Make this machine ready for a lesson: install the packages that are missing, set up Keras and its log.
 
-    Nothing that is there is upgraded. Colab brings most of it; elsewhere the README's set-up has installed all.
+    Nothing that is there changes its version. Colab brings most of it; elsewhere the README's set-up has installed all.
+    Raises CourseError where TensorFlow is too old, or a package cannot be installed.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever a keras.json of the user's says
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     keep_freed_memory()
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # leaves GPU memory to the notebook that is opened next
-    imported_as = {"pillow": "PIL"}
+    install(*LESSON_PACKAGES)
+    found = metadata.version("tensorflow")
+    if tuple(map(int, re.findall(r"\d+", found)[:2])) < LEAST_TENSORFLOW:
+        raise CourseError(
+            f"TensorFlow {found} is installed here, and the course needs 2.20 or later: in Colab choose the latest "
+            "version under Runtime > Change runtime type, elsewhere make an environment anew with `make setup`."
+        )
+
+
+def install(*names: str) -> None:
+    """Install those of the named packages that are missing, in the range that requirements.txt gives.
+
+    All that is installed keeps its version: another one of numpy, say, would ask for a restart in mid-lesson.
+    Raises CourseError, with the last line that pip says, where that cannot be done.
+    """
     lines = (COURSE_FOLDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    names = {line: re.split("[<>=]", line)[0] for line in lines if line and not line.startswith("#")}
-    missing = [line for line, name in names.items() if importlib.util.find_spec(imported_as.get(name, name)) is None]
-    if missing:
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
+    ranges = {re.split("[<>=]", line)[0]: line for line in lines}
+    missing = [ranges[name] for name in names if importlib.util.find_spec(_IMPORTED_AS.get(name, name)) is None]
+    if not missing:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) / "constraints.txt"
+        kept.write_text("".join(f"{package.name}=={package.version}\n" for package in metadata.distributions()))
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(kept), *missing]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip() or "pip does not say why").splitlines()[-1]
+        raise CourseError(f"{', '.join(missing)} could not be installed ({said[:150]}): is this machine online?")
+    importlib.invalidate_caches()
 
 
-def gpu_found():
-    """True if `nvidia-smi` lists a GPU, and CUDA_VISIBLE_DEVICES does not hide them all. Needs no TensorFlow."""
+def _ask_nvidia_smi(*arguments):
+    """Return the lines that nvidia-smi answers; none where there is no GPU that TensorFlow could use."""
     command = shutil.which("nvidia-smi")
-    if command is None or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return False
-    listing = subprocess.run([command, "--list-gpus"], capture_output=True, text=True, check=False)
-    return listing.returncode == 0 and "GPU" in listing.stdout
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if command is None or hidden or platform.system() == "Windows":  # TensorFlow uses no GPU on native Windows
+        return []
+    answer = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
+    return answer.stdout.splitlines() if answer.returncode == 0 else []
 
 
-def choose_precision(precision):
+def gpu_numbers() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them; needs no TensorFlow.
+
+    These are numbers, as nvidia-smi counts, or what the user has written into CUDA_VISIBLE_DEVICES. There are none on
+    Windows, where TensorFlow uses no GPU; its Linux subsystem (WSL) counts as Linux.
+    """
+    listing = "\n".join(_ask_nvidia_smi("--list-gpus"))
+    found = re.findall(r"^GPU (\d+):", listing, flags=re.MULTILINE)
+    if found and "CUDA_VISIBLE_DEVICES" in os.environ:
+        chosen = [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
+        return list(itertools.takewhile(lambda name: name not in ("", "-1"), chosen))  # as CUDA reads it
+    return found
+
+
+def gpu_found() -> bool:
+    """True if there is a GPU that this process may use."""
+    return bool(gpu_numbers())
+
+
+def visible_gpus() -> list[tuple[str, float]]:
+    """Return (name, compute capability) of the GPUs that this process sees, such as [("Tesla T4", 7.5)]."""
+    lines = _ask_nvidia_smi("--query-gpu=name,compute_cap", "--format=csv,noheader")
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if all(number.strip().isdigit() and int(number) < len(lines) for number in chosen):
+        lines = [lines[int(number)] for number in chosen]
+    found = [line.rpartition(",") for line in lines]
+    return [(name.strip(), float(capability)) for name, _, capability in found]
+
+
+# Of the graphics cards that people meet, after their makers' data sheets: 16-bit products in 10^12 operations a second
+CARD_PEAKS = {"T4": 65, "V100": 125, "L4": 121, "A100": 312, "H100": 989, "H200": 989}
+CARD_SHARE = 0.1  # of the peak that a training reaches: 97 of 989 were measured on an H200, batches of 32 of 256x256
+CARD_STEP = 0.008  # seconds that a step takes besides, however small it is: 6 to 9 ms were measured there
+CORE_RATES = {"float32": 80e9, "mixed_float16": 80e9, "mixed_bfloat16": 130e9}  # operations a second, measured on EPYC
+
+
+def cpu_cores() -> int:
+    """Return how many cores TensorFlow uses here."""
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or os.cpu_count() or 1)
+
+
+def device_name() -> str:
+    """Return what networks run on here: the name of the GPU, or the number of CPU cores."""
+    if gpu_found():
+        return " and ".join(name for name, _ in visible_gpus()) or "a GPU"
+    return f"{cpu_cores()} CPU core{'s' if cpu_cores() > 1 else ''}, no GPU"
+
+
+def estimate_seconds(operations: float, steps: int, arithmetic: str) -> float | None:
+    """Return about how long `steps` with so many floating-point operations in all take here; None for a card unknown.
+
+    The rule: on a GPU CARD_STEP for each step, and the operations at CARD_SHARE of the card's peak; on a CPU the
+    operations at the rate of its cores. Both rates are of one machine each, so other machines may differ by half.
+    """
+    if not gpu_found():
+        return operations / (cpu_cores() * CORE_RATES[arithmetic])
+    words = {word for name, _ in visible_gpus()[:1] for word in re.split(r"[ -]", name)}
+    peaks = [peak for card, peak in CARD_PEAKS.items() if card in words]
+    return steps * CARD_STEP + operations / (CARD_SHARE * peaks[0] * 1e12) if peaks else None
+
+
+def choose_precision(precision: str) -> str:
     """Return the arithmetic to train in: `precision` itself, or for "auto" what suits this machine.
 
-    The rule: "mixed_bfloat16" on a CPU that multiplies bfloat16 numbers by itself (avx512_bf16 or amx_bf16
-    among the flags in /proc/cpuinfo) and has no GPU beside it, "float32" everywhere else.
+    On a GPU of compute capability 8.0 and up (A100, L4, H100) "mixed_bfloat16", of 7.x (Colab's T4) "mixed_float16".
+    Without a GPU "mixed_bfloat16" on a CPU that multiplies bfloat16 numbers by itself (avx512_bf16 or amx_bf16 among
+    the flags in /proc/cpuinfo). Everywhere else "float32".
     """
     if precision != "auto":
         return precision
+    if gpu_found():
+        weakest = min((capability for _, capability in visible_gpus()), default=0)
+        return "mixed_bfloat16" if weakest >= 8 else "mixed_float16" if weakest >= 7 else "float32"
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    native = re.search(r"\b(avx512_bf16|amx_bf16)\b", flags)
-    return "mixed_bfloat16" if native and not gpu_found() else "float32"
+    return "mixed_bfloat16" if re.search(r"\b(avx512_bf16|amx_bf16)\b", flags) else "float32"
 
 
-def check_gpu(settings):
-    """Raise CourseError if the profile was chosen for a GPU that TensorFlow cannot use."""
+def check_device(settings: dict, allow_slow: bool = False) -> None:
+    """Raise CourseError if the profile was chosen for a GPU, and TensorFlow has none here.
+
+    allow_slow: go on without a GPU all the same.
+    """
     import tensorflow as tf
 
-    if settings["profile"] == "full" and gpu_found() and not tf.config.list_physical_devices("GPU"):
+    if settings["profile"] != "full" or allow_slow or tf.config.list_physical_devices("GPU"):
+        return
+    if gpu_found():
         raise CourseError(
             "nvidia-smi lists a GPU, but TensorFlow cannot use it: install tensorflow[and-cuda], "
             "or choose profile='quick' in 01_dataset_upload to go on without it."
         )
+    raise CourseError(
+        "Profile 'full' is made for a GPU, and this machine has none. In Colab choose a GPU under Runtime > Change "
+        "runtime type and run this notebook from its start; or choose profile='quick' in 01_dataset_upload; "
+        "or set allow_slow=True to go on for hours."
+    )
 
 
-def versions():
+def versions() -> dict[str, str]:
     """Return the versions of Python, TensorFlow and Keras that run."""
     import keras
     import tensorflow as tf

@@ -1,68 +1,205 @@
-"""NIfTI volumes: read, and written as slices."""
+"""NIfTI volumes: where their voxels lie, and what values they hold."""
 
+import itertools
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from course.workspace import CourseError
+from course.workspace import CourseError, end_of_path
 
 MAX_VOXELS = 2**28  # of one volume: 512 x 512 x 1024
+MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}  # a header may give another unit
+NEARLY = 1e-3  # this far from a whole number is as good as whole
+MANY_LABELS = 16  # more values than this are no list of structures
 
 
-def read_volume(path):
-    """Read a 3-D NIfTI volume; return its values, its spacing in millimetres, one per axis, and where its axes run to.
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of a volume lie."""
 
-    The last is a tuple such as ("R", "A", "S"), with None for what the header does not say.
-    The values keep their dtype (float where the file scales them). Raises CourseError for a file that is
-    no NIfTI, is damaged, has another number of axes than three, more than MAX_VOXELS voxels, or values that
-    are not finite real numbers.
-    """
+    shape: tuple[int, int, int]
+    affine: np.ndarray  # (4, 4), from voxel numbers to mm towards the patient's right, front and head
+    spacing: tuple[float, float, float] | None  # in mm along each axis; None: the header does not say
+    axes: tuple[str, str, str] | None  # the sides of the body that the axes run to, such as ("R", "A", "S")
+    told: tuple[str, ...] = ()  # keys of `course.notes.TOLD`
+
+    def turned(self, axes: tuple[str, str, str]) -> "Grid":
+        """Return the grid with its axes swapped and flipped so that they run to `axes`."""
+        from nibabel.orientations import inv_ornt_aff
+
+        change = _change(self.axes, axes)
+        order = np.argsort(change[:, 0])
+        return replace(
+            self,
+            shape=tuple(self.shape[axis] for axis in order),
+            affine=self.affine @ inv_ornt_aff(change, self.shape),
+            spacing=self.spacing and tuple(self.spacing[axis] for axis in order),
+            axes=axes,
+        )
+
+    def distance_to(self, other: "Grid") -> float:
+        """Return how far apart two grids of one shape have the same voxel, at most, in voxels of this grid.
+
+        Where one of them does not say where it lies, only their spacings are compared.
+        """
+        if not self.spacing or not other.spacing:
+            return 0.0
+        ours, theirs = self.affine, other.affine
+        if not self.axes or not other.axes:
+            ours, theirs = (np.diag([*grid.spacing, 1.0]) for grid in (self, other))
+        corners = np.array([[*corner, 1] for corner in itertools.product(*((0, length - 1) for length in self.shape))])
+        return float(np.abs(np.linalg.solve(ours, theirs @ corners.T) - corners.T).max())
+
+    @property
+    def says_nothing(self) -> bool:
+        """Tell whether the header holds nothing but what a program writes that knows nothing: the identity."""
+        return not self.spacing or (
+            np.allclose(self.spacing, 1) and (self.axes is None or np.allclose(self.affine, np.eye(4)))
+        )
+
+
+def _change(axes, wanted):
+    from nibabel.orientations import axcodes2ornt, ornt_transform
+
+    return ornt_transform(axcodes2ornt(axes), axcodes2ornt(wanted))
+
+
+def turn_values(values: np.ndarray, axes: tuple | None, wanted: tuple | None) -> np.ndarray:
+    """Swap and flip the axes of an array, that run to `axes`, so that they run to `wanted`; None leaves it."""
+    from nibabel.orientations import apply_orientation
+
+    return values if None in (axes, wanted) or axes == wanted else apply_orientation(values, _change(axes, wanted))
+
+
+def _open(path):
+    """Return an opened volume and its three lengths; a flat one is one slice deep."""
     import nibabel
 
+    volume = nibabel.load(path)
+    shape = volume.shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    shape = (*shape, 1) if len(shape) == 2 else shape
+    if len(shape) != 3:
+        raise CourseError(
+            f"{path.name} has {len(shape)} axes {tuple(shape)}; this course reads 3-D volumes of one "
+            "channel: save the channel or time that you want as a 3-D file."
+        )
+    if np.prod(shape, dtype=np.int64) > MAX_VOXELS or 0 in shape:
+        raise CourseError(f"{path.name} claims the size {tuple(shape)}: volumes have 1 to {MAX_VOXELS:,} voxels.")
+    if volume.get_data_dtype().kind not in "iufb":
+        raise CourseError(
+            f"{path.name} holds {volume.get_data_dtype()} values: save it as grey values, one number a voxel."
+        )
+    return volume, shape
+
+
+def _damaged(path, error):
+    return CourseError(f"{path.name} is damaged or no NIfTI file ({error}): copy it again.")
+
+
+def read_grid(path: Path) -> Grid:
+    """Read where the voxels of a 3-D NIfTI volume lie, from its header alone.
+
+    The spacing is that of the affine; where the affine is of unit length, and pixdim is not, that of pixdim.
+    Raises CourseError for a file that is no NIfTI or is damaged, has another number of axes than three (or two: one
+    slice), more than MAX_VOXELS voxels, or values that are not real numbers.
+    """
+    from nibabel import aff2axcodes
+    from nibabel.affines import voxel_sizes
+
     try:
-        volume = nibabel.load(path)
-        shape = volume.shape
-        while len(shape) > 3 and shape[-1] == 1:
-            shape = shape[:-1]
-        if len(shape) != 3:
-            raise CourseError(
-                f"{path.name} has {len(shape)} axes {tuple(shape)}; this course reads 3-D volumes of one "
-                "channel: save the channel or time that you want as a 3-D file."
-            )
-        if np.prod(shape, dtype=np.int64) > MAX_VOXELS or 0 in shape:
-            raise CourseError(f"{path.name} claims the size {tuple(shape)}: volumes have 1 to {MAX_VOXELS:,} voxels.")
-        if volume.get_data_dtype().kind not in "iufb":
-            raise CourseError(
-                f"{path.name} holds {volume.get_data_dtype()} values: save it as grey values, one number a voxel."
-            )
-        values = np.asanyarray(volume.dataobj).reshape(shape)
-        spacing = [float(step) for step in volume.header.get_zooms()[:3]]
-        says = int(volume.header["sform_code"]) or int(volume.header["qform_code"])
-        axes = nibabel.aff2axcodes(volume.affine) if says else (None,)
+        volume, shape = _open(path)
+        header = volume.header
+        unit = MILLIMETRES.get(header.get_xyzt_units()[0], 1.0)
+        affine, pixdim = volume.affine * [[unit], [unit], [unit], [1]], np.abs(header["pixdim"][1:4]) * unit
+        is_placed = bool(int(header["sform_code"]) or int(header["qform_code"]))
+        axes = aff2axcodes(affine) if is_placed else (None,)
+        spacing, told = (voxel_sizes(affine), ()) if is_placed else (pixdim, ())
     except CourseError:
         raise
     except Exception as error:  # nibabel has no common error for a damaged file
-        raise CourseError(f"{path.name} is damaged or no NIfTI file ({error}): copy it again.") from error
+        raise _damaged(path, error) from error
+    known, known_pixdim = ((np.isfinite(steps) & (steps > 0)).all() for steps in (spacing, pixdim))
+    if known and known_pixdim and not np.allclose(spacing, pixdim, rtol=1e-3):
+        told = ("spacing_of_affine",)
+        if np.allclose(spacing, unit):
+            affine = affine @ np.diag([*(pixdim / spacing), 1])
+            spacing, told = pixdim, ("spacing_of_pixdim",)
+    return Grid(
+        shape=shape,
+        affine=affine,
+        spacing=tuple(float(step) for step in spacing) if known else None,
+        axes=axes if known and None not in axes else None,
+        told=told if known else ("no_spacing",),
+    )
+
+
+def read_values(path: Path) -> np.ndarray:
+    """Read the values of a 3-D NIfTI volume, in their dtype (float where the file scales them).
+
+    Raises CourseError as `read_grid` does, and for values that are not finite.
+    """
+    try:
+        volume, shape = _open(path)
+        values = np.asanyarray(volume.dataobj).reshape(shape)
+    except CourseError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise CourseError(f"{path.name} holds values that are not finite (NaN or infinite): mend the volume first.")
-    return values, spacing, axes
+    return values
 
 
-def upright_slices(values, low=0):
-    """Yield the slices of a volume as pictures: uint8 of shape (height, width).
+def read_labels(path: Path, chosen: set[float] | None = None) -> tuple[np.ndarray, list[float], tuple[str, ...]]:
+    """Read a label volume; return its values, those that occur, and what must be told of it: keys of `TOLD`.
 
-    Slices run along the last axis and are turned upright by `numpy.rot90`. Intensities from `low` to the
-    volume's maximum become 0 to 255, rounded, in the same way for all slices.
+    Values near whole numbers are rounded. A soft label from 0 to 1 is 1 from one half on, and a blurred one from 0 to
+    a larger number, or one where that number was `chosen`, is that number from its half on. Others that are not whole
+    are rounded if labels were `chosen`, else they raise CourseError, as does what `read_values` refuses.
     """
-    span = float(values.max()) - low
-    for position in range(values.shape[-1]):
-        grey = (values[..., position].astype(np.float64) - low) * (255 / span if span > 0 else 0)
-        yield np.rot90(np.rint(grey).astype(np.uint8))
+    values = read_values(path)
+    present = np.unique(values)
+    largest, whole = float(present[-1]), np.floor(present + 0.5)
+    far = np.abs(present - whole).max()
+    is_alone = largest > MANY_LABELS and chosen in (None, {largest})  # it may be the one structure
+    if 0 < far <= NEARLY:
+        values, told = np.floor(values + 0.5), "rounded"
+    elif len(present) <= 2 or (far == 0 and len(present) <= MANY_LABELS):
+        return values, present.tolist(), ()
+    elif {*whole.tolist()} <= {0.0, 1.0}:
+        values, told = values >= 0.5, "soft"
+    elif is_alone and ((chosen and far > 0) or _is_blurred(values, largest, far == 0)):
+        values, told = np.where(values >= largest / 2, largest, 0), "soft"
+    elif far == 0:
+        return values, present.tolist(), ()
+    elif chosen:
+        values, told = np.floor(values + 0.5), "rounded"
+    else:
+        raise CourseError(
+            f"{end_of_path(path)} holds {len(present):,} values from {present[0]:.4g} to {largest:.4g} that are no "
+            "whole numbers, so its labels have run into one another: resample it by nearest neighbour, or choose "
+            "the label with foreground=..., and all are rounded."
+        )
+    return values, np.unique(values).tolist(), (told,)
 
 
-def foreground_values(foreground, names):
+def _is_blurred(values, largest, is_whole):
+    """Tell whether a volume of many values shows one structure, `largest`, whose border is blurred.
+
+    Whole numbers may as well be many structures: then most of what is not 0 must be the largest itself.
+    """
+    if is_whole:
+        return 2 * np.count_nonzero(values == largest) >= np.count_nonzero(values)
+    above = np.count_nonzero(values > largest * 0.75)
+    between = np.count_nonzero(values >= largest * 0.25) - above
+    return between <= above / 2
+
+
+def foreground_values(foreground: float | str | list | None, names: dict[str, int]) -> set[float] | None:
     """Return the numbers of the labels that are foreground, or None for "what is not background".
 
     `foreground` is None, a number, a name, or a list of these; `names` maps the names to numbers.
@@ -73,12 +210,18 @@ def foreground_values(foreground, names):
     chosen = [foreground] if isinstance(foreground, (int, float, str)) else list(foreground)
     for label in chosen:
         if isinstance(label, str) and label not in names:
-            known = ", ".join(f"{name!r} ({number})" for name, number in names.items()) or "only numbers"
+            known = listed([f"{name!r} ({number})" for name, number in names.items()]) or "only numbers"
             raise CourseError(f"foreground={label!r} is not a label of this dataset: it knows {known}.")
     return {names[label] if isinstance(label, str) else label for label in chosen}
 
 
-def read_label_names(folder):
+def listed(texts: list[str]) -> str:
+    """Return the first texts, with commas, and how many more there are."""
+    more = f" and {len(texts) - 6:,} more" if len(texts) > 6 else ""
+    return ", ".join(texts[:6]) + more
+
+
+def read_label_names(folder: Path) -> tuple[dict[str, int], str]:
     """Return the label names of a decathlon `dataset.json` as {name: number}, and the dataset's name.
 
     Both are empty where there is no such file. Raises CourseError for one that is not JSON.
@@ -99,40 +242,3 @@ def read_label_names(folder):
         if str(number).isdigit():
             names[str(name)] = int(number)
     return names, str(described.get("name", ""))
-
-
-def write_slices(image, label, name, folder, foreground):
-    """Write a pair of volumes as pairs of 8-bit RGB PNG, `folder/{images,masks}/NAME_SLICE.png`.
-
-    `foreground` is a set of label numbers or None for all that are not 0. Masks are 0 or 255.
-    Returns {"slices": number, "spacing": [row, column, slice] in mm, "axes": as `read_volume` gives them, "labels":
-    set of numbers, "low": what became black}. Raises CourseError for volumes that do not fit together.
-    """
-    values, spacing, axes = read_volume(image)
-    labels, _, label_axes = read_volume(label)
-    if values.shape != labels.shape:
-        raise CourseError(
-            f"{image.name} has the shape {values.shape} but its labels {labels.shape}: "
-            "they must be drawn on the same grid."
-        )
-    if all(axes + label_axes) and axes != label_axes:
-        raise CourseError(
-            f"The axes of {image.name} run to {', '.join(axes)}, those of its labels to {', '.join(label_axes)}: "
-            "save both in one orientation."
-        )
-    present = {float(number) for number in np.unique(labels)}
-    low = min(0.0, float(values.min()))
-    for kind, pictures in (
-        ("images", upright_slices(values, low)),
-        ("masks", upright_slices(np.isin(labels, list(foreground or present - {0})) * np.uint8(1))),
-    ):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(pictures):
-            Image.fromarray(picture).convert("RGB").save(folder / kind / f"{name}_{number:03d}.png", compress_level=3)
-    return {
-        "slices": values.shape[-1],
-        "spacing": [spacing[1], spacing[0], spacing[2]],
-        "axes": axes,
-        "labels": present,
-        "low": low,
-    }

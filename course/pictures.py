@@ -1,56 +1,105 @@
-"""Where a picture lies, how it is read, and what one look at its pixels tells."""
+"""Where a picture lies, how it is read, and what its pixels tell."""
 
 import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from course.workspace import CourseError, parallel, shown
+from course.greys import GreyRange, to_greys
+from course.workspace import CourseError, end_of_path, parallel
 
 SUBSETS = ("train", "valid", "test")
 MAX_PIXELS = 50_000_000  # of one picture
 THUMBNAIL = 32  # pixels on a side of the small pictures that are compared to find near-copies
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 VOLUMES = (".nii.gz", ".nii")
+DICOM = (".dcm", ".dicom", ".ima")
+PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # tags of TIFF
+
+# From pixels that were turned upright back to those that are stored, for each orientation of EXIF.
+TO_STORED = {
+    1: lambda pixels: pixels,
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: np.rot90,
+    7: lambda pixels: np.rot90(pixels, 2).T,
+    8: lambda pixels: np.rot90(pixels, -1),
+}
 
 
-def file_suffix(name):
+def file_suffix(name: str) -> str:
     """Return the suffix of `name` in lower case, `.nii.gz` counted as one."""
     name = name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else os.path.splitext(name)[1]
 
 
-def is_stray(name):
+def is_stray(name: str) -> bool:
     """Tell whether a file or folder of this name is no data: a system's or editor's trace, or images without masks."""
     return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "imagests")
 
 
+def is_dicom(path: Path) -> bool:
+    """Tell whether a file is DICOM, by its name or content."""
+    if file_suffix(path.name) in DICOM:
+        return True
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def refuse_dicom(paths: list[Path]) -> None:
+    """Raise CourseError if one of the files that are no pictures and no volumes is DICOM."""
+    for path in paths:
+        if is_dicom(path):
+            raise CourseError(
+                f"{end_of_path(path)} is DICOM, which this course does not read: convert each series to NIfTI with "
+                "dcm2niix, and give the folder of the volumes with their labels drawn on the same grid."
+            )
+
+
 @dataclass(frozen=True)
 class Facts:
-    """What one look at the pixels of a pair tells."""
+    """What the pixels of a pair tell: measured once, when they are read."""
 
-    size: tuple  # height, width
+    size: tuple[int, int]  # height, width
     channels: int  # of the image as it is stored
     image_plain: bool  # an 8-bit PNG that needs no conversion
     mask_plain: bool
-    low: float  # smallest and largest value of the image
-    high: float
-    mask_values: dict  # value -> number of pixels
-    border_values: frozenset  # of the mask's outermost rows and columns
+    deep: bool  # the image has more than 8 bits, see `grey_windows`
+    greys: GreyRange  # of the image's values
+    mask_values: dict[float, int]  # value -> number of pixels
+    border_values: frozenset[float]  # of the mask's outermost rows and columns
     lossy: bool  # the mask is a JPEG
     image_hash: str
     mask_hash: str
     thumbnail: np.ndarray  # uint8, THUMBNAIL x THUMBNAIL
+    palette: dict[tuple, int]  # colour -> the label that the mask's palette gives it; empty for other masks
+    told: tuple[str, ...]  # keys of TOLD: what must not be done in silence
 
     @property
-    def is_constant(self):
+    def low(self) -> float:
+        """The smallest value of the image."""
+        return self.greys.low
+
+    @property
+    def high(self) -> float:
+        """The largest value of the image."""
+        return self.greys.high
+
+    @property
+    def is_constant(self) -> bool:
         """Tell whether the image has one single grey value: such images are alike without being copies."""
         return self.low == self.high
 
-    def foreground_pixels(self, mask_values):
+    def foreground_pixels(self, mask_values: list) -> int:
         """Return the number of foreground pixels; `mask_values` is [background, foreground]."""
         return self.mask_values.get(mask_values[1], 0)
 
@@ -68,54 +117,152 @@ class Pair:
     facts: Facts | None = None
 
 
-def reading_order(pair):
+def reading_order(pair: Pair) -> tuple:
     """Return the key that sorts pairs by patient, then slice by number."""
     return pair.patient, -1 if pair.slice is None else pair.slice, pair.name
 
 
-def read_picture(path, labels=False):
-    """Return (pixels, channels, plain, lossy): pixels of shape (height, width), uint8 or as deep as the file is.
+class Picture(NamedTuple):
+    """A picture as it was read, turned upright where its file asks for that."""
 
-    labels: True for a mask, which is refused if two colours of its palette become one grey.
+    pixels: np.ndarray  # of shape (height, width), uint8 or as deep as the file is
+    channels: int  # as it is stored
+    plain: bool  # an 8-bit PNG that needs no conversion
+    lossy: bool  # a JPEG
+    orientation: int  # 1 to 8, what EXIF says of how the stored pixels lie; 1 is upright
+    palette: dict[tuple, int]  # colour -> label, where a palette tells the labels
+
+
+def read_picture(path: Path, labels: bool = False) -> Picture:
+    """Read a picture in one channel of grey or, with `labels`, of labels.
+
+    Label pictures hold the label itself: the number in a palette of colours, the transparency where that alone
+    tells the pixels apart, else the grey. Raises CourseError for a file that cannot be read, holds several pictures
+    or too many pixels, would lose bits, or holds labels that are different colours of one grey.
     """
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP")) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise CourseError(
-                    f"{shown(path)} claims {picture.width} x {picture.height} pixels: "
-                    f"more than {MAX_PIXELS:,} are refused; exclude it."
-                )
-            if getattr(picture, "n_frames", 1) > 1:
-                raise CourseError(f"{shown(path)} holds {picture.n_frames} pictures: save each in a file of its own.")
-            if (
-                not labels
-                and picture.mode in ("RGB", "RGBA", "LA")
-                and any(";16" in str(tile[3]) for tile in picture.tile)
-            ):
-                raise CourseError(
-                    f"{shown(path)} has 16 bits for each of several channels, of which eight would be lost: "
-                    "save it as a grey picture."
-                )
+        # Opened as a file: Pillow maps a TIFF that it gets by name, and then misreads one that is to be turned.
+        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as picture:
+            _check_readable(path, picture)
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)  # TIFF forgets it once it is loaded
+            orientation = orientation if orientation in TO_STORED else 1
             picture.load()
-            turned = picture.getexif().get(0x0112, 1) != 1
-            plain = picture.format == "PNG" and picture.mode in ("L", "RGB", "RGBA") and not turned
-            channels, lossy = len(picture.getbands()), picture.format == "JPEG"
-            upright = ImageOps.exif_transpose(picture) if turned else picture
-            if upright.mode == "F" or upright.mode.startswith("I"):
-                return np.asarray(upright), channels, plain, lossy
-            grey = np.asarray(upright.convert("L"))
-            colours = (upright if upright.mode == "P" else upright.convert("RGB")).getcolors() if labels else None
-            # colours is None where there are so many that it is no label
-            if colours and len(colours) > np.count_nonzero(np.bincount(grey.ravel())):
-                raise CourseError(
-                    f"{shown(path)} has colours that are the same in grey: save it as a grey picture "
-                    "with a grey of its own for each label."
-                )
-            return grey, channels, plain, lossy
+            is_upright = orientation == 1 or picture.format == "TIFF"
+            upright = picture if is_upright else ImageOps.exif_transpose(picture)
+            palette = _label_palette(upright) if labels else {}
+            label = np.asarray(upright) if palette else _label_of_alpha(upright) if labels else None
+            return Picture(
+                pixels=_grey(path, picture, upright, labels) if label is None else label,
+                channels=len(picture.getbands()),
+                plain=picture.format == "PNG"
+                and picture.mode in ("L", "RGB", "RGBA")
+                and orientation == 1
+                and label is None,
+                lossy=picture.format in ("JPEG", "MPO"),
+                orientation=orientation,
+                palette=palette,
+            )
     except CourseError:
         raise
     except Exception as error:  # Pillow has no common error for a damaged file
-        raise CourseError(f"{shown(path)} cannot be read as a picture ({error}): replace or exclude it.") from error
+        reason = f"it is no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
+        raise CourseError(
+            f"{end_of_path(path)} cannot be read as a picture ({reason}): replace or exclude it."
+        ) from error
+
+
+def _check_readable(path, picture):
+    """Refuse an opened picture of which a part would be lost, before its pixels are read."""
+    name = end_of_path(path)
+    if picture.width * picture.height > MAX_PIXELS:
+        raise CourseError(
+            f"{name} claims {picture.width} x {picture.height} pixels: "
+            f"more than {MAX_PIXELS:,} are refused; exclude it."
+        )
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":  # a photo by a phone: what follows is a preview or the like
+        raise CourseError(
+            f"{name} holds {frames} pictures, of which only the first would be read: save each in a file of its own, "
+            "such as NAME_0.png, NAME_1.png and so on."
+        )
+    if picture.mode in ("RGB", "RGBA", "LA", "CMYK") and any(";16" in str(tile[3]) for tile in picture.tile):
+        raise CourseError(
+            f"{name} has 16 bits for each of several channels, of which eight would be lost: save it as a grey picture."
+        )
+
+
+def _label_palette(picture):
+    """Return {colour: number} of the palette's colours that occur, for a mask with a palette, else an empty dictionary.
+
+    A palette of opaque greys is no list of labels but a grey picture, packed: its numbers are in any order.
+    """
+    if picture.mode != "P":
+        return {}
+    picture.apply_transparency()
+    colours = np.array(picture.getpalette("RGBA"), np.uint8).reshape(-1, 4)
+    if (colours[:, :3] == colours[:, :1]).all() and (colours[:, 3] == 255).all():
+        return {}
+    numbers = np.flatnonzero(np.bincount(np.asarray(picture).ravel(), minlength=len(colours)))
+    return {tuple(colours[number].tolist()): int(number) for number in numbers[::-1] if number < len(colours)}
+
+
+def _label_of_alpha(picture):
+    """Return the labels (uint8) of a mask in which some pixels are transparent, else None."""
+    if picture.mode not in ("RGBA", "LA", "PA"):
+        return None
+    pixels = np.asarray(picture.convert("RGBA")).reshape(-1, 4)
+    alpha = pixels[:, 3]
+    is_one_colour = (pixels == pixels[0]).all()
+    if (alpha == alpha[0]).all() and not (is_one_colour and alpha[0] == 0):  # an empty mask is transparent all over
+        return None
+    opaque = pixels[alpha > 0, :3]
+    if is_one_colour or (opaque == opaque[0]).all():
+        labels = alpha
+    else:  # the colours are the labels, and what is transparent is background
+        labels = np.where(alpha > 0, np.asarray(picture.convert("L")).ravel(), np.uint8(0))
+    return labels.reshape(picture.height, picture.width)
+
+
+def _grey(path, picture, upright, labels):
+    """Return the pixels in one channel; `labels` must not become alike by that."""
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        pixels = np.asarray(upright)
+        if picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0 and pixels.dtype == np.uint16:
+            return np.uint16(2 ** picture.tag_v2[BITS_PER_SAMPLE][0] - 1) - pixels  # stored with white as 0
+        return pixels
+    grey = np.asarray(upright.convert("L"))
+    colours = (upright if upright.mode == "P" else upright.convert("RGB")).getcolors() if labels else None
+    # colours is None where there are so many that it is no label
+    if colours and len(colours) > np.count_nonzero(np.bincount(grey.ravel())):
+        raise CourseError(
+            f"{end_of_path(path)} has colours that are the same in grey: save it as a grey picture "
+            "with a grey of its own for each label."
+        )
+    return grey
+
+
+def read_pair(image: Path, mask: Path) -> tuple[Picture, Picture, tuple[str, ...]]:
+    """Read an image and its mask on one grid; return both, and which keys of `TOLD` must be told of them.
+
+    Where only one of the two files asks to be turned (EXIF), both are taken upright if their sizes then agree, else
+    as they are stored. Raises CourseError as `read_picture` does, and for two sizes.
+    """
+    pair = read_picture(image), read_picture(mask, labels=True)
+    told = ()
+    one_turned = pair[0].orientation != pair[1].orientation
+    stored = [TO_STORED[picture.orientation](picture.pixels) for picture in pair]
+    if one_turned and stored[0].shape == stored[1].shape:
+        told = ("turned_alone",)
+        if pair[0].pixels.shape != pair[1].pixels.shape:
+            told = ("stored",)
+            pair = tuple(picture._replace(pixels=pixels) for picture, pixels in zip(pair, stored))
+    (height, width), (mask_height, mask_width) = (picture.pixels.shape for picture in pair)
+    if (height, width) != (mask_height, mask_width):
+        raise CourseError(
+            f"{end_of_path(image)} has {width} x {height} pixels but its mask {mask_width} x {mask_height}: "
+            "both must have the same size."
+        )
+    return *pair, told
 
 
 def _hash(pixels):
@@ -133,68 +280,54 @@ def _values(pixels):
     return {value: int(count) for value, count in zip(values.tolist(), counts.tolist())}
 
 
-def look(pair):
+def measure_pair(pair: Pair) -> Pair:
     """Read the files of a pair and return it with its Facts.
 
-    Raises CourseError where one cannot be read, has impossible values, or their sizes differ.
+    Raises CourseError where one cannot be read or is not finite, or their sizes differ.
     """
-    image, channels, image_plain, _ = read_picture(pair.image)
-    mask, _, mask_plain, lossy = read_picture(pair.mask, labels=True)
-    if image.shape != mask.shape:
+    image, mask, told = read_pair(pair.image, pair.mask)
+    pixels, labels = image.pixels, mask.pixels
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise CourseError(
-            f"{shown(pair.image)} has {image.shape[1]} x {image.shape[0]} pixels but its mask {mask.shape[1]} x "
-            f"{mask.shape[0]}: both must have the same size."
+            f"{end_of_path(pair.image)} holds values that are not finite (NaN or infinite): mend the picture first."
         )
-    low, high = float(image.min()), float(image.max())
-    if not np.isfinite([low, high]).all() or low < 0:
-        raise CourseError(
-            f"{shown(pair.image)} holds negative or not finite values ({low:g} to {high:g}): "
-            "save it with values from 0 on."
-        )
-    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    grey = image if image.dtype == np.uint8 else (image * (255 / high if high else 0)).astype(np.uint8)
-    thumbnail = np.asarray(Image.fromarray(grey).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    greys = GreyRange.of(pixels)
+    grey = pixels if pixels.dtype == np.uint8 else to_greys(pixels, *greys.window()[:2])
+    thumbnail = Image.fromarray(grey).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     facts = Facts(
-        size=image.shape,
-        channels=channels,
-        image_plain=image_plain,
-        mask_plain=mask_plain,
-        low=low,
-        high=high,
-        mask_values=_values(mask),
+        size=pixels.shape,
+        channels=image.channels,
+        image_plain=image.plain,
+        mask_plain=mask.plain,
+        deep=pixels.dtype != np.uint8,
+        greys=greys,
+        mask_values=_values(labels),
         border_values=frozenset(_values(border)),
-        lossy=lossy,
-        image_hash=_hash(image),
-        mask_hash=_hash(mask),
-        thumbnail=thumbnail,
+        lossy=mask.lossy,
+        image_hash=_hash(pixels),
+        mask_hash=_hash(labels),
+        thumbnail=np.asarray(thumbnail),
+        palette=mask.palette,
+        told=told,
     )
     return replace(pair, facts=facts)
 
 
-def inspect(pairs, progress=False):
-    """Read every pair once and return them with their Facts; raise CourseError for the first bad one."""
-    return parallel(look, pairs, "reading images and masks", progress)
+def measure_pairs(pairs: list[Pair], progress: bool = False) -> list[Pair]:
+    """Read every pair once and return them with their Facts.
 
-
-def dataset_root(description, work_dir):
-    """Return the folder that holds `{train,valid,test}/{images,masks}/NAME.png` of a description.
-
-    Converted files lie inside the work folder, which may be moved with them; files that were canonical
-    already are where the user has them.
+    Raises CourseError for the first bad one, and where a colour is one label in one mask's palette and another label
+    in another's: such numbers were given file by file, and mean nothing.
     """
-    return Path(work_dir) / description["root"]
-
-
-def slice_folder(description, work_dir, subset, name):
-    """Return the folder that holds the slice `name` of a subset, in images/ and in masks/.
-
-    A fold gives patients another subset; their files stay where they are.
-    """
-    stored_in = {} if subset == "test" else description.get("stored_in", {})
-    return dataset_root(description, work_dir) / stored_in.get(name, subset)
-
-
-def pair_paths(description, work_dir, subset, name):
-    """Return the paths of the image and of the mask called `name`."""
-    folder = slice_folder(description, work_dir, subset, name)
-    return folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"
+    pairs = parallel(measure_pair, pairs, "reading images and masks", progress)
+    first = {}
+    for pair in pairs:
+        for colour, label in pair.facts.palette.items():
+            other = first.setdefault(colour, pair)
+            if other.facts.palette[colour] != label:
+                raise CourseError(
+                    f"The colour {colour} is label {other.facts.palette[colour]} in {end_of_path(other.mask)} and "
+                    f"{label} in {end_of_path(pair.mask)}: save the masks as grey pictures, or with one palette."
+                )
+    return pairs

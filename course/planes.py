@@ -1,10 +1,107 @@
-"""A patient's slices as a volume: its cuts in three planes, and how they are put back together."""
+"""A patient's slices as a volume: which are neighbours, its cuts in three planes, and the pictures to train on."""
 
 import functools
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Volume(NamedTuple):
+    """Rows `start` to `stop` (not included) of a subset's arrays, neighbours of one patient.
+
+    row_step, column_step: how far apart two slices lie, in pixels of the network's image as they follow each other down
+    a column and along a row. The two differ where the picture or its pixels are not square.
+    """
+
+    start: int
+    stop: int
+    row_step: float
+    column_step: float
+
+    def depth(self, axis: int) -> int:
+        """Return how many pixels deep the cuts across an axis of (slice, row, column) are, at least 1.
+
+        A cut across the rows (axis 1) shows slices and columns, so a pixel is as deep as a column is wide; a cut across
+        the columns (axis 2) shows slices and rows.
+        """
+        step = self.column_step if axis == 1 else self.row_step
+        return max(1, round((self.stop - self.start) * step))
+
+
+def patient_spacing(description: dict, patient: str) -> list[float] | None:
+    """Return a patient's own [row, column, slice] distances in millimetres, or None where they are not known.
+
+    Datasets of older imports hold one spacing for all patients.
+    """
+    own = description.get("geometry", {}).get(patient)
+    return own["spacing"] if own else description["spacing"]
+
+
+def slice_places(numbers: list[int | None]) -> list[int] | None:
+    """Return at which place of the stack each slice of a patient lies, counted from 0: [0, 1, 4] for 7, 8 and 11.
+
+    numbers: the slices' numbers, ascending. Neighbours differ by the smallest difference that occurs. None where the
+    places cannot be known: a number is missing or occurs twice, the differences do not fit together, or more slices
+    are missing than are there.
+    """
+    if len(numbers) == 1:
+        return [0]
+    if None in numbers:
+        return None
+    differences = np.diff(numbers)
+    unit = differences.min()
+    if unit == 0 or (differences % unit).any():
+        return None
+    places = (np.array(numbers) - numbers[0]) // unit
+    return places.tolist() if places[-1] < 2 * len(numbers) else None
+
+
+def in_places(masks: np.ndarray, places: list[int]) -> np.ndarray:
+    """Return the masks of a patient's slices (N, height, width) at their places; where none is, the stack is empty."""
+    stack = np.zeros((places[-1] + 1, *masks.shape[1:]), masks.dtype)
+    stack[places] = masks
+    return stack
+
+
+def _neighbours(slices):
+    """Return (first row, last row + 1) of each run of slices of one patient and size without a gap between them."""
+    runs = []
+    for _, group in itertools.groupby(enumerate(slices), key=lambda entry: entry[1]["patient"]):
+        numbered = [(row, pair["slice"], pair["size"]) for row, pair in group if pair["slice"] is not None]
+        pairs = list(itertools.pairwise(numbered))
+        unit = min((after[1] - before[1] for before, after in pairs if after[1] > before[1]), default=1)
+        starts = [after[0] for before, after in pairs if after[1] - before[1] != unit or before[2] != after[2]]
+        if numbered:
+            runs += itertools.pairwise([numbered[0][0], *starts, numbered[-1][0] + 1])
+    return runs
+
+
+def find_volumes(slices: list[dict], description: dict, image_size: int) -> list[Volume]:
+    """Return the volumes that the slices of a subset stack up to.
+
+    slices: entries of arrays.json, in the order of the arrays' rows: a patient's slices together, ascending. Slices
+    with numbers make a volume if at least eight of one patient and size follow each other without a gap: where one is
+    missing, a new volume begins. Each patient has a spacing and a size of its own. Where the spacing is not known,
+    slices are taken to lie one pixel of the original apart, and must also be 16 pixels of the network's image deep: a
+    few slices, far apart, would be squeezed into nothing.
+    """
+    volumes = []
+    for start, stop in _neighbours(slices):
+        spacing = patient_spacing(description, slices[start]["patient"])
+        row, column, between = spacing or (1, 1, 1)
+        height, width = slices[start]["size"]
+        volume = Volume(start, stop, between / (row * height / image_size), between / (column * width / image_size))
+        if is_deep(volume, spacing is not None):
+            volumes.append(volume)
+    return volumes
+
+
+def is_deep(volume: Volume, has_spacing: bool) -> bool:
+    """Tell whether a volume has enough slices to be cut in other planes, see `find_volumes`."""
+    least = 8 if has_spacing else max(8, math.ceil(16 / min(volume.row_step, volume.column_step)))
+    return volume.stop - volume.start >= least
 
 
 @functools.cache
@@ -17,7 +114,7 @@ def _overlaps(old, new):
     return sparse.csr_array((np.maximum(lengths, 0) * (new / old)).astype(np.float32))
 
 
-def area_average(values, size, axis):
+def area_average(values: np.ndarray, size: int, axis: int) -> np.ndarray:
     """Average an array along one axis into `size` new pixels; returns float32.
 
     Each new pixel weighs the old ones by the length that it covers of them.
@@ -27,33 +124,7 @@ def area_average(values, size, axis):
     return np.moveaxis(averages.reshape(size, *values.shape[1:]), 0, axis)
 
 
-def find_volumes(slices, description, image_size):
-    """Return the volumes that the slices of a subset stack up to, as a list of (first row, last row + 1).
-
-    slices: entries of arrays.json, in the order of the arrays' rows. A patient makes a volume if there are at least
-    eight slices with numbers. Where the dataset's spacing is not known they must also be 16 pixels of the network's
-    image deep, as `slice_step` takes it: a few slices, far apart, would be squeezed into nothing.
-    """
-    least = 8 if description["spacing"] else max(8, math.ceil(16 / slice_step(description, image_size)))
-    volumes = []
-    for _, group in itertools.groupby(enumerate(slices), key=lambda entry: entry[1]["patient"]):
-        rows = [row for row, pair in group if pair["slice"] is not None]
-        if len(rows) >= least:
-            volumes.append((rows[0], rows[-1] + 1))
-    return volumes
-
-
-def slice_step(description, image_size):
-    """Return the distance between two slices in pixels of the network's image.
-
-    Where the dataset's spacing is not known, slices are taken to lie one pixel of the original apart.
-    """
-    row, _, depth = description["spacing"] or (1, 1, 1)
-    height = description["subsets"]["train"][0]["size"][0]
-    return depth / row * image_size / height
-
-
-def resample_slices(values, count):
+def resample_slices(values: np.ndarray, count: int) -> np.ndarray:
     """Resample an array along its first axis to `count` entries: averaged if it shrinks, interpolated if it grows."""
     if count <= len(values):
         return area_average(values, count, axis=0)
@@ -64,46 +135,95 @@ def resample_slices(values, count):
     return ((1 - weight) * values[below] + weight * values[above]).astype(np.float32)
 
 
-def in_square(picture, size):
-    """Return a (size, size) copy of a picture, centred: what is too large is cut off, what is missing is black."""
-    square = np.zeros((size, size), np.float32)
-    spans = [min(length, size) for length in picture.shape]
-    source = tuple(
-        slice((length - span) // 2, (length - span) // 2 + span) for length, span in zip(picture.shape, spans)
-    )
-    target = tuple(slice((size - span) // 2, (size - span) // 2 + span) for span in spans)
-    square[target] = picture[source]
-    return square
-
-
 class TrainingPictures:
-    """All pictures to train on: the slices, and with three planes every volume's cuts along rows and columns as well.
+    """All pictures to train on: the slices, and every volume's cuts across rows and columns as well.
 
-    X, y: arrays (N, S, S, 1); a pixel of y that is all atrium holds `full`. volumes: pairs (first row, last row + 1).
-    step: distance between slices in pixels.
+    X: float32 (N, S, S, 1) from 0 to 1, in steps of 1/255; y: uint8 of the same shape, where a pixel that is all atrium
+    holds `full`; both may be memory maps. Pictures are numbered: the N slices, then for each volume its cuts across
+    the rows and those across the columns. A cut is put in the middle of a black square, and what is too deep for the
+    square is cut off at both ends. A picture and its mask are uint8 (S, S), 0 to 255.
+    has_atrium: bool, for each picture whether some pixel of its mask is at least half atrium.
     """
 
-    def __init__(self, X, y, volumes=(), step=1.0, full=1):
-        self.X, self.y, self.step, self.full = X, y, step, full
-        self.places = [(0, 0, len(X), row) for row in range(len(X))]
+    def __init__(self, X: np.ndarray, y: np.ndarray, volumes: list[Volume] = (), full: int = 1):
+        self.X, self.y, self.full = X, y, full
+        self.places = [(0, row, None) for row in range(len(X))]  # axis, index, volume
         has_atrium = [np.array([row.max() >= full / 2 for row in y], bool)]
-        for start, stop in volumes:
+        for volume in volumes:
             for axis in (1, 2):
-                self.places += [(axis, start, stop, index) for index in range(X.shape[1])]
-                has_atrium.append(y[start:stop, ..., 0].max(axis=(0, 3 - axis)) >= full / 2)
+                self.places += [(axis, index, volume) for index in range(X.shape[1])]
+                has_atrium.append(y[volume.start : volume.stop, ..., 0].max(axis=(0, 3 - axis)) >= full / 2)
         self.has_atrium = np.concatenate(has_atrium)
+        self.volumes = volumes
 
-    def take(self, chosen):
-        """Return the pictures with the given numbers as X and y, float32 of shape (len(chosen), S, S, 1)."""
-        X, y = (
-            np.stack([self._cut(array, *self.places[number]) for number in chosen])[..., None]
-            for array in (self.X, self.y)
+    def take(self, numbers: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pictures with these numbers and their masks, read from the arrays."""
+        return tuple(
+            np.stack([self._cut(whole, *self.places[number]) for number in numbers])
+            for whole in (self._images, self._masks)
         )
-        return X, y / np.float32(self.full)
 
-    def _cut(self, array, axis, start, stop, index):
+    def _images(self, *where):
+        return np.rint(self.X[*where, ..., 0] * np.float32(255)).astype(np.uint8)
+
+    def _masks(self, *where):
+        return self.y[*where, ..., 0] * np.uint8(255 // self.full)
+
+    def _cut(self, whole, axis, index, volume):
         if axis == 0:
-            return array[index, ..., 0].astype(np.float32)
-        cut = array[start:stop, index, :, 0] if axis == 1 else array[start:stop, :, index, 0]
-        cut = resample_slices(cut, max(1, round((stop - start) * self.step)))
-        return in_square(cut if axis == 1 else cut.T, array.shape[1])
+            return whole(index)
+        size, rows = self.X.shape[1], slice(volume.start, volume.stop)
+        cut = whole(rows, index) if axis == 1 else whole(rows, slice(None), index)
+        square, (first, last, start) = np.zeros((size, size), np.uint8), _in_the_middle(volume.depth(axis), size)
+        square[first:last] = _resample_greys(cut, volume.depth(axis))[start : start + last - first]
+        return square if axis == 1 else square.T
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels `stack` holds of the pictures, and of their masks as many again."""
+        deep = sum(depth for volume in self.volumes for depth in {volume.depth(axis) for axis in (1, 2)})
+        return (len(self.X) + deep) * self.X.shape[1] ** 2 + 1
+
+    def stack(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All pictures in little memory, as (images, masks, views).
+
+        images and masks: uint8, one after another all pixels of the slices, and of the volumes as they are resampled
+        along their depth; then one black pixel. views: int32, a row for each picture of which pixels it shows: that of
+        row r and column c is `first + r * row_step + c * column_step`, where r and c lie in the given ranges, else the
+        black one. The columns are first, row_step, column_step, top, bottom, left, right; bottom and right are not
+        included.
+        """
+        size = self.X.shape[1]
+        image, rows = size * size, range(0, len(self.X), 64)  # a few at a time: X is float32
+        stacks = [[whole(slice(row, row + 64)) for row in rows] for whole in (self._images, self._masks)]
+        views = [(row * image, size, 1, 0, size, 0, size) for row in range(len(self.X))]
+        filled = len(self.X)
+        for volume in self.volumes:
+            begins = {}  # depth: where the volume of that depth begins
+            for axis in (1, 2):
+                depth = volume.depth(axis)
+                if depth not in begins:
+                    begins[depth] = filled
+                    filled += depth
+                    for stack, whole in zip(stacks, (self._images, self._masks)):
+                        stack.append(_resample_greys(whole(slice(volume.start, volume.stop)), depth))
+                first, last, start = _in_the_middle(depth, size)
+                begin = (begins[depth] + start - first) * image
+                for index in range(size):
+                    if axis == 1:
+                        views.append((begin + index * size, image, 1, first, last, 0, size))
+                    else:
+                        views.append((begin + index, size, image, 0, size, first, last))
+        black = np.zeros(1, np.uint8)
+        images, masks = (np.concatenate([*(part.ravel() for part in stack), black]) for stack in stacks)
+        return images, masks, np.array(views, np.int32)
+
+
+def _in_the_middle(depth, size):
+    """Return where in its square of `size` a cut of `depth` pixels begins and ends, and which of them is the first."""
+    first = max(0, (size - depth) // 2)
+    return first, first + min(depth, size), max(0, (depth - size) // 2)
+
+
+def _resample_greys(values, count):
+    return np.rint(resample_slices(values, count)).astype(np.uint8)

@@ -6,9 +6,10 @@ A choice is made once, in notebook 01, and travels as `settings.json` in the wor
 import itertools
 import operator
 import os
+from pathlib import Path
 
-from course.machine import gpu_found
-from course.workspace import CourseError, read_json, write_json
+from course.machine import device_name, estimate_seconds, gpu_found
+from course.workspace import CourseError, duration, read_json, write_json
 
 # A profile says how much work is done. `sample` is the size of the made-up dataset, where that is used.
 # `images_per_epoch=None`: an epoch has as many pictures as there are training slices, times `repeats` of the recipe.
@@ -92,7 +93,7 @@ def _check_name(kind, name, known):
         raise CourseError(f"There is no {kind} {name!r}: choose one of {', '.join(known)}.")
 
 
-def choose_profile(profile=None):
+def choose_profile(profile: str | None = None) -> tuple[str, str]:
     """Return (profile, why): the one asked for, else UNET_PROFILE, else `full` with a GPU and `quick` without.
 
     Raises CourseError if there is no profile of that name.
@@ -109,7 +110,7 @@ def choose_profile(profile=None):
     return profile, why
 
 
-def new_settings(dataset, profile, recipe, seed):
+def new_settings(dataset: str, profile: str, recipe: str, seed: int) -> dict:
     """Return all settings of a run as one flat dict: the choices, then what profile and recipe stand for.
 
     Raises CourseError for an unknown profile or recipe, or a seed that is no whole number from 0 to 2**32 - 1.
@@ -129,7 +130,7 @@ def new_settings(dataset, profile, recipe, seed):
     }
 
 
-def check_values(values):
+def check_values(values: dict) -> None:
     """Raise CourseError for the first setting of a dict whose value cannot work; None stands for what 01 recorded."""
     for name, value in values.items():
         allowed, sentence = _ALLOWED.get(name, (lambda value: True, ""))
@@ -137,7 +138,7 @@ def check_values(values):
             raise CourseError(f"{name} is {value!r}: {sentence}.")
 
 
-def load_settings(work_dir, **overrides):
+def load_settings(work_dir: Path, **overrides) -> dict:
     """Return the settings that 01 recorded, with every override that is not None put in and recorded in turn.
 
     None takes back an earlier override: `replaced` holds what 01 had recorded under its name.
@@ -155,19 +156,24 @@ def load_settings(work_dir, **overrides):
     return settings
 
 
-def check_made_with(recorded, settings, notebook):
-    """Hold the settings that a notebook's files were made with against those of now, so that no stale file is used.
+OPERATIONS_A_PIXEL = 0.834e6  # of a training step of the U-Net, forward and backward: counted for 256x256
 
-    recorded: dict from the names of settings to the values they had. Raises CourseError, naming the notebook to run
-    again, if `settings` has another value for one of them.
+
+def training_plan(work_dir: Path, settings: dict, steps: int) -> str:
+    """Return a sentence for 04: the device, the work of the training, and about how long it will take.
+
+    steps: batches of an epoch. Raises CourseError if 03 has not run.
     """
-    other = [
-        f"{name} was {value!r}, now {settings.get(name)!r}"
-        for name, value in recorded.items()
-        if settings.get(name) != value
-    ]
-    if other:
-        raise CourseError(f"{notebook} ran with other settings ({'; '.join(other)}): run {notebook} again.")
+    arithmetic = read_json(work_dir / "model" / "untrained.json", "03_model")["arithmetic"]
+    side = round(settings["crop_share"] * settings["image_size"] / 8) * 8
+    steps *= settings["epochs"]
+    operations = steps * settings["batch_size"] * side**2 * OPERATIONS_A_PIXEL
+    seconds = estimate_seconds(operations, steps, arithmetic)
+    time = f"about {duration(seconds)}, by an estimate" if seconds else "there is no estimate of the time for this card"
+    return (
+        f"Device: {device_name()}. Arithmetic: {arithmetic}. {steps:,} steps of {settings['batch_size']} pictures of "
+        f"{side} x {side} pixels: {time}."
+    )
 
 
 def _is_number(value):
@@ -187,6 +193,21 @@ _ALLOWED = {
     "dropout_rate": (lambda v: _is_number(v) and 0 <= v < 1, "choose a number from 0 up to, not including, 1"),
     "epochs": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
     "batch_size": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
+    "learning_rate_schedule": (lambda v: v in ("constant", "cosine"), 'choose "constant" or "cosine"'),
+    "augment": (lambda v: type(v) is bool, "choose True or False"),
+    "crop_share": (lambda v: _is_number(v) and 0 < v <= 1, "choose a number above 0, at most 1"),
+    "foreground_share": (lambda v: _is_number(v) and 0 <= v <= 1, "choose a number from 0 to 1"),
+    "repeats": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
+    "batch_normalization_momentum": (
+        lambda v: _is_number(v) and 0 <= v < 1,
+        "choose a number from 0 up to, not including, 1",
+    ),
+    "output_bias": (_is_number, "choose a number"),
+    "monitor": (lambda v: v in ("val_loss", "val_iou", "val_accuracy"), "choose val_loss, val_iou or val_accuracy"),
+    "leave_out_twins": (lambda v: type(v) is bool, "choose True or False"),
+    "planes": (lambda v: type(v) is int and v in (1, 3), "choose 1 or 3"),
+    "soft_masks": (lambda v: type(v) is bool, "choose True or False"),
+    "patience": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
     "threshold": (lambda v: _is_number(v) and 0 < v < 1, "choose a number between 0 and 1"),
     "largest_component": (lambda v: type(v) is bool, "choose True or False"),
 }

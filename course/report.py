@@ -23,7 +23,7 @@ from course.workspace import whole_file
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; color: #111; }
-h1 { line-height: 1.2; } h1, h2 { overflow-wrap: anywhere; } .anchor-link { display: none; }
+h1 { line-height: 1.2; } h1, h2 { overflow-wrap: anywhere; }
 div.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #bbb; text-align: left; vertical-align: top; }
 td { font-variant-numeric: tabular-nums; }
@@ -32,19 +32,14 @@ img { max-width: 100%; height: auto; } pre { white-space: pre-wrap; overflow-wra
 @media print { body { max-width: none; font-size: 10pt; } img, tr, pre { break-inside: avoid; }
   h2 { break-after: avoid; } div.table { overflow: visible; } table { font-size: 8pt; } }
 """
-RESULT_HEADERS = [
-    "group",
-    "runs",
-    "patients",
-    "mean Dice",
-    "deviation over patients",
-    "deviation over seeds",
-    "precision",
-    "recall",
-]
+RESULT_HEADERS = ["group", "runs", "patients", "Dice", "SD patients", "SD seeds", "precision", "recall"]
+COMPARISON_HEADERS = ["comparison", "n patients", "difference", "95 % interval", "p"]
+TIME_HEADERS = ["group", "training, minutes a run", "images a second", "all runs, minutes", "versions"]
+
+Groups = dict[str, list[dict]]  # the runs of each group
 
 
-def read_groups(folder, outcomes):
+def read_groups(folder: Path, outcomes: dict[str, dict]) -> Groups:
     """Return the finished runs of a batch as a dict from group to list of runs, each with `metrics` and `history`.
 
     A group is called after the parameters in which it differs from others.
@@ -62,7 +57,7 @@ def read_groups(folder, outcomes):
     return dict(groups)
 
 
-def patient_dice(runs, subset):
+def patient_dice(runs: list[dict], subset: str) -> dict[tuple[str, str], float]:
     """Return the Dice of each patient of a subset, mean over the runs that scored it, by (dataset, patient)."""
     values = defaultdict(list)
     for run in runs:
@@ -71,24 +66,23 @@ def patient_dice(runs, subset):
     return {patient: float(np.mean(found)) for patient, found in values.items()}
 
 
-def result_rows(groups, subset):
-    """Return the rows of a subset's results, a row for each group that scored it; RESULT_HEADERS names the columns."""
+def result_rows(groups: Groups, subset: str) -> list[list]:
+    """Return the rows of a subset's results, a row for each group that scored it; RESULT_HEADERS names the columns.
+
+    SD is the standard deviation (n - 1), over the patients' Dice and over the means of the seeds.
+    """
     rows = []
     for label, runs in groups.items():
         values = list(patient_dice(runs, subset).values())
-        if values:
-            seeds = defaultdict(list)
-            for run in runs:
-                seeds[run["parameters"]["seed"]] += run["metrics"][subset]["dice_per_patient"].values()
-            scored = [run["metrics"][subset] for run in runs]
-            means = [
-                f"{np.mean([patient[name] for result in scored for patient in result['patients'].values()]):.3f}"
-                for name in ("precision", "recall")
-            ]
-            over_seeds = _deviation([np.mean(found) for found in seeds.values()])
-            rows.append(
-                [label, len(runs), len(values), f"{np.mean(values):.3f}", _deviation(values), over_seeds, *means]
-            )
+        if not values:
+            continue
+        seeds, patients = defaultdict(list), []
+        for run in runs:
+            seeds[run["parameters"]["seed"]] += run["metrics"][subset]["dice_per_patient"].values()
+            patients += run["metrics"][subset]["patients"].values()
+        spread = [_deviation(values), _deviation([np.mean(found) for found in seeds.values()])]
+        means = [f"{np.mean([patient[name] for patient in patients]):.3f}" for name in ("precision", "recall")]
+        rows.append([label, len(runs), len(values), f"{np.mean(values):.3f}", *spread, *means])
     return rows
 
 
@@ -96,7 +90,7 @@ def _deviation(values):
     return f"{np.std(values, ddof=1):.3f}" if len(values) > 1 else "one only"
 
 
-def write_patients(folder, groups):
+def write_patients(folder: Path, groups: Groups) -> Path:
     """Write patients.csv into a batch's folder, a row for each run, subset and patient; return its path.
 
     A row holds the run's parameters, the patient's figures as in metrics.json, and of the run: the accuracy on the
@@ -131,11 +125,11 @@ def write_patients(folder, groups):
     return path
 
 
-def comparison_rows(groups, subset):
-    """Compare each group with the first, patient by patient.
+def comparison_rows(groups: Groups, subset: str) -> list[list]:
+    """Compare each group with the first, patient by patient; COMPARISON_HEADERS names the columns.
 
-    Returns rows (group, n, mean difference, its 95 % interval, p). The interval is a bootstrap over patients; p is that
-    of Wilcoxon's signed-rank test, two-sided and not corrected. n counts the patients that both have.
+    The interval is a bootstrap over patients; p is that of Wilcoxon's signed-rank test, two-sided and not corrected.
+    n counts the patients that both have.
     """
     from scipy.stats import wilcoxon
 
@@ -150,20 +144,13 @@ def comparison_rows(groups, subset):
             continue
         low, high = bootstrap_interval(differences)
         p = wilcoxon(differences).pvalue if differences.any() else 1.0
-        rows.append(
-            [
-                f"{label} - {first[0]}",
-                len(differences),
-                f"{differences.mean():+.3f}",
-                f"{low:+.3f} to {high:+.3f}",
-                f"{p:.3f}",
-            ]
-        )
+        figures = [f"{differences.mean():+.3f}", f"{low:+.3f} to {high:+.3f}", f"{p:.3f}"]
+        rows.append([f"{label} - {first[0]}", len(differences), *figures])
     return rows
 
 
-def time_rows(groups):
-    """Return the rows (group, minutes of training a run, images a second, minutes in all, versions)."""
+def time_rows(groups: Groups) -> list[list]:
+    """Return the rows of what training took, a row for each group; TIME_HEADERS names the columns."""
     rows = []
     for label, runs in groups.items():
         training = [run["metrics"]["seconds_training"] for run in runs]
@@ -188,7 +175,11 @@ def _colors(groups):
     return dict(zip(groups, plt.get_cmap("tab10" if len(groups) <= 10 else "viridis")(places)))
 
 
-def plot_curves(groups):
+def _text(label):
+    return label.replace("$", r"\$")  # else Matplotlib sets what stands between two of them as a formula
+
+
+def plot_curves(groups: Groups):
     """Overlay the loss and the soft Dice on valid of all runs, a colour a group; returns a Matplotlib figure."""
     import matplotlib.pyplot as plt
 
@@ -197,14 +188,16 @@ def plot_curves(groups):
         for label, color in _colors(groups).items():
             for number, run in enumerate(groups[label]):
                 epochs, values = zip(*((int(row["epoch"]) + 1, row[name]) for row in run["history"]))
-                axes.plot(epochs, values, "-o", markersize=3, color=color, alpha=0.7, label=None if number else label)
+                axes.plot(
+                    epochs, values, "-o", markersize=3, color=color, alpha=0.7, label=None if number else _text(label)
+                )
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0].legend()
     return figure
 
 
-def plot_patients(groups, subset):
+def plot_patients(groups: Groups, subset: str):
     """Draw the Dice of each patient, a row a group, with the mean as a line; returns a Matplotlib figure."""
     import matplotlib.pyplot as plt
 
@@ -216,7 +209,7 @@ def plot_patients(groups, subset):
             axes.vlines(np.mean(values), row - 0.35, row + 0.35, color="black")
     axes.set(
         yticks=range(len(groups)),
-        yticklabels=groups,
+        yticklabels=[_text(label) for label in groups],
         xlim=(-0.02, 1.02),
         ylim=(len(groups) - 0.5, -0.5),
         xlabel="Dice of a patient's volume",
@@ -225,90 +218,71 @@ def plot_patients(groups, subset):
     return figure
 
 
+def ranked_runs(groups: Groups) -> list[dict]:
+    """Return the runs of all groups, the best Dice on valid last."""
+    return sorted(itertools.chain(*groups.values()), key=lambda run: run["metrics"]["valid"]["dice_patient_mean"])
+
+
+def slices_picture(run: dict) -> Path:
+    """Return the path of a run's picture of its best, median and worst slice, as 05 has drawn it."""
+    return run["run_dir"] / "results" / "best_median_worst.png"
+
+
 def _table(headers, rows):
     line = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in headers)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="table"><table><thead><tr>{line}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _slices_shown(run):
-    """Return the picture of best, median and worst slice out of a run's executed notebook 05, as base64."""
-    import nbformat
-
-    notebook = nbformat.read(run["run_dir"] / "notebooks" / "05_evaluation.ipynb", as_version=4)
-    cell = next(cell for cell in notebook.cells if cell.cell_type == "code" and "plot_predictions" in cell.source)
-    return next(output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {}))
+def _picture(png, alt):
+    return f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" alt="{html.escape(alt)}">'
 
 
-def _as_png(figure):
-    return base64.b64encode(figure_as_png(figure)).decode()
+def _results_on(subset, groups):
+    yield f"<h2>Results on {subset}</h2>" + _table(RESULT_HEADERS, result_rows(groups, subset))
+    if len(groups) > 1:
+        yield (
+            "<p>Each group against the first, patient by patient: the mean difference, its 95 % interval (bootstrap "
+            "over patients) and the p-value of Wilcoxon's signed-rank test, two-sided, not corrected for the "
+            f"number of comparisons ({len(groups) - 1}). With fewer than six patients it cannot fall below 0.05.</p>"
+        )
+        yield _table(COMPARISON_HEADERS, comparison_rows(groups, subset))
+    title = f"Each patient of {subset}"
+    yield f"<h3>{title}</h3>" + _picture(figure_as_png(plot_patients(groups, subset)), title)
 
 
-def write_report(folder, outcomes, choices):
+def write_report(folder: Path, outcomes: dict[str, dict], choices: dict) -> Path:
     """Write report.html into a batch's folder; return its path. `choices`: the parameters of 00 that make it again."""
-    from nbconvert import HTMLExporter
-    from nbformat import v4
-
-    groups, cells = read_groups(folder, outcomes), []
-
-    def add(text, mime=None, content=None):
-        cells.append(v4.new_markdown_cell(text))
-        if content:
-            shown = v4.new_output("display_data", {mime: content}, metadata={mime: {"alt": text.lstrip("# ")}})
-            cells.append(v4.new_code_cell(outputs=[shown]))
-
+    groups, name = read_groups(folder, outcomes), html.escape(Path(folder).name)
     counts = Counter(outcome["state"] for outcome in outcomes.values())
-    add(
-        f"# {Path(folder).name}: {len(outcomes)} run{'s' if len(outcomes) > 1 else ''}\n\n"
-        f"{counts['complete']} ran, {counts['reused']} were reused, "
-        f"{counts['failed']} failed. Dice is that of a patient's whole volume at the masks' own resolution, and where "
-        "several runs scored a patient, the mean of theirs. Precision and recall are means over patients too."
-    )
-    every_run = [run for runs in groups.values() for run in runs]
-    opened = [subset for subset in ("valid", "test") if any(subset in run["metrics"] for run in every_run)]
-    for subset in opened:
-        add(f"## Results on {subset}", "text/html", _table(RESULT_HEADERS, result_rows(groups, subset)))
-        if len(groups) > 1:
-            add(
-                "Each group against the first, patient by patient: the mean difference, its 95 % interval (bootstrap "
-                "over patients) and the p-value of Wilcoxon's signed-rank test, two-sided, not corrected for the "
-                f"number of comparisons ({len(groups) - 1}). With fewer than six patients it cannot fall below 0.05.",
-                "text/html",
-                _table(
-                    ["comparison", "n patients", "difference", "95 % interval", "p"], comparison_rows(groups, subset)
-                ),
-            )
-        add(f"### Each patient of {subset}", "image/png", _as_png(plot_patients(groups, subset)))
-    if groups:
-        add("## Training", "image/png", _as_png(plot_curves(groups)))
-        ranked = sorted(every_run, key=lambda run: run["metrics"]["valid"]["dice_patient_mean"])
+    parts = [
+        f"<h1>{name}: {len(outcomes)} run{'s' if len(outcomes) > 1 else ''}</h1>",
+        f"<p>{counts['complete']} ran, {counts['reused']} were reused, {counts['failed']} failed. "
+        "Dice is that of a patient's whole volume at the masks' own resolution, and where several runs scored a "
+        "patient, the mean of theirs. Precision and recall are means over patients too. SD is the standard deviation: "
+        "over patients, and over the means of the seeds.</p>",
+    ]
+    ranked = ranked_runs(groups)
+    for subset in ("valid", "test"):
+        if any(subset in run["metrics"] for run in ranked):
+            parts += _results_on(subset, groups)
+    if ranked:
+        parts += ["<h2>Training</h2>", _picture(figure_as_png(plot_curves(groups)), "Training")]
         extremes = {"Slices of the best run": ranked[-1], "Slices of the worst run": ranked[0]}
-        for title, run in (extremes if len(ranked) > 1 else {"Slices of the run": ranked[0]}).items():
-            add(f"## {title}: {run['name']}", "image/png", _slices_shown(run))
-        headers = ["group", "training, minutes a run", "images a second", "all runs, minutes", "versions"]
-        add("## Time and versions", "text/html", _table(headers, time_rows(groups)))
-    add(
-        "## Every run",
-        "text/html",
-        _table(
-            ["run", "outcome", "notebook", "cell", "message"],
-            [
-                [name, *(outcome.get(key) or "" for key in ("state", "notebook", "cell", "message"))]
-                for name, outcome in outcomes.items()
-            ],
-        ),
-    )
+        for what, run in (extremes if len(ranked) > 1 else {"Slices of the run": ranked[0]}).items():
+            title = f"{what}: {run['name']}"
+            parts += [f"<h2>{html.escape(title)}</h2>", _picture(slices_picture(run).read_bytes(), title)]
+        parts.append("<h2>Time and versions</h2>" + _table(TIME_HEADERS, time_rows(groups)))
+    columns = ("state", "notebook", "cell", "message")
+    rows = [[run, *(outcome.get(key) or "" for key in columns)] for run, outcome in outcomes.items()]
+    parts.append("<h2>Every run</h2>" + _table(["run", "outcome", *columns[1:]], rows))
     command = f"papermill notebooks/00_run_all.ipynb out.ipynb --kernel python3 -y {shlex.quote(json.dumps(choices))}"
-    add("## How to repeat it", "text/html", f"<pre>{html.escape(command)}</pre>")
-    exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
-    body, _ = exporter.from_notebook_node(v4.new_notebook(cells=cells))
-    title = html.escape(f"Batch {Path(folder).name}")
-    path = Path(folder) / "report.html"
+    parts.append(f"<h2>How to repeat it</h2><pre>{html.escape(command)}</pre>")
+    path, body = Path(folder) / "report.html", "\n".join(parts)
     with whole_file(path) as part:
         part.write_text(
-            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<link rel="icon" href="data:,">'
+            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Batch {name}</title>'
+            '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
             f"<style>{STYLE}</style></head><body>{body}</body></html>\n",
             encoding="utf-8",
         )

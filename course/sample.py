@@ -10,6 +10,7 @@ depend on the machine.
 
 import itertools
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,7 +45,14 @@ VEIN_TIPS = [(-28, -14, -16), (-26, 14, -18), (28, -14, -14), (27, 16, -16)]  # 
 VEIN_RADIUS = 7
 
 
-def make_sample(folder, seed=0, patients=PATIENTS, slices=20, size=320, progress=None):
+def make_sample(
+    folder: str | os.PathLike,
+    seed: int = 0,
+    patients: dict[str, int] = PATIENTS,
+    slices: int = 20,
+    size: int = 320,
+    progress: Callable | None = None,
+) -> dict:
     """Draw the made-up patients and write them to `folder/SUBSET/{images,masks}/sample_PATIENT_SLICE.png`.
 
     patients maps the name of a subset to its number of patients; patients are numbered from 1 through all subsets,
@@ -75,7 +83,7 @@ def make_sample(folder, seed=0, patients=PATIENTS, slices=20, size=320, progress
     return {"spacing": [FIELD_OF_VIEW / size, FIELD_OF_VIEW / size, SLAB / slices]}
 
 
-def draw_patient(seed, patient, slices=20, size=320):
+def draw_patient(seed: int, patient: int, slices: int = 20, size: int = 320) -> tuple[np.ndarray, np.ndarray]:
     """Image and mask of one patient: two uint8 arrays (slices, size, size), the mask 0 or 255."""
     rng = np.random.default_rng([seed, patient])
     grid = voxel_grid(rng, slices, size)

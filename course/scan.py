@@ -13,13 +13,17 @@ import nibabel
 import numpy as np
 from nibabel import orientations
 
-from course.nifti import read_volume
-from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray, pair_paths, read_picture
+from course.geometry import OPPOSITE
+from course.greys import GreyRange, to_greys
+from course.nifti import read_grid, read_values
+from course.notes import told_sentences
+from course.pictures import PICTURES, VOLUMES, file_suffix, is_dicom, is_stray, read_picture
+from course.planes import patient_spacing
 from course.sources import unpack
-from course.workspace import CourseError, shown, whole_file
+from course.store import pair_paths
+from course.workspace import CourseError, end_of_path, whole_file
 
-OPPOSITE = dict(zip("LRPAIS", "RLAPSI"))
-HEART_AXES = ("P", "R", "S")  # to which side rows, columns and slices run in the heart data, by what its headers say
+UPRIGHT = ("P", "R", "S")  # the sides that rows, columns and slices run to, of a volume of axes R, A, S as imported
 DICOM_ADVICE = "convert the series with dcm2niix and give the NIfTI file"
 
 
@@ -30,9 +34,10 @@ class Scan:
     name: str
     values: np.ndarray  # (i, j, k), as deep as the file is
     affine: np.ndarray  # (4, 4), indices to mm
-    knows_space: bool  # False: pictures that say neither how large a pixel is nor how the patient lies
-    header: nibabel.Nifti1Header | None = None  # of a NIfTI file
+    knows_space: bool  # False: nothing says how large a voxel is
+    is_placed: bool = True  # False: nothing says how the patient lies
     is_grey: bool = False  # True: pictures of 8 bits, whose greys are taken as they are
+    header: nibabel.Nifti1Header | None = None  # of a NIfTI file
     notes: tuple[str, ...] = ()
 
     @property
@@ -60,16 +65,20 @@ def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
     if path.is_dir():
         return _read_folder(path, path.name, spacing)
     with tempfile.TemporaryDirectory() as folder:
-        unpack(path, Path(folder) / "scan", wanted=lambda name: True)
+        unpack(path, Path(folder) / "scan", is_wanted=lambda parts: not any(map(is_stray, parts)))
         return _read_folder(Path(folder) / "scan", path.name.split(".")[0], spacing)
 
 
 def _read_nifti(path: Path) -> Scan:
-    values, _, _ = read_volume(path)
-    volume = nibabel.load(path)
-    says = int(volume.header["sform_code"]) or int(volume.header["qform_code"])
-    notes = () if says else (f"{path.name} does not say how the patient lies: it is taken as it is stored.",)
-    return Scan(_bare_name(path), values, volume.affine, True, volume.header, notes=notes)
+    grid, values = read_grid(path), read_values(path)
+    name = path.name[: len(path.name) - len(file_suffix(path.name))]
+    notes = told_sentences({path: grid.told})
+    # Programs that know nothing of the patient write the spacing alone; scanners never begin at 0, 0, 0 exactly
+    is_placed = grid.axes is not None and not np.allclose(grid.affine, np.diag(np.abs(np.diag(grid.affine))))
+    if not is_placed:
+        notes += told_sentences({path: ("no_axes",)})
+    header = nibabel.load(path).header
+    return Scan(name, values, grid.affine, grid.spacing is not None, is_placed, header=header, notes=tuple(notes))
 
 
 def read_truth(path: str | Path, scan: Scan) -> np.ndarray:
@@ -83,15 +92,11 @@ def read_truth(path: str | Path, scan: Scan) -> np.ndarray:
     return (truth.values > 0).astype(np.uint8)
 
 
-def _bare_name(path: Path) -> str:
-    return path.name[: len(path.name) - len(file_suffix(path.name))]
-
-
 def _read_folder(folder: Path, name: str, spacing: Sequence[float] | None) -> Scan:
     files = sorted(file for file in folder.rglob("*") if file.is_file() and not any(map(is_stray, file.parts[-2:])))
     volumes = [file for file in files if file_suffix(file.name) in VOLUMES]
     pictures = [file for file in files if file_suffix(file.name) in PICTURES]
-    series = [file for file in files if file not in volumes and file not in pictures and _is_dicom(file)]
+    series = [file for file in files if file not in volumes and file not in pictures and is_dicom(file)]
     found = [kind for kind in (volumes, pictures, series) if kind]
     if len(found) != 1:
         held = "holds " + " and ".join(f"{len(kind)} files such as {kind[0].name}" for kind in found)
@@ -126,8 +131,8 @@ def _read_pictures(files: list[Path], name: str, spacing: Sequence[float] | None
     note = () if spacing else (f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm.",)
     # as a volume whose slices, turned by numpy.rot90, are these pictures
     values = np.stack([np.rot90(picture, -1) for picture in pictures], axis=-1)
-    is_grey = values.dtype == np.uint8
-    return Scan(name, values, np.diag([column, row, depth, 1.0]), spacing is not None, None, is_grey, note)
+    affine = np.diag([column, row, depth, 1.0])
+    return Scan(name, values, affine, spacing is not None, False, values.dtype == np.uint8, notes=note)
 
 
 def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -> tuple[Scan, np.ndarray]:
@@ -137,29 +142,17 @@ def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -
     images, masks = ([read_picture(path)[0] for path in kind] for kind in zip(*paths))
     truth = [mask == description["mask_values"][1] for mask in masks]
     image, mask = (np.stack([np.rot90(picture, -1) for picture in kind], axis=-1) for kind in (images, truth))
-    spacing, (row, column, depth) = patient_geometry(description, patient)
+    spacing = patient_spacing(description, patient)
+    own = description.get("geometry", {}).get(patient, {}).get("axes")
+    row, column, depth = own or UPRIGHT
     sizes = [spacing[1], spacing[0], spacing[2]] if spacing else [1.0, 1.0, 1.0]
     stored = orientations.axcodes2ornt((column, OPPOSITE[row], depth))
     affine = orientations.inv_ornt_aff(stored, image.shape)
     affine[stored[:, 0].astype(int)] *= np.array(sizes)[:, None]
-    return Scan(patient, image, affine, spacing is not None, None, True), mask.astype(np.uint8)
-
-
-def patient_geometry(description: dict, patient: str) -> tuple[list[float] | None, tuple[str, str, str]]:
-    """Return a patient's spacing [row, column, slice] in mm, or None, and the axes of the pictures.
-
-    Where the dataset does not say how its patients lie, its pictures are taken to have the axes of HEART_AXES.
-    """
-    own = description.get("geometry", {}).get(patient, {})
-    return own.get("spacing") or description["spacing"], tuple(own.get("axes") or HEART_AXES)
+    return Scan(patient, image, affine, spacing is not None, own is not None, True), mask.astype(np.uint8)
 
 
 # --- DICOM --------------------------------------------------------------------------------------------------
-
-
-def _is_dicom(file: Path) -> bool:
-    with open(file, "rb") as opened:
-        return opened.read(132)[128:] == b"DICM"
 
 
 def _read_dicom(files: list[Path], name: str) -> Scan:
@@ -174,7 +167,7 @@ def _read_dicom(files: list[Path], name: str) -> Scan:
         of_series.setdefault(str(entry.get("SeriesInstanceUID", "")), []).append((file, entry))
     if len(of_series) > 1:
         told = ", ".join(
-            f"{group[0][1].get('SeriesDescription', 'without a name')} ({len(group)} files, {shown(group[0][0])})"
+            f"{group[0][1].get('SeriesDescription', 'without a name')} ({len(group)} files, {end_of_path(group[0][0])})"
             for group in list(of_series.values())[:3]
         )
         raise CourseError(f"{name} holds {len(of_series)} series: {told}. Give a folder with the files of one.")
@@ -203,9 +196,11 @@ def _check_slice(file: Path, entry) -> None:
     needed = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
     missing = [tag for tag in needed if tag not in entry]
     if missing:
-        raise CourseError(f"{shown(file)} lacks {missing[0]}, so its place in the patient is unknown: {DICOM_ADVICE}.")
+        raise CourseError(
+            f"{end_of_path(file)} lacks {missing[0]}, so its place in the patient is unknown: {DICOM_ADVICE}."
+        )
     if int(entry.get("NumberOfFrames", 1)) > 1 or int(entry.get("SamplesPerPixel", 1)) > 1:
-        raise CourseError(f"{shown(file)} is no single slice of grey values: {DICOM_ADVICE}.")
+        raise CourseError(f"{end_of_path(file)} is no single slice of grey values: {DICOM_ADVICE}.")
 
 
 def _slice_step(places: np.ndarray, name: str) -> float:
@@ -269,19 +264,29 @@ def from_pictures(pictures: np.ndarray, scan: Scan, axes: Sequence[str]) -> np.n
     return orientations.apply_orientation(pictures, back)
 
 
-def to_greys(pictures: np.ndarray, scan: Scan) -> np.ndarray:
-    """Return the pictures of a scan as greys of 8 bits, scaled as the import scales a volume; uint8, 0 to 255."""
+def scan_axes(scan: Scan, axes: Sequence[str] | None) -> tuple[tuple[str, str, str], list[str]]:
+    """Return the axes to turn a scan to, so that it lies as the pictures of a training, and what is guessed thereby.
+
+    axes: of the training's pictures, None where its dataset does not say. A scan that does not say how the patient lies
+    is taken as the import takes it: slices along the last axis, turned upright by numpy.rot90.
+    """
+    if not scan.is_placed:
+        across, up, depth = nibabel.aff2axcodes(scan.affine)
+        return (OPPOSITE[up], across, depth), []
+    if axes is None:
+        guess = (
+            "the training's dataset does not say how its patients lie: rows are taken to run to the back, columns to "
+        )
+        return UPRIGHT, [f"How {scan.name} is to be turned is a guess, since {guess}the right, slices to the head."]
+    return tuple(axes), []
+
+
+def scan_greys(pictures: np.ndarray, scan: Scan) -> tuple[np.ndarray, list[str]]:
+    """Return the pictures of a scan as greys, uint8, scaled as the import scales a volume, and what must be told."""
     if scan.is_grey:
-        return pictures
-    low = min(0.0, float(pictures.min()))
-    span = float(pictures.max()) - low
-    return np.rint((pictures.astype(np.float64) - low) * (255 / span if span > 0 else 0)).astype(np.uint8)
-
-
-def own_axes(scan: Scan) -> tuple[str, str, str]:
-    """Return the axes of a scan's slices as the import takes them: turned upright by numpy.rot90, along the last."""
-    across, up, depth = nibabel.aff2axcodes(scan.affine)
-    return OPPOSITE[up], across, depth
+        return pictures, []
+    black, white, told = GreyRange.of(pictures).window()
+    return to_greys(pictures, black, white), told_sentences({Path(scan.name): told})
 
 
 def centred(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -313,7 +318,8 @@ def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
         volume.set_sform(scan.affine, code="scanner")
         volume.set_qform(scan.affine, code="scanner")
     else:  # both of the header's ways to place the volume stay as they are, with their codes
-        volume = nibabel.Nifti1Image(values, None, scan.header.copy(), dtype=values.dtype)
+        shape = scan.header.get_data_shape()  # it may have an axis more or less, of length 1
+        volume = nibabel.Nifti1Image(values.reshape(shape), None, scan.header.copy(), dtype=values.dtype)
     with whole_file(path) as part:
         nibabel.save(volume, part)
 

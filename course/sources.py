@@ -1,28 +1,26 @@
 """Where a dataset comes from: a download, or a stranger's archive.
 
 Nothing of an archive is trusted: no path leaves the folder, no link is made, nothing is overwritten, and there is a
-bound on how many files and bytes come out.
+bound on how many bytes come out.
 """
 
 import hashlib
 import http.client
 import os
-import stat
 import tarfile
 import time
 import unicodedata
 import urllib.error
 import zipfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray
+from course.pictures import DICOM, PICTURES, VOLUMES, file_suffix, is_stray
 from course.workspace import FULL_DISK, CourseError, progress_bar
 
-# What may come out of an archive at most. The official heart archive holds 62 files and 0.5 GB.
-MAX_ENTRIES = 100_000
-MAX_UNPACKED = 16 * 2**30
-MAX_RATIO = 200  # unpacked to packed bytes, looked at once more than FREE_RATIO have been unpacked
-FREE_RATIO = 64 * 2**20
+MAX_UNPACKED = 16 * 2**30  # bytes that may come out of an archive; the official heart archive holds 0.5 GB
 MAX_HEADER = 2**20  # bytes of a long name in a tar archive
 HEART_URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task02_Heart.tar"
 HEART_SIZE = 455_721_472
@@ -47,16 +45,6 @@ HEART_SLICES = {
 }
 
 
-def _zip_entries(archive):
-    with zipfile.ZipFile(archive) as packed:
-        for entry in packed.infolist():
-            link = stat.S_ISLNK(entry.external_attr >> 16)
-            if entry.flag_bits & 1:
-                raise CourseError(f"{archive.name} is locked with a password: unpack it and give the folder.")
-            kind = "folder" if entry.is_dir() else "link" if link else "file"
-            yield entry.filename, kind, entry.file_size, lambda entry=entry: packed.open(entry)
-
-
 class _Entry(tarfile.TarInfo):
     """An entry whose header is no bomb: long names and the like, which `tarfile` reads whole, are short."""
 
@@ -68,107 +56,115 @@ class _Entry(tarfile.TarInfo):
         return entry
 
 
-def _is_tar(archive):
-    try:
-        tarfile.open(archive, tarinfo=_Entry).close()
-    except tarfile.TarError:
-        return False
-    return True
-
-
-def _tar_entries(archive):
-    with tarfile.open(archive, tarinfo=_Entry) as packed:
-        for entry in packed:
-            kind = "folder" if entry.isdir() else "file" if entry.isfile() else "link"
-            yield entry.name, kind, entry.size, lambda entry=entry: packed.extractfile(entry)
-        for _ in range(64):  # padding follows the last entry, then the checksum of a compressed archive
-            if not packed.fileobj.read(2**20):
-                break
-
-
-def _safe_parts(name, archive):
-    """Return the folders and the file name of an archive's entry; refuse a name that leaves the folder."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in name or "\0" in name:  # on Windows x/C:/y leads to a disk
-        raise CourseError(
-            f"{archive.name} holds the path {name!r}, which leads out of its folder, or does so on Windows: "
-            "it is refused; do not use this archive, or rename the file."
-        )
-    return path.parts
-
-
-def unpack(archive, folder, progress=None):
-    """Unpack the pictures, volumes and `dataset.json` of a zip or tar archive into a new folder.
-
-    Everything else is passed over. `progress` is called with the number of bytes after each piece written.
-    Raises CourseError for a file that is no archive, is damaged or locked, holds a link or a path that leads
-    out of the folder, the same name twice (also where only case or accents' encoding differ), or more than
-    MAX_ENTRIES files, MAX_UNPACKED bytes or MAX_RATIO times its own size.
-    """
-    archive, folder = Path(archive), Path(folder)
+def _open_archive(archive):
     if zipfile.is_zipfile(archive):
-        entries = _zip_entries(archive)
-    elif _is_tar(archive):
-        entries = _tar_entries(archive)
-    else:
+        return zipfile.ZipFile(archive)
+    try:
+        return tarfile.open(archive, tarinfo=_Entry)
+    except tarfile.TarError as error:
         raise CourseError(
             f"{archive.name} is neither a zip nor a tar archive, or it is damaged: "
             "pack the dataset's folder as a zip, or give the folder itself."
+        ) from error
+
+
+def _zip_members(packed):
+    """Yield (name, bytes, function that writes it below a folder) of the files in a zip."""
+    for entry in packed.infolist():
+        if entry.flag_bits & 1:
+            raise CourseError(f"{Path(packed.filename).name} is locked with a password: unpack it and give the folder.")
+        entry.filename = entry.filename.replace("\\", "/")
+        if not entry.is_dir():
+            yield entry.filename, entry.file_size, partial(packed.extract, entry)
+
+
+def _tar_members(packed):
+    """Yield (name, bytes, function that writes it below a folder) of what is no folder in a tar."""
+    for entry in packed:
+        entry.name = entry.name.replace("\\", "/")
+        if not entry.isdir():
+            yield entry.name, entry.size, partial(_extract_file, packed, entry)
+    for _ in range(64):  # padding follows the last entry, then the checksum of a compressed archive
+        if not packed.fileobj.read(2**20):
+            break
+
+
+def _extract_file(packed, entry, folder):
+    if not entry.isfile():  # a link that stays inside would not survive that its file is moved
+        raise CourseError(
+            f"{Path(packed.name).name} holds the link {entry.name!r}: links are refused; pack the files themselves."
         )
-    allowed = min(MAX_UNPACKED, max(FREE_RATIO, MAX_RATIO * archive.stat().st_size))
-    too_large = CourseError(
-        f"{archive.name} unpacks to more than {allowed / 2**20:,.0f} MB from {archive.stat().st_size / 2**20:,.1f} MB: "
-        "it is refused as a bomb; if it is not one, unpack it and give the folder."
-    )
-    seen, declared, written, passed_over = set(), 0, 0, ""
-    try:
-        for count, (name, kind, size, open_entry) in enumerate(entries, 1):
-            parts = _safe_parts(name, archive)
-            if count > MAX_ENTRIES:
-                raise CourseError(
-                    f"{archive.name} holds more than {MAX_ENTRIES:,} entries, "
-                    "which no dataset of this course does: it is refused."
-                )
+    packed.extract(entry, folder, filter="data")
+
+
+def _is_data(parts):
+    """Tell whether an archive's entry is a picture, a volume or a description of them, by its folders and name."""
+    wanted = file_suffix(parts[-1]) in PICTURES + VOLUMES + DICOM or parts[-1] in ("dataset.json", "geometry.json")
+    return wanted and not any(is_stray(part) for part in parts)
+
+
+def unpack(
+    archive: Path,
+    folder: Path,
+    progress: Callable[[int], object] | None = None,
+    is_wanted: Callable[[tuple[str, ...]], bool] = _is_data,
+) -> None:
+    """Unpack the pictures, volumes and descriptions of a zip or tar archive into a new folder.
+
+    Everything else is passed over, or what `is_wanted` says no to: it is given the folders and name of each file.
+    `progress` is called with the number of bytes of each file.
+    Raises CourseError for a file that is no archive, is damaged or locked, or holds more than MAX_UNPACKED bytes, a
+    link, a path that leads out of the folder, or the same name twice (also where only case or accents' encoding
+    differ).
+    """
+    archive = Path(archive)
+    seen, declared, passed_over = set(), 0, ""
+    with _archive_errors(archive), _open_archive(archive) as packed:
+        members = _zip_members(packed) if isinstance(packed, zipfile.ZipFile) else _tar_members(packed)
+        for name, size, extract in members:
             declared += size
-            if declared > allowed:
-                raise too_large
-            if any(is_stray(part) for part in parts) or kind == "folder":
-                continue
-            if kind == "link":
+            if declared > MAX_UNPACKED:
                 raise CourseError(
-                    f"{archive.name} holds the link {name!r}: links are refused; pack the files themselves."
+                    f"{archive.name} unpacks to more than {MAX_UNPACKED / 2**30:.3g} GB: if that is no mistake, unpack "
+                    "it and give the folder."
                 )
-            if file_suffix(name) not in PICTURES + VOLUMES and parts[-1] != "dataset.json":
+            parts = PurePosixPath(name).parts
+            if name.startswith("/") or ".." in parts or ":" in name:  # on Windows x/C:/y leads to a disk
+                raise CourseError(
+                    f"{archive.name} holds the path {name!r}, which leads out of its folder, or does so on Windows: "
+                    "it is refused; do not use this archive, or rename the file."
+                )
+            if not is_wanted(parts):
                 passed_over = passed_over or parts[-1]
                 continue
             key = unicodedata.normalize("NFC", "/".join(parts)).casefold()
             if key in seen:
                 raise CourseError(f"{archive.name} holds {name!r} twice: keep one of them and pack it again.")
             seen.add(key)
-            target = folder.joinpath(*parts)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open_entry() as source, open(target, "xb") as file:
-                while piece := source.read(2**20):
-                    written += file.write(piece)
-                    if written > allowed:
-                        raise too_large
-                    if progress:
-                        progress(len(piece))
-    except CourseError:
-        raise
-    except (FileExistsError, NotADirectoryError) as error:
-        raise CourseError(
-            f"{archive.name} holds {name!r} below or above a file of that name: pack it again."
-        ) from error
-    except Exception as error:  # zipfile, tarfile and what they unpack with have no common error for damage
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise CourseError(f"{archive.name} is damaged ({error}): copy or pack it again.") from error
+            extract(folder)
+            if progress:
+                progress(size)
     if not seen:
         held = (
             f", only {passed_over} and the like: unpack what it holds and give that" if passed_over else ": it is empty"
         )
         raise CourseError(f"{archive.name} holds no picture and no volume{held}.")
+
+
+@contextmanager
+def _archive_errors(archive):
+    """Turn what `zipfile`, `tarfile` and what they unpack with raise into one sentence; they have no common error."""
+    try:
+        yield
+    except CourseError:
+        raise
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        name = "/".join(Path(error.filename).parts[-3:])
+        raise CourseError(f"{archive.name} holds {name} below or above a file of that name: pack it again.") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise CourseError(f"{archive.name} is damaged ({error}): copy or pack it again.") from error
 
 
 def _continue_download(url, part, size, timeout, bar):
@@ -193,7 +189,30 @@ def _continue_download(url, part, size, timeout, bar):
                     break
 
 
-def download(url, path, size, md5, *, attempts=4, wait=1.0, timeout=30, progress=True):
+def _check_arrived(part, url, size, md5):
+    """Delete what has been downloaded and raise CourseError if it is not the file of this size and md5."""
+    with open(part, "rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if part.stat().st_size != size or found != md5:
+        length = part.stat().st_size
+        part.unlink()
+        raise CourseError(
+            f"{url} arrived damaged or is another file ({length:,} bytes, md5 {found}; expected "
+            f"{size:,} bytes, md5 {md5}): it was deleted; run this again."
+        )
+
+
+def download(
+    url: str,
+    path: Path,
+    size: int,
+    md5: str,
+    *,
+    attempts: int = 4,
+    wait: float = 1.0,
+    timeout: float = 30,
+    progress: bool = True,
+) -> Path:
     """Download `url` to `path`, continuing where a broken download stopped, and return the path.
 
     What has arrived waits in `path` + ".part"; only a file of `size` bytes with this `md5` becomes `path`.
@@ -236,20 +255,20 @@ def download(url, path, size, md5, *, attempts=4, wait=1.0, timeout=30, progress
                     "check the network and run this again, it goes on from there."
                 )
             time.sleep(wait * 2 ** (failures - 1))
-    with open(part, "rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if part.stat().st_size != size or found != md5:
-        length = part.stat().st_size
-        part.unlink()
-        raise CourseError(
-            f"{url} arrived damaged or is another file ({length:,} bytes, md5 {found}; expected "
-            f"{size:,} bytes, md5 {md5}): it was deleted; run this again."
-        )
+    _check_arrived(part, url, size, md5)
     os.replace(part, path)
     return path
 
 
-def fetch_heart(folder, url=HEART_URL, size=HEART_SIZE, md5=HEART_MD5, *, progress=True, **options):
+def fetch_heart(
+    folder: Path,
+    url: str = HEART_URL,
+    size: int = HEART_SIZE,
+    md5: str = HEART_MD5,
+    *,
+    progress: bool = True,
+    **options,
+) -> Path:
     """Return the official heart data below `folder`: what is there already, else the downloaded archive.
 
     Looks for `Task02_Heart.tar`, then `Task02_Heart/`. `options` go to `download`.

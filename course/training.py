@@ -3,17 +3,28 @@
 Everything lies in `model/` of the work folder, and every file is written whole or not at all.
 """
 
+import contextlib
 import csv
 import itertools
 import json
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from course.workspace import CourseError, whole_file, write_json
+from course.arrays import read_arrays_record
+from course.machine import choose_precision
+from course.workspace import CourseError, check_made_from, fingerprint, read_json, whole_file, write_json
+
+if TYPE_CHECKING:
+    import keras
+
+# Settings that a training does not depend on: a name, and what 05 alone uses
+_NOT_TRAINED_WITH = ("dataset", "threshold", "largest_component", "replaced")
 
 
-def read_history(work_dir):
+def read_history(work_dir: Path) -> list[dict[str, float]]:
     """Return history.csv as a list of dicts, one an epoch, all values float.
 
     Raises CourseError if 04 has not run.
@@ -25,7 +36,7 @@ def read_history(work_dir):
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-def write_history(work_dir, rows):
+def write_history(work_dir: Path, rows: list[dict[str, float]]) -> None:
     """Write the rows of a history, dicts of one kind, as history.csv, whole or not at all."""
     with whole_file(work_dir / "model" / "history.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
         if rows:
@@ -34,43 +45,133 @@ def write_history(work_dir, rows):
             writer.writerows([{**row, "epoch": int(row["epoch"])} for row in rows])
 
 
-def resume_training(model, work_dir, settings, made_from, steps, images_per_epoch):
+def read_training(folder: Path) -> dict:
+    """Return the content of training.json in `model/`; an empty dict where there is none that can be read."""
+    try:
+        return json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def training_inputs(work_dir: Path, settings: dict) -> dict:
+    """Return what a training learns from: dataset, spacing and arrays, and the settings that matter to it.
+
+    Raises CourseError if the arrays are not those of dataset and settings.
+    """
+    record = read_arrays_record(work_dir, settings)
+    return {
+        "dataset": record["made_from"]["dataset"],
+        "spacing": read_json(work_dir / "dataset.json", "01_dataset_upload")["spacing"],
+        "arrays": fingerprint(record["files"], record["slices"]),
+        "settings": {name: value for name, value in settings.items() if name not in _NOT_TRAINED_WITH},
+    }
+
+
+def save_untrained(model: "keras.Model", work_dir: Path, made_from: dict) -> None:
+    """Write untrained.keras, and untrained.json with what the network was made from and its arithmetic."""
+    folder = work_dir / "model"
+    folder.mkdir(exist_ok=True)
+    record = {"made_from": made_from, "arithmetic": arithmetic_of(model)}
+    with whole_file(folder / "untrained.keras") as part:
+        model.save(part)
+        record["fingerprint"] = fingerprint(part)
+    write_json(folder / "untrained.json", record)
+
+
+def read_untrained(work_dir: Path, made_from: dict) -> "keras.Model":
+    """Load untrained.keras in Keras' safe mode, not compiled.
+
+    Raises CourseError if 03 has not run, or made it from something else than `made_from`.
+    """
+    folder = work_dir / "model"
+    record = read_json(folder / "untrained.json", "03_model")
+    check_made_from(record.get("made_from"), made_from, "03_model")
+    return _load_network(folder / "untrained.keras", record["fingerprint"], "03_model")
+
+
+def read_trained(work_dir: Path, settings: dict) -> "keras.Model":
+    """Load best.keras in Keras' safe mode, not compiled. Tells where its training has not come to its end.
+
+    Raises CourseError if 04 has not run, or on another dataset, other arrays, or with other settings.
+    """
+    folder = work_dir / "model"
+    record = read_json(folder / "training.json", "04_training")
+    check_made_from(record.get("made_from"), training_inputs(work_dir, settings), "04_training")
+    model = _load_network(folder / "best.keras", record.get("best", {}).get("fingerprint"), "04_training")
+    if not record["complete"]:
+        print(
+            f"The training was interrupted after epoch {record['epochs']} of {settings['epochs']}, and these are its "
+            "weights so far. 04_training goes on with it."
+        )
+    return model
+
+
+def _load_network(path, recorded, notebook):
+    """Load a network in Keras' safe mode, if the file has the recorded fingerprint."""
+    import keras
+
+    if not path.exists():
+        raise CourseError(f"{path.name} is not in {path.parent}: run {notebook} first.")
+    if fingerprint(path) != recorded:
+        raise CourseError(
+            f"{path.name} in {path.parent} is not the file that {notebook} recorded: run {notebook} again."
+        )
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def arithmetic_of(model: "keras.Model") -> str:
+    """Return the arithmetic of a model, such as "mixed_bfloat16": that of its first layer with weights."""
+    return next(layer.dtype_policy.name for layer in model.layers if layer.weights)
+
+
+def choose_arithmetic(work_dir: Path, settings: dict) -> str:
+    """Return the arithmetic for a new network: that of the training in `model/`, where 04 would go on with it.
+
+    Else what suits the settings and this machine. Says so where the two differ.
+    Raises CourseError if the arrays are not those of dataset and settings.
+    """
+    inputs, record = training_inputs(work_dir, settings), read_training(work_dir / "model")
+    suitable, begun = choose_precision(settings["precision"]), record.get("made_from")
+    if record.get("epochs") and isinstance(begun, dict) and {**begun, **inputs} == begun:
+        if begun["arithmetic"] != suitable:
+            print(
+                f"The training in model/ began in {begun['arithmetic']} and goes on in it, so the network gets this "
+                f"arithmetic. For a new training this machine would take {suitable}."
+            )
+        return begun["arithmetic"]
+    return suitable
+
+
+def resume_training(
+    model: "keras.Model", work_dir: Path, settings: dict, made_from: dict, images_per_epoch: int
+) -> tuple[list, int]:
     """Bring back an interrupted training of a compiled model; return (callbacks, first epoch).
 
-    What belongs together is saved after every epoch: the weights with the optimizer's state (resume.weights.h5), the
-    weights that the recipe keeps (best.keras), history.csv, training.json.
-    made_from: dict of all that decides the training. Where the stored training has another one, the training starts
-    from the first epoch, and the files of the stored one go to `model/earlier/1`, or 2, 3, ..., if it had got through
-    an epoch. Where the stored one had come to its end, early or not, the first epoch is settings["epochs"]: none is
-    left. steps and images_per_epoch: batches and images of an epoch.
+    What belongs together is saved after every epoch: history.csv; resume.weights.h5 with the weights, the optimizer's
+    state, the number of epochs and a hash that ties them to this training and this history; training.json; and
+    best.keras, the weights that the recipe keeps, whose hash training.json holds.
+    made_from: dict of all that decides the training. Where the stored training has another one, or its files do not
+    belong together, the training starts from the first epoch, and says so; the files of the stored one go to
+    `model/earlier/1`, or 2, 3, ... Where the stored one had come to its end, early or not, the first epoch is
+    settings["epochs"]: none is left. images_per_epoch: how many images an epoch shows.
+    Raises CourseError where the stored training differs in its arithmetic alone; nothing is changed then.
     """
     import keras
 
     folder = work_dir / "model"
-    state, record_path = folder / "resume.weights.h5", folder / "training.json"
-    record = json.loads(record_path.read_text(encoding="utf-8")) if record_path.exists() else {}
-    if any(record.get(name) != value for name, value in made_from.items()):
-        worth_keeping = bool(record.get("epochs"))
-        if worth_keeping:
-            places = (folder / "earlier" / str(number) for number in itertools.count(1))
-            kept = next(place for place in places if not (place / record_path.name).exists())
-            kept.mkdir(parents=True, exist_ok=True)  # it may be there after a kill: the record moves last
-            print(
-                "Data, settings or code are others than those of the training in model/, so this one begins anew. "
-                f"The former is kept in model/earlier/{kept.name}."
-            )
-        # The record last: it says that all is there
-        for path in (state, folder / "history.csv", folder / "best.keras", record_path):
-            if worth_keeping and path.exists():
-                path.replace(kept / path.name)
-            path.unlink(missing_ok=True)
-        record = {**made_from, "seconds": 0.0, "images_seen": 0, "epochs": 0}
-        write_json(record_path, record)
-    past = []
+    record = read_training(folder)
+    begun, past = record.get("made_from"), None
     model.optimizer.build(model.trainable_variables)
-    if state.exists():
-        model.load_weights(state)
-        past = read_history(work_dir)[: int(model.optimizer.iterations.numpy()) // steps]
+    if begun == made_from:
+        past = _restore(model, folder, settings, record)
+        reason = "The files of the training in model/ do not belong together"
+    else:
+        _check_arithmetic(begun, made_from)
+        reason = "Data, settings or code are others than those of the training in model/"
+    if past is None:
+        _put_away(folder, record, reason)
+        past, record = [], {"made_from": made_from, "seconds": 0.0, "images_seen": 0, "epochs": 0, "complete": False}
+        write_json(folder / "training.json", record)
     write_history(work_dir, past)
     callbacks = _training_callbacks(folder, settings, images_per_epoch, past, record)
     for callback in callbacks:
@@ -78,7 +179,112 @@ def resume_training(model, work_dir, settings, made_from, steps, images_per_epoc
             callback.set_model(model)
             # It goes through the past epochs, as `fit` would, which trains a batch before it looks
             callback.on_train_begin()
-    return callbacks, settings["epochs"] if model.stop_training else len(past)
+    is_complete = model.stop_training or len(past) >= settings["epochs"]
+    now = {"epochs": len(past), "images_seen": len(past) * images_per_epoch, "complete": is_complete}
+    if {**record, **now} != record:  # a kill came between the weights and the record
+        record.update(now)
+        write_json(folder / "training.json", record)
+    return callbacks, settings["epochs"] if is_complete else len(past)
+
+
+def _check_arithmetic(begun, made_from):
+    """Refuse to replace a training that differs in its arithmetic alone: it can go on, in the one it began in."""
+    if isinstance(begun, dict) and {**begun, "arithmetic": made_from["arithmetic"]} == made_from:
+        raise CourseError(
+            f"The training in model/ began in {begun['arithmetic']}, and the network of 03_model computes in "
+            f"{made_from['arithmetic']}: run 03_model again, which takes the arithmetic of the training, "
+            "then this notebook. Nothing was changed."
+        )
+
+
+def _put_away(folder, record, reason):
+    """Move the files of a training to a place of their own in `earlier/`, if it had got through an epoch."""
+    files = [folder / name for name in ("resume.weights.h5", "history.csv", "best.keras", "training.json")]
+    worth_keeping = record.get("epochs") or files[0].exists() or files[2].exists()
+    if worth_keeping:
+        if not record:
+            write_json(files[-1], record)  # it could not be read, and marks the place as taken
+        places = (folder / "earlier" / str(number) for number in itertools.count(1))
+        kept = next(place for place in places if not (place / "training.json").exists())
+        kept.mkdir(parents=True, exist_ok=True)  # it may be there after a kill: the record moves last
+        print(f"{reason}, so this one begins anew. The former is kept in model/earlier/{kept.name}.")
+    for path in files:
+        if worth_keeping and path.exists():
+            path.replace(kept / path.name)
+        path.unlink(missing_ok=True)
+
+
+def _restore(model, folder, settings, record):
+    """Give a model the weights and the optimizer's state of its last epoch; return the rows of all its epochs.
+
+    Returns None, and leaves the model as it was, where the files do not belong together.
+    """
+    import h5py
+
+    state = folder / "resume.weights.h5"
+    if not state.exists():
+        return None if record["epochs"] else []
+    past = _history_of(state, folder, record)
+    if past is None:
+        return None
+    variables = [*model.variables, *model.optimizer.variables]
+    values = [variable.numpy() for variable in variables]
+    try:
+        model.load_weights(state)
+        with h5py.File(state) as file:
+            is_whole = file.attrs["weights"] == _weights_fingerprint(model)
+        fits = is_whole and _has_kept_weights(model, folder, settings["monitor"], past, record)
+    except (OSError, LookupError, ValueError):  # what h5py and Keras say of a damaged file
+        fits = False
+    if fits:
+        return past
+    for variable, value in zip(variables, values):
+        variable.assign(value)
+    return None
+
+
+def _weights_fingerprint(model):
+    """Return a hash of a model's weights and its optimizer's state: Keras passes over parts that a file lacks."""
+    return fingerprint(*(variable.numpy().tobytes() for variable in [*model.weights, *model.optimizer.variables]))
+
+
+def _history_of(state, folder, record):
+    """Return the rows of history.csv that belong to the weights in the file `state`; None where it has not got them."""
+    import h5py
+
+    try:
+        with h5py.File(state) as file:
+            epochs, belongs_to = int(file.attrs["epochs"]), file.attrs["belongs_to"]
+        rows = read_history(folder.parent)
+    except (OSError, LookupError, TypeError, ValueError):  # damaged, of another version, or not there
+        return None
+    if belongs_to != fingerprint(record["made_from"], rows[:epochs]):
+        return None
+    if len(rows) > epochs:
+        print(f"history.csv has {len(rows)} epochs, the saved weights {epochs}: the training goes on from there.")
+    return rows[:epochs]
+
+
+def _has_kept_weights(model, folder, monitor, past, record):
+    """True if best.keras holds the weights to keep of these epochs; where they are the model's, it is written again."""
+    path, kept = folder / "best.keras", kept_epoch(past, monitor)
+    if path.exists() and record.get("best") == {"epoch": kept, "fingerprint": fingerprint(path)}:
+        return True
+    if kept != len(past) - 1:
+        return False
+    with whole_file(path) as part:
+        model.save(part)
+        record["best"] = {"epoch": kept, "fingerprint": fingerprint(part)}
+        write_json(folder / "training.json", record)
+    return True
+
+
+def kept_epoch(rows: list[dict], monitor: str | None) -> int:
+    """Return the epoch, from 0, whose weights are kept: that with the best figure `monitor`; of None the last."""
+    if monitor is None:
+        return len(rows) - 1
+    best_of = np.argmin if monitor.endswith("loss") else np.argmax
+    return int(best_of([row[monitor] for row in rows]))
 
 
 def _check_loss(loss, where, settings):
@@ -90,10 +296,10 @@ def _check_loss(loss, where, settings):
 
 
 def _training_callbacks(folder, settings, images_per_epoch, past, record):
+    import h5py
     import keras
 
     monitor = settings["monitor"]
-    smaller_is_better = monitor is not None and monitor.endswith("loss")
 
     class EarlyStopping(keras.callbacks.EarlyStopping):
         """Keras' early stopping that knows the epochs before an interruption."""
@@ -115,18 +321,27 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
                     layer.seed_generator.state.assign([settings["seed"], epoch])
 
         def on_epoch_end(self, epoch, logs=None):
-            """Write history.csv, best.keras if these are the weights to keep, resume.weights.h5 and training.json."""
-            past.append({"epoch": epoch, **logs})
+            """Write history.csv, resume.weights.h5, training.json, and best.keras if these are the weights to keep."""
+            past.append({"epoch": float(epoch), **{name: float(value) for name, value in logs.items()}})
             write_history(folder.parent, past)
-            best_of = np.argmin if smaller_is_better else np.argmax
-            if monitor is None or best_of([row[monitor] for row in past]) == epoch:
-                with whole_file(folder / "best.keras") as part:
-                    self.model.save(part)
             record["seconds"] += time.perf_counter() - self.started
-            record["epochs"] = epoch + 1
-            record["images_seen"] = record["epochs"] * images_per_epoch
-            with whole_file(folder / "resume.weights.h5") as part:
-                self.model.save_weights(part)
+            record.update(epochs=epoch + 1, images_seen=(epoch + 1) * images_per_epoch)
+            with contextlib.ExitStack() as stack:
+                if kept_epoch(past, monitor) == epoch:  # the last to appear, since the state can write it again
+                    part = stack.enter_context(whole_file(folder / "best.keras"))
+                    self.model.save(part)
+                    record["best"] = {"epoch": epoch, "fingerprint": fingerprint(part)}
+                with whole_file(folder / "resume.weights.h5") as part:
+                    self.model.save_weights(part)
+                    with h5py.File(part, "a") as file:
+                        file.attrs["epochs"] = epoch + 1
+                        file.attrs["belongs_to"] = fingerprint(record["made_from"], past)
+                        file.attrs["weights"] = _weights_fingerprint(self.model)
+                write_json(folder / "training.json", record)
+
+        def on_train_end(self, logs=None):
+            """Record that the training has come to its end, early or not: an interrupted one does not get here."""
+            record["complete"] = True
             write_json(folder / "training.json", record)
 
     stop_when_diverged = keras.callbacks.LambdaCallback(
@@ -135,38 +350,6 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
     )
     callbacks = [stop_when_diverged, SaveState()]
     if monitor is not None:
-        mode = "min" if smaller_is_better else "max"
+        mode = "min" if monitor.endswith("loss") else "max"
         callbacks.append(EarlyStopping(monitor, mode=mode, patience=settings["patience"]))
     return callbacks
-
-
-def _without_search(dataset):
-    """Switch off TensorFlow's search for better settings of a dataset, whose thread outlives the dataset.
-
-    It sleeps for twice as long every time, up to a minute, and whoever used the dataset waits until it wakes.
-    """
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
-
-
-def ordered_batches(*arrays, batch_size=16):
-    """Return a tf.data.Dataset of the rows of the arrays, in their order: what `evaluate` and `predict` are given.
-
-    arrays: X, or X and y, of shape (N, S, S, 1); memory maps are read as they are needed.
-    The last batch may be smaller.
-    """
-    import tensorflow as tf
-
-    starts = range(0, len(arrays[0]), batch_size)
-
-    def batches():
-        """Yield the rows of one batch after the other, as a tuple."""
-        for start in starts:
-            yield tuple(array[start : start + batch_size] for array in arrays)
-
-    signature = tuple(tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in arrays)
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return _without_search(dataset.apply(tf.data.experimental.assert_cardinality(len(starts))).prefetch(2))

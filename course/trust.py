@@ -4,10 +4,13 @@ A network answers any picture. It has only learned what the answers to pictures 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from course.planes import area_average
+from course.arrays import load_arrays
+from course.planes import area_average, patient_spacing
+from course.workspace import read_json
 
 SIDE = 32  # pixels on a side of the typical picture
 MARGIN = 0.05  # of likeness, below the least alike of the training patients
@@ -52,6 +55,28 @@ def describe_training(volumes: dict[str, np.ndarray], millilitres: dict[str, flo
         "brightness": [min(brightness), max(brightness)],
         "millilitres": [min(millilitres.values()), max(millilitres.values())],
     }
+
+
+def learned_from(work_dir: Path) -> dict:
+    """Return what the network of a work folder learned from, measured on its train arrays.
+
+    `axes` (see `course.geometry`; None where the dataset does not say), `spacing` ([row, column, slice] in mm or None)
+    and `size` ([height, width] in pixels) of the first train patient, and what `describe_training` tells of all.
+    Raises CourseError if the arrays of 02 are not there.
+    """
+    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
+    X, y = load_arrays(work_dir, "train")
+    rows_of = {}
+    for row, pair in enumerate(slices):
+        rows_of.setdefault(pair["patient"], []).append(row)
+    first, (height, width) = slices[0]["patient"], slices[0]["size"]
+    spacing = patient_spacing(description, first)
+    pixel = np.prod(spacing) * height * width / X.shape[1] ** 2 / 1000 if spacing else 0.0  # millilitres
+    volumes = {patient: X[rows, ..., 0] for patient, rows in rows_of.items()}
+    millilitres = {patient: float(y[rows].sum() * pixel) for patient, rows in rows_of.items()}
+    axes = description.get("geometry", {}).get(first, {}).get("axes")
+    return {"axes": axes, "spacing": spacing, "size": [height, width], **describe_training(volumes, millilitres)}
 
 
 TURNS = {

@@ -1,12 +1,17 @@
 """Files that stay whole, sentences instead of tracebacks, and the folder in which the notebooks pass their files on."""
 
+import ast
 import errno
 import hashlib
+import inspect
 import json
 import os
 import shutil
+import sys
+import textwrap
 import time
 import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +30,7 @@ class CourseError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
-def remove_leftovers(paths):
+def remove_leftovers(paths: Iterable[Path]) -> None:
     """Remove the files and folders that are an hour old: what killed processes have left.
 
     The younger ones stay: another process may be at work on them.
@@ -40,7 +45,7 @@ def remove_leftovers(paths):
 
 
 @contextmanager
-def whole_file(path):
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path beside `path`; it becomes `path` when the block ends, and is gone when it fails.
 
     So `path` holds either all of what was written or what it held before, whenever the process is killed.
@@ -61,13 +66,13 @@ def whole_file(path):
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path, value):
+def write_json(path: Path, value) -> None:
     """Write `value` to `path` as JSON with an indent of two, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path, made_by):
+def read_json(path: str | os.PathLike, made_by: str):
     """Read a JSON file that the notebook `made_by` writes.
 
     Raises CourseError, naming that notebook, if the file is not there.
@@ -78,7 +83,7 @@ def read_json(path, made_by):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def fingerprint(*values):
+def fingerprint(*values) -> str:
     """Return a short hash of JSON-like values, of bytes, and of files (given as Path): equal inputs, equal hash."""
     digest = hashlib.sha256()
     for value in values:
@@ -91,7 +96,81 @@ def fingerprint(*values):
     return digest.hexdigest()[:16]
 
 
-def in_colab():
+def check_made_from(recorded: dict, now: dict, notebook: str) -> None:
+    """Refuse what a notebook has written where it was made from something else than what is there now.
+
+    recorded: what the file's record says it was made from. now: the same names, as they are now: fingerprints, and
+    under "settings" a dict of values, which are named one by one.
+    Raises CourseError, naming the notebook to run again.
+    """
+    other = []
+    recorded = recorded if isinstance(recorded, dict) else {}  # an earlier version of the course kept a hash alone
+    for name, value in now.items():
+        before = recorded.get(name)
+        if before == value:
+            continue
+        if name == "settings":
+            before = before or {}
+            changed = [
+                f"{key} was {before.get(key)!r}, now {value[key]!r}" for key in value if before.get(key) != value[key]
+            ]
+            more = [f"{len(changed) - 3} more"] if len(changed) > 3 else []
+            other.append(f"other settings ({'; '.join(changed[:3] + more)})")
+        else:
+            other.append("another dataset" if name == "dataset" else f"other {name}")
+    if other:
+        raise CourseError(f"{notebook} ran with {' and '.join(other)}: run {notebook} again.")
+
+
+# Modules whose functions make no number of a result: they find files, check them, and say what is wrong
+_WITHOUT_NUMBERS = ("course.workspace", "course.machine", "course.arrays")
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _is_plain(value):
+    """True for numbers, texts, and lists and dicts of them."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _makes_numbers(value):
+    """True for functions and classes of the course that may take part in a result."""
+    module = getattr(value, "__module__", None) or ""
+    of_the_course = module == "helpers" or module.startswith("course.")
+    return callable(value) and of_the_course and module not in _WITHOUT_NUMBERS
+
+
+def source_fingerprint(*functions) -> str:
+    """Return a short hash of what functions, classes or modules of the course do: equal code, equal hash.
+
+    It covers all functions, classes and plain constants of the course that they name, and what those name in turn.
+    Comments, docstrings and layout do not count, nor do the modules that only find and check files.
+    """
+    sources, waiting = {}, list(functions)
+    while waiting:
+        found = inspect.unwrap(waiting.pop())
+        name = found.__name__ if inspect.ismodule(found) else f"{found.__module__}.{found.__qualname__}"
+        if name in sources:
+            continue
+        source = textwrap.dedent(inspect.getsource(found))
+        try:
+            tree = ast.parse(source)
+        except SyntaxError:  # of a lambda Python knows the lines alone, which need not be whole
+            tree = ast.parse(repr(source))
+        for node in ast.walk(tree):
+            if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        known = vars(found if inspect.ismodule(found) else sys.modules[found.__module__])
+        named = {node.id: known[node.id] for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in known}
+        sources[name] = ast.dump(tree), {key: value for key, value in named.items() if _is_plain(value)}
+        waiting += [value for value in named.values() if _makes_numbers(value)]
+    return fingerprint(sources)
+
+
+def in_colab() -> bool:
     """True in Google Colab."""
     try:
         import google.colab  # noqa: F401
@@ -100,18 +179,38 @@ def in_colab():
     return True
 
 
-def open_work_folder(work_dir=None):
+def is_on_drive(path: Path) -> bool:
+    """True where a path lies on the Google Drive that Colab has mounted."""
+    return path.is_relative_to(COLAB_FOLDER / "drive")
+
+
+def _mount_drive():
+    """Mount Google Drive in Colab, unless it is there; return its folder of the user's files."""
+    own = COLAB_FOLDER / "drive" / "MyDrive"
+    if not own.is_dir():
+        from google.colab import drive
+
+        try:
+            drive.mount(str(COLAB_FOLDER / "drive"))
+        except Exception as error:  # Colab raises errors of several kinds, one of them of a class of its own
+            raise CourseError(
+                f"Google Drive was not mounted ({str(error)[:60]}): run this cell again and allow it, or set "
+                f'work_dir = "{COLAB_FOLDER.as_posix()}/course-data" to go on without it. What this notebook writes is '
+                "then gone with its machine, so the next notebook does not find it."
+            ) from None
+    return own
+
+
+def open_work_folder(work_dir: str | os.PathLike | None = None) -> Path:
     """Return the folder in which the notebooks pass their files on, and make it where it is missing.
 
     Order of choice: `work_dir`, the environment variable UNET_WORK_DIR, a folder on Google Drive in Colab
     (each Colab notebook runs on a machine of its own, only Drive is shared), else `data/` of the course.
+    Raises CourseError where Colab does not mount the Drive.
     """
     folder = work_dir or os.environ.get("UNET_WORK_DIR")
     if not folder and in_colab():
-        from google.colab import drive
-
-        drive.mount(str(COLAB_FOLDER / "drive"))
-        folder = COLAB_FOLDER / "drive" / "MyDrive" / "left-atrium-course-data"
+        folder = _mount_drive() / "left-atrium-course-data"
     folder = Path(folder or COURSE_FOLDER / "data").expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -120,25 +219,35 @@ def open_work_folder(work_dir=None):
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left
 
 
-def shown(path):
+def end_of_path(path: str | os.PathLike) -> str:
     """Return the end of a path, enough to find the file and the same wherever the dataset lies."""
-    return "/".join(Path(path).parts[-3:])
+    parts = Path(path).parts[-3:]
+    return "/".join(part if len(part) <= 44 else f"{part[:24]}...{part[-16:]}" for part in parts)
 
 
-def sentence_about(paths, what, advice):
+def sentence_about(paths: Iterable[Path], what: str, advice: str) -> str:
     """Return one sentence on all of `paths`, naming the first."""
     first, more = min(paths), len(paths) - 1
-    return f"{shown(first)}{f' (and {more:,} more)' if more else ''} {what}: {advice}"
+    return f"{end_of_path(first)}{f' (and {more:,} more)' if more else ''} {what}: {advice}"
 
 
-def progress_bar(progress, label, total=None, **options):
+def duration(seconds: float) -> str:
+    """Return a time in words: seconds below a minute and a half, minutes below an hour and a half, else hours."""
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} hours"
+    if seconds >= 90:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds:.0f} second{'' if round(seconds) == 1 else 's'}"
+
+
+def progress_bar(progress: bool, label: str, total: int | None = None, **options):
     """Return a tqdm bar that shows itself after two seconds, and goes when it is done; `progress` false shows none."""
     from tqdm import tqdm
 
     return tqdm(total=total, desc=label, disable=not progress, delay=2, leave=False, **options)
 
 
-def parallel(function, items, label, progress):
+def parallel(function: Callable, items: Sequence, label: str, progress: bool) -> list:
     """Return [function(item) for item in items], computed by a few threads; Pillow and zlib let them run."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, progress_bar(progress, label, len(items)) as bar:
         results = []

@@ -2,22 +2,24 @@
 
 import contextlib
 import os
-import subprocess
-import sys
+import re
+import shutil
 import time
 
-import dask
 import nbformat
+import papermill
 import pytest
 
 import helpers
-from course import batch, workspace
+from course import batch
+from course.ownership import OWNER_FILE
 from course.training import write_history
 
 CHOICE = {"dataset": "sample", "profile": "smoke", "recipe": "best", "seed": 0}
 
 
 def make_notebook(folder, *sources):
+    """Write a notebook 01_made_up whose first cell is that of the parameters."""
     (folder / "notebooks").mkdir()
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     notebook.cells[0].metadata["tags"] = ["parameters"]
@@ -25,77 +27,43 @@ def make_notebook(folder, *sources):
     nbformat.write(notebook, folder / "notebooks" / "01_made_up.ipynb")
 
 
-def test_parameters_reach_the_notebook_and_the_executed_copy_is_kept(tmp_path, monkeypatch):
-    make_notebook(tmp_path, "seed = 0  # a number", "print('the seed is', seed)")
+def test_a_notebook_gets_its_parameters_leaves_copy_and_log_and_names_the_cell_that_fails(tmp_path, monkeypatch, capfd):
+    printing = "import os\nos.write(2, b'a line of TensorFlow')\nprint('the seed is', seed)"
+    make_notebook(tmp_path, "seed = 0  # a number", printing, "1 / 0")
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
-    batch.run_notebook("01_made_up", tmp_path / "run", seed=7)
+    with pytest.raises(batch.NotebookFailed) as caught:
+        batch.run_notebook("01_made_up", tmp_path / "run", seed=7)
+    assert str(caught.value) == "01_made_up stopped in cell 4: ZeroDivisionError: division by zero"
+    assert (caught.value.notebook, caught.value.cell) == ("01_made_up", 4)
     executed = nbformat.read(tmp_path / "run" / "notebooks" / "01_made_up.ipynb", as_version=4)
-    assert "the seed is 7" in executed.cells[-1].outputs[0].text
-    assert "the seed is 7" in (tmp_path / "run" / "run.log").read_text()
-
-
-def test_what_libraries_write_to_stderr_goes_to_the_log_alone(tmp_path, monkeypatch, capfd):
-    make_notebook(tmp_path, "seed = 0  # a number", "import os\nos.write(2, b'a line of TensorFlow');")
-    monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
-    batch.run_notebook("01_made_up", tmp_path / "run")
-    executed = nbformat.read(tmp_path / "run" / "notebooks" / "01_made_up.ipynb", as_version=4)
-    assert "a line of TensorFlow" in (tmp_path / "run" / "run.log").read_text()
-    assert not [output for output in executed.cells[-1].outputs if output.output_type == "stream"]
+    printed = [output for cell in executed.cells for output in cell.get("outputs", []) if "text" in output]
+    assert [output.text for output in printed] == ["the seed is 7\n"]
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert re.match(r"--- 01_made_up, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n", log)
+    assert "the seed is 7" in log and "a line of TensorFlow" in log
     assert capfd.readouterr().err == ""
 
 
-def test_an_unknown_parameter_is_refused_before_anything_runs(tmp_path, monkeypatch):
+def test_a_kernel_that_does_not_start_is_an_error_of_its_own(tmp_path, monkeypatch):
+    """It is not the notebook's: dask starts the run again."""
     make_notebook(tmp_path, "seed = 0  # a number")
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
-    with pytest.raises(helpers.CourseError, match="01_made_up.ipynb has no parameter sead"):
-        batch.run_notebook("01_made_up", tmp_path / "run", sead=7)
-    assert not (tmp_path / "run" / "notebooks" / "01_made_up.ipynb").exists()
-
-
-def test_a_failing_cell_is_named(tmp_path, monkeypatch):
-    make_notebook(tmp_path, "seed = 0  # a number", "print('fine')", "1 / seed")
-    monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
-    with pytest.raises(helpers.CourseError, match=r"01_made_up stopped in cell 3: ZeroDivisionError: division by zero"):
+    kernel = {"argv": ["false"], "display_name": "Python 3", "language": "python"}
+    (tmp_path / "kernels" / "python3").mkdir(parents=True)
+    helpers.write_json(tmp_path / "kernels" / "python3" / "kernel.json", kernel)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="Kernel died"):
         batch.run_notebook("01_made_up", tmp_path / "run")
 
 
-@pytest.mark.parametrize("failures", [2, 3])
-def test_a_kernel_that_does_not_answer_is_started_again(tmp_path, monkeypatch, failures):
-    make_notebook(tmp_path, "seed = 0  # a number", "print('the seed is', seed)")
-    monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
-    starts, kernel = tmp_path / "starts.txt", tmp_path / "kernels" / "python3"
-    kernel.mkdir(parents=True)
-    (tmp_path / "start.py").write_text(
-        f"""
-import runpy, sys
-with open({str(starts)!r}, "a+") as file:
-    file.write("start\\n")
-    file.seek(0)
-    if len(file.readlines()) <= {failures}:
-        sys.exit("the port is taken")
-runpy.run_module("ipykernel_launcher", run_name="__main__")
-""",
-        encoding="utf-8",
-    )
-    command = [sys.executable, str(tmp_path / "start.py"), "-f", "{connection_file}"]
-    helpers.write_json(kernel / "kernel.json", {"argv": command, "display_name": "Python 3", "language": "python"})
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    if failures < batch.KERNEL_STARTS:
-        batch.run_notebook("01_made_up", tmp_path / "run", seed=7)
-        assert "the seed is 7" in (tmp_path / "run" / "run.log").read_text()
-    else:
-        with pytest.raises(batch.NotebookFailed, match="01_made_up stopped: its kernel did not start: Kernel died"):
-            batch.run_notebook("01_made_up", tmp_path / "run", seed=7)
-    assert starts.read_text() == 3 * "start\n"
-
-
-def test_a_dataset_that_is_not_there_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("dataset", ["yours", ""])
+def test_a_dataset_that_is_not_there_is_refused(tmp_path, monkeypatch, dataset):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     assert batch.resolve_dataset("mine") == str(tmp_path / "mine")
     assert [batch.resolve_dataset(name) for name in ("sample", "heart")] == ["sample", "heart"]
-    with pytest.raises(helpers.CourseError, match="There is no dataset at yours"):
-        batch.resolve_dataset("yours")
+    with pytest.raises(helpers.CourseError, match=f"There is no dataset at {dataset}: give 'sample', 'heart', or a "):
+        batch.resolve_dataset(dataset)
 
 
 # --- planning -----------------------------------------------------------------------------------------
@@ -141,8 +109,6 @@ def test_a_grid_that_cannot_work_is_refused(grid, expected):
 def test_test_stays_closed_while_anything_is_compared():
     with pytest.raises(helpers.CourseError, match="compares recipe, so test stays closed"):
         batch.plan_runs({"recipe": ["report", "best"], "seed": [0, 1]}, open_test=True, **CHOICE)
-    assert batch.plan_runs({"seed": [0, 1], "fold": [0, 1]}, **CHOICE)[1] is True
-    assert batch.plan_runs({"seed": [0, 1]}, open_test=False, **CHOICE)[1] is False
 
 
 def test_names_of_runs_are_folder_names_and_differ():
@@ -162,6 +128,60 @@ def test_runs_of_one_dataset_share_one_task_for_its_arrays(tmp_path):
         assert keys()[1] != keys(recipe="report")[1] and keys()[1] != keys(fold=1)[1]
 
 
+def test_arrays_are_made_of_the_fold_in_the_size_and_without_the_twins_that_the_run_asks_for(tmp_path, monkeypatch):
+    calls = []
+
+    def import_dataset(dataset, home, fold):
+        calls.append((dataset, home, fold))
+        return {"twins": ["la_007"]}
+
+    def prepare_arrays(*arguments, progress):
+        calls.append(arguments)
+
+    monkeypatch.setattr(batch, "import_dataset", import_dataset)
+    monkeypatch.setattr(batch, "left_out_twins", lambda description: description["twins"])
+    monkeypatch.setattr(batch, "prepare_arrays", prepare_arrays)
+    file = str(tmp_path / "shared" / "dataset-1" / "dataset.json")
+    made = [batch.share_arrays(file, *which) for which in ((2, 48, True), (2, 48, False), (1, 48, True), (2, 64, True))]
+    homes = [home for _, home, _ in calls[::2]]
+    assert len(set(homes)) == 4 and {home.parent for home in homes} == {tmp_path / "shared"}
+    assert made == [str(home / "dataset.json") for home in homes]
+    assert [(dataset, fold) for dataset, _, fold in calls[::2]] == [(file, 2), (file, 2), (file, 1), (file, 2)]
+    description = {"twins": ["la_007"]}
+    assert calls[1::2] == [
+        (description, homes[0], 48, ["la_007"]),
+        (description, homes[1], 48, []),
+        (description, homes[2], 48, ["la_007"]),
+        (description, homes[3], 64, ["la_007"]),
+    ]
+
+
+def test_results_depend_on_the_code_that_makes_them_and_not_on_what_runs_it(tmp_path, monkeypatch):
+    course = shutil.copytree(batch.COURSE_FOLDER / "course", tmp_path / "course").parent
+    shutil.copytree(batch.COURSE_FOLDER / "notebooks", course / "notebooks")
+    shutil.copy(batch.COURSE_FOLDER / "helpers.py", course)
+    monkeypatch.setattr(batch, "COURSE_FOLDER", course)
+    seen = [batch.code_fingerprint()]
+    for name in ("batch", "ownership", "report", "terminal", "workers"):
+        with open(course / "course" / f"{name}.py", "a") as file:
+            file.write("# a change\n")
+    path = course / "notebooks" / "04_training.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source += " A word more."
+    last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]
+    last.outputs = []
+    nbformat.write(notebook, path)
+    assert batch.code_fingerprint() == seen[0]
+    last.source += "\nprint()"
+    nbformat.write(notebook, path)
+    seen.append(batch.code_fingerprint())
+    for changed in (course / "helpers.py", course / "course" / "metrics.py"):
+        with open(changed, "a") as file:
+            file.write("# a change\n")
+        seen.append(batch.code_fingerprint())
+    assert len(set(seen)) == 4
+
+
 def test_the_heart_archive_is_the_same_for_all_batches_and_for_01(tmp_path, monkeypatch):
     taken = []
 
@@ -177,13 +197,13 @@ def test_the_heart_archive_is_the_same_for_all_batches_and_for_01(tmp_path, monk
 
 
 def test_the_heart_archive_is_fetched_once_and_before_the_workers_begin(tmp_path, monkeypatch):
-    calls = []
+    calls, shown = [], []
     monkeypatch.setattr(batch, "fetch_heart", calls.append)
-    monkeypatch.setattr(batch, "open_cluster", lambda count, scheduler: 1 / 0)
+    monkeypatch.setattr(batch, "open_cluster", lambda runs, scheduler: 1 / 0)
     runs, _ = batch.plan_runs({"exclude": [["la_003"], ["la_004"]]}, **{**CHOICE, "dataset": "heart"})
     with pytest.raises(ZeroDivisionError):
-        batch.run_batch(tmp_path / "runs" / "heart-smoke", runs, open_test=False)
-    assert calls == [tmp_path]
+        batch.run_batch(tmp_path / "runs" / "heart-smoke", runs, open_test=False, show=shown.append)
+    assert calls == [tmp_path] and shown == ["the heart data: downloading, if they are not here"]
 
 
 def test_a_run_of_another_dataset_is_not_written_over(tmp_path):
@@ -194,21 +214,24 @@ def test_a_run_of_another_dataset_is_not_written_over(tmp_path):
     assert os.listdir(tmp_path) == ["one"]
 
 
-def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeypatch):
+@pytest.fixture()
+def one_worker(monkeypatch):
+    """A cluster of one worker, a thread of this process."""
     import distributed
 
     @contextlib.contextmanager
-    def open_cluster(count, scheduler):
-        """A worker in this process."""
+    def open_cluster(runs, scheduler):
         with distributed.Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as client:
             yield client
 
+    monkeypatch.setattr(batch, "open_cluster", open_cluster)
+
+
+def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeypatch, one_worker):
     shown, folder = [], tmp_path / "runs"
 
-    def run_notebook(name, run_dir, owner, **parameters):
+    def run_notebook(name, run_dir, batch_name, **parameters):
         """Write what the notebook would, and wait until it is shown."""
-        (run_dir / "notebooks").mkdir(exist_ok=True)
-        (run_dir / "notebooks" / f"{name}.ipynb").touch()
         if name == "01_dataset_upload" and parameters["seed"] == 13:
             raise batch.NotebookFailed(name, 4, "thirteen is unlucky")
         if name == "04_training":
@@ -222,7 +245,6 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
             (run_dir / "results").mkdir()
             helpers.write_json(run_dir / "results" / "metrics.json", {})
 
-    monkeypatch.setattr(batch, "open_cluster", open_cluster)
     monkeypatch.setattr(batch, "run_notebook", run_notebook)
     runs, open_test = batch.plan_runs({"seed": [0, 13], "image_size": [32]}, **{**CHOICE, "recipe": "report"})
     outcomes = batch.run_batch(folder, runs, open_test, show=shown.append)
@@ -230,24 +252,74 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
     assert [outcome["state"] for outcome in outcomes.values()] == ["complete", "failed"]
     assert list(outcomes.values())[1]["message"] == "thirteen is unlucky"
     assert helpers.read_json(folder / "batch.json", "00")["runs"] == outcomes
+    assert helpers.read_json(folder / list(runs)[0] / "run.json", "00") == list(outcomes.values())[0]
     assert sorted(path.name.split("-")[0] for path in (folder / "shared").iterdir()) == ["arrays", "dataset"]
-    line = (
-        "recipe-report_seed-0_image_size-32: 04_training, epoch 1 of 3, soft Dice on valid 0.250, "
-        "3 min of training left"
-    )
-    assert any(line in text for text in shown)
-    assert "1 of 2 runs are done, about" in "".join(shown) and shown[-1] == "2 of 2 runs are done, 1 of them failed"
+    assert not (folder / OWNER_FILE).exists()
+    name = "recipe-report_seed-0_image_size-32"
+    assert shown[0].splitlines()[:2] == [f"{name}: waiting for its data", "0 of 2 runs are done"]
+    line = f"{name}: 04_training, epoch 1 of 3, 3 min left, soft Dice 0.250\n"
+    assert any(text.startswith(line) for text in shown)
+    assert "1 of 2 runs are done, about" in "".join(shown)
 
     monkeypatch.setattr(batch, "share_arrays", lambda *_: 1 / 0)
     outcomes = batch.run_batch(folder, runs, open_test, show=shown.append)
     assert [outcome["message"] for outcome in outcomes.values()] == ["ZeroDivisionError: division by zero"] * 2
 
 
-def test_a_gpu_gets_one_training_at_a_time_and_no_worker_is_profiled(monkeypatch):
-    monkeypatch.setattr(batch, "gpu_found", lambda: True)
-    with batch.open_cluster(5) as client:
-        assert len(client.scheduler_info()["workers"]) == 1
-        assert list(client.run(lambda: dask.config.get("distributed.worker.profile.enabled")).values()) == [False]
+@pytest.mark.parametrize(("failures", "state"), [(2, "complete"), (3, "failed")])
+def test_a_run_whose_kernel_does_not_start_is_started_three_times(
+    work_dir, tmp_path, monkeypatch, one_worker, failures, state
+):
+    starts, shown = [], []
+
+    def run_notebook(name, *_, **__):
+        starts.append(name)
+        if len(starts) <= failures:
+            raise RuntimeError("Kernel didn't respond")
+
+    monkeypatch.setattr(batch, "run_notebook", run_notebook)
+    monkeypatch.setattr(batch, "share_dataset", lambda *_: None)
+    monkeypatch.setattr(batch, "share_arrays", lambda *_: str(work_dir / "dataset.json"))
+    runs, open_test = batch.plan_runs({}, **{**CHOICE, "recipe": "report"})
+    [outcome] = batch.run_batch(tmp_path / "runs", runs, open_test, show=shown.append).values()
+    assert outcome["state"] == state
+    assert starts == [batch.NOTEBOOKS[0]] * failures + list(batch.NOTEBOOKS if failures < 3 else [])
+    assert all("\n" not in text for text in shown)  # of one run a line tells enough
+    assert outcome.get("message", "") == ("" if failures < 3 else "RuntimeError: Kernel didn't respond")
+
+
+def test_a_worker_that_always_dies_is_told_in_words():
+    from distributed import KilledWorker
+
+    class Future:
+        status = "error"
+
+        def exception(self):
+            return KilledWorker("run_one-1", None, 3)
+
+    outcome = batch._outcome("one", CHOICE, Future())
+    assert outcome["message"] == "its worker died each time that it was started, most often for lack of memory"
+    assert (outcome["name"], outcome["state"], outcome["parameters"]) == ("one", "failed", CHOICE)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (20000, "5.6 h")],
+)
+def test_durations_have_a_unit_that_suits_them(seconds, expected):
+    assert batch._duration(seconds) == expected
+
+
+def test_the_time_left_is_that_of_the_complete_runs_shared_by_the_workers():
+    class Client:
+        def nthreads(self):
+            return {"one": 1, "two": 1}
+
+    took = [("complete", 100.0), ("complete", 200.0), ("reused", 5000.0), ("failed", 3.0)]
+    outcomes = {str(number): {"state": state, "seconds": seconds} for number, (state, seconds) in enumerate(took)}
+    line = batch._time_left(dict.fromkeys("0123456789"), outcomes, Client())
+    assert line == "4 of 10 runs are done, 1 of them failed, about 8 min left"  # 6 runs of 150 s on two workers
+    assert batch._time_left(dict.fromkeys("01"), {}, Client()) == "0 of 2 runs are done"
 
 
 def test_a_failed_run_ends_the_batch_with_its_name():
@@ -258,8 +330,13 @@ def test_a_failed_run_ends_the_batch_with_its_name():
     expected = r"1 of 2 runs failed, the first is two \(04_training: ValueError: no\)"
     with pytest.raises(helpers.CourseError, match=expected):
         batch.check_outcomes(outcomes)
-    assert batch._time_left({"one": 1, "two": 2}, outcomes, None) == "2 of 2 runs are done, 1 of them failed"
-    assert "04_training 7 ValueError: no" in batch.outcome_table(outcomes)
+    assert batch.outcome_table(outcomes).splitlines() == [
+        "run  outcome  time  what went wrong: notebook, cell, message",
+        "---  -------  ----  ----------------------------------------",
+        "one  reused   3 s",
+        "two  failed   0 s   04_training 7 ValueError: no",
+    ]
+    assert batch.outcome_table({"one": fine}).splitlines()[0] == "run  outcome  time"
 
 
 def test_what_the_import_noted_is_told_once(tmp_path):
@@ -269,61 +346,85 @@ def test_what_the_import_noted_is_told_once(tmp_path):
     assert batch.dataset_notes({**outcomes, "lost": {"state": "failed"}}) == ["split by chance", "blurred"]
 
 
-def test_no_dataset_at_all_is_refused():
-    with pytest.raises(helpers.CourseError, match="There is no dataset at : give 'sample', 'heart', or a folder"):
-        batch.resolve_dataset("")
+# --- one run --------------------------------------------------------------------------------------------
 
 
-def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
-    import distributed
-
-    original = distributed.Client
-    monkeypatch.setattr(distributed, "Client", lambda address, timeout: original(address, timeout=1))
-    with (
-        pytest.raises(helpers.CourseError, match="No dask scheduler answers at tcp://127.0.0.1:9"),
-        batch.open_cluster(1, "tcp://127.0.0.1:9"),
-    ):
-        pass
+def run_one(folder, run, dataset_file, open_test):
+    (folder / OWNER_FILE).write_text("a\n0")
+    return batch.run_one(folder, "run", run, str(dataset_file), open_test, "a")
 
 
-# --- owners and retries ---------------------------------------------------------------------------------
-
-
-WATCHED = (
-    "import os, sys, time; from course import batch; batch.end_with_owner(sys.argv[1], 'one', os.getppid()); "
-    "print('on', flush=True); time.sleep(60)"
+@pytest.mark.parametrize("open_test", [True, False])
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {},
+        {"fold": [2], "exclude": [["la_007"]], "image_size": [48], "learning_rate": [0.01], "threshold": [0.4]},
+        {"activation": ["elu"], "epochs": [3], "batch_size": [2], "seed": [5], "largest_component": [True]},
+    ],
 )
+def test_what_reaches_papermill(work_dir, tmp_path, monkeypatch, grid, open_test):
+    reached, states = {}, []
+
+    def execute_notebook(source, executed, parameters, **options):
+        reached[source.stem] = parameters
+        assert (source.parent, executed) == (
+            batch.COURSE_FOLDER / "notebooks",
+            tmp_path / "run/notebooks" / source.name,
+        )
+        assert (options["cwd"], options["execution_timeout"]) == (source.parent, 12 * 3600)
+        assert options["kernel_name"] == "python3" and options["progress_bar"] is False
+        states.append(helpers.read_json(tmp_path / "run" / "run.json", "00"))
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    runs, opened = batch.plan_runs(grid, open_test=open_test, **CHOICE)
+    [run] = runs.values()
+    record = run_one(tmp_path, run, work_dir / "dataset.json", opened)
+    chosen = {name: values[0] for name, values in grid.items()}
+    given = {
+        "01_dataset_upload": {
+            "dataset": str(work_dir / "dataset.json"),
+            "profile": "smoke",
+            "recipe": "best",
+            "seed": chosen.get("seed", 0),
+        },
+        "02_preprocessing": {name: chosen[name] for name in ("image_size",) if name in chosen},
+        "03_model": {name: chosen[name] for name in ("activation", "learning_rate") if name in chosen},
+        "04_training": {name: chosen[name] for name in ("batch_size", "epochs") if name in chosen},
+        "05_evaluation": {
+            "open_test": open_test,
+            **{name: chosen[name] for name in ("largest_component", "threshold") if name in chosen},
+        },
+    }
+    assert reached == {name: {"work_dir": str(tmp_path / "run"), **values} for name, values in given.items()}
+    assert list(reached) == list(batch.NOTEBOOKS)
+    assert [(state["state"], state["notebook"], state["batch"]) for state in states] == [
+        ("running", name, "a") for name in batch.NOTEBOOKS
+    ]
+    assert (record["state"], record["open_test"], record["parameters"]) == ("complete", open_test, run)
 
 
-@pytest.mark.parametrize("owner", [{"owner": "another"}, None])
-def test_a_process_ends_when_its_run_has_another_owner_or_none(tmp_path, owner):
-    helpers.write_json(tmp_path / "owner.json", {"owner": "one"})
-    environment = {**os.environ, "PYTHONPATH": str(workspace.COURSE_FOLDER)}
-    command = [sys.executable, "-c", WATCHED, tmp_path]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "on\n"
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(3 * batch.WATCH_INTERVAL)
-    if owner:
-        helpers.write_json(tmp_path / "owner.json", owner)
-    else:
-        (tmp_path / "owner.json").unlink()
-    assert process.wait(20) == 1
-    process.stdout.close()
+@pytest.mark.parametrize(
+    ("grid", "asked", "opened"),
+    [
+        ({}, None, True),
+        ({}, False, False),
+        ({"seed": [0, 1], "fold": [0, 1]}, None, True),
+        ({"seed": [0, 1]}, False, False),
+        ({"seed": [0, 1], "recipe": ["best"]}, True, True),
+        ({"recipe": ["report", "best"]}, None, False),
+        ({"threshold": [0.4, 0.5]}, False, False),
+    ],
+)
+def test_test_is_opened_where_nothing_is_compared(grid, asked, opened):
+    assert batch.plan_runs(grid, open_test=asked, **CHOICE)[1] is opened
 
 
-def test_a_run_whose_worker_died_three_times_is_given_up(work_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "WATCH_INTERVAL", 0)
-    ran = []
-    monkeypatch.setattr(batch, "run_notebook", lambda name, *_, **__: ran.append(name))
-    for start, state in ((2, "complete"), (3, "failed")):
-        (tmp_path / "run").mkdir(exist_ok=True)
-        helpers.write_json(tmp_path / "run" / "owner.json", {"owner": "dead", "batch": "a", "start": start})
-        record = batch.run_one(tmp_path, "run", CHOICE, str(work_dir / "dataset.json"), True, "a")
-        assert (record["state"], record["starts"]) == (state, start + 1)
-    assert record["message"] == "its worker died 3 times" and ran == list(batch.NOTEBOOKS)
-    in_a_new_batch = batch.run_one(tmp_path, "run", CHOICE, str(work_dir / "dataset.json"), True, "b")
-    assert in_a_new_batch["starts"] == 1
+def test_a_run_that_another_batch_has_taken_over_is_left_to_it(work_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "run_notebook", lambda *_, **__: (tmp_path / OWNER_FILE).write_text("b\n0"))
+    record = run_one(tmp_path, CHOICE, work_dir / "dataset.json", True)
+    assert record["state"] == "failed" and "another batch was started in this folder" in record["message"]
+    assert helpers.read_json(tmp_path / "run" / "run.json", "00")["state"] == "running"
 
 
 def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_path, monkeypatch):
@@ -337,7 +438,7 @@ def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_pat
     )
 
     def state(run=CHOICE, open_test=False):
-        return batch.run_one(tmp_path, "run", run, str(work_dir / "dataset.json"), open_test, "a")["state"]
+        return run_one(tmp_path, run, work_dir / "dataset.json", open_test)["state"]
 
     assert [state(), state()] == ["complete", "reused"]
     assert [state(open_test=True), state(open_test=True)] == ["complete", "reused"]
@@ -349,3 +450,19 @@ def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_pat
     assert state({**CHOICE, "epochs": 3}, True) == "complete"
     (tmp_path / "run" / "results" / "metrics.json").unlink()
     assert state({**CHOICE, "epochs": 3}, True) == "complete"
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (None, "waiting for its data"),
+        ({"batch": "earlier", "state": "complete"}, "waiting for its data"),
+        ({"batch": "a", "state": "running", "notebook": "03_model"}, "03_model"),
+        ({"batch": "a", "state": "running", "notebook": "04_training"}, "04_training, before its first epoch"),
+        ({"batch": "a", "state": "failed", "notebook": "04_training"}, "failed"),
+    ],
+)
+def test_the_progress_of_a_run_is_what_its_record_says(tmp_path, record, expected):
+    if record:
+        helpers.write_json(tmp_path / "run.json", record)
+    assert batch._progress("one", tmp_path, "a") == f"one: {expected}"

@@ -4,8 +4,9 @@ import base64
 import csv
 import html.parser
 import io
+import itertools
 
-import nbformat
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,15 +27,13 @@ def dice_of(recipe, seed, number):
 def batch(tmp_path):
     """A finished batch of two recipes and two seeds, and one run that failed; returns (folder, outcomes)."""
     outcomes = {}
-    stream = io.BytesIO()
-    Image.new("L", (8, 8)).save(stream, "png")
-    picture = nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(stream.getvalue()).decode()})
-    shown = nbformat.v4.new_code_cell("helpers.plot_predictions()", outputs=[picture])
     for recipe in ("report", "best"):
         for seed in (0, 1):
             name = f"recipe-{recipe}_seed-{seed}"
-            for part in ("results", "model", "notebooks"):
+            for part in ("results", "model"):
                 (tmp_path / name / part).mkdir(parents=True)
+            grey = int(255 * dice_of(recipe, seed, 0))
+            Image.new("L", (8, 8), grey).save(tmp_path / name / "results" / "best_median_worst.png")
             values = {patient: dice_of(recipe, seed, number) for number, patient in enumerate(PATIENTS)}
             helpers.write_json(
                 tmp_path / name / "results" / "metrics.json",
@@ -57,11 +56,8 @@ def batch(tmp_path):
                     },
                 },
             )
-            write_history(
-                tmp_path / name, [{"epoch": epoch, "val_loss": 1.0, "val_dice_coef": 0.5} for epoch in range(2)]
-            )
-            notebook = nbformat.v4.new_notebook(cells=[shown])
-            nbformat.write(notebook, tmp_path / name / "notebooks" / "05_evaluation.ipynb")
+            rows = [{"epoch": epoch, "val_loss": 1.0 - seed, "val_dice_coef": 0.5 + 0.1 * epoch} for epoch in range(3)]
+            write_history(tmp_path / name, rows)
             outcomes[name] = {
                 "name": name,
                 "state": "complete",
@@ -87,6 +83,7 @@ def test_the_results_are_means_over_patients_and_runs(batch):
         for recipe in groups
     }
     over_seeds = np.std([0, 0.02], ddof=1)
+    assert report.RESULT_HEADERS[3:] == ["Dice", "SD patients", "SD seeds", "precision", "recall"]
     assert report.result_rows(groups, "valid") == [
         [recipe, 2, 8, f"{np.mean(values):.3f}", f"{np.std(values, ddof=1):.3f}", f"{over_seeds:.3f}", "0.500", "0.250"]
         for recipe, values in both.items()
@@ -104,6 +101,15 @@ def test_groups_are_compared_patient_by_patient(batch):
     assert min(differences) < low < np.mean(differences) < high < max(differences)
 
 
+def test_groups_that_do_not_differ_have_p_of_one_and_no_time_no_speed(batch):
+    groups = report.read_groups(*batch)
+    groups["the same"] = groups.pop("best")
+    for run, same in zip(groups["report"], groups["the same"]):
+        same["metrics"] = {**run["metrics"], "seconds_training": 0.0}
+    assert report.comparison_rows(groups, "valid") == [["the same - report", 8, "+0.000", "+0.000 to +0.000", "1.000"]]
+    assert report.time_rows(groups)[1] == ["the same", "0.0", "-", "3.0", "python 3"]
+
+
 def test_one_patient_in_common_is_too_few_to_compare(batch):
     groups = report.read_groups(*batch)
     for run in groups["best"]:
@@ -111,30 +117,123 @@ def test_one_patient_in_common_is_too_few_to_compare(batch):
     assert report.comparison_rows(groups, "valid") == [["best - report", 1, "too few patients", "", ""]]
 
 
+def test_curves_are_the_histories_of_all_runs_a_colour_for_each_group(batch):
+    figure = report.plot_curves(report.read_groups(*batch))
+    losses, dices = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["Loss on valid", "Soft Dice on valid"]
+    assert all(list(line.get_xdata()) == [1, 2, 3] for axes in figure.axes for line in axes.lines)
+    assert [list(line.get_ydata()) for line in losses.lines] == [[1.0] * 3, [0.0] * 3] * 2  # report 0, 1, best 0, 1
+    assert [list(line.get_ydata()) for line in dices.lines] == [pytest.approx([0.5, 0.6, 0.7])] * 4
+    colors = [tuple(line.get_color()) for line in losses.lines]
+    assert colors[0] == colors[1] != colors[2] == colors[3]
+    legend = losses.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["report", "best"]
+    assert [tuple(line.get_color()) for line in legend.get_lines()] == colors[::2]
+    assert {axes.get_xlabel() for axes in figure.axes} == {"epoch"}
+    plt.close(figure)
+
+
+def test_each_patient_is_a_dot_in_the_row_of_its_group_and_the_mean_a_line(batch):
+    groups = report.read_groups(*batch)
+    figure = report.plot_patients(groups, "valid")
+    [axes] = figure.axes
+    for row, recipe in enumerate(("report", "best")):
+        values = [dice_of(recipe, 0.5, number) for number in range(8)]
+        assert list(axes.lines[row].get_xdata()) == pytest.approx(values)
+        assert np.abs(axes.lines[row].get_ydata() - row).max() < 0.25
+        [mean] = axes.collections[row].get_segments()
+        assert mean.tolist() == [
+            pytest.approx([np.mean(values), row - 0.35]),
+            pytest.approx([np.mean(values), row + 0.35]),
+        ]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["report", "best"] and list(axes.get_yticks()) == [
+        0,
+        1,
+    ]
+    assert axes.get_xlabel() == "Dice of a patient's volume"
+    assert axes.get_title() == "Patients of valid; the line is the mean"
+    assert axes.get_ylim() == (1.5, -0.5)  # the first group above
+    plt.close(figure)
+
+
+def test_eleven_groups_have_eleven_colours():
+    for count in (2, 10, 11, 30):
+        assert len({tuple(color) for color in report._colors(range(count)).values()}) == count
+
+
+def test_a_name_with_dollars_is_drawn_as_it_is_written(batch):
+    groups = {"exclude a$b$ x": report.read_groups(*batch)["best"]}
+    for figure in (report.plot_curves(groups), report.plot_patients(groups, "valid")):
+        figure.canvas.draw()
+        texts = [text.get_text() for text in figure.findobj(plt.Text)]
+        assert r"exclude a\$b\$ x" in texts  # Matplotlib shows a dollar for \$
+        plt.close(figure)
+
+
 class Page(html.parser.HTMLParser):
-    """The tags of a page, and the addresses that it names."""
+    """The tags of a page, the addresses that it names, its pictures by their description, its headings."""
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.addresses = [], []
+        self.tags, self.addresses, self.pictures, self.headings = [], [], {}, []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.addresses += [
-            value for name, value in attributes if name in ("src", "href", "srcset", "action", "data", "poster")
-        ]
+        named = ("src", "href", "srcset", "action", "data", "poster")
+        self.addresses += [value for name, value in attributes if name in named]
+        if tag == "img":
+            picture = dict(attributes)
+            png = base64.b64decode(picture["src"].removeprefix("data:image/png;base64,"))
+            self.pictures[picture["alt"]] = Image.open(io.BytesIO(png))
+
+    def handle_data(self, text):
+        if self.tags and self.tags[-1] in ("h1", "h2", "h3") and text.strip():
+            self.headings.append(text)
+            self.tags.append("")
 
 
 def test_the_page_needs_nothing_but_itself(batch):
     path = report.write_report(*batch, {"grid": {"recipe": ["report", "best"]}})
     text = path.read_text(encoding="utf-8")
     page = Page(text)
-    assert page.tags.count("img") == 4 and page.tags.count("table") == 4 and "script" not in page.tags
-    assert text.count('alt="') == 4
-    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert page.headings == [
+        f"{batch[0].name}: 5 runs",
+        "Results on valid",
+        "Each patient of valid",
+        "Training",
+        "Slices of the best run: recipe-best_seed-1",
+        "Slices of the worst run: recipe-report_seed-0",
+        "Time and versions",
+        "Every run",
+        "How to repeat it",
+    ]
+    assert list(page.pictures) == [page.headings[number] for number in (2, 3, 4, 5)]
+    for title, recipe, seed in ((page.headings[4], "best", 1), (page.headings[5], "report", 0)):
+        assert page.pictures[title].getpixel((0, 0)) == int(255 * dice_of(recipe, seed, 0))
+    assert page.tags.count("table") == 4 and "script" not in page.tags
+    assert all(address.startswith("data:") for address in page.addresses)
     assert "@import" not in text and "url(" not in text
     assert "4 ran, 0 were reused, 1 failed" in text and "&lt;b&gt;no &amp; no&lt;/b&gt;" in text and "viewport" in text
+    assert (
+        "-y &#x27;{&quot;grid&quot;: {&quot;recipe&quot;: [&quot;report&quot;, &quot;best&quot;]}}&#x27;</pre>" in text
+    )
+
+
+def test_of_one_run_the_page_compares_nothing(batch):
+    folder, outcomes = batch
+    path = report.write_report(folder, dict(itertools.islice(outcomes.items(), 1)), {})
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.headings[0] == f"{folder.name}: 1 run" and page.tags.count("table") == 3
+    assert [title for title in page.pictures if title.startswith("Slices")] == [
+        "Slices of the run: recipe-report_seed-0"
+    ]
+
+
+def test_runs_are_ranked_by_their_dice_on_valid(batch):
+    ranked = report.ranked_runs(report.read_groups(*batch))
+    assert [run["name"][7:] for run in ranked] == ["report_seed-0", "report_seed-1", "best_seed-0", "best_seed-1"]
+    assert report.slices_picture(ranked[0]) == batch[0] / "recipe-report_seed-0" / "results" / "best_median_worst.png"
 
 
 def test_a_batch_of_failures_has_a_report_too(batch):

@@ -1,8 +1,10 @@
-"""Workers of a cluster on loopback: one is killed in the middle of a training, and nothing is lost or made twice.
+"""Workers: how many there are, which GPU each sees, and that nothing is lost when one is killed or a batch is stopped.
 
-The course is a copy whose notebooks are short, but train, save and resume with the very functions of helpers.py.
+In the slow tests the course is a copy whose notebooks are short, but train, save and resume with the very functions of
+helpers.py.
 """
 
+import inspect
 import json
 import os
 import re
@@ -13,10 +15,149 @@ import subprocess
 import sys
 import time
 
+import dask
 import nbformat
 import pytest
 
-from course.workspace import COURSE_FOLDER
+from course import batch, terminal, workers
+from course.batches import ordered_batches
+from course.workspace import COURSE_FOLDER, CourseError
+
+GIB = 2**30
+
+
+def run_of(profile="smoke", recipe="report", **values):
+    return {"dataset": "sample", "profile": profile, "recipe": recipe, "seed": 0, **values}
+
+
+@pytest.fixture()
+def machine(tmp_path, monkeypatch):
+    """A machine of four cores and 8 GiB; give it GPUs by their listing."""
+    import dask.system
+    import distributed.system
+
+    def with_gpus(listing):
+        program = tmp_path / "bin" / "nvidia-smi"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\nprintf '{listing}'\n")
+        program.chmod(0o755)
+
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(dask.system, "CPU_COUNT", 4)
+    monkeypatch.setattr(distributed.system, "MEMORY_LIMIT", 8 * GIB)
+    return with_gpus
+
+
+THREE = "GPU 0: NVIDIA H100 (UUID: GPU-a)\\nGPU 1: NVIDIA H100 (UUID: GPU-b)\\nGPU 2: NVIDIA H100 (UUID: GPU-c)\\n"
+
+
+def planned(count, **values):
+    return workers.plan_workers({str(number): run_of(**values) for number in range(count)})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "runs", "expected"),
+    [
+        (None, 5, ["0", "1", "2"]),
+        (None, 2, ["0", "1"]),
+        ("2,0", 5, ["2", "0"]),
+        (" GPU-b ", 5, ["GPU-b"]),
+        ("1,-1,2", 5, ["1"]),
+    ],
+)
+def test_there_is_a_worker_for_each_gpu_that_sees_it_alone(machine, monkeypatch, chosen, runs, expected):
+    machine(THREE)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in planned(runs)] == expected
+    assert {worker["TF_NUM_INTRAOP_THREADS"] for worker in planned(runs)} == {str(4 // len(expected))}
+
+
+@pytest.mark.parametrize("chosen", ["", "-1", "-1,0"])
+def test_hidden_gpus_are_left_alone(machine, monkeypatch, chosen):
+    machine(THREE)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert len(planned(9)) == 4 and not any("CUDA_VISIBLE_DEVICES" in worker for worker in planned(9))
+
+
+@pytest.mark.parametrize(
+    ("count", "values", "expected"),
+    [
+        (9, {}, 4),  # as many as cores
+        (3, {}, 3),  # as many as runs
+        (9, {"profile": "full"}, 1),  # 32 slices of 256x256 at once: two do not fit into 8 GiB
+        (9, {"profile": "full", "batch_size": 16}, 2),
+    ],
+)
+def test_without_a_gpu_cores_runs_and_memory_bound_the_workers(machine, count, values, expected):
+    assert (
+        planned(count, **values)
+        == [{"TF_NUM_INTRAOP_THREADS": str(4 // expected), "TF_CPP_MIN_LOG_LEVEL": "3"}] * expected
+    )
+
+
+def test_the_largest_run_of_a_grid_decides_how_many_fit(machine):
+    runs = {"small": run_of(), "large": run_of("full"), "middle": run_of("hour")}
+    assert len(workers.plan_workers(runs)) == 1
+
+
+# MiB of anonymous memory at the highest, as docs/BATCH.md has them
+@pytest.mark.parametrize(
+    ("profile", "recipe", "batch_size", "measured"),
+    [
+        ("quick", "report", None, 1188),
+        ("hour", "report", None, 2515),
+        ("full", "report", None, 5541),
+        ("full", "report", 16, 2963),
+        ("full", "best", None, 1332),
+    ],
+)
+def test_the_memory_reckoned_with_is_what_was_measured_and_up_to_one_gib_more(profile, recipe, batch_size, measured):
+    needed = workers.memory_needed(run_of(profile, recipe, batch_size=batch_size)) / 2**20
+    assert measured < needed < measured + 1024
+
+
+def test_memory_grows_with_the_batch_with_the_square_of_the_size_and_at_least_what_answering_takes():
+    def above_a_process(**values):
+        return workers.memory_needed(run_of("full", **values)) - workers.MEMORY_OF_A_PROCESS
+
+    assert above_a_process() == 2600 * 32 * 256 * 256
+    assert above_a_process(batch_size=8, image_size=512) == above_a_process()
+    assert above_a_process(recipe="best") == 800 * 16 * 256 * 256
+    assert workers.ANSWERED_AT_ONCE == inspect.signature(ordered_batches).parameters["batch_size"].default
+
+
+def test_workers_have_the_environment_that_was_planned_beside_the_users_own(tmp_path, monkeypatch):
+    """They also find the course, wherever they start, and no worker is profiled."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(workers, "plan_workers", lambda runs: [{"CUDA_VISIBLE_DEVICES": name} for name in "ab"])
+    monkeypatch.chdir(tmp_path)
+
+    def look():
+        names = ("CUDA_VISIBLE_DEVICES", "PYTHONPATH")
+        return [dask.config.get("distributed.worker.profile.enabled"), *map(os.environ.get, names)]
+
+    with workers.open_cluster({}) as client:
+        seen = client.run(look).values()
+        assert sorted(seen) == [[False, "a", str(tmp_path)], [False, "b", str(tmp_path)]]
+        assert list(client.run(batch.compared_names, {"recipe": [1, 2]}).values()) == [["recipe"]] * 2
+        assert set(client.nthreads().values()) == {1}
+        assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures) == workers.RETRIES == 2
+        assert client.dashboard_link.startswith("http://127.0.0.1:")
+
+
+def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
+    import distributed
+
+    original = distributed.Client
+    monkeypatch.setattr(distributed, "Client", lambda address, timeout: original(address, timeout=1))
+    with (
+        pytest.raises(CourseError, match="No dask scheduler answers at tcp://127.0.0.1:9"),
+        workers.open_cluster({}, "tcp://127.0.0.1:9"),
+    ):
+        pass
+
 
 SET_UP = """
 import sys
@@ -30,6 +171,7 @@ NOTEBOOKS = {
     "01_dataset_upload": (
         "dataset = None; profile = None; recipe = None; seed = None; fold = None",
         """
+import users_own
 if seed == 13:
     raise helpers.CourseError("thirteen is unlucky")
 helpers.import_dataset(dataset, work_dir)
@@ -51,7 +193,7 @@ helpers.load_settings(work_dir, learning_rate=learning_rate)
     "04_training": (
         "epochs = None; batch_size = None",
         """
-import keras, time
+import keras, os, time
 settings = helpers.load_settings(work_dir, epochs=epochs, batch_size=batch_size)
 keras.utils.set_random_seed(settings["seed"])
 layer = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")  # a network that is quickly built
@@ -60,6 +202,7 @@ pictures = helpers.load_training_pictures(work_dir, settings)
 callbacks, first_epoch = helpers.prepare_training(model, work_dir, settings, len(pictures.X))
 with open(work_dir / "starts.txt", "a") as file:
     print(first_epoch, file=file)
+(work_dir / "processes.txt").write_text(f"{os.getppid()} {os.getpid()}")
 callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: time.sleep(0.5)))
 model.fit(helpers.training_batches(pictures, settings, first_epoch), initial_epoch=first_epoch,
           epochs=settings["epochs"], steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings),
@@ -96,15 +239,21 @@ def course(tmp_path):
 
 @pytest.fixture()
 def start(course, tmp_path):
-    """Start a process of the course's own; all are killed at the end."""
+    """Start a process that has a module of the user's on its PYTHONPATH; all are killed at the end."""
     processes = []
+    (tmp_path / "users").mkdir()
+    (tmp_path / "users" / "users_own.py").touch()
 
-    def start(*arguments):
-        environment = {**os.environ, "PYTHONPATH": str(course), "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "9"}
+    def start(*arguments, **variables):
+        environment = {"PYTHONPATH": str(tmp_path / "users"), "UNET_WORK_DIR": str(tmp_path), **variables}
         with open(tmp_path / f"process-{len(processes)}.log", "w") as log:
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, *arguments], cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT
+                    [sys.executable, *arguments],
+                    cwd=course,
+                    env={**os.environ, **environment},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
                 )
             )
         return processes[-1]
@@ -133,36 +282,30 @@ def is_running(process):
     return done.stdout[:1] not in ("", "Z")
 
 
-def children(process):
-    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False)
-    return [int(number) for number in done.stdout.split()]
-
-
 BATCH = """
 import json, sys
 from course import batch
 runs, open_test = batch.plan_runs(
     {"seed": [0, 1, 13], "epochs": [6]}, dataset="sample", profile="smoke", recipe="report", seed=0)
-outcomes = batch.run_batch("runs", runs, open_test, scheduler=sys.argv[1])
+outcomes = batch.run_batch(sys.argv[1], runs, open_test, scheduler=sys.argv[2])
 print("OUTCOMES", json.dumps({name: outcome["state"] for name, outcome in outcomes.items()}))
 """
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_a_training_loses_nothing_and_nothing_is_run_twice_to_the_end(start, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     start("-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard")
-    worker = ("-m", "distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard")
-    workers = [start(*worker) for _ in range(2)]
-    started = start("-c", BATCH, address)
+    command = ("-m", "distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard")
+    started_workers = [start(*command) for _ in range(2)]
+    started = start("-c", BATCH, str(tmp_path / "runs"), address)
     run_dir = tmp_path / "runs" / "recipe-report_seed-0_epochs-6"
 
     wait_for(lambda: read(run_dir / "model" / "training.json").get("epochs", 0) >= 2)
-    owner = read(run_dir / "owner.json")
-    victim = next(worker for worker in workers if worker.pid == owner["process"])
-    [kernel] = children(victim.pid)
-    os.kill(victim.pid, signal.SIGKILL)
+    worker, kernel = map(int, (run_dir / "processes.txt").read_text().split())
+    os.kill(next(process.pid for process in started_workers if process.pid == worker), signal.SIGKILL)
     wait_for(lambda: not is_running(kernel), 10)
     wait_for(lambda: started.poll() is not None, 200)
 
@@ -173,22 +316,39 @@ def test_a_worker_killed_in_a_training_loses_nothing_and_nothing_is_run_twice_to
         "recipe-report_seed-1_epochs-6": "complete",
         "recipe-report_seed-13_epochs-6": "failed",
     }, log
-    progress = r"seed-0_epochs-6: 04_training, epoch \d of 6, soft Dice on valid 0\.\d+, \d+ s of training left"
+    progress = r"seed-0_epochs-6: 04_training, epoch \d of 6, \d+ s left, soft Dice 0\.\d+"
     assert re.search(progress, log)
     for name in list(states)[:2]:
         assert (tmp_path / "runs" / name / "ends.txt").read_text() == "end\n"
         assert read(tmp_path / "runs" / name / "results" / "metrics.json") == {"epochs": 6}
-        assert not (tmp_path / "runs" / name / "owner.json").exists()
     first_epochs = [int(line) for line in (run_dir / "starts.txt").read_text().split()]
     assert len(first_epochs) == 2 and first_epochs[0] == 0 and first_epochs[1] >= 2
-    assert read(run_dir / "run.json")["starts"] == 2
+    assert not (tmp_path / "runs" / "owner.txt").exists()
     failed = read(tmp_path / "runs" / list(states)[2] / "run.json")
     assert (failed["notebook"], failed["cell"]) == ("01_dataset_upload", 4)
     assert "thirteen is unlucky" in failed["message"]
     assert sorted(path.name.split("-")[0] for path in (tmp_path / "runs" / "shared").iterdir()) == ["arrays", "dataset"]
 
-    again = start("-c", BATCH, address)
+    again = start("-c", BATCH, str(tmp_path / "runs"), address)
     wait_for(lambda: again.poll() is not None)
     states = json.loads(re.search("OUTCOMES (.*)", (tmp_path / "process-4.log").read_text())[1])
     assert list(states.values()) == ["reused", "reused", "failed"]
     assert (run_dir / "ends.txt").read_text() == "end\n"
+
+
+@pytest.mark.slow
+def test_a_batch_that_is_stopped_says_one_sentence_and_leaves_no_process(start, course, tmp_path):
+    shutil.copy(COURSE_FOLDER / "notebooks" / "00_run_all.ipynb", course / "notebooks")
+    folder = tmp_path / "runs" / "sample-smoke"
+    run_dir = folder / "recipe-best_seed-0_epochs-200"
+    started = start("-m", "course.terminal", PROFILE="smoke", GRID='{"epochs": [200]}')
+    wait_for(lambda: read(run_dir / "model" / "training.json").get("epochs", 0) >= 2)
+    processes = list(map(int, (run_dir / "processes.txt").read_text().split()))
+    assert all(map(is_running, processes))
+    started.terminate()  # Ctrl-C comes to the same; but in the background of a shell it is ignored
+    assert started.wait(60) == 1
+    printed = (tmp_path / "process-0.log").read_text()
+    assert printed.endswith(f"{terminal.STOPPED}\n") and "\x1b" not in printed
+    assert "Traceback" not in printed and "Warning" not in printed
+    wait_for(lambda: not any(map(is_running, processes)), 10)
+    assert not (folder / "owner.txt").exists() and not (tmp_path / "runs" / "00_run_all.ipynb").exists()

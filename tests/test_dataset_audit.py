@@ -1,14 +1,18 @@
 """The audit: what it finds, and that it finds nothing where there is nothing."""
 
 import io
+import resource
 import time
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
+from course import audit
 from course.audit import audit_rows, plot_findings, plot_twins
+from course.figures import plain_text
 from course.importing import import_dataset
 from course.workspace import CourseError
 
@@ -144,6 +148,92 @@ def test_near_copies_are_found_across_patients(change, take, scans, masks):
     description = take(scans, masks)
     assert description["twins"] == []
     assert findings(description) == {"p2 (train) and p3 (valid) look like copies of one scan": SLICES}
+
+
+TURNS = {
+    "mirrored": lambda pixels: pixels[:, ::-1],
+    "upside down": lambda pixels: pixels[::-1],
+    "turned by a quarter": np.rot90,
+    "turned by half": lambda pixels: pixels[::-1, ::-1],
+    "transposed": lambda pixels: pixels.T,
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_turned_and_mirrored_copies_are_found_across_patients(turn, take, scans, masks):
+    scans["p4"] = np.stack([COPIES["compressed"](np.ascontiguousarray(TURNS[turn](pixels))) for pixels in scans["p1"]])
+    description = take(scans, masks)
+    sentence = "p1 (train) and p4 (test) look like turned or mirrored copies of one scan"
+    assert findings(description) == {sentence: SLICES}
+
+
+def in_frame(pixels, kind):
+    rows, columns = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    outside = np.hypot(rows, columns) > 26 if kind == "round" else np.maximum(abs(rows), abs(columns)) > 24
+    return np.where(outside, 255 if kind == "white" else 0, pixels // 2 + 100).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["round", "square", "white"])
+def test_different_pictures_in_one_frame_are_no_copies_but_a_copy_in_it_is(kind, take, masks):
+    places = {f"p{number}": ("train", "valid", "test")[number % 3] for number in range(9)}
+    scans = {patient: np.stack([in_frame(pixels, kind) for pixels in scan(n)]) for n, patient in enumerate(places)}
+    masks = dict.fromkeys(places, masks["p1"])
+    assert findings(take(scans, masks, places)) == {}
+    scans["p5"] = np.stack([as_jpeg(pixels) for pixels in scans["p4"]])
+    assert findings(take(scans, masks, places)) == {"p4 (valid) and p5 (test) look like copies of one scan": SLICES}
+
+
+def test_of_too_many_pictures_the_same_places_of_each_patient_are_compared_and_it_is_told(
+    take, scans, masks, monkeypatch
+):
+    monkeypatch.setattr(audit, "MAX_COMPARED", 2 * len(PLACES))
+    scans["p3"] = np.stack([COPIES["brighter"](pixels).astype(np.uint8) for pixels in scans["p2"]])
+    description = take(scans, masks)
+    assert findings(description) == {"p2 (train) and p3 (valid) look like copies of one scan": 2}
+    assert description["notes"] == [
+        "Copies that were changed were looked for among 8 of the 16 pictures, the same places of each patient's stack; "
+        "identical ones among all."
+    ]
+
+
+class Pair:
+    """A picture without a file."""
+
+    def __init__(self, patient, thumbnail):
+        self.patient, self.name = patient, f"{patient}_0"
+        self.facts = SimpleNamespace(thumbnail=thumbnail)
+
+
+def test_more_patients_than_can_be_compared_are_evenly_chosen(monkeypatch):
+    monkeypatch.setattr(audit, "MAX_COMPARED", 5)
+    assert [pair.patient for pair in audit._compared([Pair(number, None) for number in range(9)])] == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.slow
+def test_ten_thousand_pictures_are_compared_in_seconds_and_little_memory():
+    random = np.random.default_rng(0)
+    pairs = [Pair(f"p{number}", random.integers(0, 255, (32, 32)).astype(np.uint8)) for number in range(10_000)]
+    pairs[7_000].facts.thumbnail = pairs[3].facts.thumbnail[::-1]
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    assert list(audit.near_copies(pairs, {})) == [("p3", "p7000")]
+    assert time.process_time() - began < 60
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
+
+
+def test_pictures_that_are_all_alike_take_no_more_than_their_number():
+    pairs = [Pair(f"p{number:04d}", scan(0)[0, ::2, ::2]) for number in range(600)]
+    assert len(audit.near_copies(pairs, {})) < 30 * len(pairs)
+
+
+def test_titles_show_names_with_dollars_letter_by_letter(take, scans, masks, tmp_path):
+    places = {"a$^$": "train", "b$x_$": "train", "c": "valid", "d": "test"}
+    scans = dict(zip(places, scans.values()))
+    scans["b$x_$"] = scans["a$^$"]
+    description = take(scans, dict(zip(places, masks.values())), places)
+    for figure in (plot_twins(description, tmp_path / "data"), plot_findings(description, tmp_path / "data")):
+        figure.canvas.draw()  # raised ParseException
+    assert plain_text("a$^$_0") == r"a\$^\$_0"
+    assert plot_twins(description, tmp_path / "data").axes[0].get_title() == r"a\$^\$_000, train"
 
 
 def test_almost_empty_pictures_are_no_near_copies(take, scans, masks):

@@ -90,7 +90,7 @@ def tar_with(path, *members, mode="w"):
 
 
 def link_entry():
-    entry = zipfile.ZipInfo("train/images/link.png")
+    entry = zipfile.ZipInfo("train/images/p5_000.png")
     entry.create_system, entry.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
     return entry
 
@@ -226,7 +226,7 @@ def folder_of_photos(folder):
     return folder / "photos"
 
 
-@case(r"give this folder as dataset", heart_source="FOLDER")
+@case(r"holds pictures, no volumes of the heart data: give this folder as dataset", heart_source="FOLDER")
 def heart_source_of_pictures(folder):
     make_dataset(folder)
     return "heart"
@@ -282,7 +282,7 @@ def zip_with_an_absolute_path(folder):
     return zip_with(folder / "heart.zip", [("/tmp/evil.png", b"")])
 
 
-@case(r"holds the path 'C:\\\\evil\.png', which leads out of its folder")
+@case(r"holds the path 'C:/evil\.png', which leads out of its folder")
 def zip_with_a_drive(folder):
     return zip_with(folder / "heart.zip", [("C:\\evil.png", b"")])
 
@@ -297,9 +297,11 @@ def zip_that_climbs_out_backwards(folder):
     return zip_with(folder / "heart.zip", [("..\\..\\evil.png", b"")])
 
 
-@case(r"holds the link 'train/images/link\.png': links are refused")
+@case(r"train/images/p5_000\.png cannot be read as a picture")
 def zip_with_a_link(folder):
-    return zip_with(folder / "heart.zip", [(link_entry(), "/etc/passwd")])
+    return zip_with(
+        folder / "heart.zip", [(link_entry(), "/etc/passwd"), ("train/masks/p5_000.png", png_bytes(mask()))]
+    )
 
 
 @case(r"holds 'train/images/p1_000\.png' twice")
@@ -313,14 +315,9 @@ def zip_with_names_that_differ_in_case(folder):
     return zip_with(folder / "heart.zip", [("TRAIN/images/P1_000.png", png_bytes(picture(9)))])
 
 
-@case(r"heart\.zip unpacks to more than 64 MB from .* refused as a bomb")
+@case(r"heart\.zip unpacks to more than 0\.0625 GB: if that is no mistake")
 def zip_bomb(folder):
     return zip_with(folder / "heart.zip", [("train/images/bomb.png", b"\0" * (65 * 2**20))])
-
-
-@case(r"heart\.zip holds more than 30 entries")
-def zip_of_too_many_files(folder):
-    return zip_with(folder / "heart.zip", [(f"{number}.txt", b"") for number in range(30)])
 
 
 @case(r"outer\.zip holds no picture and no volume, only heart\.zip and the like: unpack what it holds")
@@ -366,12 +363,12 @@ def compressed_tar_that_was_cut(folder):
     return cut(tar_with(folder / "heart.tar.gz", ("train/images/a.png", content), mode="w:gz"))
 
 
-@case(r"heart\.tar\.gz unpacks to more than 64 MB from .* refused as a bomb")
+@case(r"heart\.tar\.gz unpacks to more than 0\.0625 GB")
 def compressed_tar_bomb(folder):
     return tar_with(folder / "heart.tar.gz", ("train/images/a.png", b"\0" * (65 * 2**20)), mode="w:gz")
 
 
-@case(r"heart\.tar\.gz unpacks to more than 64 MB from .* refused as a bomb")
+@case(r"heart\.tar\.gz unpacks to more than 0\.0625 GB")
 def compressed_tar_bomb_in_a_file_that_is_not_read(folder):
     return tar_with(folder / "heart.tar.gz", ("notes.txt", b"\0" * (65 * 2**20)), mode="w:gz")
 
@@ -387,7 +384,7 @@ def compressed_tar_with_a_wrong_byte(folder):
     return alter(tar_with(folder / "heart.tar.gz", ("train/images/a.png", content), mode="w:gz"), 30_000)
 
 
-@case(r"holds 'train/images/p1_000\.png/p1_001\.png' below or above a file of that name")
+@case(r"holds .*images/p1_000\.png.* below or above a file of that name")
 def zip_with_a_file_below_a_file(folder):
     return zip_with(folder / "heart.zip", [("train/images/p1_000.png/p1_001.png", b"")])
 
@@ -419,7 +416,7 @@ def same_name_with_two_suffixes(folder):
     return folder
 
 
-@case(r"The subset valid holds no image")
+@case(r"1 patient is too few to split into train and valid \(p1;")
 def empty_subset(folder):
     make_dataset(folder, ("train/p1", "test/p2"))
     for kind in ("images", "masks"):
@@ -427,7 +424,7 @@ def empty_subset(folder):
     return folder
 
 
-@case(r"The subset test holds no image: fill test/images and test/masks")
+@case(r"1 patient is too few to split into train and test \(p1;")
 def missing_subset(folder):
     return make_dataset(folder, ("train/p1", "valid/p2"))
 
@@ -438,19 +435,19 @@ def images_outside_the_subsets(folder):
     return folder
 
 
-@case(r"The path '.*p1_0\\udce9\.png' holds letters that no system can show")
+@case(r"The name 'p1_0\\udce9\.png' holds letters that no system can show")
 def name_that_is_no_text(folder):
     picture().save(make_dataset(folder) / "train" / "images" / "p1_0\udce9.png")
     return folder
 
 
-@case(r"The path '.*p1\\n0\.png' holds letters that no system can show")
+@case(r"The name 'p1\\n0\.png' holds letters that no system can show")
 def name_of_two_lines(folder):
     picture().save(make_dataset(folder) / "train" / "images" / "p1\n0.png")
     return folder
 
 
-@case(r"The path '.*d\\udce9/test/.*' holds letters that no system can show")
+@case(r"The name 'd\\udce9' holds letters that no system can show")
 def folder_that_is_no_text(folder):
     make_dataset(folder / "d\udce9")
     return folder
@@ -474,7 +471,7 @@ def names_that_only_look_like_patients(folder):
     return make_dataset(folder, ("slice",), slices=9)
 
 
-@case(r"2 patients are too few .* one scan under two names counts once")
+@case(r"2 patients are too few .* one scan, or one patient, under two names counts once")
 def three_patients_two_of_whom_are_one(folder):
     make_dataset(folder, ("p1", "p2", "p3"))
     for index in range(2):
@@ -492,7 +489,7 @@ def exclusion_of_everybody(folder):
     return make_dataset(folder)
 
 
-@case(r"The subset test holds no image", exclude="p4")
+@case(r"The subset test holds no image once exclude is followed", exclude="p4")
 def exclusion_of_a_whole_subset(folder):
     return make_dataset(folder)
 
@@ -520,7 +517,7 @@ def with_mask(folder, drawn):
     return folder
 
 
-@case(r"train/images/p1_000\.png cannot be read as a picture \(cannot identify image file")
+@case(r"train/images/p1_000\.png cannot be read as a picture \(it is no PNG, JPEG, TIFF, BMP, GIF\)")
 def text_called_png(folder):
     return with_image(folder, lambda path: path.write_text("not a picture"))
 
@@ -549,9 +546,9 @@ def link_to_nothing(folder):
     return with_image(folder, write)
 
 
-@case(r"train/images/p1_000\.png cannot be read as a picture \(cannot identify image file")
+@case(r"train/images/p1_000\.png cannot be read as a picture \(it is no PNG, JPEG, TIFF, BMP, GIF\)")
 def format_that_is_not_read(folder):
-    return with_image(folder, lambda path: picture().save(path, "GIF"))
+    return with_image(folder, lambda path: picture().save(path, "PPM"))
 
 
 @case(r"train/images/p1_000\.png claims 9000 x 9000 pixels: more than 50,000,000 are refused")
@@ -564,7 +561,7 @@ def huge_decompression_bomb(folder):
     return with_image(folder, lambda path: path.write_bytes(png_header(100_000, 40_000)))
 
 
-@case(r"train/images/p1_000\.tif holds 3 pictures: save each in a file of its own")
+@case(r"train/images/p1_000\.tif holds 3 pictures, of which only the first would be read: save each in a file")
 def picture_of_several_pages(folder):
     def write(path):
         path.with_suffix(".png").unlink()
@@ -583,14 +580,18 @@ def float_picture(value):
     return write
 
 
-@case(r"train/images/p1_000\.tif holds negative or not finite values")
+@case(r"train/images/p1_000\.tif holds values that are not finite")
 def picture_with_nan(folder):
     return with_image(folder, float_picture(np.nan), "p1_000.tif")
 
 
-@case(r"train/images/p1_000\.tif holds negative or not finite values \(-5 to 0\)")
-def picture_with_negative_values(folder):
-    return with_image(folder, float_picture(-5), "p1_000.tif")
+@case(r"train/images/p1_000\.gif holds 2 pictures, of which only the first would be read")
+def picture_that_moves(folder):
+    def write(path):
+        path.with_suffix(".png").unlink()
+        picture().save(path, save_all=True, append_images=[picture(1)])
+
+    return with_image(folder, write, "p1_000.gif")
 
 
 @case(r"train/images/p1_000\.png has 24 x 24 pixels but its mask 20 x 20")
@@ -642,13 +643,14 @@ def colours_of_sixteen_bits(folder):
     return folder
 
 
-@case(r"train/masks/p1_000\.png has colours that are the same in grey")
-def labels_that_are_alike_in_grey(folder):
-    drawn = mask(1)
-    drawn.putpixel((0, 0), 2)
-    drawn = drawn.convert("P")
-    drawn.putpalette([0, 0, 0, 255, 0, 0, 0, 130, 0])
-    return with_mask(folder, drawn)
+@case(r"The colour \(0, 0, 0, 255\) is label 0 in .*p1_000\.png and 1 in .*p1_001\.png: save the masks as grey pict")
+def palettes_in_different_orders(folder):
+    make_dataset(folder)
+    for name, colours in (("p1_000", [0, 0, 0, 200, 0, 0]), ("p1_001", [200, 0, 0, 0, 0, 0])):
+        drawn = Image.frombytes("P", (SIZE, SIZE), mask(1).tobytes())
+        drawn.putpalette(colours)
+        drawn.save(folder / "train" / "masks" / f"{name}.png")
+    return folder
 
 
 @case(r"train/masks/p1_000\.png has colours that are the same in grey")
@@ -667,22 +669,48 @@ def pattern_for_volumes(folder):
     return make_task(folder)
 
 
-TURNED = np.array([[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # axes that run to P, R, S
-
-
-@case(r"The axes of case_0\.nii\.gz run to R, A, S, those of its labels to P, R, S")
-def labels_in_another_orientation(folder):
-    path = make_task(folder, np.ones((8, 8, 4), np.int16), np.zeros((8, 8, 4), np.uint8)) / "labelsTr" / "case_0.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(np.ones((8, 8, 4), np.uint8), TURNED), path)
+def with_grids(folder, image, label, size=(8, 6, 4), name="case_0"):
+    """A task in which one image and its labels lie where these affines say."""
+    if not folder.joinpath("imagesTr").exists():
+        make_task(folder)
+    for kind, affine in (("imagesTr", image), ("labelsTr", label)):
+        volume = nibabel.Nifti1Image(
+            np.arange(np.prod(size), dtype=np.int16).reshape(size) % 2, np.array(affine, float)
+        )
+        nibabel.save(volume, folder / kind / f"{name}.nii.gz")
     return folder
 
 
-@case(r"The axes of case_0\.nii\.gz run to R, A, S, those of case_1\.nii\.gz to P, R, S: save all volumes")
-def volumes_in_two_orientations(folder):
-    make_task(folder, np.ones((8, 8, 4), np.int16), np.zeros((8, 8, 4), np.uint8))
-    for kind, values in (("imagesTr", np.ones((8, 8, 4), np.int16)), ("labelsTr", np.ones((8, 8, 4), np.uint8))):
-        nibabel.save(nibabel.Nifti1Image(values, TURNED), folder / kind / "case_1.nii.gz")
+@case(r"The labels of .*/imagesTr/case_0\.nii\.gz lie elsewhere, up to 7 voxels away, by the spacing, origin and dir")
+def labels_in_another_orientation_around_another_place(folder):
+    turned = [[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]  # axes that run to P, R, S
+    return with_grids(folder, np.diag([1, 1, 1.01, 1]), turned, (8, 8, 4))
+
+
+@case(r"The labels of .*/imagesTr/case_0\.nii\.gz lie elsewhere, up to 0\.6 voxels away")
+def labels_at_another_origin(folder):
+    return with_grids(folder, np.diag([2, 2, 2, 1]), [[2, 0, 0, 1.2], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
+
+
+@case(r"The labels of .*/imagesTr/case_0\.nii\.gz lie elsewhere, up to 3 voxels away")
+def labels_of_another_spacing(folder):
+    return with_grids(folder, np.diag([2, 2, 2, 1]), np.diag([2, 2, 4, 1]))
+
+
+@case(r"has the shape \(8, 6, 4\) but its labels \(4, 6, 8\)")
+def labels_whose_axes_are_swapped(folder):
+    make_task(folder)
+    path = folder / "labelsTr" / "case_0.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 6, 8), np.uint8), np.eye(4)), path)
     return folder
+
+
+@case(
+    r"The slices of .*case_0\.nii\.gz follow axis 1, those of .*case_1\.nii\.gz axis 3, by their thickness: such pict"
+)
+def volumes_of_two_planes(folder):
+    with_grids(folder, np.diag([5, 1, 1, 1]), np.diag([5, 1, 1, 1]))
+    return with_grids(folder, np.diag([1, 1, 5, 1]), np.diag([1, 1, 5, 1]), name="case_1")
 
 
 @case(r"case_0\.nii\.gz is damaged or no NIfTI file")
@@ -773,6 +801,34 @@ def volume_without_labels(folder):
     return folder
 
 
+def with_labels(folder, values):
+    """A task in which these are the values of the first label volume."""
+    return make_task(folder, label=np.resize(np.array(values), 192).reshape(8, 6, 4))
+
+
+@case(r"case_0\.nii\.gz holds 192 values from 0 to 2 that are no whole numbers.*choose the label with foreground")
+def labels_that_ran_into_one_another(folder):
+    return with_labels(folder, np.linspace(0, 2, 192))
+
+
+@case(r"labels hold more than one structure \(0 'background', 1 'cavity', 2 'wall'\): choose with foreground")
+def labels_with_a_value_to_ignore(folder):
+    return with_labels(folder, np.array([0, 0, 0, 1, 255], np.uint8))
+
+
+@case(r"labels hold more than one structure \(1, 2, 3, 4, 5, 6 and 993 more\): choose with foreground")
+def labels_of_a_thousand_structures(folder):
+    with_labels(folder, np.tile(np.arange(1000), 2)[:192].astype(np.int16))
+    path = folder / "labelsTr" / "case_1.nii.gz"
+    for kind in ("imagesTr", "labelsTr"):
+        nibabel.save(
+            nibabel.Nifti1Image(np.arange(1000, dtype=np.int16).reshape(10, 10, 10), np.eye(4)),
+            path.parent.parent / kind / path.name,
+        )
+    (folder / "dataset.json").unlink()
+    return folder
+
+
 @case(r"The labels hold more than one structure \(0 'background', 1 'cavity', 2 'wall'\): choose with foreground")
 def labels_of_two_structures(folder):
     label = np.zeros((8, 6, 4), np.uint8)
@@ -814,6 +870,95 @@ def other_volumes_as_heart(folder):
     return "heart"
 
 
+# --- DICOM, and the geometry of pictures ----------------------------------------------------------------
+
+DICOM = bytes(128) + b"DICM" + bytes(200)
+
+
+@case(r"/images/p\d_000\.dcm is DICOM, which this course does not read: convert each series to NIfTI with dcm2niix")
+def dicom_images_beside_masks(folder):
+    for path in make_dataset(folder).glob("*/images/*.png"):
+        path.rename(path.with_suffix(".dcm"))
+        path.with_suffix(".dcm").write_bytes(b"by its name")
+    return folder
+
+
+@case(r"scans/a/IM_1 is DICOM, which this course does not read")
+def dicom_without_an_ending(folder):
+    (folder / "scans" / "a").mkdir(parents=True)
+    (folder / "scans" / "a" / "IM_1").write_bytes(DICOM)
+    return folder / "scans"
+
+
+@case(r"images/0\.dcm is DICOM, which this course does not read")
+def dicom_in_a_zip(folder):
+    with zipfile.ZipFile(folder / "scans.zip", "w") as packed:
+        packed.writestr("scans/images/0.dcm", DICOM)
+        packed.writestr("scans/masks/0.png", png_bytes(mask()))
+    return folder / "scans.zip"
+
+
+def with_geometry(folder, described):
+    text = described if isinstance(described, str) else json.dumps(described)
+    (make_dataset(folder) / "geometry.json").write_text(text)
+    return folder
+
+
+@case(r"geometry\.json is not readable as JSON")
+def geometry_that_is_no_json(folder):
+    return with_geometry(folder, "spacing: 1")
+
+
+@case(r"geometry\.json must hold \{\"spacing\": \[row, column, slice\], \"axes\"")
+def geometry_that_is_a_list(folder):
+    return with_geometry(folder, [1, 1, 1])
+
+
+@case(r"geometry\.json: a spacing is three numbers above 0, the mm between rows, columns and slices")
+def geometry_with_a_spacing_of_two(folder):
+    return with_geometry(folder, {"spacing": [1, 1]})
+
+
+@case(r"geometry\.json, p2: a spacing is three numbers above 0")
+def geometry_with_a_spacing_of_zero(folder):
+    return with_geometry(folder, {"patients": {"p1": {"spacing": [1, 1, 1]}, "p2": {"spacing": [1, 0, 1]}}})
+
+
+@case(r"geometry\.json: axes are three letters, one of R and L, one of A and P, one of S and I")
+def geometry_with_one_side_twice(folder):
+    return with_geometry(folder, {"axes": ["I", "A", "S"]})
+
+
+@case(r"geometry\.json: spacing and axes are expected there, and nothing else")
+def geometry_with_a_word_misspelled(folder):
+    return with_geometry(folder, {"spacings": [1, 1, 1]})
+
+
+@case(r"geometry\.json describes 'p9', who is no patient of this dataset")
+def geometry_of_a_stranger(folder):
+    return with_geometry(folder, {"patients": {"q1": {}, "p9": {"spacing": [1, 1, 1]}}})
+
+
+@case(r"geometry\.json and spacing=\[1, 1, 1\] both give a spacing: leave one out", spacing=[1, 1, 1])
+def geometry_and_spacing(folder):
+    return with_geometry(folder, {"spacing": [1, 1, 1]})
+
+
+@case(r"spacing=\[1, 1, nan\]: a spacing is three numbers above 0", spacing=[1, 1, float("nan")])
+def spacing_that_is_no_number(folder):
+    return make_dataset(folder)
+
+
+@case(r"spacing is for pictures: volumes bring their own", spacing=[1, 1, 1])
+def spacing_of_volumes(folder):
+    return make_task(folder)
+
+
+@case(r"spacing is for pictures of your own: the sample", spacing=[1, 1, 1])
+def spacing_of_the_sample(folder):
+    return "sample"
+
+
 # --- the test -------------------------------------------------------------------------------------------
 
 
@@ -840,8 +985,7 @@ def test_bad_input_gets_one_sentence_and_changes_nothing(name, earlier, tmp_path
     work_dir = Path(shutil.copytree(earlier, tmp_path / "data"))
     folder = tmp_path / "Daten für Übung"
     folder.mkdir()
-    if name == "zip_of_too_many_files":
-        monkeypatch.setattr(sources, "MAX_ENTRIES", 30)
+    monkeypatch.setattr(sources, "MAX_UNPACKED", 2**26)
     if options.get("heart_source") == "FOLDER":
         options = {**options, "heart_source": folder}
     dataset = make(folder)
@@ -849,13 +993,9 @@ def test_bad_input_gets_one_sentence_and_changes_nothing(name, earlier, tmp_path
     with pytest.raises(CourseError, match=sentence) as caught:
         import_dataset(dataset, work_dir, progress=False, **options)
     assert everything_below(tmp_path) == before
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400 + len(str(tmp_path))
     assert str(work_dir / "dataset.importing") not in str(caught.value)
     assert caught.value._render_traceback_() == [f"CourseError: {caught.value}"]
-
-
-def test_the_table_is_long():
-    assert len(CASES) >= 40
 
 
 def test_a_work_folder_that_did_not_exist_does_not_appear(tmp_path):

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from course.importing import import_dataset
-from course.nifti import write_slices
-from course.pictures import dataset_root
 from course.sources import HEART_MD5, HEART_SIZE, HEART_SLICES, HEART_URL, download, fetch_heart, unpack
+from course.store import dataset_root
+from course.volumes import read_headers, slice_axis, write_volume
 from course.workspace import CourseError
 
 PATIENTS = {patient: slices for patients in HEART_SLICES.values() for patient, slices in patients.items()}
@@ -293,6 +293,8 @@ def test_the_heart_data_come_from_the_server_in_the_reports_split(serve, archive
         "test": 542,
     }
     assert description["spacing"] == [1.25, 1.25, 1.37]
+    assert description["geometry"]["la_030"] == {"spacing": [1.25, 1.25, 1.37], "axes": ["I", "A", "R"]}
+    assert description["notes"] == []
     assert description["name"] == description["source"] == "heart"
     root = dataset_root(description, tmp_path)
     assert len(list(root.rglob("*.png"))) == 2 * 2271
@@ -398,9 +400,9 @@ def test_slices_are_upright_and_scaled_by_the_volumes_maximum(tmp_path):
     values = np.arange(8 * 6 * 5).reshape(8, 6, 5).astype(np.float32)
     task = write_task(tmp_path / "Task00", image=values, patients=1)
     pair = [task / kind / "case_0.nii.gz" for kind in ("imagesTr", "labelsTr")]
-    assert write_slices(*pair, "case_0", tmp_path / "out", None)["slices"] == 5
+    write_volume(read_headers(*pair), [f"{number}" for number in range(5)], tmp_path / "out", None, None, along=2)
     for number in range(5):
-        written = np.asarray(Image.open(tmp_path / "out" / "images" / f"case_0_{number:03d}.png"))
+        written = np.asarray(Image.open(tmp_path / "out" / "images" / f"{number}.png"))
         expected = np.rint(np.rot90(values[..., number]) * (255 / values.max()))
         assert (written == expected[..., None]).all()
 
@@ -424,20 +426,24 @@ def test_several_labels_together_are_one_foreground(tmp_path):
 def test_negative_values_become_black_and_are_told(tmp_path):
     values = np.linspace(-1000, 1000, 240).reshape(8, 6, 5).astype(np.float32)
     task = write_task(tmp_path / "Task00")
-    (task / "imagesTr" / "case_0.nii.gz").write_bytes(volume_bytes(values))
+    (task / "imagesTr" / "case_0.nii.gz").write_bytes(volume_bytes(values, (2, 3, 4)))
     description = import_dataset(task, tmp_path / "data", progress=False)
     assert any("case_0.nii.gz holds negative values" in note for note in description["notes"])
     [darkest] = (dataset_root(description, tmp_path / "data")).glob("*/images/case_0_000.png")
     assert np.asarray(Image.open(darkest)).min() == 0
 
 
-def test_volumes_of_different_spacing_give_distances_in_pixels(tmp_path):
+def test_volumes_of_different_spacing_keep_their_own_and_are_told(tmp_path):
     task = write_task(tmp_path / "Task00")
-    values = np.ones((8, 6, 5), np.int16)
-    (task / "imagesTr" / "case_0.nii.gz").write_bytes(volume_bytes(values, (1, 1, 1)))
+    pair = volume_bytes(np.ones((8, 6, 5), np.int16), (1, 1, 1)), volume_bytes(np.ones((8, 6, 5), np.uint8), (1, 1, 1))
+    for kind, content in zip(("imagesTr", "labelsTr"), pair):
+        (task / kind / "case_0.nii.gz").write_bytes(content)
     description = import_dataset(task, tmp_path / "data", progress=False)
     assert description["spacing"] is None
-    assert any("spacing differs" in note for note in description["notes"])
+    assert description["geometry"]["case_0"] == {"spacing": [1, 1, 1], "axes": ["P", "R", "S"]}
+    assert description["geometry"]["case_3"] == {"spacing": [3, 2, 4], "axes": ["P", "R", "S"]}
+    sentence = "The spacing differs from patient to patient: case_0 1 x 1 x 1 mm, case_1 3 x 2 x 4 mm."
+    assert sentence in description["notes"]
 
 
 @pytest.fixture()
@@ -452,16 +458,16 @@ def nifti(heart):
 
 def test_the_real_volumes_become_the_real_slices(heart, nifti, tmp_path):
     for patient, subset in (("la_009", "train"), ("la_016", "test")):
-        written = write_slices(
-            nifti / "imagesTr" / f"{patient}.nii.gz", nifti / "labelsTr" / f"{patient}.nii.gz", patient, tmp_path, None
-        )
-        assert written["spacing"] == pytest.approx([1.25, 1.25, 1.37])
-        assert written["slices"] == PATIENTS[patient]
-        for number in range(written["slices"]):
-            name = f"{patient}_{number:03d}.png"
-            image, mask = (np.asarray(Image.open(tmp_path / kind / name)) for kind in ("images", "masks"))
+        pair = [nifti / kind / f"{patient}.nii.gz" for kind in ("imagesTr", "labelsTr")]
+        names = [f"{patient}_{number:03d}" for number in range(PATIENTS[patient])]
+        volume = read_headers(*pair)
+        written = write_volume(volume, names, tmp_path, None, volume.grid.axes, along=slice_axis(volume.grid) or 2)
+        assert written.geometry == {"spacing": [1.25, 1.25, 1.37], "axes": ["P", "R", "S"]}  # as the header claims
+        assert not any(written.told.values())
+        for name in names:
+            image, mask = (np.asarray(Image.open(tmp_path / kind / f"{name}.png")) for kind in ("images", "masks"))
             real_image, real_mask = (
-                np.asarray(Image.open(heart / subset / kind / name)) for kind in ("images", "masks")
+                np.asarray(Image.open(heart / subset / kind / f"{name}.png")) for kind in ("images", "masks")
             )
             assert image.shape == (320, 320, 3)
             assert (mask == real_mask).all()

@@ -19,7 +19,8 @@ from course import importing, workspace
 from course.audit import dataset_counts
 from course.figures import format_table
 from course.importing import import_dataset
-from course.pictures import SUBSETS, dataset_root
+from course.pictures import SUBSETS
+from course.store import dataset_root
 from course.workspace import COURSE_FOLDER, CourseError
 
 COURSE = COURSE_FOLDER
@@ -146,13 +147,6 @@ def save_as(**options):
     return lambda values, path: Image.fromarray(values).save(path, **options)
 
 
-def save_palette(values, path):
-    drawn = Image.fromarray(values, "L").convert("P")
-    drawn.putpalette([0, 0, 0, 200, 30, 60] + [255] * 762)
-    drawn.putdata(values.ravel().tolist())
-    drawn.save(path)
-
-
 def save_sixteen_bit(values, path):
     Image.fromarray(values.astype(np.uint16) * 257).save(path)
 
@@ -174,8 +168,7 @@ def save_blurred(values, path):
 
 
 WAYS = {
-    "val": {"place": "{subset}/{kind}/{name}.png", "rename": ("valid", "val")},
-    "validation": {"place": "{subset}/{kind}/{name}.png", "rename": ("valid", "Validation")},
+    "val": {"place": "{subset}/{kind}/{name}.png", "rename": ("valid", "Val")},
     "upper case": {"place": "{subset}/{kind}/{name}.PNG", "rename": ("train", "TRAIN")},
     "one level down": {"place": "some/where/{subset}/{kind}/{name}.png"},
     "kind above subset": {"place": "{kind}/{subset}/{name}.png"},
@@ -187,7 +180,6 @@ WAYS = {
     "masks by folder and ending": {"place": "{subset}/{kind}/{name}{ending}.png"},
     "masks of 0 and 1": {"save_mask": save_as()},
     "masks of one bit": {"save_mask": save_mode("1", 255)},
-    "masks with a palette": {"save_mask": save_palette},
     "masks in two colours": {"save_mask": save_two_colours},
     "masks of 16 bit": {"save_mask": save_sixteen_bit},
     "blurred masks": {"place": "{subset}/{kind}/{name}.jpg", "save_mask": save_blurred, "tolerance": 255},
@@ -213,12 +205,6 @@ def test_pictures_are_taken_however_they_are_stored(way, tmp_path, work_dir):
     description = take(folder, work_dir)
     assert places(description) == PLACES
     hold_truth(description, work_dir, tolerance)
-
-
-def test_blurred_masks_are_told(tmp_path, work_dir):
-    folder = write(tmp_path / "source", "{subset}/{kind}/{name}.jpg", save_mask=save_blurred)
-    [note] = take(folder, work_dir)["notes"]
-    assert note.endswith("is blurred: masks are not two-valued, their values above 127.5 were taken as foreground.")
 
 
 def test_sixteen_bit_images_are_scaled_by_the_maximum_of_their_patient(tmp_path, work_dir):
@@ -520,7 +506,7 @@ assert after > 70, after
 for moment in range(after - 7, after + 8):  # around the renames
     importing.import_dataset(earlier, work_dir, **options)
     kill(moment)
-for leftover in Path(work_dir).glob("dataset.importing-*"):
+for leftover in [*Path(work_dir).glob("dataset.importing-*"), *Path(work_dir).glob(".writing-*")]:
     os.utime(leftover, (0, 0))
 whole = importing.import_dataset(earlier, work_dir, **options)
 assert whole == before
@@ -684,8 +670,15 @@ def test_a_file_that_may_not_be_replaced_is_told(tmp_path, monkeypatch):
 
 def test_options_of_an_import_are_refused_where_the_dataset_was_imported_before(dataset, work_dir, tmp_path):
     take(dataset, work_dir)
-    expected = "give exclude, foreground, allow_incomplete and patient_pattern where it is imported"
-    for name, value in {"exclude": ["a"], "foreground": 1, "allow_incomplete": True, "patient_pattern": None}.items():
+    expected = "give exclude, foreground, allow_incomplete, spacing and patient_pattern where it is imported"
+    options = {
+        "exclude": ["a"],
+        "foreground": 1,
+        "allow_incomplete": True,
+        "patient_pattern": None,
+        "spacing": [1, 1, 1],
+    }
+    for name, value in options.items():
         with pytest.raises(workspace.CourseError, match=expected):
             importing.import_dataset(work_dir / "dataset.json", tmp_path / "other", **{name: value})
     assert not (tmp_path / "other").exists()

@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import helpers
-from course.metrics import rank_slices
+from course.metrics import surface_distances
+from course.planes import Volume
+from course.training import training_inputs
+from course.workspace import fingerprint
 
 matplotlib.use("agg")
 
@@ -26,8 +29,8 @@ class Judge:
 class Copying:
     """Stands in for a network that answers each picture with itself, and remembers the shapes it saw."""
 
-    def __init__(self):
-        self.shapes = []
+    def __init__(self, jit_compile=False):
+        self.shapes, self.jit_compile = [], jit_compile
 
     def predict(self, batches, verbose):
         X = np.concatenate([images for (images,) in batches.as_numpy_iterator()])
@@ -140,6 +143,65 @@ def test_distances_say_their_unit(prepared):
     assert measured["[2, 2, 2]"] == pytest.approx(2 * np.array(measured["[1, 1, 1]"]))
 
 
+def with_geometry(prepared, **changes):
+    description = json.loads((prepared / "dataset.json").read_text())
+    helpers.write_json(prepared / "dataset.json", {**description, **changes})
+
+
+def distances(metrics, patient):
+    figures = metrics["patients"][patient]
+    return figures["surface_distance_mean"], figures["surface_distance_95"]
+
+
+def shifted(prepared, axis, places=4):
+    """Probabilities that are the truth of valid, shifted along one axis of (slice, row, column)."""
+    return np.roll(truth(prepared, "valid"), places, axis=axis)
+
+
+def test_distances_are_measured_by_the_patients_own_spacing_along_the_right_axes(prepared):
+    for axis in (1, 2):
+        [(patient, _, drawn, found)] = helpers.patient_volumes(prepared, "valid", shifted(prepared, axis))
+        row, column, between = 0.5, 2.0, 7.0
+        geometry = {patient: {"spacing": [row, column, between], "axes": None}}
+        with_geometry(prepared, spacing=[9, 9, 9], geometry=geometry)
+        metrics = evaluate(prepared, "valid", shifted(prepared, axis))
+        assert metrics["distance_unit"] == "mm"
+        assert distances(metrics, patient) == surface_distances(drawn, found >= 0.5, (between, row, column))
+        assert distances(metrics, patient) != surface_distances(drawn, found >= 0.5, (row, column, between))
+        with_geometry(prepared, geometry={patient: {"spacing": None, "axes": None}})
+        metrics = evaluate(prepared, "valid", shifted(prepared, axis))
+        assert metrics["distance_unit"] == "pixels"
+        assert distances(metrics, patient) == surface_distances(drawn, found >= 0.5, (1, 1, 1))
+
+
+def test_missing_slices_keep_their_place_in_distances(prepared, capsys):
+    """One slice is drawn and another found: how far they are apart depends on what is missing between them."""
+    record = json.loads((prepared / "npy" / "arrays.json").read_text())
+    slices = record["slices"]["valid"]
+    [patient] = {pair["patient"] for pair in slices}
+    masks = truth(prepared, "valid")
+    drawn = int(np.argmax(masks.sum(axis=(1, 2))))
+    found = np.zeros_like(masks)
+    found[drawn + 1] = masks[drawn]
+    with_geometry(prepared, spacing=[1, 1, 10])
+    first = evaluate(prepared, "valid", found)
+    for pair in slices[drawn + 1 :]:
+        pair["slice"] += 2
+    helpers.write_json(prepared / "npy" / "arrays.json", record)
+    wider = evaluate(prepared, "valid", found)
+    assert distances(wider, patient)[1] > distances(first, patient)[1]
+    [(_, _, truth_of_all, answers)] = helpers.patient_volumes(prepared, "valid", found)
+    places = np.arange(len(slices)) + 2 * (np.arange(len(slices)) > drawn)
+    stacks = [np.zeros((len(slices) + 2, *truth_of_all.shape[1:]), bool) for _ in range(2)]
+    stacks[0][places], stacks[1][places] = truth_of_all, answers >= 0.5
+    assert distances(wider, patient) == surface_distances(*stacks, (10, 1, 1))
+    assert capsys.readouterr().out == ""
+    slices[0]["slice"] = None
+    helpers.write_json(prepared / "npy" / "arrays.json", record)
+    assert distances(evaluate(prepared, "valid", found), patient) == (None, None)
+    assert f"no distances between surfaces for {patient}" in capsys.readouterr().out
+
+
 def test_threshold_and_tidying_up_are_chosen_by_the_curves():
     best_at = {False: 0.3, True: 0.7}
     curves = {kept: [1 - abs(threshold - best) for threshold in helpers.THRESHOLDS] for kept, best in best_at.items()}
@@ -203,6 +265,7 @@ def test_the_results_file_holds_all_that_was_agreed(prepared):
         "threshold": 0.5,
         "largest_component": False,
         "arithmetic": "float32",
+        "trained_on": "x",
     }
     assert {name: written[name] for name in expected} == expected
     assert set(written["versions"]) == {"python", "tensorflow", "keras"}
@@ -233,15 +296,23 @@ def test_the_trained_model_is_loaded_in_safe_mode_and_evaluates_as_it_was_traine
     import keras
 
     (prepared / "model").mkdir()
+    settings = helpers.load_settings(prepared, image_size=64)
+
+    def store(model):
+        """Keep a model as 04 does."""
+        path = prepared / "model" / "best.keras"
+        model.save(path)
+        best, made_from = {"fingerprint": fingerprint(path)}, training_inputs(prepared, settings)
+        helpers.write_json(path.with_name("training.json"), {"made_from": made_from, "best": best, "complete": True})
+
     model = helpers.create_model(image_size=64)
-    model.save(prepared / "model" / "best.keras")
-    helpers.write_json(prepared / "model" / "training.json", {"settings": {}})
+    store(model)
     X, y = helpers.load_arrays(prepared, "valid")
     loaded = helpers.load_trained_model(prepared)
     assert np.array_equal(helpers.predict_probabilities(loaded, X), helpers.predict_probabilities(model, X))
     assert loaded.evaluate(X, y, verbose=0) == pytest.approx(model.evaluate(X, y, verbose=0))
     unsafe = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x)])
-    unsafe.save(prepared / "model" / "best.keras")
+    store(unsafe)
     with pytest.raises(ValueError, match="(?i)lambda|unsafe|safe_mode"):
         helpers.load_trained_model(prepared)
 
@@ -255,20 +326,130 @@ def test_the_masks_handed_out_are_those_that_are_scored(prepared):
         assert masks.sum() == metrics["confusion"]["true_positives"] + metrics["confusion"]["false_positives"]
 
 
-def test_the_pictures_show_best_median_and_worst_of_the_subset(prepared):
-    probabilities = truth(prepared, "test")
-    _, counts, masks = helpers.evaluate_subset(Judge(), prepared, "test", probabilities, 0.5)
-    figure = helpers.plot_predictions(prepared, "test", counts, masks)
-    order, values = rank_slices(counts)
-    names = [pair["name"] for pair in json.loads((prepared / "npy" / "arrays.json").read_text())["slices"]["test"]]
-    titles = [axes.get_title(loc="left") for axes in figure.axes[::4]]
-    for title, label, rank in zip(titles, ("best", "median", "worst"), (0, len(order) // 2, len(order) - 1)):
-        assert title == f"{label}: {names[order[rank]]}, Dice {values[rank]:.2f}"
-    for row in range(3):
-        whole, *close = figure.axes[4 * row : 4 * row + 4]
-        assert {axes.get_xlim() for axes in close} == {close[0].get_xlim()} != {whole.get_xlim()}
+def extent(outline):
+    """(left, right, top, bottom) of a contour: half way between the pixels inside and those outside."""
+    corners = np.concatenate([path.vertices for path in outline.get_paths()])
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+    return left, right, top, bottom
+
+
+def color_of(outline):
+    return matplotlib.colors.to_hex(outline.get_edgecolor()[0]).upper()
+
+
+@pytest.fixture()
+def by_hand(tmp_path):
+    """Two valid patients, a with two slices and b with one, drawn by hand at 16x16; returns (folder, probabilities)."""
+    truth = {name: np.zeros((16, 16), bool) for name in ("a_000", "a_001", "b_000")}
+    truth["a_000"][2:4, 2:6] = True
+    truth["b_000"][8:10, 8:10] = True
+    for subset, names in (("train", ("c_000",)), ("valid", truth), ("test", ("d_000",))):
+        for kind in ("images", "masks"):
+            (tmp_path / "drawn" / subset / kind).mkdir(parents=True)
+        for number, name in enumerate(names):
+            mask = truth.get(name, truth["a_000"])
+            image = np.random.default_rng([number, len(subset)]).integers(0, 256, (16, 16), np.uint8)
+            Image.fromarray(image).save(tmp_path / "drawn" / subset / "images" / f"{name}.png")
+            Image.fromarray(np.uint8(255 * mask)).save(tmp_path / "drawn" / subset / "masks" / f"{name}.png")
+    work_dir = tmp_path / "data"
+    work_dir.mkdir()
+    description = helpers.import_dataset(str(tmp_path / "drawn"), work_dir, progress=False)
+    helpers.write_json(work_dir / "dataset.json", {**description, "spacing": [2, 3, 5]})
+    helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    probabilities = np.full((3, 16, 16), 0.25, np.float32)
+    probabilities[0, 2:4, 4:8] = 0.75  # two columns too far to the right
+    probabilities[1, 0, 0] = 0.75  # one pixel where there is nothing; b is missed
+    return work_dir, probabilities
+
+
+def test_every_figure_is_that_which_one_finds_by_hand(by_hand):
+    work_dir, probabilities = by_hand
+    metrics, counts, masks = helpers.evaluate_subset(Judge(), work_dir, "valid", probabilities, 0.5)
+    a, b = metrics["patients"]["a"], metrics["patients"]["b"]
+    # a: 4 pixels found, 5 invented, 4 missed. b: 4 missed.
+    assert a["dice"] == pytest.approx(8 / 17) and a["iou"] == pytest.approx(4 / 13)
+    assert a["precision"] == pytest.approx(4 / 9) and a["recall"] == 0.5 and a["volume_error"] == 1 / 8
+    assert [b[name] for name in ("dice", "iou", "precision", "recall", "volume_error")] == [0, 0, 0, 0, -1]
+    # columns are 3 mm apart, rows 2, slices 5; the pixel in the next slice is 2 rows and 2 columns from the square
+    lone = (5**2 + (2 * 2) ** 2 + (2 * 3) ** 2) ** 0.5
+    assert a["surface_distance_mean"] == pytest.approx((18 / 8 + (18 + lone) / 9) / 2)
+    assert a["surface_distance_95"] == pytest.approx(6 + 0.2 * (lone - 6))
+    assert (b["surface_distance_mean"], b["surface_distance_95"]) == (None, None)
+    assert metrics["distance_unit"] == "mm"
+    assert metrics["dice_per_patient"] == {"a": a["dice"], "b": 0}
+    assert metrics["dice_patient_mean"] == pytest.approx(4 / 17)
+    assert metrics["dice_patient_std"] == pytest.approx(8 / 17 / 2**0.5)
+    assert metrics["dice_patient_interval"] == pytest.approx((0, 8 / 17))
+    assert metrics["slices"] == {
+        "with_atrium": 2,
+        "dice_mean_with_atrium": 0.25,
+        "empty": 1,
+        "empty_with_false_atrium": 1,
+        "false_pixels_on_empty": 1,
+    }
+    # pooled over 3 * 256 pixels: 4 found, 5 invented, 8 missed
+    assert metrics["confusion"] == {
+        "true_positives": 4,
+        "false_positives": 5,
+        "false_negatives": 8,
+        "true_negatives": 751,
+    }
+    assert metrics["dice"] == pytest.approx(8 / 21) and metrics["iou"] == pytest.approx(4 / 17)
+    assert metrics["precision"] == pytest.approx(4 / 9) and metrics["recall"] == pytest.approx(1 / 3)
+    assert metrics["accuracy"] == 755 / 768 and metrics["accuracy_predicting_nothing"] == 756 / 768
+    assert metrics["cross_entropy"] == pytest.approx((-755 * np.log(0.75) - 13 * np.log(0.25)) / 768)
+    assert metrics["loss"] == 0.25
+    assert np.array_equal(masks, probabilities > 0.5) and [entry["false_positives"] for entry in counts] == [4, 1, 0]
+
+
+def test_what_a_training_prints_is_what_one_finds_by_hand():
+    """Four pixels, answered by a network that hands them on."""
+    import keras
+
+    image = keras.Input((2, 2, 1))
+    copy = keras.layers.Conv2D(1, 1, kernel_initializer="ones", name="mask")
+    model = keras.Model(image, copy(image))
+    helpers.compile_model(model, 0.001, "bce_dice_loss")
+    answer = np.array([0.75, 0.25, 0.5, 0.25], np.float32).reshape(1, 2, 2, 1)
+    truth = np.array([1, 0.5, 0, 0.25], np.float32).reshape(1, 2, 2, 1)  # soft: from one half on a pixel is atrium
+    printed = model.evaluate(answer, truth, verbose=0, return_dict=True)
+    assert printed["accuracy"] == 0.5  # the first and the last are right
+    assert printed["iou"] == pytest.approx(1 / 3)  # one found, one missed, one invented
+    overlap = 0.75 + 0.5 * 0.25 + 0.25 * 0.25
+    assert printed["dice_coef"] == pytest.approx((2 * overlap + 1) / (1.75 + 1.75 + 1))
+    entropy = (
+        -(np.log(0.75) + (np.log(0.25) + np.log(0.75)) / 2 + np.log(0.5) + (np.log(0.25) + 3 * np.log(0.75)) / 4) / 4
+    )
+    squares = (1 + 0.25 + 0.0625) + (0.5625 + 0.0625 + 0.25 + 0.0625)
+    assert printed["loss"] == pytest.approx(entropy + 1 - (2 * overlap + 1) / (squares + 1), rel=1e-5)
+
+
+def test_best_median_worst_and_worst_large_slice_with_truth_and_prediction(by_hand):
+    work_dir, probabilities = by_hand
+    _, counts, masks = helpers.evaluate_subset(Judge(), work_dir, "valid", probabilities, 0.5)
+    figure = helpers.plot_predictions(work_dir, "valid", counts, masks)
+    X, _ = helpers.load_arrays(work_dir, "valid")
+    assert [axes.get_title() for axes in figure.axes[::2]] == [
+        "best:\na_000",
+        "median:\nb_000",
+        "worst:\nb_000",
+        "worst large:\na_000",  # 8 pixels; the median of 8 and 4 is 6
+    ]
+    assert [axes.get_title() for axes in figure.axes[1::2]] == [
+        f"Dice {dice}\n{area} pixels of atrium" for dice, area in (("0.50", 8), ("0.00", 4), ("0.00", 4), ("0.50", 8))
+    ]
+    for place, row in ((0, 0), (2, 2), (6, 0)):
+        whole, close = figure.axes[place : place + 2]
+        assert np.array_equal(whole.images[0].get_array(), X[row, ..., 0])
+        assert np.array_equal(close.images[0].get_array(), X[row, ..., 0])
         [box] = whole.lines
-        assert (min(box.get_xdata()), max(box.get_xdata())) == close[0].get_xlim()
+        assert (min(box.get_xdata()), max(box.get_xdata())) == close.get_xlim() != whole.get_xlim()
+        assert (max(box.get_ydata()), min(box.get_ydata())) == close.get_ylim()  # row 0 is above
+    truth, prediction = figure.axes[1].collections
+    assert color_of(truth) == helpers.TRUTH_COLOR and extent(truth) == (1.5, 5.5, 1.5, 3.5)
+    assert color_of(prediction) == helpers.PREDICTION_COLOR and extent(prediction) == (3.5, 7.5, 1.5, 3.5)
+    assert truth.get_linestyle()[0][1] is None and prediction.get_linestyle()[0][1] is not None  # solid, dashed
+    assert figure.axes[7].get_xlabel() == "truth orange, prediction dashed blue"
 
 
 @pytest.mark.parametrize(("mode", "name"), [("L", "own.png"), ("RGB", "own.jpg"), ("I;16", "own.tif")])
@@ -296,20 +477,7 @@ def test_outlines_have_the_two_colours_and_an_empty_mask_has_none():
     mask[2:5, 2:5] = True
     helpers.draw_outlines(axes, np.zeros((8, 8)), mask, np.zeros((8, 8), bool))
     helpers.draw_outlines(axes, np.zeros((8, 8)), np.zeros((8, 8), bool), mask)
-    colors = [matplotlib.colors.to_hex(outline.get_edgecolor()[0]).upper() for outline in axes.collections]
-    assert colors == [helpers.TRUTH_COLOR, helpers.PREDICTION_COLOR]
-
-
-def test_a_figure_of_the_dataset_shows_image_above_mask(prepared):
-    description = json.loads((prepared / "dataset.json").read_text())
-    figure = helpers.plot_pairs(description, prepared, columns=3)
-    assert len(figure.axes) == 6
-    for image_axes, mask_axes in zip(figure.axes[:3], figure.axes[3:]):
-        name, subset = image_axes.get_title().split("\n")
-        image, mask = helpers.pair_paths(description, prepared, subset, name)
-        assert np.array_equal(image_axes.images[0].get_array(), helpers.read_image(image))
-        assert np.array_equal(mask_axes.images[0].get_array(), helpers.read_mask(mask))
-        assert helpers.read_mask(mask).any()
+    assert [color_of(outline) for outline in axes.collections] == [helpers.TRUTH_COLOR, helpers.PREDICTION_COLOR]
 
 
 def test_a_figure_becomes_png_bytes_and_is_closed():
@@ -334,10 +502,13 @@ def test_a_figure_is_saved_as_a_whole_png(tmp_path):
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["figure.png"]
 
 
+VOLUME = Volume(0, 16, row_step=1.0, column_step=1.0)
+
+
 def test_an_answer_in_three_planes_of_a_network_that_copies_is_the_volume_itself():
     X = np.random.default_rng(0).random((20, 16, 16, 1), np.float32)
     network = Copying()
-    answer = helpers.predict_in_planes(network, X, [(0, 16)], step=1.0)
+    answer = helpers.predict_in_planes(network, X, [VOLUME])
     assert network.shapes == [(20, 16, 16, 1), (16, 16, 16, 1), (16, 16, 16, 1)]
     assert answer.shape == (20, 16, 16) and np.allclose(answer, X[..., 0], atol=1e-6)
 
@@ -345,21 +516,48 @@ def test_an_answer_in_three_planes_of_a_network_that_copies_is_the_volume_itself
 def test_each_plane_has_a_third_of_the_say():
     X = np.zeros((16, 16, 16, 1), np.float32)
 
-    class OnlySlices(Copying):
+    class OnePlane(Copying):
+        def __init__(self, answering):
+            super().__init__()
+            self.answering = answering
+
         def predict(self, batches, verbose):
             X = super().predict(batches, verbose)
-            return np.full(X.shape, 0.9 if len(self.shapes) == 1 else 0.0, np.float32)
+            return np.full(X.shape, 0.9 if len(self.shapes) == self.answering else 0.0, np.float32)
 
-    assert np.allclose(helpers.predict_in_planes(OnlySlices(), X, [(0, 16)], 1.0), 0.3)
-    assert np.allclose(helpers.predict_in_planes(OnlySlices(), X, [], 1.0), 0.9)
+    for answering in (1, 2, 3):
+        assert np.allclose(helpers.predict_in_planes(OnePlane(answering), X, [VOLUME]), 0.3)
+    assert np.allclose(helpers.predict_in_planes(OnePlane(1), X, []), 0.9)
 
 
-def test_cuts_are_padded_to_what_the_network_can_halve_and_put_back_in_place():
-    X = np.linspace(0, 1, 22, dtype=np.float32)[:, None, None, None] * np.ones((1, 16, 16, 1), np.float32)
-    network = Copying()
-    answer = helpers.predict_in_planes(network, X, [(0, 22)], step=0.5)
-    assert network.shapes[1:] == [(16, 16, 16, 1), (16, 16, 16, 1)]  # eleven slices, five of padding
-    assert np.allclose(answer, X[..., 0], atol=0.03)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_cuts_show_slices_downwards_or_to_the_right_and_are_padded_behind(compiled):
+    size, volume = 32, Volume(2, 24, row_step=0.5, column_step=1.0)
+    rows, columns = np.mgrid[:size, :size].astype(np.float32)
+    X = np.stack([slice_ + 0.01 * rows + 0.0001 * columns for slice_ in range(24)])[..., None]
+
+    class Watching(Copying):
+        def predict(self, batches, verbose):
+            self.seen = [*getattr(self, "seen", []), super().predict(batches, verbose)]
+            return self.seen[-1]
+
+    network = Watching(compiled)
+    answer = helpers.predict_in_planes(network, X, [volume])
+    of_slices, of_rows, of_columns = (seen[:count, ..., 0] for seen, count in zip(network.seen, (24, 32, 32)))
+    assert [len(pictures) for pictures in network.seen] == [32 if compiled else 24, 32, 32]  # whole batches of 16
+    assert np.array_equal(of_slices, X[..., 0])
+    deep = 32 if compiled else 24  # 22 pixels and padding, at least a square where XLA compiles
+    assert of_rows.shape == (32, deep, 32) and of_columns.shape == (32, 32, 32 if compiled else 16)  # 11 pixels
+    assert np.allclose(of_rows[5, :22], X[2:, 5, :, 0], atol=1e-5) and not of_rows[:, 22:].any()
+    pairs = X[2:, :, 7, 0].reshape(11, 2, size).mean(axis=1)
+    assert np.allclose(of_columns[7, :, :11], pairs.T, atol=1e-5) and not of_columns[:, :, 11:].any()
+    assert np.array_equal(answer[:2], X[:2, ..., 0]) and np.allclose(answer, X[..., 0], atol=0.2)
+
+
+def test_where_xla_compiles_all_volumes_have_the_shape_of_the_deepest():
+    X, network = np.zeros((40, 16, 16, 1), np.float32), Copying(jit_compile=True)
+    helpers.predict_in_planes(network, X, [Volume(0, 10, 1.0, 1.0), Volume(10, 40, 1.0, 0.5)])
+    assert network.shapes[1:] == [(16, 32, 16, 1), (16, 16, 32, 1)] * 2
 
 
 def test_a_subset_is_answered_in_as_many_planes_as_asked_for(prepared):

@@ -31,6 +31,26 @@ def test_every_train_and_valid_patient_is_valid_in_just_one_fold_and_test_stays(
     assert len({description["fingerprint"] for description in [original, *taken]}) == 5
 
 
+def test_a_fold_of_the_work_folders_own_dataset_can_be_undone(work_dir):
+    original = json.loads((work_dir / "dataset.json").read_text())
+    folded = take(work_dir, work_dir, fold=0)
+    assert folded["fold"] == 0 and folded["subsets"] != original["subsets"]
+    assert folded["root"] == original["root"] and "taken_from" not in folded  # the work folder may still be moved
+    other = take(work_dir, work_dir, fold=2)
+    assert patients(other, "valid") == set(original["folds"][2])
+    assert len(other["notes"]) == len(original["notes"]) + 1
+    assert take(work_dir, work_dir) == original
+    assert json.loads((work_dir / "dataset.json").read_text()) == original
+
+
+def test_a_fold_of_a_folded_dataset_is_that_of_the_dataset(work_dir, tmp_path):
+    straight = take(work_dir, tmp_path / "straight", fold=1)
+    folded = take(work_dir, work_dir, fold=0)
+    kept = take(work_dir, tmp_path / "kept")  # as the runs of a batch take it
+    assert kept["subsets"] == folded["subsets"] and kept["fingerprint"] == folded["fingerprint"]
+    assert take(work_dir, tmp_path / "around", fold=1) == straight
+
+
 def test_a_fold_finds_the_pictures_where_they_are(work_dir, tmp_path):
     original = json.loads((work_dir / "dataset.json").read_text())
     [moved] = patients(original, "valid")
@@ -61,7 +81,7 @@ def test_the_seed_draws_the_folds():
     pairs = [Pair(number) for number in range(13)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folds, "same_scans", lambda pairs: [("p02", "p09")])
-        drawn = [folds._draw_folds(pairs, seed) for seed in (0, 0, 1)]
+        drawn = [folds.draw_folds(pairs, seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     for dealt in drawn:
         assert sorted(map(len, dealt)) == [2, 2, 3, 3, 3]

@@ -3,12 +3,14 @@
 They are both ends of the ranges, and Colab's versions, which satisfy them.
 """
 
+import json
 import re
 
 import matrix
 import pytest
 from packaging.requirements import Requirement
 
+from course.machine import LESSON_PACKAGES
 from course.workspace import COURSE_FOLDER
 
 
@@ -38,7 +40,7 @@ def test_a_report_that_is_missing_counts_as_a_failure(tmp_path):
     assert matrix.count_cases([report, tmp_path / "other.xml"]) == {"passed": 1, "failed": 2, "skipped": 1}
 
 
-@pytest.mark.parametrize("pins", ["tools/colab/requirements.txt", "tools/constraints.txt"])
+@pytest.mark.parametrize("pins", ["tools/colab/gpu.txt", "tools/colab/no-gpu.txt", "tools/constraints.txt"])
 def test_what_is_pinned_lies_in_the_ranges(pins):
     pinned = parse((COURSE_FOLDER / pins).read_text(encoding="utf-8"))
     outside = {
@@ -49,10 +51,36 @@ def test_what_is_pinned_lies_in_the_ranges(pins):
     assert not outside
 
 
-def test_colab_lacks_what_set_up_has_to_bring():
-    pinned = parse(matrix.requirements("colab"))
-    assert set(RANGES) - set(pinned) == {"nbval", "papermill"}
-    assert matrix.NEVER_CHANGED <= set(pinned)
+@pytest.mark.parametrize(("image", "missing"), [("gpu", set()), ("no-gpu", {"distributed"})])
+def test_each_image_of_colab_lacks_what_only_00_needs(image, missing):
+    pinned = parse(matrix.requirements(f"colab-{image}"))
+    assert set(RANGES) - set(pinned) == {"nbval", "papermill"} | missing
+    assert set(LESSON_PACKAGES) <= set(pinned) and "dask" in pinned
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        ({"error": None, "changed": {}, "added": ["papermill"]}, ""),
+        (
+            {"error": None, "changed": {"tqdm": ["4.66", "4.67"], "dask": ["1", "2"]}, "added": []},
+            "set-up changed dask, tqdm",
+        ),
+        ({"error": "CourseError: no", "changed": {}, "added": []}, "CourseError: no"),
+    ],
+)
+def test_a_notebook_in_colab_passes_where_it_ends_and_no_version_changes(monkeypatch, tmp_path, result, expected):
+    notebooks = tmp_path / "drive" / "MyDrive" / "left-atrium-course" / "notebooks"
+    notebooks.mkdir(parents=True)
+    (notebooks / "01.ipynb").write_text("{}")
+    (tmp_path / "result").mkdir()
+
+    def run(command, **options):
+        """Leave a result, as the machine does."""
+        (tmp_path / "result" / "result.json").write_text(json.dumps(result))
+
+    monkeypatch.setattr(matrix.subprocess, "run", run)
+    assert matrix.run_in_colab("python", tmp_path, "01", {}) == expected
 
 
 def test_the_constraints_hold_every_package_of_the_ranges():

@@ -9,6 +9,7 @@ import pytest
 
 import helpers
 from course import machine
+from course.training import arithmetic_of
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +115,40 @@ def test_the_first_answer_follows_the_output_bias():
         ("flags : sse avx512f", "float32"),
     ],
 )
-def test_auto_precision_follows_the_processors_flags(monkeypatch, text, expected):
+def test_without_a_gpu_the_arithmetic_follows_the_processors_flags(monkeypatch, text, expected):
     monkeypatch.setattr(Path, "read_text", lambda self, *args, **kwargs: text)
     monkeypatch.setattr(Path, "exists", lambda self: True)
     monkeypatch.setattr(machine, "gpu_found", lambda: False)
     assert helpers.choose_precision("auto") == expected
     assert helpers.choose_precision("float32") == "float32"
-    monkeypatch.setattr(machine, "gpu_found", lambda: True)
-    assert helpers.choose_precision("auto") == "float32"
+
+
+@pytest.mark.parametrize(
+    ("precision", "optimizer"),
+    [("float32", "Adam"), ("mixed_bfloat16", "Adam"), ("mixed_float16", "LossScaleOptimizer")],
+)
+def test_the_loss_is_scaled_in_float16_alone_also_after_03_was_loaded(work_dir, precision, optimizer):
+    settings = {**helpers.load_settings(work_dir), "image_size": 16}
+    helpers.write_json(work_dir / "settings.json", settings)
+    model = helpers.create_model(image_size=16, precision=precision)
+    assert type(model.optimizer).__name__ == optimizer
+    helpers.save_untrained_model(model, work_dir, settings)
+    loaded = helpers.load_untrained_model(work_dir)
+    assert arithmetic_of(loaded) == precision
+    helpers.compile_model(loaded, 0.001, "bce_dice_loss")
+    assert type(loaded.optimizer).__name__ == optimizer
+
+
+def test_a_step_in_float16_keeps_gradients_that_unscaled_would_be_zero():
+    model = helpers.create_model(image_size=16, precision="mixed_float16", loss="bce_dice_loss", output_bias=-4.0)
+    model.optimizer.inner_optimizer.learning_rate = 0.001
+    before = model.get_layer("down1_conv1").get_weights()[0]
+    X = np.random.default_rng(0).random((2, 16, 16, 1), np.float32)
+    y = (X > 0.9).astype(np.float32)
+    result = model.train_on_batch(X, y, return_dict=True)
+    assert 1 < result["loss"] < 3  # as it is, not as it was scaled
+    moved = np.abs(model.get_layer("down1_conv1").get_weights()[0] - before)
+    assert int(model.optimizer.iterations) == 1 and 0 < moved.max() <= 0.0011  # Adam's first step is the rate
 
 
 def test_soft_dice_is_the_formula():
@@ -140,28 +167,22 @@ def test_the_loss_is_cross_entropy_plus_one_minus_soft_dice():
     assert float(helpers.bce_dice_loss(truth, answer)) == pytest.approx(cross_entropy + 1 - soft_dice, abs=1e-5)
 
 
-def test_a_gpu_that_tensorflow_cannot_use_stops_the_full_profile(monkeypatch):
+def test_the_full_profile_stops_where_tensorflow_has_no_gpu(monkeypatch):
     import tensorflow as tf
 
-    monkeypatch.setattr(machine, "gpu_found", lambda: True)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    with pytest.raises(helpers.CourseError, match="TensorFlow cannot use it"):
-        helpers.check_gpu({"profile": "full"})
-    helpers.check_gpu({"profile": "quick"})
-
-
-def test_the_drawing_has_a_block_for_every_layer_and_lower_ones_for_smaller_pictures():
-    import matplotlib
-
-    matplotlib.use("agg")
-    model = helpers.create_model(image_size=32)
-    figure = helpers.plot_network(model)
-    bars = [patch for patch in figure.axes[0].patches if type(patch).__name__ == "Rectangle"]
-    assert len(bars) == len(model.layers)
-    heights = [layer.output.shape[1] for layer in model.layers]
-    assert np.array_equal(np.argsort([bar.get_y() for bar in bars], kind="stable"), np.argsort(heights, kind="stable"))
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["32 x 32", "16 x 16", "8 x 8", "4 x 4"]
-    assert [text.get_text() for text in figure.axes[0].texts].count("skip connection") == 3
+    for found, expected in (
+        (True, "TensorFlow cannot use it"),
+        (False, "this machine has none. In Colab choose a GPU"),
+    ):
+        monkeypatch.setattr(machine, "gpu_found", lambda found=found: found)
+        with pytest.raises(helpers.CourseError, match=expected) as refusal:
+            helpers.check_device({"profile": "full"})
+        assert len(str(refusal.value)) < 400
+        helpers.check_device({"profile": "full"}, allow_slow=True)
+        helpers.check_device({"profile": "hour"})
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"] if kind == "GPU" else [])
+    helpers.check_device({"profile": "full"})
 
 
 def test_accuracy_and_iou_in_training_take_a_soft_mask_from_one_half_on():

@@ -83,11 +83,33 @@ def test_words_come_first_and_cells_are_short(path):
 @each_notebook
 def test_outputs_hold_no_path_no_warning_and_no_foreign_metadata(path):
     notebook = read(path)
-    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    on_a_gpu = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}  # Colab offers such a machine
+    assert notebook.metadata == {
+        **(on_a_gpu if path.stem in ("00_run_all", "03_model", "04_training", "05_evaluation") else {}),
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
     for cell in notebook.cells:
         assert set(cell.metadata) <= set(store_notebooks.KEPT)
         for text in texts(cell) if cell.cell_type == "code" else []:
             assert not re.search(r"(?<![\w.])/(home|root|tmp|usr|work|Users|var)/|[Ww]arning", text), text
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kept"),
+    [
+        (
+            {"accelerator": "GPU", "colab": {"gpuType": "A100", "provenance": ["someone"]}, "widgets": {}},
+            {"accelerator": "GPU", "colab": {"gpuType": "T4"}},
+        ),
+        ({"colab": {"provenance": ["someone"]}, "varInspector": {}}, {}),
+    ],
+)
+def test_of_a_notebooks_metadata_only_its_kernel_and_gpu_are_stored(tmp_path, metadata, kept):
+    notebook = nbformat.v4.new_notebook(metadata={**metadata, "kernelspec": {"name": "other", "display_name": "Mine"}})
+    store_notebooks.clean(notebook, tmp_path)
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    assert notebook.metadata == {**kept, "kernelspec": kernel, "language_info": {"name": "python"}}
 
 
 @each_notebook
@@ -99,7 +121,8 @@ def test_every_figure_is_described_in_words(path):
     pictures = re.findall(r"<img [^>]*?>", page)
     assert not [picture for picture in pictures if not re.search(r'alt="[^"]{30,}"', picture)]
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert len(pictures) == sum("image/png" in output.get("data", {}) for output in outputs)
+    drawn = sum("image/png" in output.get("data", {}) for output in outputs)
+    assert len(pictures) == drawn + sum(len(cell.get("attachments", {})) for cell in notebook.cells)
 
 
 @each_notebook
@@ -114,6 +137,7 @@ def test_only_helpers_and_libraries_of_the_field_are_imported(path):
         "csv",
         "google",
         "keras",
+        "tensorflow",
         "numpy",
         "matplotlib",
         "ipywidgets",
@@ -131,15 +155,19 @@ def test_only_helpers_and_libraries_of_the_field_are_imported(path):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_every_lesson_opens_in_the_same_way(path):
-    first, set_up, _, parameters, choices = read(path).cells[:5]
+    first, _, parameters, choices = read(path).cells[:4]
     promised = re.findall(r"\*\*(.+?:|You will learn)\*\*", first.source)
     assert promised == ["You will learn", "In:", "Out:", "Time on two cores:"]
-    assert set_up.source.startswith("## Set-up\n\n") and parameters.source.startswith("## Parameters\n\n")
+    assert parameters.source.startswith("## Parameters\n\n")
     assert tags(choices) == {"parameters"}
 
 
-def test_the_set_up_cell_is_the_same_everywhere():
-    assert len({code_cells(read(path))[0].source for path in NOTEBOOKS}) == 1
+def test_the_set_up_cell_is_the_same_everywhere_and_is_shown_as_one_line():
+    cells = [read(path).cells[1] for path in NOTEBOOKS]
+    assert len({cell.source for cell in cells}) == 1
+    assert cells[0].source.startswith("# @title Set-up (run this cell first)\n")
+    # the first for Colab, the second for Jupyter
+    assert all(cell.metadata == {"cellView": "form", "jupyter": {"source_hidden": True}} for cell in cells)
 
 
 @each_notebook
@@ -187,7 +215,7 @@ ALTERED = {
     "02_preprocessing": ("Left out of training: nobody", "Left out of training: somebody"),
     "03_model": ("Parameters: 1,927,841", "Parameters: 1,927,842"),
     "04_training": ("240 train slices", "241 train slices"),
-    "05_evaluation": ("To be evaluated: valid, test", "To be evaluated: valid"),
+    "05_evaluation": ("valid, 80 slices", "valid, 81 slices"),
     "06_beyond_the_report": ("Runs of each recipe: 3", "Runs of each recipe: 2"),
 }
 
@@ -208,8 +236,12 @@ def test_nbval_fails_where_one_compared_value_differs(tmp_path):
             del notebook.cells[found[0] + 1 :]
         if path.stem == "05_evaluation":
             copy = (
-                "import os, pathlib, shutil\nmodel = pathlib.Path(os.environ['UNET_WORK_DIR']) / 'model'\n"
-                "shutil.copy(model / 'untrained.keras', model / 'best.keras');"
+                "import os, pathlib, shutil, helpers\nfrom course import training, workspace\n"
+                "folder = pathlib.Path(os.environ['UNET_WORK_DIR'])\nbest = folder / 'model' / 'best.keras'\n"
+                "shutil.copy(folder / 'model' / 'untrained.keras', best)\n"
+                "record = {'made_from': training.training_inputs(folder, helpers.load_settings(folder)),\n"
+                "          'best': {'fingerprint': workspace.fingerprint(best)}, 'complete': True}\n"
+                "helpers.write_json(folder / 'model' / 'training.json', record)"
             )
             notebook.cells.insert(0, nbformat.v4.new_code_cell(copy))
         nbformat.write(notebook, tmp_path / path.name)

@@ -2,16 +2,20 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import helpers
-from course import arrays, planes
+from course import arrays, planes, workspace
 from course.workspace import COURSE_FOLDER
 
 
@@ -110,22 +114,38 @@ def test_arrays_that_lost_their_end_are_made_again(work_dir):
         helpers.load_arrays(work_dir, "valid")
 
 
-def test_arrays_on_drive_are_read_from_the_local_disk(work_dir, tmp_path, monkeypatch):
+def test_arrays_on_drive_are_written_and_read_through_the_local_disk(work_dir, tmp_path, monkeypatch):
     description = json.loads((work_dir / "dataset.json").read_text())
     drive = tmp_path / "drive" / "MyDrive" / "course"
     drive.mkdir(parents=True)
     for name in ("dataset", "dataset.json"):
         (work_dir / name).rename(drive / name)
-    helpers.prepare_arrays(description, drive, 32, progress=False)
-    monkeypatch.setattr(arrays, "COLAB_FOLDER", tmp_path)
+    monkeypatch.setattr(workspace, "COLAB_FOLDER", tmp_path)
+    mapped, original = [], np.lib.format.open_memmap
+    monkeypatch.setattr(np.lib.format, "open_memmap", lambda path, **how: mapped.append(path) or original(path, **how))
+    record = helpers.prepare_arrays(description, drive, 32, progress=False)
+    assert len(mapped) == 9 and not any(path.is_relative_to(tmp_path / "drive") for path in mapped)
+    assert not list(tmp_path.glob("tmp*"))  # what was written locally is gone
     [first] = helpers.load_arrays(drive, "valid", ["y"])
-    recorded = helpers.read_json(drive / "npy" / "arrays.json", "02")["files"]["valid_y.npy"]
-    assert Path(first.filename) == tmp_path / "npy" / recorded["fingerprint"] / "valid_y.npy"
+    recorded = record["files"]["valid_y.npy"]["fingerprint"]
+    assert Path(first.filename) == tmp_path / "npy" / recorded / "valid_y.npy"
     values = np.load(drive / "npy" / "valid_y.npy")
     assert helpers.load_arrays(drive, "valid", ["y"])[0].filename == first.filename  # copied once
     helpers.prepare_arrays(description, drive, 24, progress=False)
     [second] = helpers.load_arrays(drive, "valid", ["y"])
     assert np.array_equal(second, np.load(drive / "npy" / "valid_y.npy")) and np.array_equal(first, values)
+
+
+@pytest.mark.parametrize("full", ["machine", "machine/drive/MyDrive/course"])
+def test_for_arrays_on_drive_both_disks_need_room(full, work_dir, tmp_path, monkeypatch):
+    for module in (arrays, helpers):
+        monkeypatch.setattr(module, "COLAB_FOLDER", tmp_path / "machine")
+    (tmp_path / "machine" / "drive" / "MyDrive").mkdir(parents=True)
+    drive = work_dir.rename(tmp_path / "machine" / "drive" / "MyDrive" / "course")
+    free = {tmp_path / "machine": 2**40, drive / "npy": 2**40, tmp_path / full / ("npy" if "drive" in full else ""): 99}
+    monkeypatch.setattr(helpers.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path]))
+    with pytest.raises(helpers.CourseError, match=f"more than the disk of .*{full}.* has left"):
+        helpers.prepare_arrays(json.loads((drive / "dataset.json").read_text()), drive, 32, progress=False)
 
 
 def test_arrays_are_made_again_where_patients_or_code_have_changed(work_dir, monkeypatch):
@@ -136,9 +156,27 @@ def test_arrays_are_made_again_where_patients_or_code_have_changed(work_dir, mon
         pair["patient"] = pair["name"]
     second = helpers.prepare_arrays(description, work_dir, 32, progress=False)
     assert second["slices"]["train"][0]["patient"] == description["subsets"]["train"][0]["name"]
-    monkeypatch.setattr(helpers, "CODE", [work_dir / "dataset.json"])
+
+    original = helpers.read_mask
+    monkeypatch.setattr(helpers, "read_mask", lambda *given: np.flipud(original(*given)))
     third = helpers.prepare_arrays(description, work_dir, 32, progress=False)
     assert third["made_from"]["code"] != second["made_from"]["code"]
+    assert third["files"]["train_y.npy"] != second["files"]["train_y.npy"]
+    assert third["files"]["train_X.npy"] == second["files"]["train_X.npy"]
+
+
+@pytest.mark.parametrize(
+    "name", ["name", "source", "root", "taken_from", "stored_in", "notes", "audit", "folds", "spacing"]
+)
+def test_what_a_dataset_is_called_and_where_it_lies_does_not_change_its_arrays(name):
+    assert arrays.dataset_fingerprint({"fingerprint": "x", name: "one"}) == arrays.dataset_fingerprint(
+        {"fingerprint": "x", name: "other"}
+    )
+
+
+@pytest.mark.parametrize("name", ["fingerprint", "subsets", "mask_values", "something new"])
+def test_what_a_dataset_holds_does_change_its_arrays(name):
+    assert arrays.dataset_fingerprint({name: [1]}) != arrays.dataset_fingerprint({name: [2]})
 
 
 def test_arrays_are_found_through_a_work_folder_that_has_none_of_its_own(work_dir, tmp_path):
@@ -168,7 +206,7 @@ def test_left_out_patients_are_not_in_train(work_dir):
     patient = description["subsets"]["train"][0]["patient"]
     record = helpers.prepare_arrays(description, work_dir, 16, [patient], progress=False)
     kept = {pair["patient"] for pair in record["slices"]["train"]}
-    assert patient not in kept and kept and record["made_from"]["left_out"] == [patient]
+    assert patient not in kept and kept and record["made_from"]["settings"]["left_out"] == [patient]
     assert len(helpers.load_arrays(work_dir, "train")[0]) == len(record["slices"]["train"])
 
 
@@ -201,8 +239,7 @@ def test_arrays_of_another_dataset_are_refused(work_dir):
     helpers.prepare_arrays(description, work_dir, 16, progress=False)
     helpers.load_arrays(work_dir, "train")
     helpers.write_json(work_dir / "dataset.json", {**description, "fingerprint": "another"})
-    expected = "another dataset than 01_dataset_upload brought last: run 02_preprocessing again"
-    with pytest.raises(helpers.CourseError, match=expected):
+    with pytest.raises(helpers.CourseError, match="^02_preprocessing ran with another dataset: run 02_preprocessing"):
         helpers.load_arrays(work_dir, "train")
 
 
@@ -237,7 +274,34 @@ def test_the_first_two_notebooks_never_import_tensorflow(work_dir):
 
 def test_arrays_that_do_not_fit_on_the_disk_are_told_before_they_are_written(work_dir, monkeypatch):
     description = helpers.read_json(work_dir / "dataset.json", "01")
-    monkeypatch.setattr(helpers.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 100_000})())
+    monkeypatch.setattr(arrays.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 100_000})())
     with pytest.raises(helpers.CourseError, match=r"The arrays of train take 1 MB, more than the disk of .* has left"):
         helpers.prepare_arrays(description, work_dir, 64, progress=False)
     assert list((work_dir / "npy").iterdir()) == []
+
+
+def test_on_drive_the_local_disk_needs_room_too(work_dir, tmp_path, monkeypatch):
+    description = helpers.read_json(work_dir / "dataset.json", "01")
+    drive = tmp_path / "drive" / "MyDrive"
+    shutil.copytree(work_dir, drive)
+    monkeypatch.setattr(workspace, "COLAB_FOLDER", tmp_path)
+    free = {tmp_path: 100_000}  # the Drive has room
+    monkeypatch.setattr(
+        arrays.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=free.get(folder, 10**12))
+    )
+    with pytest.raises(
+        helpers.CourseError, match=rf"take 1 MB, more than the disk of {re.escape(str(tmp_path))} has left"
+    ):
+        helpers.prepare_arrays(description, drive, 64, progress=False)
+    assert list((drive / "npy").iterdir()) == []
+
+
+def test_a_prepared_slice_is_scaled_once_and_its_share_is_rounded():
+    image = np.full((4, 4), 255, np.uint8)
+    mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
+    X, y, share = helpers.prepare_slice(image, mask, 2)
+    assert X.dtype == np.float32 and np.array_equal(X, np.ones((2, 2)))
+    assert y.tolist() == [[True, False], [False, False]] and share.tolist() == [
+        [191, 64],
+        [64, 0],
+    ]  # 3/4 and 1/4 of 255

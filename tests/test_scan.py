@@ -99,11 +99,16 @@ def test_a_scan_in_any_of_48_positions_gives_the_same_pictures_and_its_mask_come
         assert np.array_equal(mask, values > 300)
 
 
-def test_the_axes_of_a_scan_are_those_of_the_import():
-    scan = scans.Scan("scan", np.zeros(SHAPE), affine(), True)
-    assert scans.own_axes(scan) == HEART
-    flipped = scans.Scan("scan", np.zeros(SHAPE), affine() @ np.diag([-1, -1, 1, 1]), True)
-    assert scans.own_axes(flipped) == ("A", "L", "S")
+def test_a_scan_is_turned_to_the_axes_of_the_training_and_a_guess_is_told(tmp_path, body):
+    placed = scans.read_scan(save(tmp_path / "placed.nii", body, affine()))
+    assert scans.scan_axes(placed, ["I", "A", "R"]) == (("I", "A", "R"), [])
+    axes, guesses = scans.scan_axes(placed, None)
+    assert axes == HEART and "is a guess" in guesses[0]
+    for space, codes in ((np.diag([0.7, 1.1, 2.5, 1]), (1, 1)), (affine(), (0, 0))):  # nothing about the patient
+        unplaced = scans.read_scan(save(tmp_path / "unplaced.nii", body, space, *codes))
+        assert not unplaced.is_placed and "does not say how it lies" in unplaced.notes[0]
+        pictures, _ = scans.to_pictures(unplaced, scans.scan_axes(unplaced, ["I", "A", "R"])[0])
+        assert np.array_equal(pictures, np.stack([np.rot90(body[..., k]) for k in range(SHAPE[2])]))
 
 
 @pytest.mark.parametrize("size", [(9, 6), (12, 3), (5, 7), (4, 4)])
@@ -171,7 +176,7 @@ def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
     for number in range(11):
         Image.fromarray(np.full((4, 5), 10 * number, np.uint8)).save(tmp_path / "slices" / f"p_{number}.png")
     scan = scans.read_scan(tmp_path / "slices", spacing=[1.5, 2, 3])
-    pictures, spacing = scans.to_pictures(scan, scans.own_axes(scan))
+    pictures, spacing = scans.to_pictures(scan, scans.scan_axes(scan, HEART)[0])
     assert pictures.shape == (11, 4, 5) and pictures[:, 0, 0].tolist() == list(range(0, 110, 10))  # 2 before 10
     assert spacing == [1.5, 2, 3] and not scan.notes
     with zipfile.ZipFile(tmp_path / "slices.zip", "w") as packed:
@@ -222,7 +227,7 @@ BAD = {
     "empty": (lambda folder, body: folder.mkdir() or folder, "holds no volume, no picture and no DICOM file"),
     "mixed": (mixed, "all of one kind"),
     "4-D": (
-        lambda folder, body: (folder.mkdir(), save(folder / "a.nii", body[..., None] + [0, 1], affine()))[1],
+        lambda folder, body: (folder.mkdir(), save(folder / "a.nii", np.stack([body, body], axis=-1), affine()))[1],
         "axes",
     ),
     "two series": (two_series, r"holds 2 series: .*cine \(5 files"),

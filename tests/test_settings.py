@@ -2,9 +2,12 @@
 
 import itertools
 import json
+import re
 import sys
 import types
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import helpers
@@ -36,22 +39,131 @@ def test_the_profile_is_the_one_asked_for_else_the_environments_else_the_machine
         helpers.choose_profile("fast")
 
 
-@pytest.mark.parametrize(
-    ("listing", "code", "expected"), [("GPU 0: Tesla T4 (UUID: x)", 0, True), ("No devices were found", 6, False)]
-)
-def test_a_gpu_is_what_nvidia_smi_lists(monkeypatch, tmp_path, listing, code, expected):
+def nvidia_smi(monkeypatch, tmp_path, gpus, code=0):
+    """Put a program nvidia-smi on the path that lists GPUs, pairs of a name and a compute capability."""
+    listing = "".join(f"GPU {number}: {name} (UUID: x)\n" for number, (name, _) in enumerate(gpus))
+    table = "".join(f"{name}, {capability}\n" for name, capability in gpus)
     program = tmp_path / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\necho '{listing}'\nexit {code}\n")
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = --list-gpus ] && printf "%s" "{listing or "No devices were found"}"\n'
+        f'[ "$*" = "--query-gpu=name,compute_cap --format=csv,noheader" ] && printf "%s" "{table}"\nexit {code}\n'
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+T4, A100, P100, H200 = (
+    ("Tesla T4", "7.5"),
+    ("NVIDIA A100-SXM4-40GB", "8.0"),
+    ("Tesla P100", "6.0"),
+    ("NVIDIA H200", "9.0"),
+)
+
+
+@pytest.mark.parametrize(("gpus", "code", "expected"), [([T4], 0, True), ([], 6, False), ([T4], 6, False)])
+def test_a_gpu_is_what_nvidia_smi_lists(monkeypatch, tmp_path, gpus, code, expected):
+    nvidia_smi(monkeypatch, tmp_path, gpus, code)
     assert machine.gpu_found() is expected
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert machine.gpu_found() is False
+    assert machine.gpu_found() is False and machine.visible_gpus() == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert machine.gpu_found() is expected
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     assert machine.gpu_found() is False
+
+
+def test_windows_has_no_gpu_for_tensorflow(monkeypatch, tmp_path):
+    nvidia_smi(monkeypatch, tmp_path, [T4])
+    monkeypatch.delenv("UNET_PROFILE", raising=False)
+    assert helpers.choose_profile() == ("full", "nvidia-smi lists a GPU")
+    monkeypatch.setattr(machine.platform, "system", lambda: "Windows")
+    assert machine.gpu_found() is False and machine.visible_gpus() == []
+    assert helpers.choose_profile() == ("quick", "there is no GPU here")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "expected"),
+    [
+        ([T4], None, "mixed_float16"),
+        ([("Tesla V100-SXM2-16GB", "7.0")], None, "mixed_float16"),
+        ([P100], None, "float32"),
+        ([A100], None, "mixed_bfloat16"),
+        ([("NVIDIA B200", "10.0")], None, "mixed_bfloat16"),
+        ([A100, T4], None, "mixed_float16"),  # the weakest that may be used
+        ([A100, T4], "0", "mixed_bfloat16"),
+        ([A100, T4], "1", "mixed_float16"),
+        ([A100, T4, P100], "0,1", "mixed_float16"),
+        ([A100, T4], "GPU-12ab", "mixed_float16"),
+    ],
+)
+def test_the_arithmetic_follows_the_compute_capability(monkeypatch, tmp_path, gpus, visible, expected):
+    nvidia_smi(monkeypatch, tmp_path, gpus)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert helpers.choose_precision("auto") == expected
+    assert helpers.choose_precision("float32") == "float32"
+
+
+def test_the_device_is_named(monkeypatch, tmp_path):
+    nvidia_smi(monkeypatch, tmp_path, [A100, T4])
+    assert helpers.device_name() == "NVIDIA A100-SXM4-40GB and Tesla T4"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert helpers.device_name() == "Tesla T4"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    assert helpers.device_name() == "1 CPU core, no GPU"
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 8)
+    assert helpers.device_name() == "8 CPU cores, no GPU"
+
+
+def test_the_time_is_estimated_from_the_cards_peak_or_the_cores(monkeypatch, tmp_path):
+    nvidia_smi(monkeypatch, tmp_path, [T4])
+    assert machine.estimate_seconds(65e12, 1000, "mixed_float16") == pytest.approx(1000 * 0.008 + 10)
+    nvidia_smi(monkeypatch, tmp_path, [A100])
+    assert machine.estimate_seconds(312e12, 0, "mixed_bfloat16") == pytest.approx(10)
+    nvidia_smi(monkeypatch, tmp_path, [H200])
+    assert machine.estimate_seconds(98.9e12, 0, "mixed_bfloat16") == pytest.approx(1)
+    nvidia_smi(monkeypatch, tmp_path, [("Some card", "8.0")])
+    assert machine.estimate_seconds(1e12, 10, "mixed_bfloat16") is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
+    assert machine.estimate_seconds(160e9, 10, "float32") == pytest.approx(1)
+    assert machine.estimate_seconds(260e9, 10, "mixed_bfloat16") == pytest.approx(1)
+
+
+def test_the_plan_says_device_work_and_time(work_dir, monkeypatch):
+    with pytest.raises(helpers.CourseError, match="run 03_model first"):
+        helpers.training_plan(work_dir, {}, 1)
+    (work_dir / "model").mkdir()
+    helpers.write_json(work_dir / "model" / "untrained.json", {"arithmetic": "mixed_float16"})
+    settings = {"crop_share": 0.6, "image_size": 256, "epochs": 20, "batch_size": 4}
+    asked = []
+    monkeypatch.setattr(recipes, "device_name", lambda: "Tesla T4")
+    monkeypatch.setattr(recipes, "estimate_seconds", lambda *given: asked.append(given) or 310)
+    assert helpers.training_plan(work_dir, settings, 780) == (
+        "Device: Tesla T4. Arithmetic: mixed_float16. 15,600 steps of 4 pictures of 152 x 152 pixels: "
+        "about 5 minutes, by an estimate."
+    )
+    assert asked == [(pytest.approx(15600 * 4 * 152 * 152 * 0.834e6), 15600, "mixed_float16")]
+    monkeypatch.setattr(recipes, "estimate_seconds", lambda *given: None)
+    assert helpers.training_plan(work_dir, settings, 780).endswith(": there is no estimate of the time for this card.")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (1, "1 second"),
+        (2, "2 seconds"),
+        (89.4, "89 seconds"),
+        (90, "2 minutes"),
+        (5399, "90 minutes"),
+        (5400, "1.5 hours"),
+    ],
+)
+def test_a_time_in_words(seconds, expected):
+    assert workspace.duration(seconds) == expected
 
 
 def test_the_reports_recipe_and_the_full_profile_are_the_reports():
@@ -124,12 +236,15 @@ def test_an_override_that_cannot_work_is_refused_and_not_recorded(work_dir, name
     assert (work_dir / "settings.json").read_bytes() == before
 
 
-def test_a_missing_input_names_the_notebook_to_run_first(tmp_path):
+def test_a_missing_input_names_the_notebook_to_run_first(work_dir, tmp_path):
+    empty = tmp_path / "empty"
     for step, expected in (
-        (lambda: helpers.load_settings(tmp_path), "run 01_dataset_upload first"),
-        (lambda: helpers.load_arrays(tmp_path, "train"), "run 02_preprocessing first"),
-        (lambda: helpers.read_history(tmp_path), "run 04_training first"),
-        (lambda: helpers.load_trained_model(tmp_path), "run 04_training first"),
+        (lambda: helpers.load_settings(empty), "settings.json is not in .*: run 01_dataset_upload first"),
+        (lambda: helpers.load_arrays(empty, "train"), "arrays.json is not in .*: run 02_preprocessing first"),
+        (lambda: helpers.read_history(empty), "history.csv is not in .*: run 04_training first"),
+        (lambda: helpers.load_trained_model(empty), "settings.json is not in .*: run 01_dataset_upload first"),
+        (lambda: helpers.load_untrained_model(work_dir), "untrained.json is not in .*: run 03_model first"),
+        (lambda: helpers.load_trained_model(work_dir), "training.json is not in .*: run 04_training first"),
     ):
         with pytest.raises(helpers.CourseError, match=expected):
             step()
@@ -145,19 +260,49 @@ def test_the_work_folder_is_the_one_asked_for_else_the_environments_else_data(mo
     assert helpers.open_work_folder() == (tmp_path / "course" / "data").resolve()
 
 
-def test_in_colab_the_work_folder_is_on_drive(monkeypatch, tmp_path):
-    assert not workspace.in_colab() and workspace.COLAB_FOLDER.as_posix() == "/content"
-    mounted = []
+def stand_in_colab(monkeypatch, folder, mount):
+    """Let the course find itself in Colab, with `folder` in place of /content."""
     colab = types.ModuleType("google.colab")
-    colab.drive = types.SimpleNamespace(mount=mounted.append)
+    colab.drive = types.SimpleNamespace(mount=mount)
     monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
     monkeypatch.setitem(sys.modules, "google.colab", colab)
-    monkeypatch.setattr(workspace, "COLAB_FOLDER", tmp_path)
+    monkeypatch.setattr(workspace, "COLAB_FOLDER", folder)
+    monkeypatch.delenv("UNET_WORK_DIR")
+
+
+def test_in_colab_the_work_folder_is_on_drive_which_is_mounted_once(monkeypatch, tmp_path):
+    assert not workspace.in_colab() and workspace.COLAB_FOLDER.as_posix() == "/content"
+    mounted = []
+
+    def mount(place):
+        """Show an empty Drive."""
+        mounted.append(place)
+        (Path(place) / "MyDrive").mkdir(parents=True)
+
+    stand_in_colab(monkeypatch, tmp_path, mount)
     assert workspace.in_colab()
     assert helpers.open_work_folder(tmp_path / "asked for").name == "asked for" and not mounted
-    monkeypatch.delenv("UNET_WORK_DIR")
-    assert helpers.open_work_folder() == (tmp_path / "drive" / "MyDrive" / "left-atrium-course-data").resolve()
-    assert mounted == [str(tmp_path / "drive")]
+    for _ in range(2):
+        folder = helpers.open_work_folder()
+        assert folder == (tmp_path / "drive" / "MyDrive" / "left-atrium-course-data").resolve()
+        assert mounted == [str(tmp_path / "drive")]
+    assert workspace.is_on_drive(folder) and not workspace.is_on_drive(tmp_path / "npy")
+
+
+def test_a_drive_that_is_not_mounted_is_told_with_the_way_to_go_on(monkeypatch, tmp_path):
+    class MessageError(Exception):
+        """Colab's own, where the user does not allow it."""
+
+    def mount(place):
+        """Refuse, as Colab does."""
+        raise MessageError("Error: credential propagation was unsuccessful " + "x" * 500)
+
+    stand_in_colab(monkeypatch, Path("/content"), mount)
+    with pytest.raises(
+        helpers.CourseError, match='Drive was not mounted .*work_dir = "/content/course-data"'
+    ) as refusal:
+        helpers.open_work_folder()
+    assert len(str(refusal.value)) < 400 and "the next notebook does not find it" in str(refusal.value)
 
 
 def test_equal_inputs_have_equal_fingerprints(tmp_path):
@@ -172,13 +317,66 @@ def test_equal_inputs_have_equal_fingerprints(tmp_path):
     assert first != workspace.fingerprint({"a": 1, "b": [2]}, path)
 
 
-def test_set_up_installs_only_what_is_missing(monkeypatch, tmp_path):
-    (tmp_path / "requirements.txt").write_text("# packages\nnumpy>=2.0,<3\npillow>=11\n\nsurely-missing>=1,<2\n")
-    calls = []
-    monkeypatch.setattr(machine, "COURSE_FOLDER", tmp_path)
-    monkeypatch.setattr(machine.subprocess, "run", lambda command, check: calls.append(command))
+class Pip:
+    """Stands in for pip: remembers what it was told, with the constraints, and ends with a code."""
+
+    def __init__(self, monkeypatch, code=0, said=""):
+        self.calls, self.code, self.said = [], code, said
+        monkeypatch.setattr(machine.subprocess, "run", self)
+
+    def __call__(self, command, **options):
+        constraints = Path(command[command.index("--constraint") + 1]).read_text().splitlines()
+        self.calls.append((command[1:5], command[command.index("--constraint") + 2 :], constraints))
+        return types.SimpleNamespace(returncode=self.code, stderr=self.said)
+
+
+def hide(monkeypatch, *names):
+    """Let these packages be missing."""
+    found = machine.importlib.util.find_spec
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None if name in names else found(name))
+
+
+def test_set_up_installs_what_the_lessons_lack_and_changes_no_version(monkeypatch):
+    pip = Pip(monkeypatch)
+    hide(monkeypatch, "PIL", "nibabel", "papermill", "distributed", "nbval")
     helpers.set_up()
-    assert [command[-1] for command in calls] == ["surely-missing>=1,<2"] and "--upgrade" not in calls[0]
+    [(command, packages, constraints)] = pip.calls
+    assert command == ["-m", "pip", "install", "--quiet"]
+    assert packages == ["pillow>=11.3,<14", "nibabel>=5.3,<6"]
+    assert f"numpy=={np.__version__}" in constraints and f"pytest=={pytest.__version__}" in constraints
+    machine.install(*machine.BATCH_PACKAGES)
+    assert pip.calls[1][1] == ["papermill>=2.6,<3", "distributed>=2025.1,<2027"]
+    monkeypatch.undo()
+    pip = Pip(monkeypatch)
+    helpers.set_up()
+    machine.install(*machine.BATCH_PACKAGES)
+    assert not pip.calls
+
+
+def test_the_lessons_and_the_batch_need_all_of_the_requirements_but_nbval():
+    lines = (workspace.COURSE_FOLDER / "requirements.txt").read_text().splitlines()
+    named = {re.match(r"[\w-]+", line)[0] for line in lines if line and not line.startswith("#")}
+    assert named == {*machine.LESSON_PACKAGES, *machine.BATCH_PACKAGES, "nbval"}
+
+
+def test_what_cannot_be_installed_is_told(monkeypatch):
+    Pip(monkeypatch, 1, "WARNING: a\nERROR: Could not find a version" + "x" * 500)
+    hide(monkeypatch, "nibabel")
+    with pytest.raises(helpers.CourseError, match=r"nibabel>=5\.3,<6 could not be installed \(ERROR: Could") as refusal:
+        helpers.set_up()
+    assert len(str(refusal.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("version", "works"), [("2.19.1", False), ("2.20.0", True), ("2.21.0rc1", True), ("3.0", True)]
+)
+def test_a_tensorflow_that_is_too_old_is_told(monkeypatch, version, works):
+    monkeypatch.setattr(machine.metadata, "version", lambda name: version)
+    if works:
+        helpers.set_up()
+    else:
+        with pytest.raises(helpers.CourseError, match="TensorFlow 2.19.1 is installed here, and the course needs 2.20"):
+            helpers.set_up()
 
 
 def test_importing_helpers_loads_nothing_heavy():

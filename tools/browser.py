@@ -169,8 +169,8 @@ def use(page, folder):
         f"{figures} figures, and {len(pictures)} pictures with that of the slider"
     )
     assert all(min(picture) > 0 for picture in pictures), f"a picture has no size: {pictures}"
-    before = page.locator("img.widget-image").get_attribute("src")
-    page.locator(".widget-slider .noUi-handle").press("ArrowRight")
+    before = page.locator("img.widget-image").first.get_attribute("src")
+    page.locator(".widget-slider .noUi-handle").first.press("ArrowRight")
     page.wait_for_function(SLIDER_MOVED, arg=before)
     print(f"{len(saved)} cells ran, {len(pictures)} pictures are shown, the slider moves.", flush=True)
 

@@ -4,7 +4,7 @@ The notebooks are run as in Google Colab, too. This is `make matrix`. The enviro
 work folder, and used again while their requirements are the same; delete one to make it anew. Words on the command
 line choose environments, the variable TESTS what pytest runs:
 
-    make matrix ONLY="3.12 colab" TESTS="tests/test_settings.py notebooks/01_dataset_upload.ipynb"
+    make matrix ONLY="3.12 colab-gpu" TESTS="tests/test_settings.py notebooks/01_dataset_upload.ipynb"
 
 The last result of each environment is kept; the table of all of them is printed and written to matrix/table.md.
 """
@@ -33,11 +33,10 @@ ENVIRONMENTS = {  # name: Python
     "3.12": "3.12",
     "3.13": "3.13",
     "adverse": "3.12",
-    "colab": "3.13",
+    "colab-gpu": "3.13",
+    "colab-no-gpu": "3.13",
 }
 SHOWN = ["tensorflow", "keras", "numpy", "matplotlib", "pillow", "scipy", "distributed", "ipython", "pytest"]
-# another version of these asks for a restart in the middle of a lesson
-NEVER_CHANGED = {"tensorflow", "keras", "numpy", "ipython"}
 
 
 class NotMade(Exception):
@@ -46,8 +45,8 @@ class NotMade(Exception):
 
 def requirements(name):
     """Return what an environment holds, as the text of a requirements file."""
-    if name == "colab":
-        return (COLAB / "requirements.txt").read_text(encoding="utf-8")
+    if name.startswith("colab-"):
+        return (COLAB / f"{name.removeprefix('colab-')}.txt").read_text(encoding="utf-8")
     text = (COURSE / "requirements.txt").read_text(encoding="utf-8")
     if name == "adverse":
         text += "pytest-randomly\n"
@@ -177,8 +176,7 @@ def run_in_colab(python, exchange, name, parameters):
     if not result_file.exists():
         return f"did not start: {(done.stderr.strip() or 'no word why').splitlines()[-1]}"
     result = json.loads(result_file.read_text(encoding="utf-8"))
-    restarts = NEVER_CHANGED & set(result["changed"])
-    return result["error"] or (f"set-up changed {', '.join(sorted(restarts))}" if restarts else "")
+    return result["error"] or (f"set-up changed {', '.join(sorted(result['changed']))}" if result["changed"] else "")
 
 
 def run_colab(python, log_file):
@@ -212,7 +210,7 @@ def check(name, folder, tests):
     began = time.monotonic()
     if name == "adverse":
         run, what = run_adverse, "everything, in adverse circumstances"
-    elif name == "colab":
+    elif name.startswith("colab-"):
         run, what = run_colab, "notebooks 00 to 05, an upload"
     else:
         run, what = partial(run_suite, tests=tests), " ".join(tests) or "everything"

@@ -1,8 +1,8 @@
 """Segment scans with a trained network: `make segment SCAN=<file or folder> RUN=<run folder> [OUT=...]`.
 
-Runs notebook 07 with papermill for each scan: a NIfTI file, a folder of slices, a zip, or a folder of several of these.
-In OUT (default: segmented/ of the run) each scan gets NAME_mask.nii.gz, NAME.json and a page, NAME.html; `scans.csv` has
-a row for each. A scan that was answered before, by the same network, is not answered again.
+Runs notebook 07 with papermill for each scan: a NIfTI file, a folder of slices, a zip, or a folder of these. In OUT
+(default: segmented/ of the run) each scan gets NAME_mask.nii.gz, NAME.json and a page, NAME.html; `scans.csv` has a row
+for each. A scan that was answered before, by the same network, is not answered again.
 """
 
 import argparse

@@ -22,8 +22,12 @@ sys.path.insert(0, str(COURSE))
 from helpers import whole_file  # noqa: E402
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
-# of a cell's metadata: what it is for, and what its figure shows in words, which nbconvert puts into the page
-KEPT = ("tags", "alt")
+# of a cell's metadata: what it is for, what its figure shows in words, which nbconvert puts into the page, and that
+# Colab and Jupyter show of the set-up cell its title alone
+KEPT = ("tags", "alt", "cellView", "jupyter")
+SET_UP = "# @title Set-up"
+# of a notebook's, where it uses a GPU: Colab then offers one
+GPU_METADATA = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider without its kernel shows nothing
 
 
@@ -45,13 +49,14 @@ def stamp(notebook, name, address):
         title, _, rest = first.source.partition("\n")
         first.source = f"{title}\n\n{BADGE.format(address=colab_address(address, name))}{rest and chr(10)}{rest}"
     for cell in notebook.cells:
-        if cell.source.startswith("import subprocess\nimport sys\n"):
+        if cell.source.startswith(SET_UP):
             cell.source = re.sub(r'^REPOSITORY = ".*?"', f'REPOSITORY = "{address}"', cell.source, flags=re.MULTILINE)
 
 
 def clean(notebook, folder):
     """Take out of an executed notebook what differs from machine to machine."""
     notebook.metadata = {
+        **(GPU_METADATA if notebook.metadata.get("accelerator") == "GPU" else {}),
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }

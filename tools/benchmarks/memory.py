@@ -23,9 +23,9 @@ SIZE, SLICES, STEPS = 256, 2271, 6
 
 def main(batch_size, limit):
     import keras
-    from volumes import TrainingPictures
 
     import helpers
+    from course.planes import TrainingPictures
 
     slices = SLICES
     if limit:

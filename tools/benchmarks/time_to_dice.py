@@ -36,7 +36,6 @@ def main(dataset, recipe, profile, minutes):
 
 def train(work_dir, settings, seconds):
     """Train until the last goal or the time is reached; return what was passed when."""
-    (work_dir / "model").mkdir()
     keras.utils.set_random_seed(settings["seed"])
     model = helpers.create_model(
         image_size=settings["image_size"],
@@ -44,7 +43,7 @@ def train(work_dir, settings, seconds):
         batch_normalization_momentum=settings["batch_normalization_momentum"],
         output_bias=settings["output_bias"],
     )
-    model.save(work_dir / "model" / "untrained.keras")
+    helpers.save_untrained_model(model, work_dir, settings)
     model = helpers.load_untrained_model(work_dir)
     pictures = helpers.load_training_pictures(work_dir, settings)
     helpers.prepare_training(model, work_dir, settings, len(pictures.X))  # compiles it with the recipe's learning rate

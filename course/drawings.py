@@ -1,0 +1,124 @@
+"""Drawings of the network: a convolution at one place in numbers, and the whole U with what flows through it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from course.figures import TRUTH_COLOR
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.figure import Figure
+
+LAYER_KINDS = {  # how each kind of layer is called and coloured in the drawing
+    "InputLayer": ("image", "#000000"),
+    "Conv2D": ("convolution", "#0072B2"),
+    "Dropout": ("dropout", "#F0E442"),
+    "BatchNormalization": ("batch normalisation", "#BBBBBB"),
+    "MaxPooling2D": ("pooling", "#D55E00"),
+    "Conv2DTranspose": ("transposed convolution", "#009E73"),
+    "Concatenate": ("joined with the skip", "#CC79A7"),
+}
+
+
+def plot_convolution(picture: np.ndarray, weights: np.ndarray, row: int, column: int) -> Figure:
+    """Draw what a 3x3 convolution does at one place of a picture, in numbers, and what it gives everywhere.
+
+    picture: (height, width), with two more pixels on each side of the place. weights: (3, 3).
+    Beyond its border the picture counts as 0. Returns a Matplotlib figure.
+    """
+    import matplotlib.pyplot as plt
+    from scipy import ndimage
+
+    figure, ((whole, near), (products, answer)) = plt.subplots(2, 2, figsize=(6.4, 6.8), layout="constrained")
+    patch = picture[row - 2 : row + 3, column - 2 : column + 3]
+    pixels = patch[1:4, 1:4]
+    answers = ndimage.correlate(picture, weights, mode="constant")
+    farthest = np.abs(answers).max()
+    whole.imshow(picture, cmap="gray")
+    near.imshow(patch, cmap="gray", vmin=0, vmax=1)
+    products.imshow(pixels * weights, cmap="gray", vmin=-1, vmax=1)
+    answer.imshow(answers, cmap="gray", vmin=-farthest, vmax=farthest)
+    for axes, centre, half in ((whole, (column, row), 2.5), (near, (2, 2), 1.5), (answer, (column, row), 2.5)):
+        corner = (centre[0] - half, centre[1] - half)
+        axes.add_patch(plt.Rectangle(corner, 2 * half, 2 * half, fill=False, edgecolor=TRUTH_COLOR, linewidth=2))
+    for axes, values in ((near, patch), (products, pixels)):
+        for (down, right), value in np.ndenumerate(values):
+            text = f"{value:.2f}"
+            if axes is products:
+                text += f"\n× {weights[down, right]:g}\n= {value * weights[down, right]:.2f}"
+            dark = axes.images[0].norm(axes.images[0].get_array()[down, right]) < 0.5
+            axes.text(right, down, text, ha="center", va="center", fontsize=10.5, color="white" if dark else "black")
+    titles = (
+        "a slice, and 5 x 5 of its pixels",
+        "the window lies on 3 x 3 of them",
+        "nine products",
+        "the sums everywhere",
+    )
+    for axes, title in zip(figure.axes, titles):
+        axes.set_title(title, fontsize=11)
+        axes.set(xticks=[], yticks=[])
+    products.set_xlabel(f"sum: {np.sum(pixels * weights):.2f}", fontsize=11)
+    answer.set_xlabel("black negative, grey 0, white positive", fontsize=10)
+    return figure
+
+
+def _parts(model):
+    """Return the layers of a U-Net in order, cut where the size of the picture changes; image and mask stand alone."""
+    parts = [list(part) for _, part in itertools.groupby(model.layers, lambda layer: layer.output.shape[1])]
+    return [parts[0][:1], parts[0][1:], *parts[1:-1], parts[-1][:-1], parts[-1][-1:]]
+
+
+def plot_network(model: keras.Model, image: np.ndarray) -> Figure:
+    """Draw a U-Net as a U, from the model itself, with what it makes of an image (1, S, S, 1), values 0 to 1.
+
+    Down the left side, along the bottom, and up the right side: for each size of the picture the two feature maps that
+    vary most, each from its own lowest value (black) to its highest (white), and below them a block for each layer in
+    order. Arrows are the skip connections. Returns a Matplotlib figure.
+    """
+    import keras
+    import matplotlib.pyplot as plt
+
+    parts = _parts(model)
+    answers = keras.Model(model.input, [part[-1].output for part in parts]).predict(image, verbose=0)
+    figure, axes = plt.subplots(figsize=(6.5, 9.2), layout="constrained")
+    bottom, place = len(parts) // 2, {}
+    for number, (part, answer) in enumerate(zip(parts, answers)):
+        level = min(number, 2 * bottom - number)
+        left = 0.12 * level if number < bottom else 4.5 - 0.12 * level if number > bottom else 2.25
+        top = -1.9 * level
+        _draw_part(axes, part, np.asarray(answer[0], np.float32), left, top)
+        place |= {layer.name: (left, top) for layer in part}
+    for layer in model.layers:
+        if type(layer).__name__ == "Concatenate":
+            (start, level), (end, _) = place[layer.input[1]._keras_history.operation.name], place[layer.name]
+            arrow = {"arrowstyle": "->", "color": "#555555", "linewidth": 1.5}
+            axes.annotate("", (end - 0.05, level - 0.5), (start + 2.1, level - 0.5), arrowprops=arrow)
+            axes.text((start + end + 2) / 2, level - 0.45, "skip", ha="center", va="bottom", fontsize=10)
+    for (left, top), (after, below) in itertools.pairwise(dict.fromkeys(place.values())):
+        ends = (top - 1.25, below + 0.47) if below < top else (top + 0.47, below - 1.25)
+        axes.annotate("", (after + 1, ends[1]), (left + 1, ends[0]), arrowprops={"arrowstyle": "->"})
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles))
+    axes.legend(unique.values(), unique.keys(), fontsize=10, ncol=2, loc="upper center", bbox_to_anchor=(0.5, 0))
+    axes.set(xlim=(-0.05, 6.6), ylim=(-1.9 * bottom - 1.3, 0.45), aspect="equal")
+    axes.axis("off")
+    return figure
+
+
+def _draw_part(axes, part, answer, left, top):
+    """Draw the two channels of an answer (S, S, channels) that vary most, what it is, and a block for each layer."""
+    size, _, channels = answer.shape
+    chosen = np.argsort(answer.std(axis=(0, 1)))[-2:]
+    for right, channel in enumerate(chosen):
+        extent = (left + 1.05 * right, left + 1.05 * right + 1, top - 1, top)
+        axes.imshow(answer[..., channel], cmap="gray", extent=extent)
+    name = part[-1].name.partition("_")[0]
+    several = f"{channels} channels" if channels > 1 else "1 channel"
+    axes.text(left, top + 0.04, f"{name}: {several}\n{size} x {size} pixels", va="bottom", fontsize=10)
+    for right, layer in enumerate(part):
+        label, color = LAYER_KINDS[type(layer).__name__]
+        axes.bar(left + 0.1 + 0.3 * right, 0.14, bottom=top - 1.2, width=0.22, color=color, label=label)

@@ -1,0 +1,58 @@
+"""The check of an exercise: one sentence, whatever the reader wrote."""
+
+import dis
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+
+class Mistake(Exception):
+    """What the reader's own function did wrong, in one sentence."""
+
+
+def check_exercise(number: str, answer: Any, is_right: Callable[[Any], bool], hint: str) -> None:
+    """Print whether an exercise is not tried yet, right, or not right yet, with a hint.
+
+    answer: what the reader gave, a value or a function. None, and a function that is still `return None`, are not
+        tried yet.
+    is_right: a function that gets the answer and returns True or False. It may call an answer that is a function, and
+        need not expect what it returns: an answer on which it fails is not right yet.
+    An error in the reader's function, and a `return` that is missing, are told before the hint, never raised.
+    """
+    if answer is None or _is_blank(answer):
+        print(f"Exercise {number}: not tried yet.")
+        return
+    try:
+        verdict = "right." if is_right(_watched(answer) if callable(answer) else answer) else f"not right yet. {hint}"
+    except Mistake as mistake:
+        verdict = f"not right yet. {mistake} {hint}"
+    except Exception:  # the answer is of another kind than the check can read
+        verdict = f"not right yet. {hint}"
+    print(f"Exercise {number}: {verdict}")
+
+
+def _is_blank(answer: Any) -> bool:
+    """Return whether an answer is a function that does nothing but return None, as the course leaves it."""
+    if not inspect.isfunction(answer):
+        return False
+    steps = [step.argval for step in dis.get_instructions(answer) if step.opname not in ("RESUME", "RETURN_VALUE")]
+    return steps == [None]
+
+
+def _watched(function: Callable) -> Callable:
+    """Return the reader's function; where it fails, or returns None, it raises Mistake."""
+
+    @functools.wraps(function)
+    def watched(*arguments, **named):
+        try:
+            answer = function(*arguments, **named)
+        except Exception as error:
+            first_line = (str(error).strip().splitlines() or [""])[0][:150].rstrip(".")
+            told = f"{type(error).__name__}{first_line and ': '}{first_line}"
+            raise Mistake(f"Your function stopped with {told}.") from error
+        if answer is None:
+            raise Mistake("Your function returned nothing: does every way through it end with `return`?")
+        return answer
+
+    return watched

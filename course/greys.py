@@ -1,0 +1,90 @@
+"""How the values of a scan become greys from 0 (black) to 255 (white)."""
+
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+
+from course.notes import told_sentences
+
+TAIL = 0.005  # share of the values, at either end, that may be outliers
+OUTLIER = 4  # an outlier lies this many times as far out as the other values
+DARK = 0.1 * 255  # the grey below which pictures are nearly black
+
+
+class GreyRange(NamedTuple):
+    """How the values of a picture or volume are spread."""
+
+    low: float
+    dark: float  # TAIL of the values are below it
+    bright: float  # TAIL of the values are above it
+    high: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "GreyRange":
+        """Measure an array of finite values; where nearly all are the lowest one, `bright` is that of the others."""
+        flat = values.ravel()
+        first, last = _tails(flat)
+        low, high = flat.min(), flat.max()
+        if last == low < high:
+            last = _tails(flat[flat > low])[1]
+        return cls(*(float(value) for value in (low, first, last, high)))
+
+    @classmethod
+    def widest(cls, ranges: list["GreyRange"]) -> "GreyRange":
+        """Return the range that holds several ranges."""
+        low, dark, bright, high = zip(*ranges)
+        return cls(min(low), min(dark), max(bright), max(high))
+
+    def window(self) -> tuple[float, float, tuple[str, ...]]:
+        """Return the value that becomes black, the one that becomes white, and what must be told: keys of `TOLD`.
+
+        Black is 0, or the lowest value where that is negative or more than half of the highest. White is the highest.
+        Outliers, beside which the other values would share a quarter of the greys, are cut off.
+        """
+        black, told = min(0.0, self.low), ()
+        if black < 0 and self.bright - black > OUTLIER * (self.bright - self.dark) > 0:
+            black, told = min(0.0, self.dark), ("dark_outlier",)
+        elif black < 0:
+            told = ("negative",)
+        elif self.low < self.high < 2 * self.low:
+            black, told = self.low, ("offset",)
+        if self.high - black > OUTLIER * (self.bright - black) > 0:
+            return black, self.bright, (*told, "bright_outlier")
+        return black, self.high, told
+
+
+def _tails(flat):
+    places = [round(share * (flat.size - 1)) for share in (TAIL, 1 - TAIL)]
+    return np.partition(flat, places)[places]
+
+
+def to_greys(values: np.ndarray, black: float, white: float) -> np.ndarray:
+    """Scale values to uint8, `black` and below to 0, `white` and above to 255, rounded."""
+    greys = (values.astype(np.float64) - black) * (255 / (white - black) if white > black else 0)
+    return np.rint(np.clip(greys, 0, 255)).astype(np.uint8)
+
+
+def grey_windows(pairs: list) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """Return {patient: (black, white)} for images of more than 8 bits, and the sentences that tell of it.
+
+    pairs: list of `Pair` with their facts. All pictures of a patient share one window, so that they can be compared.
+    """
+    deep = defaultdict(list)
+    for pair in pairs:
+        if pair.facts.deep:
+            deep[pair.patient].append(pair)
+    windows, told = {}, {}
+    for patient, group in deep.items():
+        black, white, told[group[0].image] = GreyRange.widest([pair.facts.greys for pair in group]).window()
+        windows[patient] = black, white
+    return windows, told_sentences(told)
+
+
+def dark_sentences(pairs: list) -> list[str]:
+    """Return the sentence on patients all of whose pictures are nearly black; pairs: as the network gets them."""
+    brightest = defaultdict(float)
+    for pair in pairs:
+        brightest[pair.patient] = max(brightest[pair.patient], pair.facts.greys.bright)
+    dark = [pair.image for pair in pairs if brightest[pair.patient] < DARK and not pair.facts.is_constant]
+    return told_sentences(dict.fromkeys(dark, ("very_dark",)))

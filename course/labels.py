@@ -1,0 +1,110 @@
+"""Which values of a dataset's masks are the structure."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from course.workspace import CourseError, end_of_path, sentence_about
+
+FEW_VALUES = 16  # so many at most are labels, not the blur of an edge
+EDGE_REACH = 8  # pixels from a blurred value to both of what it lies between; a block of a JPEG is as large
+LOOKED_AT = 40  # masks that are read again to tell blur from labels
+
+
+def _listed(values):
+    """Return the first of the values as text, and the last: that is often one of its own."""
+    texts = [f"{value:g}" for value in values]
+    return ", ".join(texts if len(texts) <= 7 else [*texts[:6], "...", texts[-1]])
+
+
+def choose_foreground(pairs: list, chosen: set | None, read: Callable) -> tuple[Callable | None, list, list[str]]:
+    """Decide which values of the masks are the structure; return (is_foreground, mask_values, notes).
+
+    chosen: the values that the user gave as a set, or None. read: a function from the path of a mask to its pixels.
+    is_foreground is a function from pixels to bool, or None where all masks are plain pictures of the two values in
+    mask_values = [background, foreground]. Raises CourseError where it cannot be known.
+    """
+    counts = Counter()
+    for pair in pairs:
+        counts.update(pair.facts.mask_values)
+    values = sorted(counts)
+    low, high = values[0], values[-1]
+    if chosen is not None:
+        return _as_chosen(chosen, values)
+    if len(values) == 1:
+        raise CourseError(
+            f"All masks are empty: {end_of_path(pairs[0].mask)} and the others hold the value {low:g} alone; "
+            "give masks in which the structure is drawn."
+        )
+    if len(values) == 2:
+        plain = all(pair.facts.mask_plain for pair in pairs)
+        notes = _inverted(counts, high, f"the value {high:g}")
+        return (None, values, notes) if plain else ((lambda pixels: pixels == high), [0, 255], notes)
+    blurred = [pair for pair in pairs if len(pair.facts.mask_values) > 2]
+    if not blurred or not _is_blur(blurred, counts, read):
+        example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
+        raise CourseError(
+            f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({_listed(values)}) where two are "
+            "expected: choose which are the structure with foreground=[...]; 255 often means 'do not score'."
+        )
+    threshold = (low + high) / 2
+    advice = f"masks are not two-valued, their values above {threshold:g} were taken as foreground."
+    notes = [sentence_about([pair.mask for pair in blurred], "is blurred", advice)]
+    notes += _inverted(counts, threshold, f"what is above {threshold:g}")
+    return (lambda pixels: pixels > threshold), [0, 255], notes
+
+
+def _as_chosen(chosen, values):
+    if not chosen <= set(values) or chosen == set(values):
+        raise CourseError(
+            f"foreground={sorted(chosen)} does not divide the masks' values in two: they hold {_listed(values)}."
+        )
+    rest = _listed([value for value in values if value not in chosen])
+    notes = [f"Of the masks' values {_listed(sorted(chosen))} is the structure, as chosen; {rest} is background."]
+    return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255], notes if len(values) > 2 else []
+
+
+def _inverted(counts, least, words):
+    """Return a note where most of the pictures is foreground: values from `least` on."""
+    share = sum(count for value, count in counts.items() if value >= least) / counts.total()
+    if share <= 0.5:
+        return []
+    return [
+        f"The masks may be inverted: {words} covers {share:.0%} of the pictures and was taken as the structure; "
+        "if the structure is what is left, choose its value with foreground=..."
+    ]
+
+
+def _is_blur(pairs, counts, read):
+    """Tell whether the values between the least and the greatest are the blur of edges, not labels.
+
+    Blur is rare beside what it comes from, takes many values alike, and each pixel of it lies near both.
+    """
+    from scipy import ndimage
+
+    low, high = min(counts), max(counts)
+    dark, bright = low + (high - low) / 4, high - (high - low) / 4
+    if len(counts) <= FEW_VALUES and not any(pair.facts.lossy for pair in pairs):
+        return False
+    blurred = Counter()
+    for pair in pairs:
+        blurred.update(pair.facts.mask_values)
+    between = {value: count for value, count in blurred.items() if dark <= value <= bright}
+    amount, above = sum(between.values()), sum(count for value, count in blurred.items() if value > bright)
+    band = (high - low) / 8
+    densest = max(
+        (sum(n for other, n in between.items() if 0 <= other - value <= band) for value in between), default=0
+    )
+    if amount > above or (densest > amount / 2 and amount > above / 10):  # most of it of one value is a label
+        return False
+    margin = (high - low) / 50  # so much even areas are off in a JPEG
+    near_both = total = 0
+    for pair in pairs[:: max(1, len(pairs) // LOOKED_AT)]:
+        pixels = read(pair.mask)
+        middle = (pixels > low + margin) & (pixels < high - margin)
+        size = 2 * EDGE_REACH + 1
+        near = (ndimage.minimum_filter(pixels, size) < dark) & (ndimage.maximum_filter(pixels, size) > bright)
+        near_both += np.count_nonzero(near & middle)
+        total += np.count_nonzero(middle)
+    return near_both >= 0.95 * total

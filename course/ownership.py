@@ -1,0 +1,94 @@
+"""One batch at a time writes into a folder: who that is, how others see that it lives, and what ends with it."""
+
+import contextlib
+import itertools
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from course.workspace import CourseError
+
+OWNER_FILE = "owner.txt"  # the name of the batch, then how many times it has written this file
+BEAT = 5  # seconds between two numbers
+PATIENCE = 20  # seconds without a new number after which a batch counts as killed
+WATCH_INTERVAL = 0.5  # seconds between two looks at the file
+
+
+def _read(folder):
+    try:
+        return Path(folder, OWNER_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def owner_of(folder: Path | str) -> str | None:
+    """Return the name of the batch that writes into a folder, None if there is none, "" while it is being written."""
+    text = _read(folder)
+    return text if text is None else text.partition("\n")[0]
+
+
+def _wait_until_free(folder):
+    first, end = _read(folder), time.monotonic() + PATIENCE
+    while first is not None and time.monotonic() < end:
+        time.sleep(WATCH_INTERVAL)
+        now = _read(folder)
+        if now is None:
+            return  # it has ended meanwhile
+        if first and now and now != first:
+            raise CourseError(
+                f"Another batch ({now.partition(',')[0]}) is at work in {folder}: "
+                "wait until it has ended, or stop it with Ctrl-C there."
+            )
+        first = first or now
+
+
+@contextlib.contextmanager
+def own(folder: Path | str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Make this process the one batch that writes into `folder`; give (its name, a function to call every second).
+
+    The rule: the owner writes a new number into OWNER_FILE every BEAT seconds. Where the number stands still for
+    PATIENCE seconds, its batch was killed, and the folder is taken over. It needs no lock and compares no clocks, so
+    it holds on the disk of another machine and on Google Drive.
+
+    Raises CourseError if a batch is at work in the folder; the function raises it if another has taken the folder over.
+    """
+    _wait_until_free(folder)
+    batch = f"process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex}"
+    numbers, written = itertools.count(), 0.0
+
+    def write():
+        nonlocal written
+        written = time.monotonic()
+        Path(folder, OWNER_FILE).write_text(f"{batch}\n{next(numbers)}", encoding="utf-8")
+
+    def beat():
+        if owner_of(folder) != batch:
+            raise CourseError(f"Another batch has taken {folder} over, and goes on with its runs: this one ends.")
+        if time.monotonic() - written >= BEAT:
+            write()
+
+    write()
+    try:
+        yield batch, beat
+    finally:
+        if owner_of(folder) == batch:
+            with contextlib.suppress(PermissionError):  # Windows removes no file that another process is reading
+                Path(folder, OWNER_FILE).unlink()
+
+
+def end_with_owner(folder: Path | str, batch: str) -> None:
+    """End this kernel when `batch` no longer owns the folder. That its own process is gone, Jupyter's kernel sees."""
+
+    def watch():
+        owner = batch
+        while owner in (batch, ""):
+            time.sleep(WATCH_INTERVAL)
+            with contextlib.suppress(OSError):  # a shared disk that does not answer now: look again
+                owner = owner_of(folder)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,223 @@
+"""Whose the images of a dataset are, and whether each has its mask."""
+
+import re
+from collections import Counter
+
+from course.folds import begin_alike, people_of
+from course.matching import Layout
+from course.nifti import read_label_names
+from course.pictures import SUBSETS, VOLUMES, Pair, file_suffix
+from course.sources import HEART_SLICES
+from course.workspace import CourseError, end_of_path, sentence_about
+
+PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
+PERSON_PATTERN = r"(?P<patient>.+)_[^_]+"  # joins the patients whose names differ in their last part
+NO_PATIENTS = ("isic",)  # the beginning of all names in a public archive of pictures
+
+
+def _compile_pattern(patient_pattern):
+    """Return a compiled regular expression with the group `patient`, or None for None."""
+    if patient_pattern is None:
+        return None
+    try:
+        pattern = re.compile(patient_pattern)
+    except (re.error, TypeError) as error:
+        raise CourseError(f"patient_pattern={patient_pattern!r} is not a regular expression ({error}).") from error
+    if "patient" not in pattern.groupindex:
+        raise CourseError(f"patient_pattern={patient_pattern!r} has no group named patient: write (?P<patient>...).")
+    return pattern
+
+
+def _check_files(layout: Layout, exclude, names_of):
+    """Drop excluded files and check that what remains is whole; `names_of(key)` is what may be excluded."""
+    images, masks = layout.images, layout.masks
+    known = {name for key in [*images, *masks] for name in names_of(key)}
+    for entry in exclude:
+        if entry not in known:
+            raise CourseError(
+                f"exclude names {entry!r}, which is neither a patient nor a file of this dataset: "
+                f"it has {', '.join(end_of_path(name) for name in sorted(known)[:3])} and so on."
+            )
+    before = {subset for subset, _ in images}
+    for files in (images, masks):
+        for key in [key for key in files if names_of(key) & set(exclude)]:
+            del files[key]
+    if exclude and not images and not masks:
+        raise CourseError("exclude leaves nothing of the dataset: name fewer patients or files.")
+    emptied = sorted(str(subset) for subset in before - {subset for subset, _ in images}) if exclude else []
+    if emptied:
+        raise CourseError(f"The subset {emptied[0]} holds no image once exclude is followed: name fewer patients.")
+    _check_each_has_other(layout)
+    if len({subset is None for subset, _ in images}) == 2:
+        outside = [path for (subset, _), path in images.items() if subset is None]
+        raise CourseError(
+            sentence_about(outside, "lies outside train, valid and test", "move it into one of them, or away.")
+        )
+
+
+def _check_each_has_other(layout):
+    """Raise CourseError for an image without a mask or a mask without an image, naming what else lies there."""
+    left = f" Passed over: {layout.left}." if layout.left else ""
+    if not layout.masks:
+        raise CourseError(
+            f"{end_of_path(next(iter(layout.images.values())))} has no mask, and no other image has one: put the masks "
+            f"into a folder masks/ beside images/, under the same names.{left}"
+        )
+    lonely = [path for key, path in layout.images.items() if key not in layout.masks]
+    if lonely:
+        advice = f"add a mask of the same name, or exclude the image.{left}"
+        raise CourseError(sentence_about(lonely, "has no mask", advice))
+    lonely = [paths[0] for key, paths in layout.masks.items() if key not in layout.images]
+    if lonely:
+        advice = f"add the image of the same name, or exclude the mask.{left}"
+        raise CourseError(sentence_about(lonely, "is a mask without an image", advice))
+
+
+def pairs_of_pictures(
+    layout: Layout, patient_pattern: str | None, exclude: tuple
+) -> tuple[list[Pair], dict[str, str], list[str]]:
+    """Return the pairs of a layout of pictures, {patient: person}, and notes.
+
+    patient_pattern: regular expression with the group `patient` and perhaps `slice` that a whole name must match; None
+    where each file is a patient of its own. With PATIENT_PATTERN names are read further, for times and sides of one
+    patient. A pair's `mask` is the first of several.
+    """
+    pattern, is_default = _compile_pattern(patient_pattern), patient_pattern == PATIENT_PATTERN
+    parsed = {}
+    repeated = Counter(name for _, name in layout.images)
+    matches = {name: pattern.fullmatch(name) if pattern else None for _, name in {**layout.images, **layout.masks}}
+    notes = _drop_common_patient(layout, matches) if is_default else []
+    for subset, name in {**layout.images, **layout.masks}:
+        match = matches[name]
+        if match and match["patient"]:
+            digits = match["slice"] if "slice" in pattern.groupindex else None
+            parsed[subset, name] = match["patient"], int(digits) if digits and digits.isdecimal() else None, True
+        else:
+            parsed[subset, name] = f"{subset}/{name}" if repeated[name] > 1 else name, None, False
+    _check_files(layout, exclude, lambda key: {key[1], parsed[key][0]})
+    own = [path for key, path in layout.images.items() if not parsed[key][2]]
+    if own and not notes:
+        notes.append(
+            sentence_about(own, "does not name its patient", "each such file is taken as a patient of its own.")
+        )
+    pairs = [
+        Pair(subset, name, *parsed[subset, name][:2], path, layout.masks[subset, name][0])
+        for (subset, name), path in layout.images.items()
+    ]
+    people, more = group_people(pairs) if is_default else ({}, [])
+    return pairs, people, notes + more
+
+
+def _drop_common_patient(layout, matches):
+    """Make nobody of a patient whose name stands before all numbers, of train's files and of test's; return notes."""
+    found = {match["patient"] if match else None for match in matches.values()}
+    if len(found) > 1 or None in found:
+        return []
+    [patient] = found
+    is_known = layout.is_of_cases or patient.casefold() in NO_PATIENTS
+    if len({subset for subset, _ in layout.images}) == 1 and not is_known:
+        return []
+    for name in matches:
+        matches[name] = None
+    return [
+        f"All names begin with {end_of_path(patient)}_, which is taken for the dataset's name: each file is taken as a "
+        "patient of its own; if it is not, give a patient_pattern."
+    ]
+
+
+def group_people(pairs: list[Pair], advice: str | None = None) -> tuple[dict[str, str], list[str]]:
+    """Return {patient: person} for patients that are times or sides of one person, and notes that tell it.
+
+    Where names only begin alike that is told, with the pattern that would join them or other advice.
+    """
+    patients = list(dict.fromkeys(pair.patient for pair in pairs))
+    people = people_of(patients)
+    joined = [patient for patient in patients if people[patient] != patient]
+    notes = []
+    if joined:
+        one, *others = sorted(patient for patient in joined if people[patient] == people[joined[0]])
+        names = " and ".join(repr(end_of_path(name)) for name in [one, *others[:1]])
+        notes.append(
+            f"{names} are taken as times or sides of one patient ({len({people[name] for name in joined})} such "
+            "patients), who stays in one subset; if they are not, give a patient_pattern of your own."
+        )
+    alike = begin_alike(set(people.values()))
+    if alike:
+        end = r"_(?P<slice>\d+)" if all(pair.slice is not None for pair in pairs) else ""
+        notes.append(
+            f"{end_of_path(alike[0])!r} and {end_of_path(alike[1])!r} begin alike and are taken as two patients: if "
+            f"they are one patient, {advice or f'give patient_pattern={PERSON_PATTERN + end!r}'}."
+        )
+    return people, notes
+
+
+# --- volumes --------------------------------------------------------------------------------------------
+
+
+def task_description(images: dict) -> tuple[dict, str]:
+    """Return the label names and the name of the decathlon task whose images these are."""
+    return read_label_names(next(iter(images.values())).parent.parent) if images else ({}, "")
+
+
+def is_heart_task(images: dict) -> bool:
+    """Tell whether these are the official heart volumes, by the name of the task and of the patients."""
+    patients = {patient for subset in HEART_SLICES.values() for patient in subset}
+    return task_description(images)[1] == "LeftAtrium" and {name for _, name in images} <= patients
+
+
+def choose_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incomplete: bool) -> tuple[dict, list[str]]:
+    """Return {(subset or None, name): subset or None} of the volumes to read, and notes.
+
+    The heart data are in the report's split. Raises CourseError for what is no whole set of volumes.
+    """
+    _check_files(layout, exclude, lambda key: {key[1]})
+    pictures = [
+        path
+        for path in [*layout.images.values(), *(path for paths in layout.masks.values() for path in paths)]
+        if file_suffix(path.name) not in VOLUMES
+    ]
+    if pictures:
+        raise CourseError(sentence_about(pictures, "is a picture among NIfTI volumes", "give a folder with one kind."))
+    several = [paths[1] for paths in layout.masks.values() if len(paths) > 1]
+    if several:
+        raise CourseError(sentence_about(several, "is a second mask of one volume", "keep one for each volume."))
+    if not is_heart:
+        return {key: key[0] for key in layout.images}, []
+    return _heart_split(layout.images, exclude, allow_incomplete)
+
+
+def _heart_split(images, exclude, allow_incomplete):
+    official = {patient: subset for subset, patients in HEART_SLICES.items() for patient in patients}
+    present = {name: (subset, name) for subset, name in images}
+    missing = [name for name in official if name not in present and name not in exclude]
+    strange = sorted(set(present) - set(official))
+    if strange:
+        raise CourseError(
+            f"{', '.join(strange[:3])} is not among the patients of the heart data: take its files out of imagesTr and "
+            "labelsTr, or give the folder as dataset."
+        )
+    if missing and not allow_incomplete:
+        raise CourseError(
+            f"The heart data are incomplete, {len(missing)} of {len(official)} patients are missing "
+            f"({', '.join(missing)}): get the whole archive, or give allow_incomplete=True."
+        )
+    empty = [subset for subset in SUBSETS if not set(HEART_SLICES[subset]) & set(present)]
+    if empty:
+        raise CourseError(
+            f"With the patients that are there ({', '.join(sorted(present))}) {' and '.join(empty)} would be empty, "
+            f"since the report has them elsewhere: add at least one of {', '.join(HEART_SLICES[empty[0]])}."
+        )
+    notes = [f"The heart data are incomplete, as allowed: {', '.join(missing)} are missing."] if missing else []
+    return {present[name]: official[name] for name in official if name in present}, notes
+
+
+def check_heart_slices(pairs: list[Pair]) -> None:
+    """Hold the heart data against the report's number of slices, patient by patient."""
+    counts = Counter(pair.patient for pair in pairs)
+    for patients in HEART_SLICES.values():
+        for patient, slices in patients.items():
+            if patient in counts and counts[patient] != slices:
+                raise CourseError(
+                    f"{patient} has {counts[patient]} slices where the report has {slices}: the heart data are not "
+                    "whole; get them anew, or exclude this patient."
+                )

@@ -1,0 +1,79 @@
+"""What the network answers: for slices, and for volumes in three planes.
+
+Where XLA compiles the network (Keras' choice on a single GPU) every batch has one shape, so that it is compiled once:
+the last batch is filled up, and the cuts of a volume are padded to squares. Elsewhere that would only cost time.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from course.arrays import load_arrays
+from course.batches import ordered_batches
+from course.planes import Volume, find_volumes, is_deep, resample_slices
+from course.scan import centred
+from course.workspace import read_json
+
+
+def predict_probabilities(model, X: np.ndarray) -> np.ndarray:
+    """Return the network's probabilities for X (N, height, width, 1): float32 of shape (N, height, width), 0 to 1."""
+    return model.predict(ordered_batches(X, whole=model.jit_compile), verbose=0)[: len(X), ..., 0]
+
+
+def predict_in_planes(model, X: np.ndarray, volumes: list[Volume]) -> np.ndarray:
+    """Return the probabilities for X (N, S, S, 1), for volumes averaged over their three planes.
+
+    The network is asked three times: for the slices, and for the same volume cut across its rows and across its
+    columns (Perslev et al., One Network to Segment Them All, 2019). Rows that belong to no volume are answered from
+    the slice alone.
+    """
+    probabilities = np.array(predict_probabilities(model, X))
+    least = 0
+    if model.jit_compile:
+        least = max([X.shape[1], *(volume.depth(axis) for volume in volumes for axis in (1, 2))])
+    for volume in volumes:
+        rows = slice(volume.start, volume.stop)
+        for axis, axes in ((1, (1, 0, 2)), (2, (2, 1, 0))):  # swapped once and swapped back
+            depth = volume.depth(axis)
+            cuts = resample_slices(np.asarray(X[rows, ..., 0]), depth)
+            padded = max(depth, least)
+            padded += -padded % 8  # the network halves the image three times
+            cuts = np.pad(cuts, [(0, padded - depth), (0, 0), (0, 0)]).transpose(axes)
+            answer = predict_probabilities(model, cuts[..., None]).transpose(axes)[:depth]
+            probabilities[rows] += resample_slices(answer, volume.stop - volume.start)
+        probabilities[rows] /= 3
+    return probabilities
+
+
+def predict_subset(model, work_dir: Path, subset: str, planes: int = 1) -> np.ndarray:
+    """Return the network's probabilities for a subset, float32 (N, S, S).
+
+    planes: 1 or 3, see `predict_in_planes`.
+    """
+    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    X, _ = load_arrays(work_dir, subset)
+    return predict_in_planes(model, X, find_volumes(slices, description, X.shape[1]) if planes == 3 else [])
+
+
+def resize_probability(probability: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resize a (S, S) map of probabilities bilinearly to `shape` (height, width); float32, 0 to 1."""
+    height, width = shape
+    return np.asarray(Image.fromarray(probability).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def predict_scan(
+    model, X: np.ndarray, field: tuple[int, int], shape: tuple[int, int], spacing: list[float] | None, planes: int
+) -> np.ndarray:
+    """Return the probabilities for the pictures of a scan, float32 (slices, height, width), at their own resolution.
+
+    X and field: what `helpers.scan_input` returned; shape: (height, width) of the scan's pictures; spacing: theirs,
+    [row, column, slice] in mm, or None where it is unknown; planes: 1 or 3, see `predict_in_planes`.
+    """
+    row, column, depth = spacing or (1.0, 1.0, 1.0)
+    steps = (depth / (row * pixels / X.shape[1]) for row, pixels in zip((row, column), field))
+    volume = Volume(0, len(X), *steps)
+    cut = planes == 3 and is_deep(volume, spacing is not None)
+    probabilities = predict_in_planes(model, X, [volume] if cut else [])
+    return centred(np.stack([resize_probability(probability, field) for probability in probabilities]), *shape)

@@ -1,0 +1,100 @@
+"""What 05 measures of a patient and of single slices, and the files in `results/` that keep it."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from course.machine import versions
+from course.metrics import confusion_counts, rank_slices, scores, surface_distances
+from course.planes import in_places
+from course.training import arithmetic_of
+from course.workspace import read_json, whole_file, write_json
+
+if TYPE_CHECKING:
+    import keras
+
+
+def patient_scores(
+    truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float], places: list[int] | None
+) -> dict[str, float | None]:
+    """Return the figures of one patient: dice, iou, precision, recall, the two surface distances and volume_error.
+
+    truth, prediction: bool (slices, height, width). spacing: between slices, rows and columns. places: where in the
+    stack the slices lie; None where that is not known, and then there are no distances. volume_error: the volume found
+    over the true one, minus 1; None where the truth is empty.
+    """
+    names = ("dice", "iou", "precision", "recall")
+    overlap = scores(confusion_counts(truth, prediction))
+    distances = places and surface_distances(*(in_places(part, places) for part in (truth, prediction)), spacing)
+    mean, percentile = distances or (None, None)
+    return {
+        **{name: overlap[name] for name in names},
+        "surface_distance_mean": mean,
+        "surface_distance_95": percentile,
+        "volume_error": float(prediction.sum() / truth.sum() - 1) if truth.any() else None,
+    }
+
+
+def slice_scores(slice_counts: list[dict[str, int]]) -> dict[str, float | int | None]:
+    """Return figures of single slices: the Dice of those that hold atrium, and what is found on those that do not."""
+    _, values = rank_slices(slice_counts)
+    empty = [
+        counts["false_positives"]
+        for counts in slice_counts
+        if counts["true_positives"] + counts["false_negatives"] == 0
+    ]
+    return {
+        "with_atrium": len(values),
+        "dice_mean_with_atrium": float(np.mean(values)) if values else None,
+        "empty": len(empty),
+        "empty_with_false_atrium": int(np.count_nonzero(empty)),
+        "false_pixels_on_empty": int(sum(empty)),
+    }
+
+
+def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics: dict) -> Path:
+    """Write results/metrics.json and results/patients.csv; return the path of metrics.json.
+
+    model: the network that was evaluated. metrics.json says what it was trained on, as training.json does.
+    metrics: what `evaluate_subset` returned for each subset that was opened.
+    """
+    training = read_json(work_dir / "model" / "training.json", "04_training")
+    folder = work_dir / "results"
+    folder.mkdir(exist_ok=True)
+    with whole_file(folder / "patients.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        figures = list(next(iter(next(iter(metrics.values()))["patients"].values())))
+        writer.writerow(["subset", "patient", *figures])
+        for subset, result in metrics.items():
+            writer.writerows([subset, patient, *scored.values()] for patient, scored in result["patients"].items())
+    chosen = {
+        name: settings[name]
+        for name in ("dataset", "profile", "recipe", "image_size", "seed", "planes", "threshold", "largest_component")
+    }
+    write_json(
+        folder / "metrics.json",
+        {
+            **chosen,
+            "arithmetic": arithmetic_of(model),
+            "trained_on": training["made_from"],
+            "epochs": training["epochs"],
+            "parameters": model.count_params(),
+            "seconds_training": training["seconds"],
+            "images_seen": training["images_seen"],
+            "versions": versions(),
+            **metrics,
+        },
+    )
+    return folder / "metrics.json"
+
+
+def chosen_segmentation(work_dir: Path) -> tuple[float, bool]:
+    """Return the threshold, and whether to keep the largest component alone, as 05 chose them on valid.
+
+    Raises CourseError if 05 has not run.
+    """
+    metrics = read_json(work_dir / "results" / "metrics.json", "05_evaluation")
+    return metrics["threshold"], metrics["largest_component"]

@@ -1,0 +1,167 @@
+"""Where converted data live: built aside, put in place whole, and kept as one archive where that place is Drive."""
+
+import filecmp
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+from course.workspace import COLAB_FOLDER, FULL_DISK, CourseError, is_on_drive, remove_leftovers, whole_file
+
+IMPORTED = re.compile(r"[0-9a-f]{12}(-\d+)?(\.tar)?")  # the names of what imports converted, folders and archives
+_unpacking = threading.Lock()
+
+
+def import_copies(work_dir: Path) -> list[Path]:
+    """Return what imports converted, as against what a user keeps beside it in `work_dir/dataset`."""
+    return [place for place in (work_dir / "dataset").glob("*") if IMPORTED.fullmatch(place.name)]
+
+
+@contextmanager
+def building_folder(work_dir: Path):
+    """Give a folder to build in, inside `work_dir` or, if that is on Drive, on the local disk; it is gone afterwards.
+
+    What killed imports left goes first, see `remove_leftovers`. Errors of the disk become one sentence.
+    """
+    place = COLAB_FOLDER if is_on_drive(work_dir) else work_dir
+    try:
+        is_new = not work_dir.exists()
+        work_dir.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(place.glob("dataset.importing-*"))
+        building = Path(tempfile.mkdtemp(prefix="dataset.importing-", dir=place))
+        try:
+            yield building
+        finally:
+            shutil.rmtree(building, ignore_errors=True)  # what another program holds goes the next time
+            if is_new and not any(work_dir.iterdir()):
+                work_dir.rmdir()
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            full = work_dir if str(error.filename or work_dir).startswith(str(work_dir)) else place
+            raise CourseError(
+                f"The disk of {full} is full; earlier data there are untouched: "
+                "free some space, or choose another work folder."
+            ) from error
+        where = f" ({Path(os.fsdecode(error.filename)).name[:100]})" if error.filename else ""
+        raise CourseError(f"A file cannot be read or written: {error.strerror or error}{where}.") from error
+
+
+def find_place(root: Path, work_dir: Path, fingerprint: str) -> Path:
+    """Return the place below `work_dir/dataset` for a converted dataset: a folder, or on Drive an archive.
+
+    It is named by its fingerprint, so that earlier data keep theirs, and exists already only if it holds the very
+    same files. On Drive, where thousands of small files are slow, all are packed into one, beside `root` for now.
+    """
+    packed = _pack(root) if is_on_drive(work_dir) else None
+    for name in (fingerprint[:12], *(f"{fingerprint[:12]}-{count}" for count in range(2, 100))):
+        place = work_dir / "dataset" / (f"{name}.tar" if packed else name)
+        if not place.exists() or (filecmp.cmp(packed, place, shallow=False) if packed else _same_files(root, place)):
+            return place
+    raise CourseError(f"{work_dir / 'dataset'} is full of altered copies of one dataset: remove that folder.")
+
+
+def put_in_place(root: Path, place: Path) -> None:
+    """Put a converted dataset where `find_place` said; of an archive, the files go to Colab's local disk."""
+    place.parent.mkdir(exist_ok=True)
+    if place.suffix != ".tar":
+        if not place.exists():
+            os.replace(root, place)
+        return
+    if not place.exists():
+        with whole_file(place) as part:
+            shutil.copyfile(_packed(root), part)
+    shutil.rmtree(_unpacked(place), ignore_errors=True)  # perhaps another work folder's, or altered
+    _unpacked(place).parent.mkdir(exist_ok=True)
+    os.replace(root, _unpacked(place))
+
+
+def _packed(root):
+    return root.parent / "dataset.tar"
+
+
+def _pack(root):
+    """Write a folder's files to one tar beside it, the same files always as the same bytes."""
+    with tarfile.open(_packed(root), "w") as packed:
+        for path in sorted(root.rglob("*")):
+            entry = packed.gettarinfo(path, path.relative_to(root).as_posix())
+            entry.mtime = entry.uid = entry.gid = 0
+            entry.uname = entry.gname = ""
+            if path.is_file():
+                with open(path, "rb") as file:
+                    packed.addfile(entry, file)
+            else:
+                packed.addfile(entry)
+    return _packed(root)
+
+
+def _same_files(one, other):
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    return files == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file()) and all(
+        (one / file).read_bytes() == (other / file).read_bytes() for file in files
+    )
+
+
+def forget_earlier(work_dir: Path, root: str, source: Path) -> None:
+    """Remove what earlier imports converted, except `root`, which is in use, and what was imported from `source`."""
+    for place in import_copies(work_dir):
+        if place != work_dir / root and place.resolve() not in (Path(root), source, *source.parents):
+            if place.is_dir():
+                shutil.rmtree(place, ignore_errors=True)  # a file that another program holds goes the next time
+            else:
+                place.unlink(missing_ok=True)
+
+
+def _unpacked(archive):
+    """Return the folder that an archive is unpacked to: on Colab's local disk, or beside it."""
+    return (COLAB_FOLDER / "dataset" if is_on_drive(archive) else archive.parent) / archive.stem
+
+
+def dataset_root(description: dict, work_dir) -> Path:
+    """Return the folder that holds `{train,valid,test}/{images,masks}/NAME.png` of a description.
+
+    Converted files lie inside the work folder, which may be moved with them; files that were canonical
+    already are where the user has them. An archive on Drive is unpacked to the local disk, once a machine.
+    Raises CourseError where that is not there, or the disk has no room.
+    """
+    root = Path(work_dir) / description["root"]
+    if not (root.suffix == ".tar" and IMPORTED.fullmatch(root.name)):
+        return root
+    folder = _unpacked(root)
+    with _unpacking:
+        if not folder.is_dir():
+            _unpack(root, folder)
+    return folder
+
+
+def _unpack(archive, folder):
+    if not archive.is_file():
+        raise CourseError(f"The files of the dataset are gone ({archive}): run 01_dataset_upload again.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    size, free = archive.stat().st_size, shutil.disk_usage(folder.parent).free
+    if free < size:
+        raise CourseError(
+            f"The dataset takes {size / 1e6:,.0f} MB, more than the disk of {folder.parent} has left: free some space."
+        )
+    with tempfile.TemporaryDirectory(prefix="dataset.importing-", dir=folder.parent) as part:
+        with tarfile.open(archive) as packed:
+            packed.extractall(Path(part, "whole"), filter="data")
+        os.replace(Path(part, "whole"), folder)
+
+
+def slice_folder(description: dict, work_dir, subset: str, name: str) -> Path:
+    """Return the folder that holds the slice `name` of a subset, in images/ and in masks/.
+
+    A fold gives patients another subset; their files stay where they are.
+    """
+    stored_in = {} if subset == "test" else description.get("stored_in", {})
+    return dataset_root(description, work_dir) / stored_in.get(name, subset)
+
+
+def pair_paths(description: dict, work_dir, subset: str, name: str) -> tuple[Path, Path]:
+    """Return the paths of the image and of the mask called `name`."""
+    folder = slice_folder(description, work_dir, subset, name)
+    return folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"

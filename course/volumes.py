@@ -1,0 +1,247 @@
+"""NIfTI volumes become pairs of pictures: in one orientation, along one axis, with one structure."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from course.geometry import OPPOSITE, geometry_of, merged
+from course.greys import GreyRange, to_greys
+from course.matching import Layout
+from course.nifti import Grid, foreground_values, listed, read_grid, read_labels, read_values, turn_values
+from course.notes import told_sentences
+from course.patients import PATIENT_PATTERN, pairs_of_pictures, task_description
+from course.pictures import Pair
+from course.workspace import CourseError, end_of_path, parallel
+
+THICK = 1.2  # an axis whose spacing is this many times that of the others is the one that slices follow
+EVEN = 1.01  # voxels whose spacings differ by less have no thick side
+SHORT = 4  # an axis this many times shorter than the last one may be the one that slices follow
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image volume and its labels, by their headers."""
+
+    image: Path
+    label: Path
+    grid: Grid  # of the image
+    label_axes: tuple[str, str, str] | None  # as the labels are stored; the same as the image's where they say nothing
+    told: tuple[str, ...]  # keys of `course.notes.TOLD`
+
+
+@dataclass(frozen=True)
+class Written:
+    """What has been read of a volume and its labels when its pictures are written."""
+
+    labels: list[float]  # the values of the label volume
+    geometry: dict  # see `geometry_of`
+    told: dict[Path, tuple[str, ...]]  # keys of `course.notes.TOLD`
+
+
+def read_headers(image: Path, label: Path) -> Volume:
+    """Read the headers of a volume and of its labels, and check that both lie on one grid.
+
+    Labels whose axes run another way are fine where they lie on it once they are turned, and so are those whose
+    header says nothing. Raises CourseError for two shapes, and for voxels more than half a voxel from their labels.
+    """
+    grid, labels = read_grid(image), read_grid(label)
+    told = []
+    if labels.says_nothing and not grid.says_nothing:
+        told.append("labels_unplaced")
+    elif grid.axes and labels.axes and grid.axes != labels.axes:
+        told.append("labels_turned")
+    turned = labels.turned(grid.axes) if "labels_turned" in told else labels
+    if turned.shape != grid.shape:
+        raise CourseError(
+            f"{image.name} has the shape {grid.shape} but its labels {labels.shape}: "
+            "they must be drawn on the same grid."
+        )
+    apart = 0 if "labels_unplaced" in told else grid.distance_to(turned)
+    if apart > 0.5:
+        raise CourseError(
+            f"The labels of {end_of_path(image)} lie elsewhere, up to {apart:.3g} voxels away, by the spacing, origin "
+            "and direction in the two headers: resample the labels onto the grid of the image."
+        )
+    if apart > 0.01:
+        told.append("labels_aside")
+    label_axes = labels.axes if "labels_turned" in told else grid.axes
+    return Volume(image, label, grid, label_axes, (*grid.told, *told))
+
+
+def common_axes(volumes: list[Volume]) -> tuple[str, str, str] | None:
+    """Return the sides of the body that the axes of most volumes run to; None where no header says."""
+    known = Counter(volume.grid.axes for volume in volumes if volume.grid.axes)
+    return known.most_common(1)[0][0] if known else None
+
+
+def slice_axis(grid: Grid) -> int | None:
+    """Return the axis that the slices of a volume follow: the one of length 1, or of the thickest voxels, or None."""
+    single = [axis for axis, length in enumerate(grid.shape) if length == 1]
+    if len(single) == 1:
+        return single[0]
+    if not grid.spacing:
+        return None
+    order = np.argsort(grid.spacing)
+    thickest, next_to = (grid.spacing[axis] for axis in (order[2], order[1]))
+    return int(order[2]) if thickest > THICK * next_to else None
+
+
+def common_slice_axis(volumes: list[Volume], grids: list[Grid]) -> int:
+    """Return the axis that slices follow in all volumes: that of the thick ones, else the last.
+
+    grids: those of the volumes, in one orientation. Raises CourseError where two volumes have other ones.
+    """
+    first = {}
+    for volume, grid in zip(volumes, grids):
+        axis = slice_axis(grid)
+        if axis is not None:
+            first.setdefault(axis, volume.image)
+    if len(first) > 1:
+        (axis, one), (other_axis, other) = list(first.items())[:2]
+        raise CourseError(
+            f"The slices of {end_of_path(one)} follow axis {axis + 1}, those of {end_of_path(other)} axis "
+            f"{other_axis + 1}, by their thickness: such pictures show different planes; give volumes of one plane, "
+            "or exclude the others."
+        )
+    return next(iter(first), 2)
+
+
+def picture_axes(axes: tuple[str, str, str], along: int) -> tuple[str, str, str]:
+    """Return the sides of the body that rows, columns and slices run to, for slices that follow the axis `along`."""
+    columns, rows = (axis for number, axis in enumerate(axes) if number != along)
+    return OPPOSITE[rows], columns, axes[along]  # numpy.rot90 turns the rows round
+
+
+def upright(values: np.ndarray, along: int) -> np.ndarray:
+    """Return the slices of a volume that follow an axis as an array (slice, row, column), each turned by `rot90`."""
+    return np.rot90(np.moveaxis(values, along, 0), axes=(1, 2))
+
+
+def write_volume(
+    volume: Volume, names: list[str], folder: Path, foreground: set | None, axes: tuple | None, along: int
+) -> Written:
+    """Write a volume and its labels as pairs of 8-bit RGB PNG, `folder/{images,masks}/NAME.png`, one for each slice.
+
+    foreground: label numbers, or None for all that are not 0. axes: the orientation that both are turned to, None to
+    leave them. along: the axis that slices follow. The greys are those of `GreyRange.window`, of the whole volume;
+    masks are 0 or 255.
+    """
+    axes = volume.grid.axes and axes
+    values = turn_values(read_values(volume.image), volume.grid.axes, axes)
+    labels, present, label_told = read_labels(volume.label, foreground)
+    structure = turn_values(np.isin(labels, list(foreground or {*present} - {0})), volume.label_axes, axes)
+    black, white, told = GreyRange.of(values).window()
+    for kind, slices in (("images", upright(values, along)), ("masks", upright(structure, along))):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for name, picture in zip(names, slices):
+            greys = to_greys(picture, black, white) if kind == "images" else picture * np.uint8(255)
+            Image.fromarray(greys).convert("RGB").save(folder / kind / f"{name}.png", compress_level=3)
+    grid = volume.grid.turned(axes) if axes else volume.grid
+    columns, rows = (axis for axis in range(3) if axis != along)
+    return Written(
+        labels=present,
+        geometry=geometry_of(
+            grid.spacing and [float(f"{grid.spacing[axis]:.6g}") for axis in (rows, columns, along)],
+            grid.axes and picture_axes(grid.axes, along),
+        ),
+        told={volume.image: (*volume.told, *told), volume.label: label_told},
+    )
+
+
+def pairs_of_volumes(
+    layout: Layout,
+    subset_of: dict[tuple, str | None],
+    folder: Path,
+    foreground: int | str | list | None,
+    patient_pattern: str | None,
+    progress: bool,
+) -> tuple[list[Pair], dict[str, str] | None, dict[str, dict], list[str]]:
+    """Write the slices of volumes below `folder`; return pairs, {patient: person}, {patient: `geometry_of`}, and notes.
+
+    subset_of: {key of the layout: subset or None} of those to read. foreground: what the user chose, by number or
+    name. Each volume is a patient, and the people are None; but volumes of one slice are pictures, whose patients
+    their names tell by `patient_pattern`.
+    Raises CourseError for what does not fit together, and where the structure has to be chosen.
+    """
+    label_names, _ = task_description(layout.images)
+    chosen = foreground_values(foreground, label_names)
+    keys = list(subset_of)
+
+    def read(key):
+        return read_headers(layout.images[key], layout.masks[key][0])
+
+    volumes = parallel(read, keys, "headers of volumes", progress)
+    axes = common_axes(volumes)
+    grids = [volume.grid.turned(axes) if volume.grid.axes else volume.grid for volume in volumes]
+    along = common_slice_axis(volumes, grids)
+    depth = {key: grid.shape[along] for key, grid in zip(keys, grids)}
+    is_flat = set(depth.values()) == {1}
+    if not is_flat and patient_pattern not in (PATIENT_PATTERN, None):
+        raise CourseError(
+            "patient_pattern is for pictures: each volume is taken as a patient of its own; where a patient has "
+            "several, put them all into train, all into valid or all into test, and leave the pattern out."
+        )
+    names = {key: [key[1]] if is_flat else [f"{key[1]}_{number:03d}" for number in range(depth[key])] for key in keys}
+    place = {key: folder / (key[0] or "all") for key in keys}
+
+    def write(key_and_volume):
+        key, volume = key_and_volume
+        return write_volume(volume, names[key], place[key], chosen, axes, along)
+
+    written = dict(zip(keys, parallel(write, list(zip(keys, volumes)), "slices of volumes", progress)))
+    _check_labels(written.values(), foreground, chosen, label_names)
+    notes = told_sentences({path: told for volume in written.values() for path, told in volume.told.items()})
+    notes += _sentences_on_slices(volumes, grids, axes, along)
+    files = {kind: {key: place[key] / kind / f"{names[key][0]}.png" for key in keys} for kind in ("images", "masks")}
+    if is_flat:
+        flat = replace(layout, images=files["images"], masks={key: [path] for key, path in files["masks"].items()})
+        pairs, people, more = pairs_of_pictures(flat, patient_pattern, ())
+        return (
+            pairs,
+            people,
+            merged([(pair.patient, written[pair.subset, pair.name].geometry) for pair in pairs]),
+            notes + more,
+        )
+    pairs = [
+        Pair(subset_of[key], name, key[1], number, *(files[kind][key].with_name(f"{name}.png") for kind in files))
+        for key in keys
+        for number, name in enumerate(names[key])
+    ]
+    return pairs, None, merged([(key[1], volume.geometry) for key, volume in written.items()]), notes
+
+
+def _check_labels(written, foreground, chosen, label_names):
+    """Refuse label volumes that leave open, or do not hold, what the structure is."""
+    present = sorted({value for volume in written for value in volume.labels} - {0})
+    held = listed([f"{value:g}" for value in present])
+    if chosen is None and len(present) > 1:
+        known = listed([f"{number} {name!r}" for name, number in label_names.items()])
+        raise CourseError(
+            f"The labels hold more than one structure ({known or held}): choose with foreground=..., by name or number."
+        )
+    if chosen is not None and not chosen & set(present):
+        raise CourseError(f"foreground={foreground!r} is in no label volume: they hold {held or 'nothing'}.")
+
+
+def _sentences_on_slices(volumes, grids, axes, along):
+    """Return the sentences on volumes that were turned, and on the axis that slices follow where it is not plain."""
+    turned = {volume.image: ("turned",) for volume in volumes if volume.grid.axes and volume.grid.axes != axes}
+    lost = {volume.image: ("no_axes",) for volume in volumes if axes and not volume.grid.axes}
+    sentences = told_sentences({**turned, **lost})
+    if along != 2:
+        sentences.append(
+            f"Slices were taken along the {('first', 'second')[along]} axis of the volumes, since voxels are thickest "
+            "there, or there is only one."
+        )
+    for volume, grid in zip(volumes, grids):
+        even = not grid.spacing or max(grid.spacing) < EVEN * min(grid.spacing)
+        if along == 2 and even and grid.shape[2] >= SHORT * min(grid.shape[:2]):
+            sentences.append(
+                f"{end_of_path(volume.image)} has {' x '.join(map(str, grid.shape))} voxels, as thick one way as "
+                "another: slices were taken along the last axis; if they follow another, save it with its real spacing."
+            )
+            break
+    return sentences

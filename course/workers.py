@@ -1,0 +1,94 @@
+"""The workers that runs are handed to: dask's, on this machine or behind a scheduler elsewhere."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import IO
+
+from course.machine import gpu_numbers
+from course.recipes import new_settings
+from course.workspace import CourseError
+
+RETRIES = 2  # how often a run is started again after its worker died, or its kernel did not start
+MEMORY_OF_A_PROCESS = 2**30  # bytes: Python, TensorFlow, Jupyter, the weights, and what evaluation holds
+MEMORY_OF_A_PIXEL = {"trained": 2600, "answered": 800}  # bytes of a batch, all layers of the network together, float32
+ANSWERED_AT_ONCE = 16  # slices, as `ordered_batches` gives them
+
+
+def memory_needed(run: dict) -> int:
+    """Return the bytes of memory that a run takes on a CPU at most; docs/BATCH.md has what was measured.
+
+    It grows with the pixels of a batch, of those that train the network or of those that it answers.
+    """
+    chosen = {name: value for name, value in run.items() if value is not None}
+    settings = {**new_settings(run["dataset"], run["profile"], run["recipe"], run["seed"]), **chosen}
+    size = settings["image_size"]
+    trained = settings["batch_size"] * (settings["crop_share"] * size) ** 2 * MEMORY_OF_A_PIXEL["trained"]
+    answered = ANSWERED_AT_ONCE * size**2 * MEMORY_OF_A_PIXEL["answered"]
+    return int(MEMORY_OF_A_PROCESS + max(trained, answered))
+
+
+def plan_workers(runs: dict[str, dict]) -> list[dict[str, str]]:
+    """Return the environment variables of each worker that this machine should have for these runs, a list of dicts.
+
+    With GPUs there is a worker for each that CUDA_VISIBLE_DEVICES leaves, and it sees that one alone. Without, there
+    are as many as cores, runs and memory allow: two trainings on a core each get further in the same time than one
+    after the other on both. They share the cores.
+    """
+    from dask.system import CPU_COUNT
+    from distributed.system import MEMORY_LIMIT
+
+    of_each = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpu_numbers()[: len(runs)]]
+    if not of_each:
+        fitting = MEMORY_LIMIT // max(map(memory_needed, runs.values()))
+        of_each = [{}] * max(1, min(len(runs), CPU_COUNT, fitting))
+    threads = str(max(1, CPU_COUNT // len(of_each)))
+    return [{"TF_NUM_INTRAOP_THREADS": threads, "TF_CPP_MIN_LOG_LEVEL": "3", **variables} for variables in of_each]
+
+
+@contextlib.contextmanager
+def open_cluster(runs: dict[str, dict], scheduler: str | None = None) -> Iterator:
+    """Give a dask client: of the scheduler at that address, or of a cluster of this machine's workers for these runs.
+
+    Raises CourseError if no scheduler answers.
+    """
+    import dask
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    with contextlib.ExitStack() as stack:
+        if scheduler is None:
+            here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+            worker = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": 0, "silence_logs": logging.WARNING}
+            # the profiler looks at a worker 100 times a second, at the cost of some 5 % of a core
+            stack.enter_context(dask.config.set({"distributed.worker.profile.enabled": False}))
+            scheduler = stack.enter_context(
+                SpecCluster(
+                    {
+                        number: {"cls": Nanny, "options": {**worker, "env": variables}}
+                        for number, variables in enumerate(plan_workers(runs))
+                    },
+                    {"cls": Scheduler, "options": {**here, "port": 0, "allowed_failures": RETRIES}},
+                    silence_logs=logging.WARNING,
+                )
+            )
+        try:
+            client = stack.enter_context(Client(scheduler, timeout=30))
+        except (OSError, TimeoutError, ValueError):  # the last for an address without a port
+            raise CourseError(
+                f"No dask scheduler answers at {scheduler}: start one and give its address, such as "
+                "tcp://192.168.0.5:8786, or leave scheduler=None to use this machine."
+            ) from None
+        yield client
+
+
+@contextlib.contextmanager
+def stderr_to(file: IO) -> Iterator[None]:
+    """Let this process, and those that it starts meanwhile, write into an open file what they send to stderr."""
+    kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,184 @@
+"""Which values of a mask are the structure: the right pixels, a note, or one sentence that asks."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from course.importing import import_dataset
+from course.store import pair_paths
+from course.workspace import CourseError
+
+HEIGHT, WIDTH = 48, 64
+STRUCTURE = np.zeros((HEIGHT, WIDTH), bool)
+STRUCTURE[10:34, 8:20] = STRUCTURE[26:34, 8:40] = True
+
+
+def palette(*colours, transparent=None):
+    """A function that makes an indexed picture of labels."""
+
+    def make(labels):
+        picture = Image.frombytes("P", (WIDTH, HEIGHT), labels.astype(np.uint8).tobytes())
+        picture.putpalette([channel for colour in colours for channel in colour])
+        if transparent is not None:
+            picture.info["transparency"] = transparent
+        return picture
+
+    return make
+
+
+def drawn_on_nothing(labels):
+    """Black ink on a ground that is transparent: in grey nothing would be seen."""
+    return Image.fromarray(np.dstack([np.zeros((HEIGHT, WIDTH, 3), np.uint8), labels.astype(np.uint8) * 255]))
+
+
+def ground_cut_away(labels):
+    """A white ground, made transparent, around a structure of two greys."""
+    grey = np.where(labels, np.where(np.arange(WIDTH) < 12, 90, 200), 255).astype(np.uint8)
+    return Image.fromarray(np.dstack([grey, grey, grey, labels.astype(np.uint8) * 255]))
+
+
+def smoothed(labels, deviation=1.0):
+    return Image.fromarray(np.rint(ndimage.gaussian_filter(labels * 255.0, deviation)).astype(np.uint8))
+
+
+def jpeg(labels):
+    """A mask that once was a JPEG, kept as PNG: waves of grey around its edges."""
+    buffer = io.BytesIO()
+    Image.fromarray(labels.astype(np.uint8) * 255).save(buffer, "JPEG", quality=70)
+    return Image.open(buffer).copy()
+
+
+def labels_with_ignored(count):
+    def make(labels):
+        values = labels.astype(np.uint8)
+        values[44, : 3 * count] = np.repeat(np.arange(count), 3)
+        values[:2] = 255
+        return Image.fromarray(values)
+
+    return make
+
+
+def a_ramp(labels):
+    """Forty labels, each a stripe: values in between are no edges."""
+    return Image.fromarray(np.where(labels, 255, np.minimum(np.arange(WIDTH) * 2, 78)).astype(np.uint8))
+
+
+def take(folder, work_dir, make, **options):
+    random = np.random.default_rng(0)
+    for number in range(3):
+        for kind in ("images", "masks"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        image = random.integers(0, 255, (HEIGHT, WIDTH)).astype(np.uint8)
+        Image.fromarray(image).save(folder / "images" / f"p{number}_0.png")
+        make(STRUCTURE).save(folder / "masks" / f"p{number}_0.png")
+    description = import_dataset(folder, work_dir, progress=False, **options)
+    drawn = Image.open(pair_paths(description, work_dir, "train", description["subsets"]["train"][0]["name"])[1])
+    return np.asarray(drawn.convert("L")) == description["mask_values"][1], " ".join(description["notes"][:-1])
+
+
+READ = {
+    "a palette with a white ground": (palette((255, 255, 255), (200, 0, 0)), ""),
+    "a palette of one grey twice": (palette((10, 10, 10), (30, 0, 0), (0, 15, 0)), ""),
+    "a palette with a black ground": (palette((0, 0, 0), (0, 0, 255)), ""),
+    "a palette of greys": (palette((0, 0, 0), (255, 255, 255)), ""),
+    "a palette whose ground is transparent": (palette((9, 9, 200), (255, 0, 0), transparent=0), ""),
+    "black ink on nothing": (drawn_on_nothing, ""),
+    "blurred": (smoothed, "is blurred: masks are not two-valued, their values above 127.5"),
+    "a JPEG kept as PNG": (jpeg, "is blurred: masks are not two-valued, their values above 127.5"),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_the_structure_is_found_and_what_was_assumed_is_told(case, tmp_path):
+    make, words = READ[case]
+    drawn, notes = take(tmp_path / "source", tmp_path / "work", make)
+    assert np.mean(drawn != STRUCTURE) < (0.01 if "blurred" in words else 1e-9)
+    assert words in notes and bool(words) == bool(notes)
+
+
+@pytest.mark.parametrize(
+    "make, value",
+    [
+        (palette((255, 255, 255), (0, 0, 0)), 255),  # greys: the ground is white
+        (lambda labels: Image.fromarray(np.where(labels, 0, 255).astype(np.uint8)), 255),
+        (palette((200, 0, 0), (255, 255, 255)), 1),
+    ],
+)
+def test_inverted_masks_are_told_and_can_be_turned_round(make, value, tmp_path):
+    def inverted(labels):
+        return make(labels if value == 255 else ~labels)
+
+    share = 1 - STRUCTURE.mean()
+    drawn, notes = take(tmp_path / "source", tmp_path / "work", inverted)
+    assert (drawn == ~STRUCTURE).all()
+    assert notes.startswith(f"The masks may be inverted: the value {value} covers {share:.0%} of the pictures")
+    drawn, notes = take(tmp_path / "source", tmp_path / "turned", inverted, foreground=0)
+    assert (drawn == STRUCTURE).all() and notes == ""
+
+
+def test_exactly_half_is_not_called_inverted(tmp_path):
+    drawn, notes = take(tmp_path / "source", tmp_path / "work", lambda _: Image.fromarray(HALF))
+    assert (drawn == (HALF > 0)).all() and notes == ""
+
+
+HALF = np.zeros((HEIGHT, WIDTH), np.uint8)
+HALF[: HEIGHT // 2] = 255
+
+
+def jpeg_of_three_labels(labels):
+    """A wall of 128 around the structure, three pixels thick: as thin as blur, but all of one value."""
+    values = np.where(labels, 255, np.where(ndimage.binary_dilation(labels, iterations=3), 128, 0)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "JPEG", quality=95)
+    return Image.open(buffer).copy()
+
+
+ASKED = {
+    "a thin label around the structure, once a JPEG": (jpeg_of_three_labels, r"\d+ values \(0, .*\) where two are"),
+    "17 labels, 255 for what is not scored": (labels_with_ignored(16), r"17 values \(0, 1, 2, 3, 4, 5, ..., 255\)"),
+    "21 labels, 255 for what is not scored": (labels_with_ignored(20), r"21 values \(0, 1, 2, 3, 4, 5, ..., 255\)"),
+    "two labels, 255 for what is not scored": (labels_with_ignored(2), r"3 values \(0, 1, 255\)"),
+    "stripes of many labels": (a_ramp, r"41 values \(0, 2, 4, 6, 8, 10, ..., 255\)"),
+    "a structure of two greys": (ground_cut_away, r"3 values \(0, 90, 200\)"),
+    "a palette of three colours": (
+        lambda labels: palette((0, 0, 0), (255, 0, 0), (0, 130, 0))(labels * (1 + (np.arange(WIDTH) < 12))),
+        r"3 values \(0, 1, 2\)",
+    ),
+    "blur as wide as the structure": (lambda labels: smoothed(labels, 9), r"125 values \(0, 1, .*\) where two are"),
+}
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_labels_are_asked_for_in_a_sentence_of_ordinary_length(case, tmp_path):
+    make, words = ASKED[case]
+    with pytest.raises(CourseError, match=f"and other masks hold {words}") as caught:
+        take(tmp_path / "source", tmp_path / "work", make)
+    assert "foreground=[...]" in str(caught.value) and len(str(caught.value)) < 400
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_chosen_label_is_taken_and_the_rest_is_told_to_be_background(tmp_path):
+    make = labels_with_ignored(16)
+    drawn, notes = take(tmp_path / "source", tmp_path / "work", make, foreground=1)
+    assert (drawn == (np.asarray(make(STRUCTURE)) == 1)).all()
+    assert notes == ("Of the masks' values 1 is the structure, as chosen; 0, 2, 3, 4, 5, 6, ..., 255 is background.")
+
+
+def test_masks_without_anything_are_nothing_whatever_their_colour(tmp_path):
+    """A mask drawn with opacity that is empty everywhere is white and wholly transparent."""
+    empty = Image.fromarray(np.full((HEIGHT, WIDTH, 4), (255, 255, 255, 0), np.uint8))
+    made = iter([drawn_on_nothing(STRUCTURE)] * 3)
+    drawn, _ = take(tmp_path / "source", tmp_path / "work", lambda labels: next(made))
+    assert (drawn == STRUCTURE).all()
+    for number in range(3, 6):
+        Image.fromarray(np.full((HEIGHT, WIDTH), 9 * number, np.uint8)).save(
+            tmp_path / f"source/images/p0_{number}.png"
+        )
+        empty.save(tmp_path / f"source/masks/p0_{number}.png")
+    description = import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
+    [subset] = [name for name, pairs in description["subsets"].items() if pairs[0]["patient"] == "p0"]
+    drawn = np.asarray(Image.open(pair_paths(description, tmp_path / "work", subset, "p0_3")[1]).convert("L"))
+    assert not drawn.any()

@@ -1,0 +1,543 @@
+"""Small datasets laid out as people really have them: which file is the mask, whose the picture is, which subset.
+
+What is read comes out as the very pixels that were put in; what is taken for granted is told; what cannot be known gets
+one sentence.
+"""
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from course.importing import import_dataset
+from course.pictures import SUBSETS
+from course.store import pair_paths
+from course.workspace import CourseError
+
+HEIGHT, WIDTH = 30, 40
+
+
+def picture(seed):
+    values = np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH)).astype(np.uint8)
+    values[0, 0] = 255
+    return values
+
+
+def mask(seed):
+    """An L of 0 and 255, elsewhere for each seed up to 100: no flip or turn leaves it as it is."""
+    values = np.zeros((HEIGHT, WIDTH), np.uint8)
+    row, column = divmod(seed % 100, 10)
+    values[3 + row : 15 + row, 3 + 2 * column : 6 + 2 * column] = 255
+    values[12 + row : 15 + row, 3 + 2 * column : 13 + 2 * column] = 255
+    return values
+
+
+def put(folder, name, values):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (values if isinstance(values, Image.Image) else Image.fromarray(values)).save(path)
+
+
+def take(folder, work_dir, **options):
+    """Import; return the description and {subset: {name: seed}}, each picture and mask known by its pixels."""
+    description = import_dataset(folder, work_dir, progress=False, **options)
+    pictures = {picture(seed).tobytes(): seed for seed in range(100)}
+    masks = {(mask(seed) > 0).tobytes(): seed for seed in range(100)}
+    found = {}
+    for subset, pairs in description["subsets"].items():
+        found[subset] = {}
+        for pair in pairs:
+            image, drawn = (
+                np.asarray(Image.open(path).convert("L"))
+                for path in pair_paths(description, work_dir, subset, pair["name"])
+            )
+            seed = pictures[image.tobytes()]
+            assert masks[(drawn == description["mask_values"][1]).tobytes()] == seed
+            found[subset][pair["name"]] = seed
+    return description, found
+
+
+def together(found):
+    return {name: seed for subset in SUBSETS for name, seed in found[subset].items()}
+
+
+# --- which folder is the mask ---------------------------------------------------------------------------
+
+
+def retina(folder):
+    for seed in range(21, 27):
+        put(folder, f"images/{seed}_training.tif", picture(seed))
+        put(folder, f"1st_manual/{seed}_manual1.png", mask(seed))
+        put(folder, f"2nd_manual/{seed}_manual2.png", mask(seed + 1))
+        put(folder, f"mask/{seed}_training_mask.png", np.full((HEIGHT, WIDTH), 255, np.uint8))
+    return {f"{seed}_training": seed for seed in range(21, 27)}, ["second person", "field of view"]
+
+
+def retina_fov(folder):
+    for seed in range(1, 7):
+        put(folder, f"images/{seed:02d}_dr.png", picture(seed))
+        put(folder, f"manual1/{seed:02d}_dr.tif", mask(seed))
+        put(folder, f"FOV/{seed:02d}_dr.png", np.full((HEIGHT, WIDTH), 255, np.uint8))
+    return {f"{seed:02d}_dr": seed for seed in range(1, 7)}, ["FOV/01_dr.png (and 5 more) was passed over"]
+
+
+def two_annotators_in_one_folder(folder):
+    for seed in range(1, 7):
+        name = f"Image_{(seed + 1) // 2:02d}{'LR'[seed % 2]}"
+        put(folder, f"{name}.png", picture(seed))
+        put(folder, f"{name}_1stHO.png", mask(seed))
+        put(folder, f"{name}_2ndHO.png", mask(seed + 1))
+    names = {f"Image_{(seed + 1) // 2:02d}{'LR'[seed % 2]}": seed for seed in range(1, 7)}
+    return names, ["second person", "'Image_01L' and 'Image_01R' are taken as times or sides of one patient (3 such"]
+
+
+def cars(folder):
+    for seed in range(6):
+        put(folder, f"train/car{seed}_01.png", picture(seed))
+        put(folder, f"train_masks/car{seed}_01_mask.png", mask(seed))
+        put(folder, f"test/bus{seed}_01.png", picture(seed + 6))
+    return {f"car{seed}_01": seed for seed in range(6)}, ["test/bus0_01.png (and 5 more) was passed over"]
+
+
+def lesions(folder):
+    for seed in range(6):
+        put(folder, f"ISBI_Part1_Training_Data/ISIC_000000{seed}.png", picture(seed))
+        put(folder, f"ISBI_Part1_Training_Data/ISIC_000000{seed}_superpixels.png", picture(seed + 50))
+        put(folder, f"ISBI_Part1_Training_GroundTruth/ISIC_000000{seed}_segmentation.png", mask(seed))
+    return {f"ISIC_000000{seed}": seed for seed in range(6)}, ["All names begin with ISIC_", "superpixels"]
+
+
+def channel_number(folder):
+    for seed in range(6):
+        put(folder, f"imagesTr/case_{seed}_0000.png", picture(seed))
+        put(folder, f"labelsTr/case_{seed}.png", mask(seed))
+        put(folder, f"imagesTs/case_{seed + 6}_0000.png", picture(seed + 6))
+    return {f"case_{seed}": seed for seed in range(6)}, ["has no mask: nothing of test has one"]
+
+
+def several_masks_of_one(folder):
+    for seed in range(6):
+        whole, first, second = mask(seed), mask(seed), mask(seed)
+        first[:14], second[14:] = 0, 0
+        for name, values in {"": picture(seed), "_mask": first, "_mask_1": second}.items():
+            put(folder, f"{'benign' if seed % 2 else 'normal'}/benign ({seed}){name}.png", values)
+        assert np.array_equal(np.maximum(first, second), whole)
+    return {f"benign ({seed})": seed for seed in range(6)}, ["_mask_1.png (and 5 more) is one of several masks"]
+
+
+def cells(folder):
+    for seed in range(6):
+        left, right = mask(seed), mask(seed)
+        left[:, :8], right[:, 8:] = 0, 0
+        put(folder, f"stage1_train/{seed}ab/images/{seed}ab.png", picture(seed))
+        put(folder, f"stage1_train/{seed}ab/masks/9{seed}c.png", left)
+        put(folder, f"stage1_train/{seed}ab/masks/1{seed}d.png", right)
+    return {f"{seed}ab": seed for seed in range(6)}, ["(and 5 more) is one of several masks of one image"]
+
+
+def other_words(folder):
+    for seed in range(6):
+        put(folder, f"Original/{seed}.png", picture(seed))
+        put(folder, f"Ground Truth/{seed}.png", mask(seed))
+    return {f"{seed}": seed for seed in range(6)}, []
+
+
+def words_before_numbers(folder):
+    for seed in range(6):
+        subset = ("train", "val", "test")[seed % 3]
+        put(folder, f"{subset}/images/image_{seed}.png", picture(seed))
+        put(folder, f"{subset}/labels/label_{seed}.png", mask(seed))
+    return {f"image_{seed}": seed for seed in range(6)}, ["All names begin with image_, which is taken for the dataset"]
+
+
+def images_that_are_called_as_masks_are(folder):
+    for seed in range(6):
+        put(folder, f"gt{seed}_07.png", picture(seed))
+        put(folder, f"gt{seed}_07_mask.png", mask(seed))
+    return {f"gt{seed}_07": seed for seed in range(6)}, []
+
+
+def word_within(folder):
+    for seed in range(6):
+        put(folder, f"p{seed}_mask_07.PNG", mask(seed))
+        put(folder, f"p{seed}_07.PNG", picture(seed))
+    return {f"p{seed}_07": seed for seed in range(6)}, []
+
+
+def a_folder_for_each(folder):
+    for seed in range(6):
+        put(folder, f"data/case{seed}/image.png", picture(seed))
+        put(folder, f"data/case{seed}/segmentation.png", mask(seed))
+    return {f"case{seed}": seed for seed in range(6)}, []
+
+
+def masks_beside_images_in_one_folder(folder):
+    for seed in range(6):
+        put(folder, f"images/p{seed}_0.png", picture(seed))
+        put(folder, f"images/p{seed}_0_seg.png", mask(seed))
+    return {f"p{seed}_0": seed for seed in range(6)}, []
+
+
+def any_word_after_the_name(folder):
+    for seed in range(6):
+        put(folder, f"image/{seed}.png", picture(seed))
+        put(folder, f"label/{seed}_predict.png", mask(seed))
+    return {f"{seed}": seed for seed in range(6)}, []
+
+
+def a_folder_below_the_masks(folder):
+    for seed in range(6):
+        put(folder, f"images/cat{seed}_1.png", picture(seed))
+        put(folder, f"annotations/trimaps/cat{seed}_1.png", mask(seed))
+    return {f"cat{seed}_1": seed for seed in range(6)}, []
+
+
+def numbers_in_folders_of_other_words(folder):
+    for seed in range(6):
+        put(folder, f"p{seed // 2}/MRI/{seed}.png", picture(seed))
+        put(folder, f"p{seed // 2}/seg/{seed}.png", mask(seed))
+    return {f"p{seed // 2}_{seed}": seed for seed in range(6)}, []
+
+
+READ = [
+    any_word_after_the_name,
+    a_folder_below_the_masks,
+    numbers_in_folders_of_other_words,
+    retina,
+    retina_fov,
+    two_annotators_in_one_folder,
+    cars,
+    lesions,
+    channel_number,
+    several_masks_of_one,
+    cells,
+    other_words,
+    words_before_numbers,
+    images_that_are_called_as_masks_are,
+    word_within,
+    a_folder_for_each,
+    masks_beside_images_in_one_folder,
+]
+
+
+@pytest.mark.parametrize("make", READ, ids=lambda make: make.__name__)
+def test_each_image_gets_its_own_mask_and_what_is_passed_over_is_told(make, tmp_path):
+    expected, words = make(tmp_path / "source")
+    description, found = take(tmp_path / "source", tmp_path / "work")
+    assert together(found) == expected
+    for word in words:
+        assert word in " ".join(description["notes"])
+    assert all(len(note) < 400 for note in description["notes"])
+
+
+def modalities(folder):
+    for seed in range(4):
+        for ending in ("t1", "flair"):
+            put(folder, f"BraTS_{seed:03d}/BraTS_{seed:03d}_{ending}.png", picture(seed))
+        put(folder, f"BraTS_{seed:03d}/BraTS_{seed:03d}_seg.png", mask(seed))
+    return r"BraTS_000_seg.png has several images \(BraTS_000_flair, BraTS_000_t1\), as channels or modalities"
+
+
+def channels(folder):
+    for seed in range(4):
+        for channel in range(2):
+            put(folder, f"imagesTr/case_{seed}_000{channel}.png", picture(seed + 10 * channel))
+        put(folder, f"labelsTr/case_{seed}.png", mask(seed))
+    return r"case_0.png has several images \(case_0_0000, case_0_0001\)"
+
+
+def two_label_folders(folder):
+    for seed in range(4):
+        put(folder, f"images/{seed}.png", picture(seed))
+        put(folder, f"labels-ah/{seed}.png", mask(seed))
+        put(folder, f"labels-vk/{seed}.png", mask(seed + 1))
+    return "labels-ah/0.png and .*labels-vk/0.png are masks of the same name"
+
+
+def a_folder_of_an_unknown_word(folder):
+    for seed in range(4):
+        put(folder, f"images/{seed}.png", picture(seed))
+        put(folder, f"heart/{seed}.png", mask(seed))
+    return (
+        r"images/0.png has no mask, and no other image has one: .*Passed over: source/heart/0.png and the like \(4 pict"
+    )
+
+
+def masks_of_a_type_that_is_not_read(folder):
+    for seed in range(4):
+        put(folder, f"images/{seed}.png", picture(seed))
+        (folder / "masks").mkdir(exist_ok=True)
+        (folder / f"masks/{seed}.nrrd").write_bytes(b"NRRD0004")
+    return (
+        r"no other image has one.*masks/0.nrrd and the like \(4 of the type .nrrd; convert it to NIfTI with SimpleITK"
+    )
+
+
+def images_of_dicom(folder):
+    for seed in range(4):
+        put(folder, f"masks/{seed}.png", mask(seed))
+        (folder / "images").mkdir(exist_ok=True)
+        (folder / f"images/{seed}.dcm").write_bytes(bytes(128) + b"DICM")
+    return r"images/0.dcm is DICOM, which this course does not read: convert each series to NIfTI with dcm2niix"
+
+
+def one_mask_forgotten_in_a_set_of_cars(folder):
+    cars(folder)
+    (folder / "train_masks/car3_01_mask.png").unlink()
+    return "train/car3_01.png has no mask: add a mask"
+
+
+def masks_of_two_sizes_for_one_image(folder):
+    several_masks_of_one(folder)
+    put(folder, "benign/benign (1)_mask_1.png", mask(1)[:-1])
+    return r"benign \(1\)_mask.png and .*benign \(1\)_mask_1.png differ in size"
+
+
+def a_patient_in_two_times_in_two_subsets(folder):
+    for number, place in enumerate(("train/images/p1_ED", "test/images/p1_ES", "valid/images/p2_ED")):
+        put(folder, f"{place}_0.png", picture(number))
+        put(folder, f"{place.replace('images', 'masks')}_0.png", mask(number))
+    return "'p1_ES' and 'p1_ED' look like two times or sides of one patient, who is in two subsets"
+
+
+def a_name_too_long_for_its_slices(folder):
+    for seed in range(4):
+        put(folder, f"{seed}{'x' * 100}/{'y' * 150}/images/1.png", picture(seed))
+        put(folder, f"{seed}{'x' * 100}/{'y' * 150}/masks/1.png", mask(seed))
+    return "The name of .* is too long to be kept with its folders: shorten it"
+
+
+REFUSED = [
+    modalities,
+    channels,
+    two_label_folders,
+    a_folder_of_an_unknown_word,
+    masks_of_a_type_that_is_not_read,
+    images_of_dicom,
+    one_mask_forgotten_in_a_set_of_cars,
+    masks_of_two_sizes_for_one_image,
+    a_patient_in_two_times_in_two_subsets,
+    a_name_too_long_for_its_slices,
+]
+
+
+@pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
+def test_what_cannot_be_known_gets_one_sentence_and_nothing_is_left(make, tmp_path):
+    sentence = make(tmp_path / "source")
+    with pytest.raises(CourseError, match=sentence) as caught:
+        take(tmp_path / "source", tmp_path / "work")
+    assert len(str(caught.value)) < 400
+    assert not (tmp_path / "work").exists()
+
+
+# --- names ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["p{}$x^$_0", "-p{}_0", "p{} ;'\"&_0", "p{}_" + "0" * 246])
+def test_strange_names_are_kept(name, tmp_path):
+    for seed in range(3):
+        put(tmp_path / "source", f"images/{name.format(seed)}.PNG", picture(seed))
+        put(tmp_path / "source", f"masks/{name.format(seed)}.PNG", mask(seed))
+    _, found = take(tmp_path / "source", tmp_path / "work")
+    assert together(found) == {name.format(seed): seed for seed in range(3)}
+
+
+# --- official splits ------------------------------------------------------------------------------------
+
+
+def with_subsets(folder, **counts):
+    """Patients of two slices each, numbered through all subsets."""
+    seed = 0
+    for subset, count in counts.items():
+        for _ in range(count):
+            for number in range(2):
+                put(folder, f"{subset}/images/p{seed // 2}_{number}.png", picture(seed))
+                put(folder, f"{subset}/masks/p{seed // 2}_{number}.png", mask(seed))
+                seed += 1
+    return folder
+
+
+def patients(description):
+    return {subset: {pair["patient"] for pair in pairs} for subset, pairs in description["subsets"].items()}
+
+
+def test_valid_is_drawn_from_train_by_patient_and_test_stays(tmp_path):
+    description, found = take(with_subsets(tmp_path / "source", train=6, test=3), tmp_path / "work")
+    who = patients(description)
+    assert who["test"] == {"p6", "p7", "p8"}
+    assert len(who["valid"]) == 2 and who["train"] | who["valid"] == {f"p{number}" for number in range(6)}
+    assert len(together(found)) == 18 and len(found["valid"]) == 4
+    [note] = description["notes"]
+    assert note == (
+        "The dataset has no valid: it was drawn from the patients of train, by chance (seed 0); "
+        "4 train, 2 valid, 3 test."
+    )
+
+
+def test_test_is_drawn_from_train_where_it_is_missing_or_has_no_masks(tmp_path):
+    folder = with_subsets(tmp_path / "source", train=6, valid=2, test=1)
+    for path in (folder / "test/masks").iterdir():
+        path.unlink()
+    description, _ = take(folder, tmp_path / "work")
+    who = patients(description)
+    assert who["valid"] == {"p6", "p7"} and len(who["test"]) == 2 and len(who["train"]) == 4
+    assert description["notes"][0] == (
+        "test/images/p8_0.png (and 1 more) has no mask: nothing of test has one, so all of it is passed over."
+    )
+    assert description["notes"][1].startswith("The dataset has no test: it was drawn from the patients of train")
+
+
+def test_one_subset_alone_is_split_into_three(tmp_path):
+    description, _ = take(with_subsets(tmp_path / "source", training=4), tmp_path / "work")
+    assert [len(who) for who in patients(description).values()] == [2, 1, 1]
+    assert description["notes"][0].startswith("The dataset has no subsets but train: its patients were split")
+
+
+def test_valid_and_test_without_train_are_refused(tmp_path):
+    with pytest.raises(CourseError, match="The subset train holds no image, but valid and test do"):
+        take(with_subsets(tmp_path / "source", val=4, test=2), tmp_path / "work")
+
+
+def test_several_test_sets_beside_one_train_set_are_all_test(tmp_path):
+    for seed in range(12):
+        place = "TrainDataset" if seed < 6 else f"TestDataset/{'Clinic' if seed < 9 else 'Colon'}"
+        put(tmp_path / "source", f"{place}/images/{seed % 3 + 1 + (seed < 3) * 10}a.png", picture(seed))
+        put(tmp_path / "source", f"{place}/masks/{seed % 3 + 1 + (seed < 3) * 10}a.png", mask(seed))
+    description, found = take(tmp_path / "source", tmp_path / "work")
+    assert found["test"] == {
+        f"{place}-{n + 1}a": 6 + 3 * k + n for k, place in enumerate(("Clinic", "Colon")) for n in range(3)
+    }
+    assert len(found["train"]) + len(found["valid"]) == 6
+    assert "test is put together from several folders (Clinic, Colon)" in " ".join(description["notes"])
+
+
+# --- who is one patient ---------------------------------------------------------------------------------
+
+
+def with_names(folder, names):
+    for seed, name in enumerate(names):
+        put(folder, f"images/{name}.png", picture(seed))
+        put(folder, f"masks/{name}.png", mask(seed))
+    return folder
+
+
+TIMES = {
+    "times in names": [f"patient{p}_{time}_{n}" for p in range(6) for time in ("ED", "ES") for n in range(2)],
+    "sides in names": [f"P{p}_{side}" for p in range(6) for side in ("left", "right")],
+    "sides as letters": [f"Image_{p:02d}{side}" for p in range(6) for side in "LR"],
+    "sessions": [f"sub-{p:02d}_ses-{time:02d}_{n:03d}" for p in range(6) for time in (1, 2) for n in range(2)],
+    "frames, not all of one number": [
+        f"patient{p:03d}_frame{p * time + 1:02d}" for p in range(1, 7) for time in (0, 9)
+    ],
+    "a folder for each": [f"{time}/patient{p}_0" for p in range(6) for time in ("left", "right")],
+}
+
+
+@pytest.mark.parametrize("names", TIMES.values(), ids=TIMES)
+def test_times_and_sides_of_one_patient_stay_in_one_subset_and_one_fold(names, tmp_path):
+    for seed in range(3):
+        description, found = take(with_names(tmp_path / f"source{seed}", names), tmp_path / "work", seed=seed)
+        where = {}
+        for subset, pairs in found.items():
+            for number in pairs.values():
+                where.setdefault(number // (len(names) // 6), set()).add(subset)
+        assert sorted(where) == list(range(6)) and all(len(subsets) == 1 for subsets in where.values())
+        assert "are taken as times or sides of one patient (6 such patients)" in " ".join(description["notes"])
+        folds = [{name.replace("left", "").replace("right", "") for name in fold} for fold in description["folds"]]
+        assert all(not (one & other) for one in folds for other in folds if one is not other)
+
+
+def test_a_pattern_of_the_users_own_is_followed(tmp_path):
+    names = TIMES["times in names"]
+    pattern = r"(?P<patient>patient\d)_.*_(?P<slice>\d+)"
+    description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work", patient_pattern=pattern)
+    assert set().union(*patients(description).values()) == {f"patient{number}" for number in range(6)}
+    assert len(description["notes"]) == 1  # the split
+
+
+@pytest.mark.parametrize(
+    "names, pattern",
+    [
+        (
+            [f"site{s}_p{p}_{n}" for s in "ABC" for p in range(2) for n in range(2)],
+            r"(?P<patient>.+)_[^_]+_(?P<slice>\\d+)",
+        ),
+        ([f"ann{p}_{c}" for p in range(6) for c in "abc"], r"(?P<patient>.+)_[^_]+"),
+    ],
+)
+def test_names_that_begin_alike_are_told_with_the_pattern_that_joins_them(names, pattern, tmp_path):
+    description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
+    [note] = [note for note in description["notes"] if "begin alike" in note]
+    assert f"if they are one patient, give patient_pattern='{pattern}'" in note
+    joined, _ = take(tmp_path / "source", tmp_path / "joined", patient_pattern=pattern.replace(r"\\", "\\"))
+    assert set().union(*patients(joined).values()) == {name.partition("_")[0] for name in names}
+
+
+def test_one_name_before_all_numbers_of_several_subsets_is_nobody(tmp_path):
+    for seed, subset in enumerate(("train", "train", "valid", "test")):
+        put(tmp_path / "source", f"{subset}/images/img_{seed}.png", picture(seed))
+        put(tmp_path / "source", f"{subset}/masks/img_{seed}.png", mask(seed))
+    description, _ = take(tmp_path / "source", tmp_path / "work")
+    assert patients(description)["train"] == {"img_0", "img_1"}
+    assert description["notes"][0].startswith("All names begin with img_, which is taken for the dataset's name")
+
+
+def test_plain_patients_and_numbers_raise_no_doubt(tmp_path):
+    names = [f"la_{p:03d}_{n:03d}" for p in range(6) for n in range(2)]
+    description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
+    assert len(set().union(*patients(description).values())) == 6 and len(description["notes"]) == 1
+
+
+# --- volumes --------------------------------------------------------------------------------------------
+
+
+def put_volume(folder, name, seed, is_mask=False):
+    values = np.stack([mask(seed) // 255 if is_mask else picture(seed)] * 4, axis=-1)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder / name)
+
+
+def test_volumes_of_two_times_of_one_patient_stay_together(tmp_path):
+    for seed in range(8):
+        case = f"patient{seed // 2:03d}/patient{seed // 2:03d}_frame{1 + 9 * (seed % 2):02d}"
+        put_volume(tmp_path / "source", f"{case}.nii.gz", seed)
+        put_volume(tmp_path / "source", f"{case}_gt.nii.gz", seed, is_mask=True)
+    for seed in range(3):
+        description = import_dataset(tmp_path / "source", tmp_path / "work", seed=seed, progress=False)
+        who = patients(description)
+        people = [{name.partition("_")[0] for name in names} for names in who.values()]
+        assert sum(map(len, who.values())) == 8 and sum(map(len, people)) == 4
+        assert any(
+            note.startswith("'patient000_frame01' and 'patient000_frame10' are") for note in description["notes"]
+        )
+
+
+def test_volumes_for_test_with_labels_are_test_and_without_are_passed_over(tmp_path):
+    for seed in range(5):
+        place = "Tr" if seed < 3 else "Ts"
+        put_volume(tmp_path / "source", f"images{place}/c{seed}_0000.nii.gz", seed)
+        put_volume(tmp_path / "source", f"labels{place}/c{seed}.nii.gz", seed, is_mask=True)
+    description = import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
+    assert patients(description)["test"] == {"c3", "c4"} and len(patients(description)["train"]) == 2
+    for path in (tmp_path / "source" / "labelsTs").iterdir():
+        path.unlink()
+    description = import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
+    assert set().union(*patients(description).values()) == {"c0", "c1", "c2"}
+    assert description["notes"][0] == (
+        "source/imagesTs/c3_0000.nii.gz (and 1 more) has no mask: nothing of test has one, so all of it is passed over."
+    )
+
+
+def test_volumes_of_several_channels_or_with_two_masks_are_refused(tmp_path):
+    for seed in range(3):
+        for channel in range(2):
+            put_volume(tmp_path / "source", f"imagesTr/c{seed}_000{channel}.nii.gz", seed)
+        put_volume(tmp_path / "source", f"labelsTr/c{seed}.nii.gz", seed, is_mask=True)
+    with pytest.raises(CourseError, match=r"c0.nii.gz has several images \(c0_0000, c0_0001\)"):
+        import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
+    for seed in range(3):
+        put_volume(tmp_path / "other", f"c{seed}.nii.gz", seed)
+        for ending in ("seg", "seg_2"):
+            put_volume(tmp_path / "other", f"c{seed}_{ending}.nii.gz", seed, is_mask=True)
+    with pytest.raises(CourseError, match=r"c0_seg_2.nii.gz \(and 2 more\) is a second mask of one volume"):
+        import_dataset(tmp_path / "other", tmp_path / "work", progress=False)

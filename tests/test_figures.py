@@ -1,0 +1,116 @@
+"""Figures and tables: the lines, pictures, labels and colours in them."""
+
+import xml.etree.ElementTree
+
+import keras
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+import helpers
+
+matplotlib.use("agg")
+
+
+def test_a_table_is_html_beside_the_plain_text():
+    shown = helpers.table([["a<b", 1, "2"], ["c", 2.5, "-"]], ["name", "how many", "as text"])
+    assert repr(shown) == "name  how many  as text\n----  --------  -------\na<b          1  2\nc          2.5  -"
+    page = xml.etree.ElementTree.fromstring(shown._repr_html_())
+    assert "overflow-x: auto" in page.attrib["style"]  # wider than the page, it slides by itself
+    lines = [[cell.text for cell in line] for line in page.iter("tr")]
+    assert lines == [["name", "how many", "as text"], ["a<b", "1", "2"], ["c", "2.5", "-"]]
+    assert [[cell.tag for cell in line] for line in page.iter("tr")] == [["th"] * 3, ["td"] * 3, ["td"] * 3]
+    for line in page.iter("tr"):
+        assert [cell.attrib["style"] for cell in line] == [f"text-align: {side}" for side in ("left", "right", "left")]
+
+
+def test_the_figure_of_the_dataset_shows_each_patients_largest_mask_beside_its_slice(small_dataset):
+    description = helpers.read_json(small_dataset / "dataset.json", "01_dataset_upload")
+    figure = helpers.plot_pairs(description, small_dataset)
+    everybody = [pair["patient"] for subset in helpers.SUBSETS for pair in description["subsets"][subset]]
+    shown = []
+    for slice_axes, mask_axes in zip(figure.axes[::2], figure.axes[1::2], strict=True):
+        name, subset = slice_axes.get_title().split(", ")
+        image, mask = helpers.pair_paths(description, small_dataset, subset, name)
+        assert np.array_equal(slice_axes.images[0].get_array(), helpers.read_image(image))
+        assert np.array_equal(mask_axes.images[0].get_array(), helpers.read_mask(mask))
+        assert to_hex(slice_axes.collections[0].get_edgecolor()[0]).upper() == helpers.TRUTH_COLOR
+        patient = name.rpartition("_")[0]
+        pictures = [pair["name"] for pair in description["subsets"][subset] if pair["patient"] == patient]
+        paths = [helpers.pair_paths(description, small_dataset, subset, picture)[1] for picture in pictures]
+        assert helpers.read_mask(mask).sum() == max(helpers.read_mask(path).sum() for path in paths) > 0
+        shown.append(patient)
+    assert len(set(shown)) == 3 and (shown[0], shown[-1]) == (everybody[0], everybody[-1])
+
+
+def test_a_convolution_is_drawn_at_one_place_in_numbers():
+    picture = np.random.default_rng(0).random((9, 12)).astype("float32")
+    weights = np.arange(-4.0, 5).reshape(3, 3)
+    whole, near, products, answer = helpers.plot_convolution(picture, weights, 4, 7).axes
+    assert np.array_equal(whole.images[0].get_array(), picture)
+    assert np.array_equal(near.images[0].get_array(), picture[2:7, 5:10])
+    assert [text.get_text() for text in near.texts] == [f"{value:.2f}" for value in picture[2:7, 5:10].flat]
+    pixels = picture[3:6, 6:9]
+    pairs = list(zip(pixels.flat, range(-4, 5)))
+    assert [text.get_text() for text in products.texts] == [
+        f"{value:.2f}\n× {weight}\n= {value * weight:.2f}" for value, weight in pairs
+    ]
+    total = sum(value * weight for value, weight in pairs)
+    assert products.get_xlabel() == f"sum: {total:.2f}"
+    answers = answer.images[0].get_array()
+    assert answers.shape == picture.shape and answers[4, 7] == pytest.approx(total, rel=1e-5)
+    corner = sum(picture[row, column] * weights[row + 1, column + 1] for row in (0, 1) for column in (0, 1))
+    assert answers[0, 0] == pytest.approx(corner, rel=1e-5)  # beyond the border there is 0
+    assert -answer.images[0].norm.vmin == answer.images[0].norm.vmax == np.abs(answers).max()
+    frames = [axes.patches[0].get_bbox().bounds for axes in (whole, near, answer)]
+    assert frames == [(4.5, 1.5, 5, 5), (0.5, 0.5, 3, 3), (4.5, 1.5, 5, 5)]
+    for text in near.texts:  # white on dark, black on light
+        column, row = (int(place) for place in text.get_position())
+        assert text.get_color() == ("white" if near.images[0].get_array()[row, column] < 0.5 else "black")
+
+
+def test_the_network_is_drawn_as_a_u_with_what_it_makes_of_an_image():
+    keras.utils.set_random_seed(1)
+    model = helpers.create_model(image_size=32)
+    image = np.random.default_rng(1).random((1, 32, 32, 1)).astype("float32")
+    axes = helpers.plot_network(model, image).axes[0]
+    names = ["image", "down1", "down2", "down3", "bottom", "up3", "up2", "up1", "mask"]
+    words = [text.get_text() for text in axes.texts if ": " in text.get_text()]
+    assert [word.partition(":")[0] for word in words] == names
+    assert words[0] == "image: 1 channel\n32 x 32 pixels" and words[4] == "bottom: 256 channels\n4 x 4 pixels"
+    assert [text.get_text() for text in axes.texts].count("skip") == 3
+    places = {}
+    for picture in axes.images:
+        left, _, bottom, _ = picture.get_extent()
+        places.setdefault(round(bottom, 3), []).append((left, np.asarray(picture.get_array())))
+    sizes = {height: {len(picture) for _, picture in shown} for height, shown in places.items()}
+    assert [sizes[height] for height in sorted(sizes, reverse=True)] == [{32}, {32}, {16}, {8}, {4}]
+    top_left, top_right = sorted(max(places.items())[1], key=lambda shown: shown[0])
+    assert np.allclose(top_left[1], image[0, ..., 0])
+    assert np.allclose(top_right[1], model.predict(image, verbose=0)[0, ..., 0], atol=1e-5)
+    maps = keras.Model(model.input, model.get_layer("bottom_normalization").output).predict(image, verbose=0)[0]
+    most = sorted(range(256), key=lambda channel: maps[..., channel].std())[-2:]
+    drawn = [picture for _, picture in sorted(min(places.items())[1], key=lambda shown: shown[0])]
+    assert all(np.allclose(picture, maps[..., channel], atol=1e-5) for picture, channel in zip(drawn, most))
+    arrows = [text for text in axes.texts if getattr(text, "arrow_patch", None)]
+    level_of = {height: number for number, height in enumerate(sorted(places, reverse=True))}
+    skips = [arrow for arrow in arrows if arrow.xy[1] == arrow.xyann[1]]
+    for number, arrow in enumerate(skips[::-1], start=1):  # from the right edge of the left maps to those on the right
+        height = next(height for height in places if level_of[height] == number)
+        lefts = sorted(left for left, _ in places[height])
+        assert height < arrow.xy[1] < height + 1
+        assert lefts[1] + 1 < arrow.xyann[0] < arrow.xy[0] < lefts[2]
+    assert len(skips) == 3 and len(arrows) == 3 + len(names) - 1
+    ways = [arrow.xy[1] - arrow.xyann[1] for arrow in arrows if arrow not in skips]
+    assert [way > 0 for way in ways] == [False] * 4 + [True] * 4  # down, and up again
+    blocks = sorted(axes.patches, key=lambda block: (-round(block.get_y(), 3), block.get_x()))
+    assert len(blocks) == len(model.layers)
+    kinds = dict(zip((text.get_text() for text in axes.get_legend().get_texts()), axes.get_legend().legend_handles))
+    color_of = {kind: handle.get_facecolor() for kind, handle in kinds.items()}
+    lowest = [block.get_facecolor() for block in blocks[-4:]]  # of the bottom
+    conv = color_of["convolution"]
+    assert lowest == [color_of["pooling"], conv, conv, color_of["batch normalisation"]]
+    third = ["transposed convolution", "joined with the skip", "convolution", "dropout", "convolution"]
+    assert [block.get_facecolor() for block in blocks[-10:-5]] == [color_of[kind] for kind in third]
+    assert len(set(color_of.values())) == len(color_of) == 7

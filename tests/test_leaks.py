@@ -1,0 +1,106 @@
+"""What 06 compares differs in one thing alone: who is in train, or what the skip connections bring."""
+
+import csv
+from pathlib import Path
+
+import measure_leaks
+import numpy as np
+import papermill
+import pytest
+import store_failure
+
+import helpers
+from course.workspace import COURSE_FOLDER
+
+SLICES = {
+    "train": [{"patient": patient} for patient in ("a", "a", "a", "twin", "twin", "b", "b", "b", "b")],
+    "valid": [{"patient": patient} for patient in ("c", "c", "c", "d", "d", "d", "d")],
+}
+# Each slice is one pixel, and its number says which it is
+ARRAYS = {"train": np.arange(9).reshape(-1, 1, 1, 1), "valid": 100 + np.arange(7).reshape(-1, 1, 1, 1)}
+
+
+@pytest.fixture()
+def learned(monkeypatch):
+    """A function from a variant to the numbers of the slices that it learns from."""
+    monkeypatch.setattr(helpers, "load_arrays", lambda work_dir, subset, kinds: (ARRAYS[subset], -ARRAYS[subset]))
+
+    def numbers(variant):
+        X, share = measure_leaks.training_slices(None, SLICES, ["twin"], variant)
+        assert np.array_equal(X, -share)  # image and mask of the same slices
+        return X.ravel().tolist()
+
+    return numbers
+
+
+def test_half_of_the_slices_of_each_patient_is_held_out():
+    half = measure_leaks.held_out(SLICES["valid"])
+    assert half.sum() == 3 and half[:3].sum() == 1 and half[3:].sum() == 2
+
+
+def test_by_patient_and_with_skips_cut_learn_from_the_same_slices_and_not_from_the_twin(learned):
+    assert learned("by patient") == learned("skips cut") == [0, 1, 2, 5, 6, 7, 8]
+
+
+def test_with_the_twin_nothing_is_left_out(learned):
+    assert learned("with the twin") == list(range(9))
+
+
+def test_by_slice_learns_from_as_many_slices_and_never_from_those_it_is_scored_on(learned):
+    numbers = learned("by slice")
+    half = measure_leaks.held_out(SLICES["valid"])
+    assert len(set(numbers)) == len(numbers) == len(learned("by patient"))
+    assert {number - 100 for number in numbers if number >= 100} == set(np.flatnonzero(~half))
+    assert {number for number in numbers if number < 100} < {0, 1, 2, 5, 6, 7, 8}
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_cut_skips_bring_zeros_and_change_nothing_else(cut):
+    import keras
+
+    model = helpers.create_model(image_size=16)
+    copied = measure_leaks.copy_network(model, cut)
+    assert copied.count_params() == model.count_params() == 1_927_841
+    for before, after in zip(model.get_weights(), copied.get_weights()):
+        assert np.array_equal(before, after)
+    image = np.random.default_rng(0).random((1, 16, 16, 1), np.float32)
+    names = [f"up{level}_{part}" for level in (1, 2, 3) for part in ("transpose", "skip")]
+    outputs = keras.Model(copied.input, [copied.get_layer(name).output for name in names])(image)
+    for below, joined in zip(outputs[::2], outputs[1::2]):
+        channels = below.shape[-1]
+        assert joined.shape[-1] == 2 * channels and np.array_equal(joined[..., :channels], below)
+        assert (np.abs(joined[..., channels:]).max() == 0) == cut
+
+
+def test_the_failure_is_run_as_it_is_told_and_both_files_are_stored(tmp_path, monkeypatch):
+    ran = []
+
+    def execute(path, executed, parameters, **options):
+        ran.append((path.name[:2], parameters))
+        model = Path(parameters["work_dir"]) / "model"
+        model.mkdir(parents=True, exist_ok=True)
+        (model / "history.csv").write_text("history")
+        (model / "looks.npz").write_text("looks")
+
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "notebooks").symlink_to(COURSE_FOLDER / "notebooks")
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    monkeypatch.setattr(store_failure, "COURSE", tmp_path)
+    store_failure.main()
+    assert [name for name, _ in ran] == ["01", "02", "03", "04"]
+    assert len({parameters.pop("work_dir") for _, parameters in ran}) == 1
+    chosen = {"dataset": "sample", "profile": "quick", "recipe": "report", "seed": 0}
+    assert [parameters for _, parameters in ran] == [chosen, {}, {}, {}]
+    assert (tmp_path / "docs" / "report_on_sample.csv").read_text() == "history"
+    assert (tmp_path / "docs" / "report_on_sample.npz").read_text() == "looks"
+
+
+def test_in_the_stored_failure_the_loss_falls_the_accuracy_is_high_and_nothing_is_found():
+    with open(COURSE_FOLDER / "docs" / "report_on_sample.csv", newline="") as file:
+        first, *_, last = ({name: float(value) for name, value in row.items()} for row in csv.DictReader(file))
+    look = np.load(COURSE_FOLDER / "docs" / "report_on_sample.npz")
+    assert last["loss"] < first["loss"] / 2 and last["val_loss"] < first["val_loss"] / 2
+    assert last["accuracy"] > 0.995 and last["val_accuracy"] > 0.99 and last["val_iou"] < 0.05
+    found = look["levels"][-1] >= 128
+    assert (found & look["truth"]).sum() < 0.05 * look["truth"].sum()
+    assert look["truth"].shape == look["levels"].shape[1:] and len(look["epochs"]) == len(look["levels"]) == 4

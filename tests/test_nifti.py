@@ -1,0 +1,429 @@
+"""Volumes at the door: where their voxels lie, which way they are cut, and what their labels mean."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from course.geometry import common_spacing, geometry_of, merged
+from course.importing import import_dataset
+from course.nifti import read_grid, read_labels, read_values
+from course.store import pair_paths
+from course.volumes import common_slice_axis, read_headers, slice_axis, write_volume
+from course.workspace import CourseError
+
+SHAPE = (6, 8, 5)
+VALUES = np.arange(240, dtype=np.int16).reshape(SHAPE)  # the largest is 239: every voxel has a grey of its own
+LABEL = np.zeros(SHAPE, np.uint8)
+LABEL[1:3, 2:7, 1:4] = 1
+LABEL[3:5, 2:4, 1:3] = 1  # no flip or swap of axes leaves it as it is
+
+
+def save(path, values, affine=None, unit=None, **fields):
+    """Save a volume; further fields of the header are written as they are, whatever nibabel thinks of them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    volume = nibabel.Nifti1Image(values, np.eye(4) if affine is None else np.array(affine, float))
+    if unit:
+        volume.header.set_xyzt_units(unit)
+    nibabel.save(volume, path)
+    content = path.read_bytes()
+    header = nibabel.Nifti1Header(content[:348])
+    for name, value in fields.items():
+        if np.ndim(value):
+            header[name][: len(value)] = value
+        else:
+            header[name] = value
+    path.write_bytes(header.binaryblock + content[348:])
+    return path
+
+
+UNPLACED = {"sform_code": 0, "qform_code": 0}
+
+
+def make(folder, values=VALUES, label=LABEL, first=1, number=4, affine=None, **options):
+    """A dataset of volumes; the first ones have these values, labels and affine, the others 1 x 1 x 2 mm."""
+    plain = np.diag([1, 1, 2, 1])
+    for case in range(number):
+        own = case < first
+        image = values if own else np.random.default_rng(case).integers(0, 200, SHAPE).astype(np.int16)
+        where = {"affine": plain if affine is None else affine, **options} if own else {"affine": plain}
+        save(folder / "images" / f"c{case}.nii", image, **where)
+        save(folder / "masks" / f"c{case}.nii", label if own else LABEL, **where)
+    return folder
+
+
+def imported(folder, work_dir, patient="c0", **options):
+    """Return the description, and images and masks of a patient: two arrays (slice, row, column)."""
+    description = import_dataset(folder, work_dir, progress=False, **options)
+    names = [
+        (subset, pair["name"])
+        for subset, pairs in description["subsets"].items()
+        for pair in pairs
+        if pair["patient"] == patient
+    ]
+    paths = [pair_paths(description, work_dir, *name) for name in names]
+    return description, *(
+        np.stack([np.asarray(Image.open(path[kind]).convert("L")) for path in paths]) for kind in (0, 1)
+    )
+
+
+def expected_slices(values, along):
+    """The slices along an axis as pictures, pixel by pixel: rows run against the later of the two other axes."""
+    columns, rows = (axis for axis in range(3) if axis != along)
+    found = np.empty([values.shape[axis] for axis in (along, rows, columns)], values.dtype)
+    for place in np.ndindex(found.shape):
+        voxel = {along: place[0], rows: values.shape[rows] - 1 - place[1], columns: place[2]}
+        found[place] = values[voxel[0], voxel[1], voxel[2]]
+    return found
+
+
+def greys(values):
+    return np.rint(values * (255 / values.max()))
+
+
+# --- the header -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "affine, options, spacing, axes, told",
+    [
+        (np.diag([2, 3, 4, 1]), {}, (2, 3, 4), ("R", "A", "S"), ()),
+        (np.diag([-2, 3, 4, 1]), {}, (2, 3, 4), ("L", "A", "S"), ()),
+        ([[0, 0, 4, 0], [-2, 0, 0, 0], [0, 3, 0, 0], [0, 0, 0, 1]], {}, (2, 3, 4), ("P", "S", "R"), ()),
+        (np.diag([2, 3, 4, 1]), {"pixdim": (1, 1, 1, 1)}, (2, 3, 4), ("R", "A", "S"), ("spacing_of_affine",)),
+        (np.diag([2, 3, 4, 1]), {"pixdim": (1, 2, 3, 4.01)}, (2, 3, 4), ("R", "A", "S"), ("spacing_of_affine",)),
+        (np.diag([2, 3, 4, 1]), {"pixdim": (1, 2, 3, 4.003)}, (2, 3, 4), ("R", "A", "S"), ()),
+        (np.eye(4), {"pixdim": (1, 2, 3, 4)}, (2, 3, 4), ("R", "A", "S"), ("spacing_of_pixdim",)),
+        (np.diag([2, 3, 4, 1]), UNPLACED, (2, 3, 4), None, ()),
+        (np.diag([2, 3, 4, 1]), {"unit": "micron"}, (0.002, 0.003, 0.004), ("R", "A", "S"), ()),
+        (np.diag([0.002, 0.003, 0.004, 1]), {"unit": "meter"}, (2, 3, 4), ("R", "A", "S"), ()),
+        (np.diag([2, 3, 4, 1]), {"srow_z": (0, 0, 0, 0)}, None, None, ("no_spacing",)),
+    ],
+)
+def test_spacing_and_sides_of_the_body_are_read_from_the_header(tmp_path, affine, options, spacing, axes, told):
+    grid = read_grid(save(tmp_path / "a.nii", VALUES, affine, **options))
+    assert grid.spacing == (spacing if spacing is None else pytest.approx(spacing))
+    assert grid.shape == SHAPE and grid.axes == axes and grid.told == told
+
+
+def test_the_spacing_of_pixdim_also_says_where_the_voxels_lie(tmp_path):
+    grid = read_grid(save(tmp_path / "a.nii", VALUES, np.eye(4), pixdim=(1, 2, 3, 4)))
+    assert np.allclose(grid.affine, np.diag([2, 3, 4, 1]))
+
+
+def test_a_turned_grid_keeps_every_voxel_where_it_is(tmp_path):
+    affine = np.array([[0, 0, 4, 5], [-2, 0, 0, 6], [0, 3, 0, 7], [0, 0, 0, 1.0]])  # axes that run to P, S, R
+    grid = read_grid(save(tmp_path / "a.nii", VALUES, affine))
+    turned = grid.turned(("R", "A", "S"))
+    assert turned.shape == (5, 6, 8) and turned.spacing == pytest.approx((4, 2, 3)) and turned.axes == ("R", "A", "S")
+    # Voxel (1, 2, 3) becomes (3, 6 - 1 - 1, 2)
+    assert np.allclose(turned.affine @ [3, 4, 2, 1], affine @ [1, 2, 3, 1])
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (6, 8, 1), (6, 8, 1, 1)])
+def test_a_flat_volume_is_one_slice(tmp_path, shape):
+    path = save(tmp_path / "a.nii", VALUES[..., 0].reshape(shape))
+    assert read_grid(path).shape == (6, 8, 1) and np.array_equal(read_values(path), VALUES[..., :1])
+
+
+# --- image and labels -----------------------------------------------------------------------------------
+
+
+def shifted(axis, millimetres, spacing=(2, 2, 2)):
+    affine = np.diag([*spacing, 1.0])
+    affine[axis, 3] = millimetres
+    return affine
+
+
+@pytest.mark.parametrize(
+    "image, label, told",
+    [
+        (np.diag([2, 2, 2, 1]), {"affine": np.diag([2, 2, 2, 1])}, ()),
+        (np.diag([2, 2, 2, 1]), {"affine": shifted(0, 0.018)}, ()),  # 0.009 voxels
+        (np.diag([2, 2, 2, 1]), {"affine": shifted(0, 0.022)}, ("labels_aside",)),  # 0.011 voxels
+        (np.diag([2, 2, 2, 1]), {"affine": shifted(2, -0.98)}, ("labels_aside",)),  # 0.49 voxels
+        (np.diag([2, 2, 2, 1]), {"affine": shifted(2, -1.02)}, None),  # 0.51 voxels
+        (np.diag([2, 2, 2, 1]), {"affine": np.diag([2, 2.1, 2, 1])}, ("labels_aside",)),  # 7 x 0.05
+        (np.diag([2, 2, 2, 1]), {"affine": np.diag([2, 2.15, 2, 1])}, None),  # 7 x 0.075
+        (np.diag([2, 2, 2, 1]), {"affine": np.eye(4)}, ("labels_unplaced",)),
+        (np.diag([2, 2, 2, 1]), {"affine": np.eye(4), **UNPLACED}, ("labels_unplaced",)),
+        (np.diag([2, 2, 2, 1]), {"affine": np.diag([2, 2, 2, 1]), **UNPLACED}, ()),
+        (np.diag([2, 2, 2, 1]), {"affine": np.diag([2, 2, 3, 1]), **UNPLACED}, None),
+        (np.eye(4), {"affine": np.diag([2, 2, 1, 1])}, None),
+        (np.eye(4), {"affine": np.eye(4)}, ()),
+        (np.diag([-2, -2, 2, 1]), {"affine": np.eye(4)}, ("labels_unplaced",)),
+    ],
+)
+def test_labels_lie_on_the_grid_of_their_image_or_it_is_told_or_refused(tmp_path, image, label, told):
+    paths = save(tmp_path / "i.nii", VALUES, image), save(tmp_path / "l.nii", LABEL, **label)
+    if told is None:
+        with pytest.raises(CourseError, match=r"The labels of .*i\.nii lie elsewhere, up to [\d.]+ voxels away"):
+            read_headers(*paths)
+    else:
+        volume = read_headers(*paths)
+        assert volume.told == told and volume.label_axes == volume.grid.axes
+
+
+FLIPPED = np.array([[-1, 0, 0, 5], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1.0]])  # the same places, from right to left
+
+
+def test_labels_that_lie_another_way_are_turned_onto_their_image(tmp_path):
+    folder = make(tmp_path / "source", first=0)
+    save(folder / "images" / "c0.nii", VALUES, np.diag([1, 1, 2, 1]))
+    save(folder / "masks" / "c0.nii", LABEL[::-1], FLIPPED)
+    description, images, masks = imported(folder, tmp_path / "data")
+    assert np.array_equal(masks, expected_slices(LABEL, 2) * 255) and np.array_equal(
+        images, greys(expected_slices(VALUES, 2))
+    )
+    assert [
+        note for note in description["notes"] if note.startswith("source/images/c0.nii lies another way than its lab")
+    ]
+
+
+def test_volumes_that_lie_in_different_ways_are_brought_into_one(tmp_path):
+    """The first volume has its axes swapped and flipped (S, L, P for R, A, S); its pictures come out as the others'."""
+    swapped = [[0, -1, 0, 5], [0, 0, -1, 7], [2, 0, 0, 0], [0, 0, 0, 1]]
+    values, label = (array.transpose(2, 0, 1)[:, ::-1, ::-1] for array in (VALUES, LABEL))
+    folder = make(tmp_path / "source", values, label, affine=swapped)
+    description, images, masks = imported(folder, tmp_path / "data")
+    assert np.array_equal(images, greys(expected_slices(VALUES, 2))) and np.array_equal(
+        masks, expected_slices(LABEL, 2) * 255
+    )
+    assert (
+        description["geometry"]["c0"]
+        == {"spacing": [1, 1, 2], "axes": ["P", "R", "S"]}
+        == description["geometry"]["c1"]
+    )
+    assert description["spacing"] == [1, 1, 2]
+    assert [note for note in description["notes"] if note.startswith("source/images/c0.nii lies another way than most")]
+
+
+def test_a_volume_that_does_not_say_how_it_lies_is_taken_as_it_is_and_told(tmp_path):
+    folder = make(tmp_path / "source", **UNPLACED)
+    description, images, _ = imported(folder, tmp_path / "data")
+    assert np.array_equal(images, greys(expected_slices(VALUES, 2)))
+    assert description["geometry"]["c0"] == {"spacing": [1, 1, 2], "axes": None}
+    assert [note for note in description["notes"] if "c0.nii does not say how it lies in the body" in note]
+
+
+# --- along which axis -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shape, spacing, axis",
+    [
+        ((9, 9, 9), (1.25, 1.25, 1.37), None),  # as the heart data
+        ((9, 9, 9), (2, 3, 4), 2),
+        ((9, 9, 9), (1, 1.21, 1), 1),
+        ((9, 9, 9), (1, 1.19, 1), None),
+        ((9, 9, 9), (5, 1, 5), None),
+        ((9, 9, 9), (5, 1, 1), 0),
+        ((1, 9, 9), (1, 1, 5), 0),
+        ((9, 1, 9), (1, 1, 1), 1),
+        ((1, 1, 9), (1, 1, 5), 2),
+    ],
+)
+def test_slices_follow_the_thick_axis(tmp_path, shape, spacing, axis):
+    grid = read_grid(save(tmp_path / "a.nii", np.zeros(shape, np.uint8), np.diag([*spacing, 1])))
+    assert slice_axis(grid) == axis
+
+
+def test_volumes_without_a_thick_axis_follow_the_others(tmp_path):
+    folder = make(tmp_path, affine=np.diag([1, 1, 1, 1]), first=1, number=2)
+    for case, spacing in (("0", (1, 1, 1)), ("1", (3, 1, 1))):
+        for kind in ("images", "masks"):
+            save(folder / kind / f"c{case}.nii", VALUES, np.diag([*spacing, 1]))
+    volumes = [read_headers(*(folder / kind / f"c{case}.nii" for kind in ("images", "masks"))) for case in "01"]
+    grids = [volume.grid for volume in volumes]
+    assert common_slice_axis(volumes, grids) == 0 and common_slice_axis(volumes[:1], grids[:1]) == 2
+
+
+@pytest.mark.parametrize("along, word", [(0, "first"), (1, "second")])
+def test_thick_slices_along_another_axis_become_the_pictures(tmp_path, along, word):
+    spacing = [1, 1.5, 2]
+    spacing[along] = 5
+    folder = make(tmp_path / "source", first=4, affine=np.diag([*spacing, 1]))
+    for case in range(1, 4):
+        save(folder / "images" / f"c{case}.nii", VALUES + case, np.diag([*spacing, 1]))
+    description, images, masks = imported(folder, tmp_path / "data")
+    assert np.array_equal(images, greys(expected_slices(VALUES, along)))
+    assert np.array_equal(masks, expected_slices(LABEL, along) * 255)
+    expected = {0: ([2, 1.5, 5], ["I", "A", "R"]), 1: ([2, 1, 5], ["I", "R", "A"])}[along]
+    assert description["geometry"]["c2"] == {"spacing": expected[0], "axes": expected[1]}
+    assert any(
+        f"along the {word} axis of the volumes, since voxels are thickest" in note for note in description["notes"]
+    )
+
+
+def test_pictures_of_thick_slices_along_the_last_axis_have_no_note(tmp_path):
+    description, images, _ = imported(make(tmp_path / "source"), tmp_path / "data")
+    assert np.array_equal(images, greys(expected_slices(VALUES, 2)))
+    assert description["geometry"]["c0"] == {"spacing": [1, 1, 2], "axes": ["P", "R", "S"]}
+    assert not any("axis" in note or "thick" in note for note in description["notes"])
+
+
+@pytest.mark.parametrize(
+    "shape, thick, told",
+    [((5, 8, 20), 1, True), ((5, 8, 20), 1.009, True), ((5, 8, 20), 1.011, False), ((6, 8, 20), 1, False)],
+)
+def test_a_short_axis_of_even_voxels_is_doubted(tmp_path, shape, thick, told):
+    for case in range(3):
+        for kind in ("images", "masks"):
+            values = np.resize(VALUES % 2 + case * (kind == "images"), shape)
+            save(tmp_path / "source" / kind / f"c{case}.nii", values, np.diag([1, 1, thick, 1]))
+    notes = import_dataset(tmp_path / "source", tmp_path / "data", progress=False)["notes"]
+    doubts = [note for note in notes if "as thick one way as another" in note]
+    assert len(doubts) == told and all("images/c0.nii has 5 x 8 x 20 voxels" in note for note in doubts)
+
+
+def test_flat_volumes_are_pictures_whose_names_tell_the_patient(tmp_path):
+    for patient in range(4):
+        for number in range(2):
+            name = f"p{patient}_{number:03d}.nii"
+            image = np.random.default_rng(10 * patient + number).integers(0, 255, (6, 8)).astype(np.int16)
+            save(tmp_path / "source" / "images" / name, image, np.diag([2, 3, 4, 1]))
+            save(tmp_path / "source" / "masks" / name, LABEL[..., 1], np.diag([2, 3, 4, 1]))
+    description, _, masks = imported(tmp_path / "source", tmp_path / "data", "p2")
+    assert set(description["geometry"]) == {"p0", "p1", "p2", "p3"} and len(masks) == 2
+    assert np.array_equal(masks[1], np.rot90(LABEL[..., 1]) * 255)
+    assert description["spacing"] == [3, 2, 4] and not any(
+        "patient of its own" in note for note in description["notes"]
+    )
+    pattern = r"(?P<patient>p\d)_(?P<slice>\d+)"
+    again = import_dataset(tmp_path / "source", tmp_path / "again", patient_pattern=pattern, progress=False)
+    assert again["fingerprint"] == description["fingerprint"]
+
+
+# --- greys and labels -----------------------------------------------------------------------------------
+
+
+def test_one_bright_voxel_leaves_the_greys_and_is_told(tmp_path):
+    values = VALUES.copy()
+    values[0, 0, 0] = 30000
+    description, images, _ = imported(make(tmp_path / "source", values), tmp_path / "data")
+    top = np.sort(values.ravel())[round(0.995 * 239)]
+    assert np.array_equal(images, np.rint(np.minimum(expected_slices(values, 2), top) * (255 / top)))
+    assert [note for note in description["notes"] if "images/c0.nii holds a few values far brighter" in note]
+
+
+def test_ct_keeps_its_contrast(tmp_path):
+    values = (VALUES * 10 - 1000).astype(np.int16)  # -1000 to 1390
+    description, images, _ = imported(make(tmp_path / "source", values), tmp_path / "data")
+    assert np.array_equal(images, greys(expected_slices(VALUES, 2)))
+    assert [note for note in description["notes"] if "c0.nii holds negative values: the smallest value" in note]
+
+
+TINY = np.where(LABEL, np.float32(0.9999), np.float32(0.0002))
+SOFT = LABEL * 0.6
+SOFT[0, 0, 0], SOFT[1, 2, 1] = 0.5, 0.49
+
+
+@pytest.mark.parametrize(
+    "values, chosen, expected, present, told",
+    [
+        (LABEL, None, LABEL, [0, 1], ()),
+        (LABEL.astype(float), None, LABEL, [0, 1], ()),
+        (LABEL * np.uint8(7), {7}, LABEL * 7, [0, 7], ()),
+        (TINY, None, LABEL, [0, 1], ("rounded",)),
+        (SOFT, None, SOFT >= 0.5, [0, 1], ("soft",)),
+        (SOFT * 2 - 0.2, {1}, np.floor(SOFT * 2 + 0.3), [0, 1], ("soft",)),
+        (LABEL * 0.0039, None, LABEL * 0.0039, [0, 0.0039], ()),  # two values are two labels, whatever they are
+        (LABEL * 1.5 + SOFT, {1}, np.floor(LABEL * 1.5 + SOFT + 0.5), [0, 1, 2], ("rounded",)),
+        (LABEL * 1.5 + SOFT, None, None, None, None),
+    ],
+)
+def test_labels_become_whole(tmp_path, values, chosen, expected, present, told):
+    path = save(tmp_path / "l.nii", values)
+    if expected is None:
+        with pytest.raises(CourseError, match=r"l\.nii holds 4 values from 0 to 2\.1 that are no whole numbers"):
+            read_labels(path, chosen)
+    else:
+        found, held, key = read_labels(path, chosen)
+        assert np.array_equal(found, expected) and held == pytest.approx(present) and key == told
+
+
+def blurred(dtype, between, above=60):
+    """A label of 255 that is 0 elsewhere but for some values from a quarter to three quarters of it."""
+    values = np.zeros(SHAPE, dtype)
+    values.flat[:above] = 255
+    values.flat[above : above + between] = np.linspace(64, 191, between)
+    return values
+
+
+@pytest.mark.parametrize(
+    "values, is_soft",
+    [
+        (blurred(np.float32, 30), True),  # half as many between as above
+        (blurred(np.float32, 31), False),
+        (blurred(np.uint8, 60), True),  # whole numbers: as many as are the largest itself
+        (blurred(np.uint8, 61), False),
+    ],
+)
+def test_a_blurred_label_of_a_large_number_is_that_from_its_half_on(tmp_path, values, is_soft):
+    path = save(tmp_path / "l.nii", values)
+    is_whole = values.dtype == np.uint8
+    for chosen in (None, {255}):
+        if is_soft or (chosen and not is_whole):
+            found, held, told = read_labels(path, chosen)
+            assert np.array_equal(found, np.where(values >= 127.5, 255, 0)) and (held, told) == ([0, 255], ("soft",))
+        elif is_whole:
+            assert np.array_equal(read_labels(path, chosen)[0], values)
+        else:
+            with pytest.raises(CourseError, match="are no whole numbers"):
+                read_labels(path, chosen)
+    assert read_labels(path, {100})[2] == (() if is_whole else ("rounded",))
+
+
+def test_labels_of_many_structures_are_no_blur(tmp_path):
+    values = np.resize(np.arange(1, 41, dtype=np.uint8), SHAPE)
+    found, held, told = read_labels(save(tmp_path / "l.nii", values))
+    assert np.array_equal(found, values) and held == list(range(1, 41)) and told == ()
+
+
+def test_a_soft_label_is_told_by_the_import(tmp_path):
+    description, _, masks = imported(make(tmp_path / "source", label=SOFT), tmp_path / "data")
+    assert np.array_equal(masks, expected_slices(SOFT >= 0.5, 2) * 255)
+    assert [
+        note for note in description["notes"] if "masks/c0.nii holds a soft label: its values from one half" in note
+    ]
+
+
+def test_a_label_to_ignore_is_not_the_structure_that_was_chosen(tmp_path):
+    label = LABEL.copy()
+    label[5] = 255
+    _, _, masks = imported(make(tmp_path / "source", label=label), tmp_path / "data", foreground=1)
+    assert np.array_equal(masks, expected_slices(LABEL, 2) * 255)
+
+
+# --- the geometry of a dataset --------------------------------------------------------------------------
+
+
+def test_a_spacing_is_common_to_a_thousandth():
+    one, near, far = ({"spacing": [1, 2, step], "axes": None} for step in (3, 3.0029, 3.0031))
+    assert common_spacing({"a": one, "b": near}) == [1, 2, 3] and common_spacing({"a": one, "b": far}) is None
+    assert common_spacing({"a": one, "b": {"spacing": None, "axes": None}}) is None
+
+
+def test_what_one_patient_has_in_two_ways_is_unknown():
+    entries = [geometry_of([1, 1, 2], "IAR"), geometry_of([1, 1, 3], "IAR"), geometry_of([1, 1, 2], "IAL")]
+    assert merged([("p", entries[0]), ("p", entries[1]), ("q", entries[0])]) == {
+        "p": {"spacing": None, "axes": ["I", "A", "R"]},
+        "q": {"spacing": [1, 1, 2], "axes": ["I", "A", "R"]},
+    }
+    assert merged([("p", entries[0]), ("p", entries[2])])["p"] == {"spacing": [1, 1, 2], "axes": None}
+
+
+def test_a_geometry_file_beside_volumes_is_told_to_be_passed_over(tmp_path):
+    folder = make(tmp_path / "source")
+    (folder / "geometry.json").write_text(json.dumps({"spacing": [9, 9, 9]}))
+    description, *_ = imported(folder, tmp_path / "data")
+    assert description["spacing"] == [1, 1, 2]
+    assert any("geometry.json was passed over" in note for note in description["notes"])
+
+
+def test_a_spacing_is_recorded_to_six_digits(tmp_path):
+    paths = [save(tmp_path / name, LABEL, np.diag([1 / 3, 2 / 3, 0.00012345678, 1])) for name in ("i.nii", "l.nii")]
+    written = write_volume(read_headers(*paths), list("abcde"), tmp_path, None, None, along=2)
+    assert written.geometry == {"spacing": [0.666667, 0.333333, 0.000123457], "axes": ["P", "R", "S"]}

@@ -1,0 +1,109 @@
+"""One batch at a time writes into a folder, whatever was killed before; its kernels end with it."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from course import ownership
+from course.workspace import COURSE_FOLDER, CourseError
+
+BEAT, PATIENCE = ownership.BEAT, ownership.PATIENCE
+
+
+def test_a_living_batch_counts_on_several_times_before_it_is_taken_for_killed():
+    assert 3 * BEAT < PATIENCE <= 30
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    monkeypatch.setattr(ownership, "PATIENCE", 60)
+    monkeypatch.setattr(ownership, "WATCH_INTERVAL", 0.05)
+
+
+def test_the_owner_counts_on_and_leaves_nothing(tmp_path, monkeypatch):
+    file = tmp_path / "owner.txt"
+    with ownership.own(tmp_path) as (batch, beat):
+        assert batch.startswith(f"process {os.getpid()} on ") and ownership.owner_of(tmp_path) == batch
+        beat()
+        assert file.read_text() == f"{batch}\n0"  # so soon it writes nothing
+        monkeypatch.setattr(ownership, "BEAT", 0)
+        beat()
+        beat()
+        assert file.read_text() == f"{batch}\n2"
+    assert not file.exists() and ownership.owner_of(tmp_path) is None
+
+
+def test_a_living_batch_is_not_disturbed(tmp_path):
+    ended = threading.Event()
+
+    def live():
+        number = 0
+        while not ended.wait(0.5):
+            number += 1
+            (tmp_path / "owner.txt").write_text(f"process 7 on another, abc\n{number}")
+
+    (tmp_path / "owner.txt").write_text("process 7 on another, abc\n0")
+    thread = threading.Thread(target=live)
+    thread.start()
+    try:
+        with (
+            pytest.raises(CourseError, match=r"Another batch \(process 7 on another\) is at work in .*: wait until"),
+            ownership.own(tmp_path),
+        ):
+            pass
+    finally:
+        ended.set()
+        thread.join()
+    assert ownership.owner_of(tmp_path) == "process 7 on another, abc"
+
+
+@pytest.mark.parametrize("left", ["process 7 on another, abc\n41", ""])
+def test_a_folder_whose_batch_was_killed_is_taken_over_after_a_while(tmp_path, monkeypatch, left):
+    monkeypatch.setattr(ownership, "PATIENCE", 1)
+    (tmp_path / "owner.txt").write_text(left)
+    began = time.monotonic()
+    with ownership.own(tmp_path) as (batch, _):
+        assert time.monotonic() - began >= 1
+        assert ownership.owner_of(tmp_path) == batch
+
+
+def test_a_batch_that_ends_meanwhile_is_not_waited_for(tmp_path):
+    (tmp_path / "owner.txt").write_text("process 7 on another, abc\n41")
+    threading.Timer(0.2, (tmp_path / "owner.txt").unlink).start()
+    began = time.monotonic()
+    with ownership.own(tmp_path):
+        assert time.monotonic() - began < 30
+
+
+def test_who_was_taken_over_ends_and_leaves_the_file_to_the_other(tmp_path):
+    with (
+        pytest.raises(CourseError, match="Another batch has taken .* over, and goes on with its runs"),
+        ownership.own(tmp_path) as (_, beat),
+    ):
+        (tmp_path / "owner.txt").write_text("another\n0")
+        beat()
+    assert (tmp_path / "owner.txt").read_text() == "another\n0"
+
+
+WATCHED = (
+    "import sys, time; from course import ownership; "
+    "ownership.end_with_owner(sys.argv[1], 'one'); print('on', flush=True); time.sleep(60)"
+)
+
+
+@pytest.mark.parametrize("owner", ["another\n0", None])
+def test_a_process_ends_when_its_folder_has_another_owner_or_none(tmp_path, owner):
+    file = tmp_path / "owner.txt"
+    file.write_text("one\n0")
+    process = subprocess.Popen([sys.executable, "-c", WATCHED, tmp_path], cwd=COURSE_FOLDER, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"on\n"
+    file.write_text("")  # as it is while it is written
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.5)
+    file.write_text(owner) if owner else file.unlink()
+    assert process.wait(20) == 1
+    process.stdout.close()

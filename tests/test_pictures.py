@@ -1,0 +1,455 @@
+"""How a picture and its mask are read: palettes, transparency, EXIF, deep greys, outliers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from course.geometry import picture_geometry
+from course.greys import GreyRange, dark_sentences, grey_windows, to_greys
+from course.importing import import_dataset
+from course.pictures import Pair, measure_pair, read_pair, read_picture
+from course.store import pair_paths
+from course.workspace import CourseError
+
+HEIGHT, WIDTH = 12, 20
+MASK = np.zeros((HEIGHT, WIDTH), np.uint8)
+MASK[2:9, 3:6] = 1
+MASK[7:9, 3:12] = 1  # an L: no flip or turn leaves it as it is
+IMAGE = np.random.default_rng(0).integers(30, 200, (HEIGHT, WIDTH)).astype(np.uint8)
+
+
+def save(path, pixels, palette=None, **options):
+    """Save an array, or a picture with a palette, and return the path."""
+    drawn = Image.fromarray(pixels)
+    if palette is not None:
+        drawn = Image.frombytes("P", pixels.shape[::-1], pixels.tobytes())
+        drawn.putpalette(palette)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn.save(path, **options)
+    return path
+
+
+def labels_of(path):
+    return read_picture(path, labels=True)
+
+
+# --- what the label is ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.gif", "a.bmp", "a.tif"])
+@pytest.mark.parametrize("colours", [[255, 255, 255, 200, 0, 0], [0, 0, 0, 0, 0, 130], [9, 200, 9, 0, 0, 0]])
+def test_the_number_in_a_palette_of_colours_is_the_label(tmp_path, name, colours):
+    assert np.array_equal(labels_of(save(tmp_path / name, MASK, colours)).pixels, MASK)
+
+
+def test_a_mask_that_holds_the_background_of_a_palette_alone_is_empty(tmp_path):
+    found = labels_of(save(tmp_path / "a.png", MASK * 0, [255, 255, 255, 200, 0, 0]))
+    assert (found.pixels == 0).all() and not found.plain and found.palette == {(255, 255, 255, 255): 0}
+
+
+@pytest.mark.parametrize("greys", [(0, 255), (255, 0), (40, 90)])
+def test_a_palette_of_greys_is_a_grey_picture_in_any_order(tmp_path, greys):
+    found = labels_of(save(tmp_path / "a.png", MASK, [grey for grey in greys for _ in range(3)]))
+    assert np.array_equal(found.pixels, np.where(MASK, greys[1], greys[0])) and found.palette == {}
+
+
+def test_a_palette_whose_numbers_differ_in_transparency_alone_tells_the_label(tmp_path):
+    path = save(tmp_path / "a.png", MASK, [0, 0, 0, 0, 0, 0], transparency=bytes([0, 255]))
+    assert np.array_equal(labels_of(path).pixels, MASK)
+
+
+def rgba(colour, background, alpha=(0, 255)):
+    """A picture of a colour on a background, with the transparency of both."""
+    pixels = np.empty((HEIGHT, WIDTH, 4), np.uint8)
+    pixels[..., :3] = np.where(MASK[..., None], colour, background)
+    pixels[..., 3] = np.where(MASK, alpha[1], alpha[0])
+    return pixels
+
+
+@pytest.mark.parametrize(
+    "pixels, expected",
+    [
+        (rgba((0, 0, 0), (0, 0, 0)), (0, 255)),  # alpha alone
+        (rgba((0, 0, 0), (255, 255, 255)), (0, 255)),  # black on white that is transparent
+        (rgba((0, 0, 0), (0, 0, 0), (255, 0)), (255, 0)),  # a hole
+        (rgba((255, 255, 255), (0, 0, 0), (255, 255)), (0, 255)),  # opaque: the colour
+        (rgba((255, 255, 255), (0, 0, 0), (0, 0)), (0, 255)),  # transparent all over: the colour
+        (rgba((7, 7, 7), (7, 7, 7), (0, 0)), (0, 0)),  # nothing
+        (rgba((7, 7, 7), (7, 7, 7), (90, 90)), (7, 7)),
+    ],
+)
+def test_transparency_is_the_label_where_it_tells_the_pixels_apart(tmp_path, pixels, expected):
+    found = labels_of(save(tmp_path / "a.png", pixels))
+    assert np.array_equal(found.pixels, np.where(MASK, expected[1], expected[0]))
+    assert found.plain == (pixels[..., 3].min() == pixels[..., 3].max() and expected != (0, 0))
+
+
+def test_colours_on_a_transparent_ground_are_labels_and_the_ground_is_background(tmp_path):
+    pixels = rgba((200, 200, 200), (90, 90, 90))
+    pixels[0, 0] = 50, 50, 50, 255
+    expected = MASK * 200
+    expected[0, 0] = 50
+    assert np.array_equal(labels_of(save(tmp_path / "a.png", pixels)).pixels, expected)
+
+
+def test_the_image_of_a_palette_is_its_grey_and_not_its_number(tmp_path):
+    assert np.array_equal(
+        read_picture(save(tmp_path / "a.gif", MASK, [255, 255, 255, 20, 20, 20])).pixels, 255 - MASK * 235
+    )
+
+
+def test_a_photo_of_a_phone_that_holds_a_preview_too_is_read(tmp_path):
+    more = [Image.fromarray(IMAGE // 2)]
+    path = save(tmp_path / "a.jpg", IMAGE, format="MPO", save_all=True, append_images=more, quality=100)
+    found = read_picture(path)
+    assert np.abs(found.pixels - IMAGE.astype(int)).max() < 12 and found.lossy and not found.plain
+
+
+def test_masks_of_sixteen_bits_a_colour_are_refused_too(tmp_path):
+    import struct
+    import zlib
+
+    rows = zlib.compress(b"".join(b"\0" + bytes(6 * WIDTH) for _ in range(HEIGHT)))
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 16, 2, 0, 0, 0)
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    ]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(CourseError, match="a.png has 16 bits for each of several channels, of which eight would be"):
+        labels_of(tmp_path / "a.png")
+
+
+# --- how it lies ----------------------------------------------------------------------------------------
+
+# Where the row and the column of the upright picture are found in the stored one, by the table of the EXIF standard:
+# orientation -> (stored row, stored column) of upright (row, column), with the last row and column of the stored one.
+STORED = {
+    1: lambda row, column, rows, columns: (row, column),
+    2: lambda row, column, rows, columns: (row, columns - column),
+    3: lambda row, column, rows, columns: (rows - row, columns - column),
+    4: lambda row, column, rows, columns: (rows - row, column),
+    5: lambda row, column, rows, columns: (column, row),
+    6: lambda row, column, rows, columns: (rows - column, row),
+    7: lambda row, column, rows, columns: (rows - column, columns - row),
+    8: lambda row, column, rows, columns: (column, columns - row),
+}
+
+
+def upright(stored, orientation):
+    shape = stored.shape if orientation < 5 else stored.shape[::-1]
+    return np.array(
+        [
+            [
+                stored[STORED[orientation](row, column, stored.shape[0] - 1, stored.shape[1] - 1)]
+                for column in range(shape[1])
+            ]
+            for row in range(shape[0])
+        ]
+    )
+
+
+def exif(orientation):
+    found = Image.Exif()
+    found[0x0112] = orientation
+    return {"exif": found}
+
+
+FILES = {"png": {}, "tif": {}, "compressed.tif": {"compression": "tiff_lzw"}}
+
+
+@pytest.mark.parametrize("ending", FILES)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_and_a_mask_that_are_both_turned_are_turned(tmp_path, ending, orientation):
+    image = save(tmp_path / f"i.{ending}", IMAGE, **exif(orientation), **FILES[ending])
+    mask = save(tmp_path / f"m.{ending}", MASK, **exif(orientation), **FILES[ending])
+    found, drawn, told = read_pair(image, mask)
+    assert np.array_equal(found.pixels, upright(IMAGE, orientation)) and told == ()
+    assert np.array_equal(drawn.pixels, upright(MASK, orientation))
+    assert found.plain == (orientation == 1 and ending == "png")
+
+
+@pytest.mark.parametrize("ending", FILES)
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_an_image_that_alone_is_turned_fits_its_mask_or_it_is_told(tmp_path, ending, orientation):
+    """Half a turn fits either way: it is told. A quarter fits in one way only."""
+    mask = save(tmp_path / "m.png", MASK)
+    image = save(tmp_path / f"i.{ending}", IMAGE, **exif(orientation), **FILES[ending])
+    found, drawn, told = read_pair(image, mask)
+    assert np.array_equal(found.pixels, upright(IMAGE, orientation) if orientation < 5 else IMAGE)
+    assert told == (("turned_alone",) if orientation < 5 else ("stored",)) and np.array_equal(drawn.pixels, MASK)
+
+
+def test_a_quarter_turn_of_the_image_alone_that_makes_it_fit_is_no_doubt(tmp_path):
+    image = save(tmp_path / "i.png", np.ascontiguousarray(IMAGE.T), **exif(6))
+    found, _, told = read_pair(image, save(tmp_path / "m.png", MASK))
+    assert np.array_equal(found.pixels, upright(IMAGE.T, 6)) and told == ()
+
+
+def test_a_mask_that_alone_is_turned_is_told_too(tmp_path):
+    mask = save(tmp_path / "m.png", MASK, **exif(3))
+    _, drawn, told = read_pair(save(tmp_path / "i.png", IMAGE), mask)
+    assert np.array_equal(drawn.pixels, upright(MASK, 3)) and told == ("turned_alone",)
+
+
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_an_orientation_that_does_not_exist_turns_nothing(tmp_path, orientation):
+    image = save(tmp_path / "i.jpg", IMAGE, quality=100, **exif(orientation))
+    found, _, told = read_pair(image, save(tmp_path / "m.png", MASK))
+    assert np.abs(found.pixels - IMAGE.astype(int)).max() < 12 and told == ()
+
+
+# --- greys ----------------------------------------------------------------------------------------------
+
+
+def test_sixteen_bits_with_white_as_zero_are_read_the_right_way_round(tmp_path):
+    values = IMAGE.astype(np.uint16) * 257
+    path = save(tmp_path / "a.tif", 65535 - values, tiffinfo={262: 0})
+    assert np.array_equal(read_picture(path).pixels, values)
+    assert np.array_equal(read_picture(save(tmp_path / "b.tif", values, tiffinfo={262: 1})).pixels, values)
+
+
+def test_a_range_is_measured_at_the_half_percent():
+    values = np.random.default_rng(0).permutation(1001).astype(np.uint16)
+    assert GreyRange.of(values.reshape(7, 143)) == (0, 5, 995, 1000)
+    assert GreyRange.of(np.array([-4.5, 2.0])) == (-4.5, -4.5, 2.0, 2.0)
+
+
+def test_where_nearly_all_is_background_the_others_are_measured():
+    values = np.zeros(10_000)
+    values[:20] = np.arange(100, 120)
+    assert GreyRange.of(values) == (0, 0, 119, 119)
+    assert GreyRange.of(values).window() == (0, 119, ())
+
+
+def test_the_widest_range_holds_all():
+    assert GreyRange.widest([GreyRange(1, 5, 7, 9), GreyRange(2, 3, 8, 8)]) == (1, 3, 8, 9)
+
+
+@pytest.mark.parametrize(
+    "spread, window",
+    [
+        ((0, 3, 900, 1600), (0, 1600, ())),  # as the heart data: 1.8 times
+        ((10, 11, 100, 400), (0, 400, ())),  # four times is not yet an outlier
+        ((10, 11, 100, 401), (0, 100, ("bright_outlier",))),
+        ((-1000, -990, 800, 3000), (-1000, 3000, ("negative",))),  # CT
+        ((-1000, -990, 800, 30000), (-1000, 800, ("negative", "bright_outlier"))),
+        ((-30000, -1000, 800, 3000), (-1000, 3000, ("dark_outlier",))),
+        ((-30000, 5, 200, 255), (0, 255, ("dark_outlier",))),
+        ((-10, 0, 3, 4), (0, 4, ("dark_outlier",))),
+        ((-9, 0, 3, 4), (-9, 4, ("negative",))),
+        ((61440, 61500, 65000, 65535), (61440, 65535, ("offset",))),
+        ((500, 500, 900, 1000), (0, 1000, ())),  # half of the highest is not yet an offset
+        ((501, 501, 900, 1000), (501, 1000, ("offset",))),
+        ((7, 7, 7, 7), (0, 7, ())),
+        ((0, 0, 0, 0), (0, 0, ())),
+    ],
+)
+def test_black_and_white_of_a_range(spread, window):
+    assert GreyRange(*map(float, spread)).window() == window
+
+
+def test_values_become_greys_rounded_and_clipped():
+    values = np.array([-5, 0, 1, 2, 51, 99.9, 100, 4000])
+    assert to_greys(values, 0.0, 100.0).tolist() == [0, 0, 3, 5, 130, 255, 255, 255]  # 2.55, 5.1, 130.05, 254.7
+    assert to_greys(np.array([-1000, 0, 1000], np.int16), -1000, 1000).tolist() == [0, 128, 255]
+    assert to_greys(np.array([7, 7]), 7, 7).tolist() == [0, 0]
+
+
+def measured(tmp_path, name, image, patient="p"):
+    mask = save(tmp_path / "masks" / "m.png", MASK)
+    return measure_pair(Pair("train", name, patient, 0, save(tmp_path / "images" / name, image), mask))
+
+
+def test_all_pictures_of_a_patient_share_a_window_and_one_bright_pixel_does_not_set_it(tmp_path):
+    deep = IMAGE.astype(np.uint16)
+    bright = deep.copy()
+    bright[0, 0] = 60000
+    pairs = [
+        measured(tmp_path, "1.png", deep, "one"),
+        measured(tmp_path, "2.png", deep * 3, "one"),
+        measured(tmp_path, "3.png", bright, "other"),
+        measured(tmp_path, "4.png", IMAGE, "shallow"),
+        measured(tmp_path, "5.png", deep // 2, "other"),
+    ]
+    values = np.sort(bright.ravel())
+    assert values[-1] == 60000 and values[round(0.995 * (values.size - 1))] == values[-2] < 200
+    windows, sentences = grey_windows(pairs)
+    assert windows == {"one": (0, 3 * int(deep.max())), "other": (0, int(values[-2]))}
+    [sentence] = sentences
+    assert sentence.endswith(
+        "images/3.png holds a few values far brighter than all others: they were clipped at the 99.5th percentile."
+    )
+
+
+@pytest.mark.parametrize("place", [(0, 9), (11, 9), (5, 0), (5, 19)])
+def test_what_is_measured_of_a_pair(tmp_path, place):
+    drawn = MASK.copy()
+    drawn[place] = 7
+    image = Image.fromarray(IMAGE).convert("RGB")
+    image.save(tmp_path / "i.png")
+    pair = measure_pair(Pair("train", "i", "p", 0, tmp_path / "i.png", save(tmp_path / "m.png", drawn)))
+    facts = pair.facts
+    assert facts.size == (HEIGHT, WIDTH) and facts.channels == 3 and facts.image_plain and facts.mask_plain
+    assert facts.mask_values == {0: 239 - MASK.sum(), 1: MASK.sum(), 7: 1} and facts.border_values == {0, 7}
+    assert (facts.low, facts.high) == (IMAGE.min(), IMAGE.max()) and not (
+        facts.deep or facts.lossy or facts.is_constant
+    )
+    corners = np.ix_([0, -1], [0, -1])
+    assert facts.thumbnail.shape == (32, 32) and np.array_equal(facts.thumbnail[corners], IMAGE[corners])
+    assert facts.foreground_pixels([0, 1]) == MASK.sum() and facts.foreground_pixels([0, 9]) == 0 and facts.told == ()
+    inner = measure_pair(Pair("train", "i", "p", 0, tmp_path / "i.png", save(tmp_path / "m.png", MASK))).facts
+    assert inner.border_values == {0} and inner.image_hash == facts.image_hash and inner.mask_hash != facts.mask_hash
+
+
+def test_patients_are_dark_whose_every_picture_is(tmp_path):
+    dark = np.minimum(IMAGE // 10, 25)
+    pairs = [
+        measured(tmp_path, "1.png", dark, "dark"),
+        measured(tmp_path, "2.png", dark // 2, "dark"),
+        measured(tmp_path, "3.png", dark, "lit"),
+        measured(tmp_path, "4.png", np.where(MASK, 26, dark).astype(np.uint8), "lit"),
+        measured(tmp_path, "5.png", dark * 0, "black"),
+    ]
+    [sentence] = dark_sentences(pairs)
+    assert "images/1.png (and 1 more) is very dark" in sentence
+    assert dark_sentences(pairs[2:]) == []
+
+
+# --- the whole import -----------------------------------------------------------------------------------
+
+
+def make(folder, image=None, mask=None, ending="png", **options):
+    """A dataset of six patients with a picture each; the first has `image`."""
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(30, 200, (HEIGHT, WIDTH)).astype(np.uint8)
+        pixels = image if image is not None and number == 0 else pixels
+        save(folder / "images" / f"p{number}_0.{ending}", pixels, **(options if number == 0 else {}))
+        save(folder / "masks" / f"p{number}_0.png", MASK * 255 if mask is None else mask)
+    return folder
+
+
+def imported(folder, work_dir, name="p0_0", **options):
+    """Return the description, and image and mask of a picture as they lie in the work folder."""
+    description = import_dataset(folder, work_dir, progress=False, **options)
+    [subset] = [key for key, pairs in description["subsets"].items() if name in {pair["name"] for pair in pairs}]
+    paths = pair_paths(description, work_dir, subset, name)
+    return description, *(np.asarray(Image.open(path).convert("L")) for path in paths)
+
+
+def test_gifs_are_read(tmp_path):
+    folder = make(tmp_path / "source")
+    for path in folder.rglob("*.png"):
+        Image.open(path).save(path.with_suffix(".gif"))
+        path.unlink()
+    description, image, mask = imported(folder, tmp_path / "data")
+    assert np.array_equal(image, np.random.default_rng(0).integers(30, 200, (HEIGHT, WIDTH)))
+    assert np.array_equal(mask, MASK * 255) and description["geometry"]["p0"] == {"spacing": None, "axes": None}
+
+
+def test_a_bright_pixel_of_sixteen_bits_leaves_the_greys_and_is_told(tmp_path):
+    pixels = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
+    pixels[0, 0] = 65535
+    description, image, _ = imported(make(tmp_path / "source", pixels), tmp_path / "data")
+    assert image[0, 0] == 255 and image[-1, -1] == 255 and image[0, 1] == 1 and len(np.unique(image)) > 200
+    assert [note for note in description["notes"] if "far brighter" in note]
+
+
+def test_negative_values_of_a_picture_keep_their_contrast(tmp_path):
+    pixels = np.linspace(-1000, 1000, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.float32)
+    folder = make(tmp_path / "source", ending="tif", image=pixels)
+    description, image, _ = imported(folder, tmp_path / "data")
+    assert np.array_equal(image.ravel(), np.rint(np.linspace(0, 255, HEIGHT * WIDTH)))
+    assert any("images/p0_0.tif holds negative values" in note for note in description["notes"])
+
+
+def test_a_turned_image_is_told_by_the_import(tmp_path):
+    description, image, _ = imported(make(tmp_path / "source", IMAGE, **exif(3)), tmp_path / "data")
+    assert np.array_equal(image, IMAGE[::-1, ::-1])
+    assert [note for note in description["notes"] if note.startswith("source/images/p0_0.png says in EXIF that it is")]
+
+
+def test_an_image_that_fits_as_it_is_stored_is_written_so(tmp_path):
+    description, image, mask = imported(make(tmp_path / "source", IMAGE, **exif(6)), tmp_path / "data")
+    assert np.array_equal(image, IMAGE) and np.array_equal(mask, MASK * 255)
+    assert any("EXIF was passed over" in note for note in description["notes"])
+
+
+def test_dark_pictures_are_told_and_plain_ones_get_no_note(tmp_path):
+    folder = make(tmp_path / "source", IMAGE // 12)
+    notes = imported(folder, tmp_path / "data")[0]["notes"]
+    assert [note.split(":")[0].rsplit("/", 1)[1] for note in notes if "dark" in note] == ["p0_0.png is very dark"]
+    assert not [note for note in imported(make(folder), tmp_path / "data")[0]["notes"] if "dark" in note]
+
+
+def test_spacing_and_axes_of_pictures_come_from_a_file(tmp_path):
+    folder = make(tmp_path / "source")
+    text = {"spacing": [1, 2, 3], "patients": {"p1": {"spacing": [4, 5, 6], "axes": ["P", "L", "S"]}}}
+    (folder / "geometry.json").write_text(json.dumps(text))
+    description, *_ = imported(folder, tmp_path / "data")
+    assert description["geometry"]["p0"] == {"spacing": [1, 2, 3], "axes": None}
+    assert description["geometry"]["p1"] == {"spacing": [4, 5, 6], "axes": ["P", "L", "S"]}
+    assert description["spacing"] is None and set(description["geometry"]) == {f"p{number}" for number in range(6)}
+    assert "The spacing differs from patient to patient: p0 1 x 2 x 3 mm, p1 4 x 5 x 6 mm." in description["notes"]
+    assert any("run to different sides: p0 unknown, p1 P L S (rows" in note for note in description["notes"])
+
+
+def test_spacing_of_pictures_comes_from_the_parameter_and_axes_from_the_file(tmp_path):
+    folder = make(tmp_path / "source" / "scans")
+    (folder.parent / "geometry.json").write_text('{"axes": ["I", "A", "R"]}')
+    description, *_ = imported(folder.parent, tmp_path / "data", spacing=[1.25, 1.5, 8])
+    assert description["spacing"] == [1.25, 1.5, 8] and not any("differ" in note for note in description["notes"])
+    assert set(map(str, description["geometry"].values())) == {
+        str({"spacing": [1.25, 1.5, 8.0], "axes": ["I", "A", "R"]})
+    }
+
+
+def test_a_file_above_the_dataset_is_not_its_geometry(tmp_path):
+    folder = make(tmp_path / "source")
+    (tmp_path / "geometry.json").write_text('{"spacing": [1, 1, 1]}')
+    assert imported(folder, tmp_path / "data")[0]["spacing"] is None
+
+
+def test_the_nearest_geometry_is_taken_and_differences_are_told_once(tmp_path):
+    folder = make(tmp_path / "source" / "scans")
+    (folder.parent / "geometry.json").write_text('{"spacing": [9, 9, 9]}')
+    own = {f"p{number}": {"spacing": [1, 1, number + 1], "axes": ["I", "A", "RL"[number % 2]]} for number in range(3)}
+    (folder / "geometry.json").write_text(json.dumps({"patients": own}))
+    description, *_ = imported(folder.parent, tmp_path / "data")
+    assert [description["geometry"][f"p{number}"]["spacing"] for number in (0, 2, 3)] == [[1, 1, 1], [1, 1, 3], None]
+    assert [note for note in description["notes"] if "differ" in note] == [
+        "The spacing differs from patient to patient: p0 1 x 1 x 1 mm, p1 1 x 1 x 2 mm.",
+        "The pictures of the patients run to different sides: p0 I A R, p1 I A L (rows, columns, slices).",
+    ]
+
+
+WRONG = [[], [1, 1], [1, 1, 1, 1], [1, 1, True], ["1", 1, 1], [1, 1, 0], [1, 1, -1], [1, 1, float("inf")], "111", 3]
+
+
+@pytest.mark.parametrize("spacing", WRONG)
+def test_a_spacing_is_three_numbers_above_zero(spacing):
+    with pytest.raises(CourseError, match="a spacing is three numbers above 0"):
+        picture_geometry([], Path(), spacing)
+
+
+@pytest.mark.parametrize(
+    "axes", [["I", "A"], ["I", "A", "X"], ["I", "A", "P"], ["I", "A", "R", "L"], {"I": 1}, [1, 2, 3]]
+)
+def test_axes_are_one_of_each_two_sides(tmp_path, axes):
+    (make(tmp_path) / "geometry.json").write_text(json.dumps({"patients": {"p0": {"axes": axes}}}))
+    with pytest.raises(
+        CourseError, match=r"geometry\.json, p0: axes are three letters, one of R and L, one of A and P"
+    ):
+        imported(tmp_path, tmp_path / "data")
+
+
+def test_a_geometry_comes_out_of_an_archive(tmp_path):
+    import shutil
+
+    folder = make(tmp_path / "source")
+    (folder / "geometry.json").write_text('{"spacing": [1, 2, 3]}')
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "source")
+    assert imported(Path(archive), tmp_path / "data")[0]["spacing"] == [1, 2, 3]

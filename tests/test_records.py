@@ -1,0 +1,568 @@
+"""Every file says what it was made from, and no notebook uses it with anything else.
+
+Epochs are made up here: what a training keeps is asked, not what it learns.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import helpers
+from course import training
+from course.workspace import COURSE_FOLDER, check_made_from, read_json, source_fingerprint, write_json
+
+SETTINGS = {**helpers.new_settings("sample", "smoke", "report", 0), "image_size": 16, "epochs": 4}
+FILES = ("best.keras", "history.csv", "resume.weights.h5", "training.json")
+
+
+def make_network(work_dir, settings, precision="float32"):
+    """What 03 does, with a network of one layer."""
+    import keras
+
+    keras.utils.set_random_seed(settings["seed"])
+    image = keras.Input((settings["image_size"], settings["image_size"], 1))
+    answer = keras.layers.Conv2D(1, 1, activation="sigmoid", dtype=precision)(image)
+    helpers.save_untrained_model(keras.Model(image, answer), work_dir, settings)
+
+
+def begin(work_dir, settings=SETTINGS):
+    """What 04 does before `fit`: return the model, its callbacks and the first epoch."""
+    model = helpers.load_untrained_model(work_dir)
+    callbacks, first_epoch = helpers.prepare_training(model, work_dir, settings, 30)
+    for callback in callbacks:
+        callback.set_model(model)
+    return model, callbacks, first_epoch
+
+
+def train(work_dir, losses, settings=SETTINGS, finish=False):
+    """Go on for an epoch for each of the losses on valid; after epoch e each bias is e + 1. Return the first epoch."""
+    model, callbacks, first_epoch = begin(work_dir, settings)
+    for epoch, loss in enumerate(losses, start=first_epoch):
+        callbacks[1].on_epoch_begin(epoch)
+        model.layers[-1].bias.assign([epoch + 1.0])
+        for callback in callbacks:
+            callback.on_epoch_end(epoch, {"loss": loss + 1, "val_loss": loss})
+    if finish:
+        callbacks[1].on_train_end()
+    return first_epoch
+
+
+def kept_bias(work_dir):
+    """The bias of the weights in best.keras."""
+    import keras
+
+    return float(keras.saving.load_model(work_dir / "model" / "best.keras", compile=False).layers[-1].bias[0])
+
+
+@pytest.fixture(scope="session")
+def finished(small_dataset, tmp_path_factory):
+    """A work folder in which 01 to 04 have run on fold 0: read it, never write to it."""
+    work_dir = tmp_path_factory.mktemp("finished") / "data"
+    description = helpers.import_dataset(small_dataset / "dataset.json", work_dir, fold=0)
+    write_json(work_dir / "settings.json", SETTINGS)
+    helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    make_network(work_dir, SETTINGS)
+    train(work_dir, [0.4, 0.1, 0.3, 0.2], finish=True)
+    return work_dir
+
+
+@pytest.fixture()
+def folder(finished, tmp_path):
+    """A copy of `finished` that a test may change."""
+    import shutil
+
+    return Path(shutil.copytree(finished, tmp_path / "data"))
+
+
+def contents(work_dir):
+    return {name: (work_dir / "model" / name).read_bytes() for name in FILES}
+
+
+# --- what each notebook reads of those before it ----------------------------------------------------------------------
+
+
+def choose_settings(work_dir, **changes):
+    """What 01 does, with other choices."""
+    write_json(work_dir / "settings.json", {**SETTINGS, **changes})
+
+
+def edit(work_dir, name, **changes):
+    write_json(work_dir / name, {**read_json(work_dir / name, ""), **changes})
+
+
+def take_fold(work_dir, fold, small_dataset):
+    return helpers.import_dataset(small_dataset / "dataset.json", work_dir, fold=fold)
+
+
+READERS = {
+    "02 and later": lambda work_dir: helpers.load_arrays(work_dir, "valid"),
+    "03": lambda work_dir: helpers.choose_arithmetic(work_dir, helpers.load_settings(work_dir)),
+    "04": lambda work_dir: begin(work_dir, helpers.load_settings(work_dir)),
+    "05": lambda work_dir: helpers.load_trained_model(work_dir),
+}
+OTHER_FOLD = "02_preprocessing ran with another dataset: run 02_preprocessing again."
+OTHER_SIZE = "02_preprocessing ran with other settings (image_size was 16, now 32): run 02_preprocessing again."
+OTHER_TWINS = "02_preprocessing ran with other settings (left_out was [], now ['p']): run 02_preprocessing again."
+CASES = {  # what was done after 04: (how, {the notebook that runs next: what it says})
+    "01 took another fold": (
+        lambda work_dir, small: take_fold(work_dir, 1, small),
+        dict.fromkeys(["02 and later", "03", "04", "05"], OTHER_FOLD),
+    ),
+    "01 took other mask values": (
+        lambda work_dir, small: edit(work_dir, "dataset.json", mask_values=[0, 1]),
+        dict.fromkeys(["02 and later", "03", "04", "05"], OTHER_FOLD),
+    ),
+    "01 and 02 took another fold": (
+        lambda work_dir, small: helpers.prepare_arrays(take_fold(work_dir, 1, small), work_dir, 16, progress=False),
+        {"05": "04_training ran with another dataset and other arrays: run 04_training again."},
+    ),
+    "01 took other distances": (
+        lambda work_dir, small: edit(work_dir, "dataset.json", spacing=[1, 1, 5]),
+        {"05": "04_training ran with other spacing: run 04_training again."},
+    ),
+    "01 chose another size": (
+        lambda work_dir, small: choose_settings(work_dir, image_size=32),
+        {
+            **dict.fromkeys(["03", "05"], OTHER_SIZE),
+            "04": "03_model ran with other settings (image_size was 16, now 32)",
+        },
+    ),
+    "02 left out a patient that would now stay": (
+        lambda work_dir, small: helpers.prepare_arrays(
+            read_json(work_dir / "dataset.json", ""), work_dir, 16, first_patient(work_dir), progress=False
+        ),
+        dict.fromkeys(["03", "04", "05"], "02_preprocessing ran with other settings (left_out was ["),
+    ),
+    "01 chose another recipe": (
+        lambda work_dir, small: choose_settings(work_dir, recipe="best", output_bias=-4.0),
+        {
+            "04": "03_model ran with other settings (output_bias was 0.0, now -4.0): run 03_model again.",
+            "05": "(recipe was 'report', now 'best'; output_bias was 0.0, now -4.0): run 04_training again.",
+        },
+    ),
+    "the code of the network changed": (
+        lambda work_dir, small: edit(
+            work_dir,
+            "model/untrained.json",
+            made_from={**read_json(work_dir / "model" / "untrained.json", "")["made_from"], "code": "before"},
+        ),
+        {"04": "03_model ran with other code: run 03_model again."},
+    ),
+    "untrained.keras is that of another run": (
+        lambda work_dir, small: (work_dir / "model" / "untrained.keras").write_bytes(b"other"),
+        {"04": "is not the file that 03_model recorded: run 03_model again."},
+    ),
+    "best.keras is that of another run": (
+        lambda work_dir, small: (work_dir / "model" / "best.keras").write_bytes(b"other"),
+        {"05": "is not the file that 04_training recorded: run 04_training again."},
+    ),
+    "best.keras is gone": (
+        lambda work_dir, small: (work_dir / "model" / "best.keras").unlink(),
+        {"05": "run 04_training first."},
+    ),
+    "training.json is of an earlier version": (
+        lambda work_dir, small: edit(work_dir, "model/training.json", made_from="0123456789abcdef"),
+        {"05": "04_training ran with another dataset and other spacing and other arrays and other settings ("},
+    ),
+}
+
+
+def first_patient(work_dir):
+    return [read_json(work_dir / "dataset.json", "")["subsets"]["train"][0]["patient"]]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_notebook_uses_what_was_made_from_something_else(folder, small_dataset, case):
+    change, expected = CASES[case]
+    change(folder, small_dataset)
+    before = {path: path.read_bytes() for path in (folder / "model").iterdir()}
+    for reader, sentence in expected.items():
+        with pytest.raises(helpers.CourseError) as refusal:
+            READERS[reader](folder)
+        assert sentence in str(refusal.value) and len(str(refusal.value)) < 400
+    assert {path: path.read_bytes() for path in (folder / "model").iterdir()} == before
+    for reader in set(READERS) - set(expected) - {"04"}:
+        READERS[reader](folder)
+
+
+def test_what_fits_is_used(folder):
+    for read in READERS.values():
+        read(folder)
+    choose_settings(folder, threshold=0.3, dataset="a new name of the folder", largest_component=True)
+    assert helpers.load_trained_model(folder).layers[-1].bias.numpy() == [2.0]  # the second epoch had the lowest loss
+
+
+def test_arrays_of_another_work_folder_are_not_used_once_they_are_replaced_there(folder, tmp_path):
+    description = helpers.import_dataset(folder / "dataset.json", tmp_path / "run")
+    helpers.prepare_arrays(description, tmp_path / "run", 16, progress=False)
+    helpers.load_arrays(tmp_path / "run", "valid")
+    helpers.prepare_arrays(read_json(folder / "dataset.json", ""), folder, 16, first_patient(folder), progress=False)
+    with pytest.raises(helpers.CourseError, match="which this work folder uses, are gone or are others now: run 02"):
+        helpers.load_arrays(tmp_path / "run", "valid")
+    helpers.prepare_arrays(description, tmp_path / "run", 16, progress=False)
+    helpers.load_arrays(tmp_path / "run", "valid")
+
+
+def test_a_sentence_names_three_settings_at_most():
+    recorded = {"settings": dict.fromkeys("abcde", 1)}
+    with pytest.raises(helpers.CourseError) as refusal:
+        check_made_from(recorded, {"settings": dict.fromkeys("abcde", 2)}, "02")
+    assert str(refusal.value) == (
+        "02 ran with other settings (a was 1, now 2; b was 1, now 2; c was 1, now 2; 2 more): run 02 again."
+    )
+    check_made_from(recorded, recorded, "02")
+
+
+def test_an_interrupted_training_is_told_when_its_weights_are_used(folder, capsys):
+    write_json(folder / "settings.json", {**SETTINGS, "seed": 7})
+    make_network(folder, {**SETTINGS, "seed": 7})
+    train(folder, [0.4, 0.3], {**SETTINGS, "seed": 7})
+    capsys.readouterr()
+    helpers.load_trained_model(folder)
+    assert capsys.readouterr().out == (
+        "The training was interrupted after epoch 2 of 4, and these are its weights so far. "
+        "04_training goes on with it.\n"
+    )
+    train(folder, [0.2, 0.1], {**SETTINGS, "seed": 7}, finish=True)
+    capsys.readouterr()
+    helpers.load_trained_model(folder)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("losses", [[0.4, 0.3, 0.2, 0.1], [0.1, 0.3]], ids=["all epochs", "stopped early"])
+def test_a_training_that_was_killed_after_its_last_epoch_is_complete(folder, losses):
+    settings = {**SETTINGS, "patience": 1}
+    choose_settings(folder, patience=1)
+    train(folder, losses, settings)
+    assert read_json(folder / "model" / "training.json", "")["complete"] is False
+    assert begin(folder, settings)[2] == 4
+    record = read_json(folder / "model" / "training.json", "")
+    assert (record["complete"], record["epochs"], len(helpers.read_history(folder))) == (True, len(losses), len(losses))
+
+
+# --- a training whose files do not belong together --------------------------------------------------------------------
+
+
+def shorten_history(work_dir):
+    path = work_dir / "model" / "history.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def change_history(work_dir):
+    path = work_dir / "model" / "history.csv"
+    path.write_text(path.read_text().replace("1.4", "1.5", 1))
+
+
+def cut_history(work_dir):
+    path = work_dir / "model" / "history.csv"
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def cut_weights(work_dir):
+    path = work_dir / "model" / "resume.weights.h5"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage_weights(work_dir):
+    import h5py
+
+    with h5py.File(work_dir / "model" / "resume.weights.h5", "a") as file:
+        del file["layers"]
+
+
+def change_weights(work_dir):
+    import h5py
+
+    with h5py.File(work_dir / "model" / "resume.weights.h5", "a") as file:
+        [bias] = [name for name in found_datasets(file) if file[name].shape == (1,) and name.startswith("layers")]
+        file[bias][...] = 7
+
+
+def found_datasets(file):
+    names = []
+    file.visititems(lambda name, entry: names.append(name) if hasattr(entry, "shape") else None)
+    return names
+
+
+DAMAGES = {
+    "history.csv is shorter": shorten_history,
+    "history.csv is another": change_history,
+    "history.csv lacks its end": cut_history,
+    "history.csv is gone": lambda work_dir: (work_dir / "model" / "history.csv").unlink(),
+    "the weights lack their end": cut_weights,
+    "the weights lack a part": damage_weights,
+    "the weights are others": change_weights,
+    "the weights are gone": lambda work_dir: (work_dir / "model" / "resume.weights.h5").unlink(),
+    "the best weights are others": lambda work_dir: (work_dir / "model" / "best.keras").write_bytes(b"other"),
+    "the best weights are gone": lambda work_dir: (work_dir / "model" / "best.keras").unlink(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_training_whose_files_do_not_belong_together_begins_anew_and_is_kept(folder, capsys, damage):
+    DAMAGES[damage](folder)
+    before = {name: path.read_bytes() for name in FILES if (path := folder / "model" / name).exists()}
+    first = helpers.load_untrained_model(folder).get_weights()
+    model, _, first_epoch = begin(folder)
+    assert first_epoch == 0 and int(model.optimizer.iterations) == 0
+    assert all(np.array_equal(one, other) for one, other in zip(model.get_weights(), first))
+    assert capsys.readouterr().out == (
+        "The files of the training in model/ do not belong together, so this one begins anew. "
+        "The former is kept in model/earlier/1.\n"
+    )
+    assert {path.name: path.read_bytes() for path in (folder / "model" / "earlier" / "1").iterdir()} == before
+    assert helpers.read_history(folder) == []
+
+
+def test_a_training_without_a_readable_record_is_kept(folder, capsys):
+    before = contents(folder)
+    for text in ("", '{"made_from"'):
+        (folder / "model" / "training.json").write_text(text)
+        for name in FILES[:3]:
+            (folder / "model" / name).write_bytes(before[name])
+        assert begin(folder)[2] == 0
+    assert sorted(path.name for path in (folder / "model" / "earlier").iterdir()) == ["1", "2"]
+    for number in "12":
+        kept = {path.name: path.read_bytes() for path in (folder / "model" / "earlier" / number).iterdir()}
+        assert {name: kept[name] for name in FILES[:3]} == {name: before[name] for name in FILES[:3]}
+
+
+def test_older_weights_of_the_same_training_go_on_from_their_own_epoch(folder, capsys):
+    """As when Drive has kept an older state: of the newer history the rows of that state are used."""
+    settings = {**SETTINGS, "monitor": None}
+    choose_settings(folder, monitor=None)
+    train(folder, [0.5, 0.4], settings)
+    state = (folder / "model" / "resume.weights.h5").read_bytes()
+    train(folder, [0.3, 0.2], settings)
+    (folder / "model" / "resume.weights.h5").write_bytes(state)
+    capsys.readouterr()
+    model, _, first_epoch = begin(folder, settings)
+    assert (
+        capsys.readouterr().out == "history.csv has 4 epochs, the saved weights 2: the training goes on from there.\n"
+    )
+    assert first_epoch == 2 and [row["val_loss"] for row in helpers.read_history(folder)] == [0.5, 0.4]
+    assert model.layers[-1].bias.numpy() == [2.0] and kept_bias(folder) == 2.0
+
+
+@pytest.mark.parametrize("losses", [[0.4, 0.3], [0.3, 0.4]], ids=["a better epoch", "a worse epoch"])
+@pytest.mark.parametrize("last", range(5))
+def test_a_kill_between_any_two_files_of_an_epoch_loses_that_epoch_at_most(folder, monkeypatch, last, losses):
+    settings = {**SETTINGS, "epochs": 9}
+    choose_settings(folder, epochs=9)
+    train(folder, losses[:1], settings)
+    replace, replaced = os.replace, []
+
+    def kill(source, target):
+        """Let `last` files appear, then be killed."""
+        if len(replaced) == last:
+            raise KeyboardInterrupt
+        replaced.append(Path(target).name)
+        replace(source, target)
+
+    model, callbacks, _ = begin(folder, settings)
+    monkeypatch.setattr(os, "replace", kill)
+    model.layers[-1].bias.assign([2.0])
+    callbacks[1].on_epoch_begin(1)
+    files = ["history.csv", "resume.weights.h5", "training.json", *(["best.keras"] if losses[1] < losses[0] else [])]
+    if last < len(files):
+        with pytest.raises(KeyboardInterrupt):
+            callbacks[1].on_epoch_end(1, {"loss": losses[1] + 1, "val_loss": losses[1]})
+    else:
+        callbacks[1].on_epoch_end(1, {"loss": losses[1] + 1, "val_loss": losses[1]})
+    assert replaced == files[:last]
+    monkeypatch.undo()
+    model, _, first_epoch = begin(folder, settings)
+    assert first_epoch == (2 if last >= 2 else 1)
+    assert len(helpers.read_history(folder)) == first_epoch and model.layers[-1].bias.numpy() == [float(first_epoch)]
+    assert kept_bias(folder) == (2.0 if last >= 2 and losses[1] < losses[0] else 1.0)
+    record = read_json(folder / "model" / "training.json", "")
+    assert (record["epochs"], record["images_seen"]) == (first_epoch, first_epoch * settings["images_per_epoch"])
+    helpers.load_trained_model(folder)
+
+
+@pytest.mark.parametrize(("monitor", "expected"), [("val_loss", 1), ("val_iou", 2), (None, 3)])
+def test_the_epoch_that_is_kept(monitor, expected):
+    rows = [{"val_loss": loss, "val_iou": iou} for loss, iou in ((0.3, 0.1), (0.1, 0.2), (0.2, 0.9), (0.4, 0.5))]
+    assert training.kept_epoch(rows, monitor) == expected
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_goes_on_in_the_arithmetic_that_it_began_in(folder, monkeypatch, capsys):
+    monkeypatch.setattr(training, "choose_precision", lambda precision: "mixed_bfloat16")
+    assert helpers.choose_arithmetic(folder, SETTINGS) == "float32"
+    assert capsys.readouterr().out == (
+        "The training in model/ began in float32 and goes on in it, so the network gets this arithmetic. "
+        "For a new training this machine would take mixed_bfloat16.\n"
+    )
+    assert helpers.choose_arithmetic(folder, {**SETTINGS, "learning_rate": 0.5}) == "mixed_bfloat16"  # a new training
+    record = read_json(folder / "model" / "training.json", "")
+    write_json(folder / "model" / "training.json", {**record, "epochs": 0})  # nothing is lost with it
+    assert helpers.choose_arithmetic(folder, SETTINGS) == "mixed_bfloat16"
+    (folder / "model" / "training.json").unlink()
+    assert helpers.choose_arithmetic(folder, SETTINGS) == "mixed_bfloat16"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_network_of_another_arithmetic_does_not_replace_the_training(folder):
+    make_network(folder, SETTINGS, "mixed_bfloat16")
+    before = contents(folder)
+    with pytest.raises(helpers.CourseError) as refusal:
+        begin(folder)
+    assert str(refusal.value) == (
+        "The training in model/ began in float32, and the network of 03_model computes in mixed_bfloat16: "
+        "run 03_model again, which takes the arithmetic of the training, then this notebook. Nothing was changed."
+    )
+    assert contents(folder) == before and not (folder / "model" / "earlier").exists()
+    assert begin(folder, {**SETTINGS, "learning_rate": 0.5})[2] == 0  # another training: there is nothing to go on with
+
+
+def test_a_training_in_float16_is_resumed_with_the_scale_of_its_loss(folder):
+    import keras
+
+    make_network(folder, SETTINGS, "mixed_float16")
+    settings = {**SETTINGS, "learning_rate": 0.5}
+    model, callbacks, _ = begin(folder, settings)
+    model.optimizer.apply([keras.ops.ones(variable.shape) for variable in model.trainable_variables])
+    model.optimizer.dynamic_scale.assign(512)
+    callbacks[1].on_epoch_begin(0)
+    callbacks[1].on_epoch_end(0, {"loss": 1.0, "val_loss": 1.0})
+    resumed, _, first_epoch = begin(folder, settings)
+    assert first_epoch == 1 and float(resumed.optimizer.dynamic_scale) == 512
+    assert int(resumed.optimizer.iterations) == 1
+    for one, other in zip(resumed.optimizer.variables, model.optimizer.variables, strict=True):
+        assert np.array_equal(one.numpy(), other.numpy())
+    record = read_json(folder / "model" / "training.json", "")
+    assert record["made_from"]["arithmetic"] == "mixed_float16"
+
+
+# --- code -------------------------------------------------------------------------------------------------------------
+
+
+def edited_helpers(monkeypatch, tmp_path, old, new):
+    """Import a copy of helpers.py in which `old` is `new`, in place of helpers."""
+    text = (COURSE_FOLDER / "helpers.py").read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / f"helpers{len(list(tmp_path.glob('helpers*.py')))}.py"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("helpers", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "helpers", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def codes(module, work_dir):
+    """The hashes of the code that makes arrays, that trains, and that builds the network."""
+    record = module.prepare_arrays(read_json(work_dir / "dataset.json", ""), work_dir, 16, progress=False)
+    trains = module._training_code("bce_dice_loss")
+    return record["made_from"]["code"], trains, module._network_made_from(SETTINGS)["code"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ('    """Read a picture as', '    """Read the picture as', ""),
+        ("    covered = mask_share(mask, size)\n", "    # what is covered\n    covered = mask_share(mask, size)\n", ""),
+        ("LOSSES = {", 'LOSSES = {"mine": lambda truth, answer: 0, ', ""),
+        ("np.zeros((size, size), np.float32)", "np.ones((size, size), np.float32)", "arrays"),
+        ("share >= 0.5 - 1e-6", "share >= 0.5", "arrays"),
+        ("math.radians(20)", "math.radians(25)", "training"),
+        ("round(0.03 * steps", "round(0.05 * steps", "training"),
+        ("+ 1 - soft_dice", "+ 2 - soft_dice", "training"),
+        ("(32, 64, 128), start=1", "(16, 64, 128), start=1", "training, network"),
+    ],
+)
+def test_only_a_change_of_what_makes_them_throws_arrays_and_trainings_away(
+    folder, monkeypatch, tmp_path, old, new, changed
+):
+    before = codes(helpers, folder)
+    after = codes(edited_helpers(monkeypatch, tmp_path, old, new), folder)
+    differ = [name for name, one, other in zip(("arrays", "training", "network"), before, after) if one != other]
+    assert ", ".join(differ) == changed
+
+
+MODULE = '''
+"""A module."""
+STEPS = 3
+
+def half(value):
+    """Say something."""
+    return value / 2  # half
+
+def twice(value):
+    return [half(value)] * STEPS
+
+class Counter:
+    def count(self):
+        return twice(1)
+'''
+
+
+def made_up_module(monkeypatch, tmp_path, text):
+    path = tmp_path / f"made_up{len(list(tmp_path.iterdir()))}.py"
+    path.write_text(text)
+    spec = importlib.util.spec_from_file_location("course.made_up", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "course.made_up", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_other"),
+    [
+        ("  # half", "", False),
+        ('    """Say something."""\n', "", False),
+        ("STEPS = 3", "STEPS = 4", True),
+        ("value / 2", "value / 3", True),
+        ("twice(1)", "twice(2)", True),
+    ],
+)
+@pytest.mark.parametrize("start", ["Counter", None])
+def test_a_hash_of_code_covers_what_it_names_and_no_comments(monkeypatch, tmp_path, old, new, is_other, start):
+    modules = [made_up_module(monkeypatch, tmp_path, MODULE)]
+    first = source_fingerprint(getattr(modules[0], start) if start else modules[0])
+    edited = made_up_module(monkeypatch, tmp_path, MODULE.replace(old, new))
+    assert (source_fingerprint(getattr(edited, start) if start else edited) != first) is is_other
+
+
+# --- through the notebooks --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_05_refuses_weights_of_another_fold(tmp_path):
+    import papermill
+
+    def run(name, **parameters):
+        """Execute a notebook in the smallest profile."""
+        source = COURSE_FOLDER / "notebooks" / f"{name}.ipynb"
+        papermill.execute_notebook(
+            source,
+            tmp_path / source.name,
+            {"work_dir": str(tmp_path / "data"), **parameters},
+            kernel_name="python3",
+            cwd=source.parent,
+            progress_bar=False,
+        )
+
+    run("01_dataset_upload", profile="smoke", recipe="report", fold=0)
+    for name in ("02_preprocessing", "03_model", "04_training"):
+        run(name)
+    run("01_dataset_upload", profile="smoke", recipe="report", fold=1)
+    for name, sentence in (
+        ("05_evaluation", "02_preprocessing ran with another dataset: run 02_preprocessing again"),
+        ("05_evaluation", "04_training ran with another dataset and other arrays: run 04_training again"),
+    ):
+        with pytest.raises(papermill.PapermillExecutionError) as refusal:
+            run(name)
+        assert sentence in refusal.value.evalue
+        run("02_preprocessing")
+    assert json.loads((tmp_path / "data" / "dataset.json").read_text())["fold"] == 1

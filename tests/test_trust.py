@@ -1,0 +1,123 @@
+"""A scan is held against what the network learned from: what is alike passes, what differs is told."""
+
+import numpy as np
+import pytest
+
+import helpers
+from course import trust
+from course.sample import draw_patient
+
+
+def pictures(patient, seed=0):
+    """A patient of the sample as the network gets it: (slices, 64, 64), 0 to 1."""
+    slices, _ = draw_patient(seed, patient, slices=12, size=64)
+    return slices / np.float32(255)
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """What a network learned from eight patients of the sample."""
+    volumes = {f"p{number}": pictures(number) for number in range(1, 9)}
+    described = trust.describe_training(volumes, {f"p{number}": 80.0 + 5 * number for number in range(1, 9)})
+    return {**described, "spacing": [1.25, 1.25, 6.0]}
+
+
+def test_the_typical_picture_is_the_mean_of_the_middle_half():
+    volume = np.zeros((8, 64, 64), np.float32)
+    volume[2:6, :32] = 1  # the upper half of the middle four slices
+    volume[[0, 1, 6, 7], :, :32] = 9
+    typical = trust.typical_picture(volume).reshape(trust.SIDE, trust.SIDE)
+    assert np.allclose(typical, np.repeat([[1], [-1]], trust.SIDE // 2, axis=0) / trust.SIDE)
+    assert np.linalg.norm(typical) == pytest.approx(1)
+    assert not trust.typical_picture(np.full((4, 64, 64), 0.3, np.float32)).any()
+
+
+def test_likeness_is_the_correlation_with_the_mean_of_the_others():
+    rng = np.random.default_rng(0)
+    volumes = [rng.random((4, 32, 32)).astype(np.float32) for _ in range(3)]
+    one, *others = (trust.typical_picture(volume) for volume in volumes)
+    expected = np.corrcoef(one, np.mean(others, axis=0))[0, 1]
+    assert trust.likeness(one, others) == pytest.approx(expected, abs=1e-5)
+    assert trust.likeness(one, [one]) == pytest.approx(1)
+
+
+def test_what_was_learned_from_is_described(learned):
+    assert learned["patients"] == 8 and learned["millilitres"] == [85, 120]
+    brightness = [float(np.median(volume[volume > 0])) for volume in map(pictures, range(1, 9))]
+    assert learned["brightness"] == [min(brightness), max(brightness)]
+    typical = [trust.typical_picture(pictures(number)) for number in range(1, 9)]
+    alike = [trust.likeness(typical[n], typical[:n] + typical[n + 1 :]) for n in range(8)]
+    assert learned["least_likeness"] == pytest.approx(min(alike)) and 0.3 < min(alike) < 1
+
+
+def test_a_patient_like_those_of_the_training_passes(learned):
+    told = [trust.differences(pictures(number, seed=1), [1.25, 1.25, 6.0], learned) for number in range(1, 7)]
+    assert sum(map(bool, told)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda volume: volume[:, ::-1], "does not look like|upside down"),
+        (lambda volume: volume[:, :, ::-1], "does not look like|mirrored"),
+        (lambda volume: np.rot90(volume, axes=(1, 2)), "does not look like|turned by"),
+        (lambda volume: volume / 4, "median brightness"),
+        (lambda volume: volume * 0, "black all over"),
+        (lambda volume: np.random.default_rng(0).random(volume.shape), "does not look like"),
+    ],
+)
+def test_what_differs_is_told(learned, change, sentence):
+    told = " ".join(trust.differences(change(pictures(2)), [1.25, 1.25, 6.0], learned))
+    assert any(part in told for part in sentence.split("|"))
+    if "|" in sentence:
+        assert sentence.split("|")[1] in told
+
+
+@pytest.mark.parametrize(
+    ("spacing", "named"), [([2.0, 1.25, 6], "row"), ([1.25, 0.5, 6], "column"), ([1.25, 1.25, 1], "slice")]
+)
+def test_another_spacing_is_told_with_its_axis(learned, spacing, named):
+    [sentence] = trust.differences(pictures(2), spacing, learned)
+    assert f"Its {named} spacing" in sentence
+    assert not trust.differences(pictures(2), None, learned)
+
+
+def test_a_volume_far_outside_those_of_the_training_is_told(learned):
+    assert not trust.volume_difference(85 / 1.5 + 0.1, learned) and not trust.volume_difference(
+        120 * 1.5 - 0.1, learned
+    )
+    for outside in (85 / 1.5 - 0.1, 120 * 1.5 + 0.1):
+        assert f"{outside:.1f} ml" in trust.volume_difference(outside, learned)[0]
+
+
+def test_the_field_of_view_is_that_of_the_training_in_mm():
+    """A scan of pixels half as large: twice as many of them show the same piece of the body."""
+    learned = {"spacing": [2.0, 2.0, 5.0], "size": [40, 48]}
+    rng = np.random.default_rng(0)
+    scan = np.kron(rng.integers(0, 255, (3, 40, 48)), np.ones((1, 2, 2))).astype(np.uint8)
+    wide = np.pad(scan, [(0, 0), (10, 10), (6, 6)], constant_values=77)  # more is seen than in training
+    X, field = helpers.scan_input(wide, [1.0, 1.0, 5.0], learned, 16)
+    assert field == [80, 96] and X.shape == (3, 16, 16, 1) and X.dtype == np.float32
+    expected = np.stack([helpers.resize_image(picture, 16) for picture in scan]) / np.float32(255)
+    assert np.array_equal(X[..., 0], expected)
+    unknown, field = helpers.scan_input(wide, None, learned, 16)
+    assert field == [100, 108] and unknown.shape == X.shape
+
+
+class Echo:
+    """A stand-in for a network that answers with the picture itself."""
+
+    jit_compile = False
+
+    def predict(self, batches, verbose):
+        return np.concatenate([batch[0] for batch in batches])
+
+
+@pytest.mark.parametrize("planes", [1, 3])
+def test_a_scan_is_answered_at_its_own_resolution(planes):
+    learned = {"spacing": [1.0, 1.0, 1.0], "size": [32, 32]}
+    scan = np.zeros((32, 40, 36), np.uint8)
+    scan[8:24, 12:28, 10:26] = 255
+    X, field = helpers.scan_input(scan, [1.0, 1.0, 1.0], learned, 32)
+    probability = helpers.predict_scan(Echo(), X, field, scan.shape[1:], [1.0, 1.0, 1.0], planes)
+    assert probability.shape == scan.shape and np.array_equal(probability >= 0.5, scan > 0)

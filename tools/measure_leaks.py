@@ -1,0 +1,181 @@
+"""Measure what 06 tells of leaks and skip connections: `measure_leaks.py HEART_FOLDER`, or `make leaks`.
+
+One network, one length (profile `quick`), one recipe (`best` in one plane, threshold 0.5), two seeds, four trainings:
+
+- `by patient`: learns from the train patients, but for the twin of a valid patient.
+- `by slice`: learns from as many slices. Half of the slices of each valid patient, drawn at random, are among them.
+- `with the twin`: the twin is in train as well.
+- `skips cut`: as `by patient`, but what the skip connections bring is 0.
+
+Every network is scored on the valid patients: on all slices, and on the half of them that `by slice` has not learned
+from. Each training appends its rows to docs/leaks.csv as it ends; what the table has already is not trained again.
+"""
+
+import csv
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+COURSE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(COURSE))
+
+import helpers  # noqa: E402
+
+helpers.set_up()
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from course.planes import TrainingPictures  # noqa: E402
+
+TABLE = COURSE / "docs" / "leaks.csv"
+VARIANTS = ("by patient", "by slice", "with the twin", "skips cut")
+SEEDS = (0, 1)
+
+
+class WithoutSkip(keras.layers.Layer):
+    """Joins what comes from below with zeros in place of what the skip connection brings."""
+
+    def call(self, inputs):
+        """Return (N, S, S, channels of both inputs), the second half 0."""
+        from_below, skip = inputs
+        return keras.ops.concatenate([from_below, keras.ops.zeros_like(skip)], axis=-1)
+
+
+def copy_network(model, cut_skips):
+    """Return a copy of a U-Net with its weights, for pictures of any size; with `cut_skips` its skips bring 0."""
+
+    def copy(layer):
+        if cut_skips and isinstance(layer, keras.layers.Concatenate):
+            return WithoutSkip(name=layer.name, dtype=layer.dtype_policy)
+        return layer.__class__.from_config(layer.get_config())
+
+    image = keras.Input((None, None, 1), name="image")
+    uncompiled = keras.Model(model.input, model.output)
+    copied = keras.models.clone_model(uncompiled, input_tensors=image, clone_function=copy)
+    copied.set_weights(model.get_weights())
+    return copied
+
+
+def held_out(slices):
+    """Return for each slice whether it is in the half of its patient's slices that `by slice` does not learn from."""
+    patients = np.array([pair["patient"] for pair in slices])
+    chosen = np.zeros(len(slices), bool)
+    for patient in dict.fromkeys(patients):
+        rows = np.flatnonzero(patients == patient)
+        chosen[np.random.default_rng(0).permutation(rows)[: len(rows) // 2]] = True
+    return chosen
+
+
+def training_slices(work_dir, slices, twins, variant):
+    """Return images and masks (N, S, S, 1) that a variant learns from."""
+    (train_X, train_share), (valid_X, valid_share) = (
+        helpers.load_arrays(work_dir, subset, ("X", "share")) for subset in ("train", "valid")
+    )
+    clean = np.array([pair["patient"] not in twins for pair in slices["train"]])
+    if variant == "with the twin":
+        return train_X, train_share
+    if variant == "by slice":
+        seen = ~held_out(slices["valid"])
+        kept = np.random.default_rng(0).permutation(np.flatnonzero(clean))[: clean.sum() - seen.sum()]
+        return np.concatenate([train_X[kept], valid_X[seen]]), np.concatenate([train_share[kept], valid_share[seen]])
+    return train_X[clean], train_share[clean]
+
+
+def train(X, share, settings, variant):
+    """Return the network of a variant, trained."""
+    keras.utils.set_random_seed(settings["seed"])
+    model = helpers.create_model(
+        image_size=settings["image_size"],
+        batch_normalization_momentum=settings["batch_normalization_momentum"],
+        output_bias=settings["output_bias"],
+        precision=helpers.choose_precision(settings["precision"]),
+    )
+    model = copy_network(model, cut_skips=variant == "skips cut")
+    steps = helpers.steps_per_epoch(len(X), settings)
+    helpers.compile_model(model, helpers.learning_rates(settings, steps), settings["loss"])
+    batches = helpers.training_batches(TrainingPictures(X, share, full=255), settings)
+    model.fit(batches, steps_per_epoch=steps, epochs=settings["epochs"], shuffle=False, verbose=0)
+    return model
+
+
+def score(model, work_dir, slices, settings, variant):
+    """Yield (which slices, patient, Dice) for the valid patients, at the resolution of the masks as they were drawn."""
+    X, _ = helpers.load_arrays(work_dir, "valid")
+    probabilities = np.concatenate([model(X[row : row + 8], training=False) for row in range(0, len(X), 8)])[..., 0]
+    half = held_out(slices["valid"])
+    for patient, rows, truth, probability in helpers.patient_volumes(work_dir, "valid", probabilities):
+        mask = helpers.segment(probability, settings["threshold"])
+        if variant != "by slice":
+            yield "all", patient, helpers.dice(truth, mask)
+        yield "held-out half", patient, helpers.dice(truth[half[rows]], mask[half[rows]])
+
+
+def machine():
+    """Return the name of the processor, or of the GPU that TensorFlow trains on."""
+    import tensorflow as tf
+
+    for device in tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_device_details(device)["device_name"]
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return names[0].partition(": ")[2] if names else platform.processor()
+
+
+def append(rows):
+    """Append rows, dicts of one kind, to the table; it keeps its header."""
+    new = not TABLE.exists()
+    with open(TABLE, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def main(dataset):
+    """Train and score what the table does not hold yet."""
+    done = set()
+    if TABLE.exists():
+        with open(TABLE, newline="", encoding="utf-8") as file:
+            done = {(row["variant"], int(row["seed"])) for row in csv.DictReader(file)}
+    command = ["git", "-C", str(COURSE), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    with tempfile.TemporaryDirectory() as folder:
+        work_dir = Path(folder)
+        description = helpers.import_dataset(dataset, work_dir, progress=False)
+        settings = helpers.new_settings(dataset, "quick", "best", 0) | {"planes": 1, "threshold": 0.5}
+        slices = helpers.prepare_arrays(description, work_dir, settings["image_size"], progress=False)["slices"]
+        twins = helpers.left_out_twins(description)
+        for seed, variant in ((seed, variant) for seed in SEEDS for variant in VARIANTS):
+            if (variant, seed) in done:
+                continue
+            started = time.perf_counter()
+            X, share = training_slices(work_dir, slices, twins, variant)
+            model = train(X, share, settings | {"seed": seed}, variant)
+            scored = list(score(model, work_dir, slices, settings, variant))
+            made = {
+                "parameters": model.count_params(),
+                "slices_to_learn_from": len(X),
+                "images_seen": settings["epochs"] * settings["images_per_epoch"],
+                "image_size": settings["image_size"],
+                "seconds": round(time.perf_counter() - started),
+                "commit": commit,
+                "machine": machine(),
+                **helpers.versions(),
+            }
+            append(
+                [
+                    {"variant": variant, "seed": seed, "slices": which, "patient": patient, "dice": dice, **made}
+                    for which, patient, dice in scored
+                ]
+            )
+            print(
+                f"{variant}, seed {seed}: {np.mean([dice for which, _, dice in scored if which != 'all']):.3f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
