@@ -1,5 +1,6 @@
 # make run        run all notebooks and print the results
 # make batch      a small grid of runs, with its report
+# make segment    a mask and a volume for SCAN=<file or folder>, by the network of RUN=<run folder>
 # make ladder     every recipe from report to best, with three seeds
 # make failure    run the failure that 04 shows, and store it
 # make leaks      measure leaks and skip connections for 06, on the heart folder DATASET
@@ -24,12 +25,15 @@ BIN := .venv/bin
 # variables; what is not given is as in the parameters of notebook 00.
 export DATASET PROFILE RECIPE SEED GRID SCHEDULER
 
-# The work folder of a finished run on the heart data, for `make heart-pictures`
+# The folder of a finished run, for `make segment`, and on the heart data for `make heart-pictures`
 RUN ?=
+# What `make segment` takes: a NIfTI file, a folder of slices (DICOM or pictures), a zip, or a folder of these
+SCAN ?=
+OUT ?=
 # The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab-gpu colab-no-gpu
 ONLY ?=
 
-.PHONY: setup run batch ladder failure leaks lint test mutants faults bench matrix browser coverage notebooks slides site heart-pictures
+.PHONY: setup run batch segment ladder failure leaks lint test mutants faults bench matrix browser coverage notebooks slides site heart-pictures
 
 setup: .venv/installed
 
@@ -59,6 +63,9 @@ failure: setup
 
 leaks: setup
 	$(BIN)/python tools/measure_leaks.py "$(DATASET)"
+
+segment: setup
+	@$(BIN)/python tools/segment.py "$(SCAN)" "$(RUN)" $(if $(OUT),--out "$(OUT)")
 
 lint: setup
 	$(BIN)/ruff check

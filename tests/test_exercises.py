@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 import helpers
+from course.sample import draw_patient
+from course.trust import describe_training
 from course.workspace import COURSE_FOLDER as COURSE
 
 matplotlib.use("agg")
-LESSONS = sorted((COURSE / "notebooks").glob("0[1-6]*.ipynb"))
+LESSONS = sorted((COURSE / "notebooks").glob("0[1-7]*.ipynb"))
 
 
 def read_exercises():
@@ -407,12 +409,50 @@ RIGHT |= {
         "my_rung = {'foreground_share': None}",
         "my_rung = {'loss': 'binary_crossentropy'}",
     ],
+    "7.1": ["millilitres = 85.6", "millilitres = round(40000 * 1.25 * 1.25 * 1.37 * 0.001)", "millilitres = 85.0"],
+    "7.2": ["should_differ = ('flipped', 'dark')", "should_differ = {'dark', 'flipped'}"],
+    "7.3": [
+        "my_affine = scan.affine + np.array([[0] * 4, [0] * 4, [0, 0, 0, 20], [0] * 4])",
+        "my_affine = (np.eye(4) + 20 * np.outer([0, 0, 1, 0], [0, 0, 0, 1])) @ scan.affine",
+        "my_affine = scan.affine.tolist(); my_affine[2][3] += 20",
+    ],
+}
+MISTAKES |= {
+    "7.1": [
+        "millilitres = 40",
+        "millilitres = 85625",
+        "millilitres = 0.0856",
+        "millilitres = 8.56",
+        "millilitres = 68.5",
+        "millilitres = '85.6 ml'",
+    ],
+    "7.2": [
+        "should_differ = ['dark']",
+        "should_differ = ['flipped', 'noisy']",
+        "should_differ = ['dark', 'flipped', 'noisy']",
+        "should_differ = []",
+        "should_differ = 'dark'",
+    ],
+    "7.3": [
+        "my_affine = scan.affine",
+        "my_affine = scan.affine + 20",
+        "my_affine = scan.affine.copy(); my_affine[2, 3] -= 20",
+        "my_affine = scan.affine.copy(); my_affine[2, 3] += 20 / 1.37",
+        "my_affine = scan.affine.copy(); my_affine[2, 2] += 20",
+        "my_affine = scan.affine.copy(); my_affine[3, 2] += 20",
+        "my_affine = scan.affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 20], [0, 0, 0, 1]])",
+        "my_affine = 20",
+    ],
 }
 
 
 @pytest.fixture(scope="session")
 def untrained():
     return helpers.create_model(image_size=32)
+
+
+SAMPLE = [draw_patient(0, patient, slices=12, size=64)[0] / np.float32(255) for patient in range(1, 9)]
+LEARNED = describe_training(dict(enumerate(SAMPLE)), dict.fromkeys(range(8), 90.0))
 
 
 def run(number, answer, small_dataset, untrained, capsys):
@@ -427,6 +467,11 @@ def run(number, answer, small_dataset, untrained, capsys):
         "half": np.pad(np.ones((1, 2, 2, 1), "float32"), [(0, 0), (2, 4), (2, 4), (0, 0)]),
         "model": untrained,
         "rungs": list(helpers.LADDER),
+        "scan": helpers.Scan("scan", SAMPLE[1], np.diag([1.25, 1.25, 1.37, 1]) + np.eye(4, k=3), True),
+        "X": SAMPLE[1][..., None],
+        "known": None,
+        "learned": {**LEARNED, "spacing": None},
+        "warnings": [],
         "dice": dict(zip(helpers.LADDER, np.array([0.1, 0.7, 0.8, 0.85, 0.86, 0.9])[:, None])),
     }
     for source in (imports, blank, answer, check):

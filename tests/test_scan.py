@@ -5,14 +5,13 @@ import zipfile
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
+import SimpleITK
 from PIL import Image
 
 from course import scan as scans
 from course.workspace import CourseError
-
-pydicom = pytest.importorskip("pydicom")
-SimpleITK = pytest.importorskip("SimpleITK")
 
 SHAPE, SPACING = (6, 9, 13), (0.7, 1.1, 2.5)  # right, front, head: no two alike
 HEART = ("P", "R", "S")

@@ -27,7 +27,7 @@ def main():
     exporter = SlidesExporter(exclude_input=True, exclude_output_prompt=True, reveal_scroll=True)
     folder = COURSE / "data" / "slides"
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted((COURSE / "notebooks").glob("0[1-6]*.ipynb")):
+    for path in sorted((COURSE / "notebooks").glob("0[1-7]*.ipynb")):
         slides, _ = exporter.from_notebook_node(mark_slides(nbformat.read(path, as_version=4)))
         (folder / f"{path.stem}.slides.html").write_text(slides, encoding="utf-8")
         print(f"made data/slides/{path.stem}.slides.html")

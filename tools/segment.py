@@ -8,6 +8,7 @@ for each. A scan that was answered before, by the same network, is not answered 
 import argparse
 import csv
 import html
+import os
 import sys
 from pathlib import Path
 
@@ -15,11 +16,15 @@ import nbformat
 import papermill
 from nbconvert import HTMLExporter
 
-from course.report import STYLE
-from course.scan import find_scans
-from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, whole_file, write_json
+COURSE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(COURSE))
 
-NOTEBOOK = COURSE_FOLDER / "notebooks" / "07_your_own_scan.ipynb"
+from course.report import STYLE  # noqa: E402
+from course.scan import find_scans  # noqa: E402
+from course.workers import stderr_to  # noqa: E402
+from course.workspace import CourseError, fingerprint, read_json, whole_file, write_json  # noqa: E402
+
+NOTEBOOK = COURSE / "notebooks" / "07_your_own_scan.ipynb"
 
 
 def scan_name(scan: Path) -> str:
@@ -40,15 +45,16 @@ def answer_scan(scan: Path, run: Path, out: Path, options: dict) -> dict:
     executed = out / f"{scan_name(scan)}.ipynb"
     parameters = {"work_dir": str(run), "scan": str(scan), "out": str(out), **options}
     try:
-        papermill.execute_notebook(
-            NOTEBOOK,
-            executed,
-            parameters,
-            kernel_name="python3",
-            cwd=NOTEBOOK.parent,
-            progress_bar=False,
-            execution_timeout=3600,
-        )
+        with open(os.devnull, "w") as silence, stderr_to(silence):  # what TensorFlow and the kernel say as they start
+            papermill.execute_notebook(
+                NOTEBOOK,
+                executed,
+                parameters,
+                kernel_name="python3",
+                cwd=NOTEBOOK.parent,
+                progress_bar=False,
+                execution_timeout=3600,
+            )
     except papermill.PapermillExecutionError as error:
         raise CourseError(str(error.evalue)) from None
     write_page(nbformat.read(executed, as_version=4), scan_name(scan), out / f"{scan_name(scan)}.html")

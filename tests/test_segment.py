@@ -1,0 +1,82 @@
+"""`make segment`: a scan in, a mask in its place, a page and a row of a table out; nothing is done twice."""
+
+import csv
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+import segment
+
+import helpers
+from course import batch
+from course.scan import patient_scan, save_volume
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A work folder in which 01 to 05 have run in profile smoke."""
+    folder = tmp_path_factory.mktemp("run")
+    given = {"profile": "smoke", "recipe": "report", "dataset": "sample"}
+    for name, known in batch.notebook_parameters().items():
+        chosen = {key: value for key, value in given.items() if key in known}
+        batch.run_notebook(name, folder, work_dir=str(folder), **chosen)
+    return folder
+
+
+@pytest.fixture()
+def scan(run_dir, tmp_path):
+    """The patient of valid as a NIfTI file, with the true mask beside it."""
+    description = helpers.read_json(run_dir / "dataset.json", "01")
+    patient = description["subsets"]["valid"][0]["patient"]
+    scan, truth = patient_scan(description, run_dir, "valid", patient)
+    (tmp_path / "scans").mkdir()
+    save_volume(scan.values, scan, tmp_path / "scans" / "one.nii.gz")
+    save_volume(truth, scan, tmp_path / "truth.nii.gz")
+    return tmp_path / "scans" / "one.nii.gz"
+
+
+@pytest.mark.slow
+def test_a_scan_gets_a_mask_a_page_and_a_row_once(run_dir, scan, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [str(scan), str(run_dir), "--out", str(out), "--truth", str(tmp_path / "truth.nii.gz")]
+    assert segment.main(arguments) == 0
+    source, mask = nibabel.load(scan), nibabel.load(out / "one_mask.nii.gz")
+    assert mask.shape == source.shape and np.array_equal(mask.affine, source.affine)
+    record = helpers.read_json(out / "one.json", "07")
+    voxel = np.prod(source.header.get_zooms()) / 1000
+    found, truth = np.asarray(mask.dataobj), np.asarray(nibabel.load(tmp_path / "truth.nii.gz").dataobj)
+    assert record["millilitres"] == pytest.approx(found.sum() * voxel, rel=1e-5)
+    overlap = 2 * (found * truth).sum() / (found.sum() + truth.sum())
+    assert record["dice"] == pytest.approx(overlap)
+    page = (out / "one.html").read_text(encoding="utf-8")
+    assert "no medical device" in page and page.count("data:image/png") == 2 and "Exercise" not in page
+    [row] = csv.DictReader((out / "scans.csv").open(encoding="utf-8"))
+    assert row["name"] == "one" and float(row["millilitres"]) == record["millilitres"]
+    assert sorted(path.name for path in out.iterdir()) == ["one.html", "one.json", "one_mask.nii.gz", "scans.csv"]
+    before = (out / "one_mask.nii.gz").stat().st_mtime_ns
+    assert segment.main(arguments) == 0 and (out / "one_mask.nii.gz").stat().st_mtime_ns == before
+    assert "1 of 1, one: " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_of_several_scans_one_that_cannot_be_read_does_not_stop_the_others(run_dir, scan, tmp_path, capsys):
+    shutil.copy(scan, scan.with_name("two.nii.gz"))
+    scan.write_bytes(b"no volume")
+    assert segment.main([str(scan.parent), str(run_dir), "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr().out
+    assert "1 of 2, one: one.nii.gz is damaged" in printed and "2 of 2, two: " in printed and " ml" in printed
+    rows = list(csv.DictReader((tmp_path / "out" / "scans.csv").open(encoding="utf-8")))
+    assert "damaged" in rows[0]["failed"] and float(rows[1]["millilitres"]) >= 0
+    assert not (tmp_path / "out" / "one_mask.nii.gz").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [(["{scan}", "{folder}"], "holds no trained network"), (["{folder}/nothing", "{folder}"], "There is no scan")],
+)
+def test_what_is_missing_is_one_sentence(arguments, sentence, tmp_path, capsys):
+    (tmp_path / "one.nii").touch()
+    given = [part.format(scan=tmp_path / "one.nii", folder=tmp_path) for part in arguments]
+    assert segment.main(given) == 1
+    assert sentence in capsys.readouterr().out
