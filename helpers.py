@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course.arrays import load_arrays as load_arrays, make_arrays
+from course.arrays import load_arrays as load_arrays, make_arrays, read_arrays_record
 from course.audit import (
     audit_rows as audit_rows,
     dataset_counts as dataset_counts,
@@ -587,7 +587,7 @@ def patient_volumes(work_dir, subset, probabilities):
     the answer resized bilinearly. A slice smaller than the patient's largest is filled up with background.
     """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    slices = read_arrays_record(work_dir)["slices"][subset]
     rows_of = {}
     for row, pair in enumerate(slices):
         rows_of.setdefault(pair["patient"], []).append(row)
@@ -674,7 +674,7 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
     each answered from its own plane, as in training.
     """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    slices = read_arrays_record(work_dir)["slices"][subset]
     spacing_of = {pair["patient"]: patient_spacing(description, pair["patient"]) for pair in slices}
     in_millimetres = all(spacing_of.values())
     X, y = load_arrays(work_dir, subset)

@@ -20,7 +20,7 @@ from course.recipes import PROFILES, RECIPES, check_values, new_settings
 from course.sources import fetch_heart
 from course.training import read_history
 from course.workers import RETRIES, open_cluster, stderr_to
-from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, write_json
+from course.workspace import COURSE_FOLDER, CourseError, duration, fingerprint, read_json, write_json
 from helpers import prepare_arrays
 
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
@@ -318,7 +318,7 @@ def _epochs(run_dir):
         dice = rows[-1]["val_dice_coef"]
     except (OSError, LookupError, ValueError, TypeError, ZeroDivisionError):
         return ", before its first epoch"  # or these files are just being written
-    return f", epoch {len(rows)} of {epochs}, {_duration(left)} left, soft Dice {dice:.3f}"
+    return f", epoch {len(rows)} of {epochs}, {duration(left)} left, soft Dice {dice:.3f}"
 
 
 def _time_left(runs, outcomes, client):
@@ -327,14 +327,8 @@ def _time_left(runs, outcomes, client):
     worked = [outcome["seconds"] for outcome in outcomes.values() if outcome["state"] == "complete"]
     if worked and len(outcomes) < len(runs):
         left = (len(runs) - len(outcomes)) * sum(worked) / len(worked) / max(1, len(client.nthreads()))
-        line += f", about {_duration(left)} left"
+        line += f", about {duration(left)} left"
     return line
-
-
-def _duration(seconds):
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def show_progress(text: str) -> None:

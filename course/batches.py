@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from course.arrays import load_arrays
+from course.arrays import load_arrays, read_arrays_record
 from course.planes import TrainingPictures, find_volumes
 from course.workspace import read_json
 
@@ -50,7 +50,7 @@ def load_training_pictures(work_dir: Path, settings: dict) -> TrainingPictures:
     """Return the TrainingPictures of a work folder, in as many planes as the recipe says."""
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     X, y = load_arrays(work_dir, "train", ("X", "share" if settings["soft_masks"] else "y"))
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
+    slices = read_arrays_record(work_dir)["slices"]["train"]
     volumes = find_volumes(slices, description, X.shape[1]) if settings["planes"] == 3 else []
     return TrainingPictures(X, y, volumes, full=255 if settings["soft_masks"] else 1)
 

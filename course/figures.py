@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from course.arrays import load_arrays
+from course.arrays import load_arrays, read_arrays_record
 from course.metrics import bounding_box, rank_slices
-from course.workspace import read_json, whole_file
+from course.workspace import whole_file
 
 TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind readers, clear on grey
 
@@ -141,7 +141,7 @@ def plot_predictions(work_dir, subset, slice_counts, masks):
     import matplotlib.pyplot as plt
     import numpy as np
 
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    slices = read_arrays_record(work_dir)["slices"][subset]
     X, y = load_arrays(work_dir, subset)
     order, values = rank_slices(slice_counts)
     areas = [slice_counts[index]["true_positives"] + slice_counts[index]["false_negatives"] for index in order]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from course.workspace import COURSE_FOLDER, CourseError
 
-# Of requirements.txt: what the lessons import, and what 00 needs besides. The rest is for the regression run.
+# Of requirements.txt: what the lessons import, and what 00 needs besides. The rest is for the suite and the pages.
 LESSON_PACKAGES = ("tensorflow", "numpy", "matplotlib", "pillow", "ipywidgets", "scipy", "nibabel", "tqdm")
-BATCH_PACKAGES = ("papermill", "distributed", "bokeh", "nbconvert")
+BATCH_PACKAGES = ("papermill", "distributed", "bokeh")
 _IMPORTED_AS = {"pillow": "PIL"}
 LEAST_TENSORFLOW = (2, 20)
 

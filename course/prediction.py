@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course.arrays import load_arrays
+from course.arrays import load_arrays, read_arrays_record
 from course.batches import ordered_batches
 from course.planes import Volume, find_volumes, is_deep, resample_slices
 from course.scan import centred
@@ -52,7 +52,7 @@ def predict_subset(model, work_dir: Path, subset: str, planes: int = 1) -> np.nd
     planes: 1 or 3, see `predict_in_planes`.
     """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    slices = read_arrays_record(work_dir)["slices"][subset]
     X, _ = load_arrays(work_dir, subset)
     return predict_in_planes(model, X, find_volumes(slices, description, X.shape[1]) if planes == 3 else [])
 

@@ -257,7 +257,7 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
     assert not (folder / OWNER_FILE).exists()
     name = "recipe-report_seed-0_image_size-32"
     assert shown[0].splitlines()[:2] == [f"{name}: waiting for its data", "0 of 2 runs are done"]
-    line = f"{name}: 04_training, epoch 1 of 3, 3 min left, soft Dice 0.250\n"
+    line = f"{name}: 04_training, epoch 1 of 3, 3 minutes left, soft Dice 0.250\n"
     assert any(text.startswith(line) for text in shown)
     assert "1 of 2 runs are done, about" in "".join(shown)
 
@@ -302,14 +302,6 @@ def test_a_worker_that_always_dies_is_told_in_words():
     assert (outcome["name"], outcome["state"], outcome["parameters"]) == ("one", "failed", CHOICE)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (20000, "5.6 h")],
-)
-def test_durations_have_a_unit_that_suits_them(seconds, expected):
-    assert batch._duration(seconds) == expected
-
-
 def test_the_time_left_is_that_of_the_complete_runs_shared_by_the_workers():
     class Client:
         def nthreads(self):
@@ -318,7 +310,7 @@ def test_the_time_left_is_that_of_the_complete_runs_shared_by_the_workers():
     took = [("complete", 100.0), ("complete", 200.0), ("reused", 5000.0), ("failed", 3.0)]
     outcomes = {str(number): {"state": state, "seconds": seconds} for number, (state, seconds) in enumerate(took)}
     line = batch._time_left(dict.fromkeys("0123456789"), outcomes, Client())
-    assert line == "4 of 10 runs are done, 1 of them failed, about 8 min left"  # 6 runs of 150 s on two workers
+    assert line == "4 of 10 runs are done, 1 of them failed, about 8 minutes left"  # 6 runs of 150 s on two workers
     assert batch._time_left(dict.fromkeys("01"), {}, Client()) == "0 of 2 runs are done"
 
 

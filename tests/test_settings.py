@@ -353,10 +353,10 @@ def test_set_up_installs_what_the_lessons_lack_and_changes_no_version(monkeypatc
     assert not pip.calls
 
 
-def test_the_lessons_and_the_batch_need_all_of_the_requirements_but_nbval():
+def test_the_lessons_and_the_batch_need_all_of_the_requirements_but_those_of_the_suite_and_the_pages():
     lines = (workspace.COURSE_FOLDER / "requirements.txt").read_text().splitlines()
     named = {re.match(r"[\w-]+", line)[0] for line in lines if line and not line.startswith("#")}
-    assert named == {*machine.LESSON_PACKAGES, *machine.BATCH_PACKAGES, "nbval"}
+    assert named == {*machine.LESSON_PACKAGES, *machine.BATCH_PACKAGES, "nbval", "nbconvert"}
 
 
 def test_what_cannot_be_installed_is_told(monkeypatch):

@@ -1,6 +1,7 @@
 """Make the pictures of real hearts in docs/ and in the notebooks that show them: `make heart-pictures`.
 
-From the heart folder (HEART_DATASET) comes a slice with its outline, for 01 and the README. With the work folder of a
+From the heart folder (HEART_DATASET) come a slice with its outline, for 01, and a patient in three planes, for the
+README. With the work folder of a
 finished run on these data (RUN) come also the best, the median and the worst slice of one patient of valid, for 06.
 A notebook shows a picture by `attachment:NAME` in a cell of text, so that it is seen in Google Colab too.
 Authors, source and licence are in docs/PICTURES.md.
@@ -24,7 +25,8 @@ from course.figures import draw_box  # noqa: E402
 from course.metrics import bounding_box, rank_slices  # noqa: E402
 
 PATIENT = "la_003"  # of train: the slice in which most of its atrium is seen
-SLICE_PICTURE, PATIENT_PICTURE = "heart_slice.png", "heart_best_median_worst.png"
+SLICE_PICTURE, PLANES_PICTURE, PATIENT_PICTURE = "heart_slice.png", "heart_planes.png", "heart_best_median_worst.png"
+SPACING = [1.25, 1.25, 1.37]  # of the heart data, [row, column, slice] in mm
 
 
 def largest_slice(folder, patient=PATIENT):
@@ -47,6 +49,13 @@ def plot_slice(image, mask):
         axes.set_title(title, fontsize=10)
         axes.axis("off")
     return figure
+
+
+def whole_patient(folder, patient=PATIENT):
+    """Return (images, masks), uint8 and bool (slices, height, width), of a train patient."""
+    names = [path.name for path in sorted(Path(folder, "train", "images").glob(f"{patient}_*.png"))]
+    read = {"images": helpers.read_image, "masks": helpers.read_mask}
+    return [np.stack([read[kind](Path(folder, "train", kind, name)) for name in names]) for kind in read]
 
 
 def median_patient(work_dir):
@@ -116,7 +125,10 @@ def embed(png, name, folder):
 
 def main(folder, run=None):
     """Write the pictures: of the heart folder, and of a run's work folder where one is named."""
-    pictures = {SLICE_PICTURE: plot_slice(*largest_slice(folder))}
+    pictures = {
+        SLICE_PICTURE: plot_slice(*largest_slice(folder)),
+        PLANES_PICTURE: helpers.plot_planes(*whole_patient(folder), SPACING),
+    }
     if run:
         pictures[PATIENT_PICTURE] = plot_patient(*median_patient(Path(run)))
     for name, figure in pictures.items():
