@@ -25,7 +25,7 @@ from course.batches import (
     prepared_batches,
     steps_per_execution,
 )
-from course.drawings import plot_convolution as plot_convolution, plot_network as plot_network
+from course.drawings import plot_convolution as plot_convolution, plot_network as plot_network, plot_pairs as plot_pairs
 from course.exercises import check_exercise as check_exercise
 from course.figures import (
     PREDICTION_COLOR as PREDICTION_COLOR,
@@ -169,31 +169,6 @@ def prepare_slice(image, mask, size):
     """
     covered = mask_share(mask, size)
     return resize_image(image, size) / np.float32(255), is_half_covered(covered), np.rint(255 * covered)
-
-
-def plot_pairs(description, work_dir, patients=3):
-    """Draw a slice of each of a few patients, spread evenly over all, with the atrium outlined; beside it its mask.
-
-    Of each patient it is the slice that holds most atrium. Returns a Matplotlib figure.
-    """
-    import matplotlib.pyplot as plt
-
-    names_of = {}
-    for subset in SUBSETS:
-        for pair in description["subsets"][subset]:
-            names_of.setdefault((subset, pair["patient"]), []).append(pair["name"])
-    spread = np.linspace(0, len(names_of) - 1, min(patients, len(names_of))).round().astype(int)
-    figure, panels = plt.subplots(len(spread), 2, figsize=(6, 3.1 * len(spread)), layout="constrained", squeeze=False)
-    for row, ((subset, _), names) in zip(panels, [list(names_of.items())[number] for number in spread]):
-        pictures = [pair_paths(description, work_dir, subset, name) for name in names]
-        masks = [read_mask(mask_path, description["mask_values"]) for _, mask_path in pictures]
-        largest = int(np.argmax([np.count_nonzero(mask) for mask in masks]))
-        draw_outlines(row[0], read_image(pictures[largest][0]), masks[largest], np.zeros_like(masks[largest]))
-        row[1].imshow(masks[largest], cmap="gray")
-        for axes, title in zip(row, (plain_text(f"{names[largest]}, {subset}"), "its mask")):
-            axes.set_title(title, fontsize=10)
-            axes.axis("off")
-    return figure
 
 
 def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=True):

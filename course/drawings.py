@@ -1,13 +1,16 @@
-"""Drawings of the network: a convolution at one place in numbers, and the whole U with what flows through it."""
+"""Drawings of the lessons: slices with their masks, a convolution in numbers, the U with what flows through it."""
 
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from course.figures import TRUTH_COLOR
+from course.figures import TRUTH_COLOR, draw_outlines, plain_text
+from course.pictures import SUBSETS, read_picture
+from course.store import pair_paths
 
 if TYPE_CHECKING:
     import keras
@@ -122,3 +125,28 @@ def _draw_part(axes, part, answer, left, top):
     for right, layer in enumerate(part):
         label, color = LAYER_KINDS[type(layer).__name__]
         axes.bar(left + 0.1 + 0.3 * right, 0.14, bottom=top - 1.2, width=0.22, color=color, label=label)
+
+
+def plot_pairs(description: dict, work_dir: Path, patients: int = 3):
+    """Draw a slice of each of a few patients, spread evenly over all, with the atrium outlined; beside it its mask.
+
+    Of each patient it is the slice that holds most atrium. Returns a Matplotlib figure.
+    """
+    import matplotlib.pyplot as plt
+
+    names_of = {}
+    for subset in SUBSETS:
+        for pair in description["subsets"][subset]:
+            names_of.setdefault((subset, pair["patient"]), []).append(pair["name"])
+    spread = np.linspace(0, len(names_of) - 1, min(patients, len(names_of))).round().astype(int)
+    figure, panels = plt.subplots(len(spread), 2, figsize=(6, 3.1 * len(spread)), layout="constrained", squeeze=False)
+    for row, ((subset, _), names) in zip(panels, [list(names_of.items())[number] for number in spread]):
+        pictures = [pair_paths(description, work_dir, subset, name) for name in names]
+        masks = [read_picture(mask_path)[0] == description["mask_values"][1] for _, mask_path in pictures]
+        largest = int(np.argmax([np.count_nonzero(mask) for mask in masks]))
+        draw_outlines(row[0], read_picture(pictures[largest][0])[0], masks[largest], np.zeros_like(masks[largest]))
+        row[1].imshow(masks[largest], cmap="gray")
+        for axes, title in zip(row, (plain_text(f"{names[largest]}, {subset}"), "its mask")):
+            axes.set_title(title, fontsize=10)
+            axes.axis("off")
+    return figure
