@@ -95,15 +95,15 @@ def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: di
     """
     told = []
     typical = np.array(learned["typical_picture"])
-    alike = likeness(typical_picture(volume), [typical])
-    if alike < learned["least_likeness"] - MARGIN:
+    alike, least = likeness(typical_picture(volume), [typical]), learned["least_likeness"]
+    if alike < least - MARGIN:
         told.append(
             f"It does not look like the pictures that the network learned from (likeness {alike:.2f}; of those the "
-            f"least is {learned['least_likeness']:.2f}): do not trust the mask."
+            f"least is {least:.2f}): do not trust the mask."
         )
     turned = {name: likeness(typical_picture(turn(volume)), [typical]) for name, turn in TURNS.items()}
     best = max(turned, key=turned.get)
-    if turned[best] > alike:
+    if turned[best] > max(alike, least - MARGIN):
         told.append(f"It looks as if it were {best} (likeness {turned[best]:.2f} that way, {alike:.2f} as it is).")
     if np.any(volume > 0):
         low, high = learned["brightness"]
