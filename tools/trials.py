@@ -1,0 +1,270 @@
+"""Trials: one training with one thing changed, and a row in docs/trials.csv when it ends.
+
+`python tools/trials.py NAME --dataset FOLDER`: trains the recipe `best` with what TRIALS says under NAME, answers for
+the patients held out, and appends a row. A training that was stopped goes on from its last epoch when the same command
+is given again. Test is never opened.
+`--held-out valid` (as the folder says) or `train`: the two subsets trade places, so every patient is held out once.
+"""
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from store_notebooks import COURSE
+
+import helpers
+
+TABLE = COURSE / "docs" / "trials.csv"
+THRESHOLDS = np.arange(0.1, 0.91, 0.05)
+
+
+def augmented(change):
+    """Change the crops of a batch once more: change(images, masks, seed) returns images and masks."""
+    augment = helpers.augment
+
+    def augment_more(images, masks, seed, crop_size):
+        return change(*augment(images, masks, seed, crop_size), seed + 2**40)
+
+    helpers.augment = augment_more
+
+
+def mirror(images, masks, seed):
+    """Turn rows and columns of a picture round, each in one of two pictures."""
+    import tensorflow as tf
+
+    for axis in (1, 2):
+        seed = seed + 1
+        turned = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed) < 0.5
+        images, masks = (tf.where(turned, tf.reverse(part, [axis]), part) for part in (images, masks))
+    return images, masks
+
+
+def low_resolution(images, masks, seed):
+    """Take one picture of three at a resolution that is up to three times lower, and bring it back to its size."""
+    import tensorflow as tf
+
+    size = tf.shape(images)[1]
+    for factor, share in ((2, 0.17), (3, 0.17)):
+        seed = seed + 1
+        chosen = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed) < share
+        small = tf.image.resize(images, [size // factor, size // factor], "area")
+        images = tf.where(chosen, tf.image.resize(small, [size, size], "bilinear"), images)
+    return images, masks
+
+
+def background(images, masks, seed):
+    """Make what is not atrium brighter or darker, by up to a factor of 1.3 and softly at the edge."""
+    import tensorflow as tf
+
+    factor = tf.exp(tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed, -0.26, 0.26))
+    return images * (masks + (1 - masks) * factor), masks
+
+
+def loss_of(function):
+    helpers.LOSSES["bce_dice_loss"] = function
+
+
+def dice_of_each_picture(y_true, y_pred):
+    """Cross-entropy plus one minus the mean soft Dice of the pictures, each on its own."""
+    import keras
+    from keras import ops
+
+    axes = (1, 2, 3)
+    overlap = 2 * ops.sum(y_true * y_pred, axes) + 20
+    soft_dice = overlap / (ops.sum(y_true**2, axes) + ops.sum(y_pred**2, axes) + 20)
+    return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - ops.mean(soft_dice)
+
+
+def plain_dice(y_true, y_pred):
+    """Cross-entropy plus one minus the soft Dice of the batch, its sums not of squares, as nnU-Net takes it."""
+    import keras
+    from keras import ops
+
+    soft_dice = (2 * ops.sum(y_true * y_pred) + 1) / (ops.sum(y_true) + ops.sum(y_pred) + 1)
+    return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - soft_dice
+
+
+def tversky(y_true, y_pred):
+    """Cross-entropy plus one minus the Tversky index (Salehi et al., 2017): missed 0.6, invented 0.4."""
+    import keras
+    from keras import ops
+
+    found, missed, invented = (ops.sum(y_true * y_pred), ops.sum(y_true * (1 - y_pred)), ops.sum((1 - y_true) * y_pred))
+    index = (found + 1) / (found + 0.6 * missed + 0.4 * invented + 1)
+    return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - index
+
+
+# What a trial changes: settings of the recipe, and what has no setting
+TRIALS = {
+    "best": {},
+    "p99": {"settings": {"brightness": "patient"}},
+    "p99_mirror": {"settings": {"brightness": "patient"}, "do": [lambda: augmented(mirror)]},
+    "p99_background": {"settings": {"brightness": "patient"}, "do": [lambda: augmented(background)]},
+    "p99_low_resolution": {"settings": {"brightness": "patient"}, "do": [lambda: augmented(low_resolution)]},
+    "p99_each_dice": {"settings": {"brightness": "patient"}, "do": [lambda: loss_of(dice_of_each_picture)]},
+    "p99_plain_dice": {"settings": {"brightness": "patient"}, "do": [lambda: loss_of(plain_dice)]},
+    "p99_tversky": {"settings": {"brightness": "patient"}, "do": [lambda: loss_of(tversky)]},
+    "p99_batch_8": {"settings": {"brightness": "patient", "batch_size": 8}},
+}
+
+
+def prepare(folder, dataset, settings, held_out):
+    """Bring the dataset and its arrays into a folder that trials with the same pictures share; return it."""
+    size = settings["image_size"]
+    work_dir = folder / f"pictures_{held_out}_{size}_{settings['brightness']}"
+    work_dir.mkdir(parents=True, exist_ok=True)
+    if held_out == "train":
+        source = folder / "swapped"
+        for subset, taken in (("train", "valid"), ("valid", "train"), ("test", "test")):
+            for kind in ("images", "masks"):
+                target = source / subset / kind
+                if not target.exists():
+                    target.mkdir(parents=True)
+                    for path in sorted((Path(dataset) / taken / kind).iterdir()):
+                        (target / path.name).symlink_to(path)
+    else:
+        source = Path(dataset)
+    # One scan under two names: valid keeps the name that the project's results are about
+    exclude = ["la_005"] if held_out == "train" else []
+    if not (work_dir / "dataset.json").exists():
+        helpers.import_dataset(str(source), work_dir, exclude=exclude, progress=False)
+    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
+    twins = helpers.left_out_twins(description)
+    helpers.prepare_arrays(description, work_dir, size, twins, progress=False, brightness=settings["brightness"])
+    return work_dir
+
+
+def train(run_dir, shared, settings):
+    """Train as notebooks 01 to 04 do, in a work folder of its own; return the model and the seconds it took."""
+    import keras
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    helpers.import_dataset(str(shared / "dataset.json"), run_dir, progress=False)
+    description = helpers.read_json(run_dir / "dataset.json", "01_dataset_upload")
+    helpers.prepare_arrays(
+        description,
+        run_dir,
+        settings["image_size"],
+        helpers.left_out_twins(description),
+        progress=False,
+        brightness=settings["brightness"],
+    )
+    helpers.write_json(run_dir / "settings.json", settings)
+    (run_dir / "model").mkdir(exist_ok=True)
+    keras.utils.set_random_seed(settings["seed"])
+    model = helpers.create_model(
+        image_size=settings["image_size"],
+        precision=helpers.choose_precision(settings["precision"]),
+        batch_normalization_momentum=settings["batch_normalization_momentum"],
+        output_bias=settings["output_bias"],
+    )
+    model.save(run_dir / "model" / "untrained.keras")
+    model = helpers.load_untrained_model(run_dir)
+    pictures = helpers.load_training_pictures(run_dir, settings)
+    callbacks, first_epoch = helpers.prepare_training(model, run_dir, settings, len(pictures.X))
+    X, y = helpers.load_arrays(run_dir, "valid")
+    model.fit(
+        helpers.training_batches(pictures, settings, first_epoch),
+        epochs=settings["epochs"],
+        initial_epoch=first_epoch,
+        steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings),
+        validation_data=helpers.ordered_batches(X[::20], y[::20]),
+        shuffle=False,
+        verbose=2,
+        callbacks=callbacks,
+    )
+    return helpers.load_trained_model(run_dir)
+
+
+def dice_curves(work_dir, probabilities):
+    """Return {patient: Dice at each of THRESHOLDS} of the held-out patients, all pieces kept."""
+    curves = {}
+    for patient, _, truth, probability in helpers.patient_volumes(work_dir, "valid", probabilities):
+        curves[patient] = [helpers.dice(truth, probability >= threshold) for threshold in THRESHOLDS]
+    return curves
+
+
+def in_words(values, form):
+    """Return a dict as `name value name value`, which a cell of a table can hold."""
+    return " ".join(f"{name} {value:{form}}" for name, value in values.items())
+
+
+def row_of(arguments, settings, changes, curves, seconds, trained_on, commit):
+    """Return a row of the table: what was done, on what, and what came of it."""
+    mean = np.mean(list(curves.values()), axis=0)
+    best = {patient: THRESHOLDS[np.argmax(curve)] for patient, curve in curves.items()}
+    chosen = int(np.argmax(mean))
+    half = int(np.argmin(abs(THRESHOLDS - 0.5)))
+    return {
+        "trial": arguments.name,
+        "changes": json.dumps(changes),
+        "seed": arguments.seed,
+        "trained_on": " ".join(trained_on),
+        "pictures": settings["epochs"] * settings["images_per_epoch"],
+        "dice": f"{mean[chosen]:.4f}",
+        "worst": f"{min(curve[chosen] for curve in curves.values()):.4f}",
+        "threshold": f"{THRESHOLDS[chosen]:.2f}",
+        "dice_at_half": f"{mean[half]:.4f}",
+        "dice_at_own_best": f"{np.mean([max(curve) for curve in curves.values()]):.4f}",
+        "best_threshold_deviation": f"{np.std(list(best.values()), ddof=1):.3f}",
+        "dice_per_patient": in_words({patient: curve[chosen] for patient, curve in curves.items()}, ".4f"),
+        "best_threshold_per_patient": in_words(best, ".2f"),
+        "minutes": f"{seconds / 60:.1f}",
+        "machine": arguments.machine,
+        "commit": commit,
+        "date": datetime.date.today().isoformat(),
+        "verdict": "",
+    }
+
+
+def append(row):
+    """Append a row to the table, with a header where there is none."""
+    new = not TABLE.exists()
+    with open(TABLE, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, row, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=TRIALS)
+    parser.add_argument("--dataset", default=os.environ.get("HEART_DATASET"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pictures", type=int, default=24000)
+    parser.add_argument("--held-out", choices=("valid", "train"), default="valid")
+    parser.add_argument("--folder", type=Path, default=COURSE / "data" / "trials")
+    parser.add_argument("--machine", default="")
+    arguments = parser.parse_args()
+    helpers.set_up()
+    log = ["git", "log", "-1", "--format=%h"]
+    commit = subprocess.run(log, cwd=COURSE, capture_output=True, text=True, check=True).stdout.strip()
+    trial = TRIALS[arguments.name]
+    changes = trial.get("settings", {})
+    settings = helpers.new_settings(arguments.dataset, "hour", "best", arguments.seed) | changes
+    settings["images_per_epoch"] = 3000
+    settings["epochs"] = arguments.pictures // 3000
+    shared = prepare(arguments.folder, arguments.dataset, settings, arguments.held_out)
+    run_dir = arguments.folder / f"{arguments.name}_{arguments.held_out}_{arguments.seed}_{arguments.pictures}"
+    for change in trial.get("do", ()):
+        change()
+    model = train(run_dir, shared, settings)
+    probabilities = helpers.predict_subset(model, run_dir, "valid", settings["planes"])
+    np.save(run_dir / "probabilities.npy", probabilities.astype(np.float16))
+    curves = dice_curves(run_dir, probabilities)
+    seconds = helpers.read_json(run_dir / "model" / "training.json", "04_training")["seconds"]
+    slices = helpers.read_json(run_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
+    trained_on = sorted({pair["patient"] for pair in slices})
+    row = row_of(arguments, settings, changes, curves, seconds, trained_on, commit)
+    append(row)
+    print(json.dumps(row, indent=1))
+
+
+if __name__ == "__main__":
+    main()
