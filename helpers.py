@@ -863,18 +863,20 @@ def plot_predictions(work_dir, subset, slice_counts, masks):
     return figure
 
 
-def segment_picture(model, path, image_size, threshold):
+def segment_picture(model, path, image_size, threshold, brightness="file"):
     """Return (image, mask) of a picture file, both (height, width) as the picture is: uint8, and bool from the network.
 
     The network answers for the picture alone: there is no volume to cut in other planes, and all pieces are kept.
     Colours become grey. Values of more than eight bits are scaled so that the brightest of the picture is 255 (the
-    import takes the brightest of the patient).
+    import takes the brightest of the patient). brightness: the recipe's; for "patient" the picture is the patient.
     Raises CourseError if the file cannot be read as a picture.
     """
     image, *_ = read_picture(Path(path))
     if image.dtype != np.uint8:
         image = np.rint(np.maximum(image, 0) * (255 / (image.max() or 1))).astype(np.uint8)
     small = resize_image(image, image_size) / np.float32(255)
+    if brightness == "patient":
+        small = scale_brightness(small)
     probability = predict_probabilities(model, small[None, ..., None])[0]
     return image, resize_probability(probability, image.shape) >= threshold
 

@@ -124,11 +124,13 @@ def share_dataset(folder, dataset, options):
     return str(home / "dataset.json")
 
 
-def share_arrays(dataset_file, fold, image_size, leave_out):
+def share_arrays(dataset_file, fold, image_size, leave_out, brightness):
     """Take one fold of an imported dataset and make its arrays; return the path of the dataset.json beside them."""
-    home = Path(dataset_file).parent.parent / f"arrays-{fingerprint(dataset_file, fold, image_size, leave_out)}"
+    made_from = fingerprint(dataset_file, fold, image_size, leave_out, brightness)
+    home = Path(dataset_file).parent.parent / f"arrays-{made_from}"
     description = import_dataset(dataset_file, home, fold=fold)
-    prepare_arrays(description, home, image_size, left_out_twins(description) if leave_out else [], progress=False)
+    twins = left_out_twins(description) if leave_out else []
+    prepare_arrays(description, home, image_size, twins, progress=False, brightness=brightness)
     return str(home / "dataset.json")
 
 
@@ -387,7 +389,8 @@ def _share(client, folder, run, seed):
         options["sample"] = PROFILES[run["profile"]]["sample"]
     image_size = run.get("image_size") or PROFILES[run["profile"]]["image_size"]
     dataset = client.submit(share_dataset, folder, run["dataset"], options)
-    which = (run.get("fold"), image_size, RECIPES[run["recipe"]]["leave_out_twins"])
+    recipe = RECIPES[run["recipe"]]
+    which = (run.get("fold"), image_size, recipe["leave_out_twins"], recipe["brightness"])
     # dask's own key differs from call to call: it holds a future
     key = f"share_arrays-{fingerprint(dataset.key, *which)}"
     return [dataset, client.submit(share_arrays, dataset, *which, key=key)]

@@ -109,6 +109,7 @@ TRIALS = {
     "p99_each_dice": {"settings": {"brightness": "patient"}, "do": [lambda: loss_of(dice_of_each_picture)]},
     "p99_plain_dice": {"settings": {"brightness": "patient"}, "do": [lambda: loss_of(plain_dice)]},
     "p99_tversky": {"settings": {"brightness": "patient"}, "do": [lambda: loss_of(tversky)]},
+    "p99_dropout": {"settings": {"brightness": "patient", "dropout_rate": 0.3}},
     "p99_batch_8": {"settings": {"brightness": "patient", "batch_size": 8}},
 }
 
@@ -139,8 +140,11 @@ def prepare(folder, dataset, settings, held_out):
     return work_dir
 
 
-def train(run_dir, shared, settings):
-    """Train as notebooks 01 to 04 do, in a work folder of its own; return the model and the seconds it took."""
+def train(run_dir, shared, settings, first_weights=None):
+    """Train as notebooks 01 to 04 do, in a work folder of its own; return the model.
+
+    first_weights: the best.keras of another training, which this one goes on from; None: from the beginning.
+    """
     import keras
 
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -159,12 +163,15 @@ def train(run_dir, shared, settings):
     keras.utils.set_random_seed(settings["seed"])
     model = helpers.create_model(
         image_size=settings["image_size"],
+        dropout_rate=settings["dropout_rate"],
         precision=helpers.choose_precision(settings["precision"]),
         batch_normalization_momentum=settings["batch_normalization_momentum"],
         output_bias=settings["output_bias"],
     )
     model.save(run_dir / "model" / "untrained.keras")
     model = helpers.load_untrained_model(run_dir)
+    if first_weights:
+        model.set_weights(keras.saving.load_model(first_weights, compile=False).get_weights())
     pictures = helpers.load_training_pictures(run_dir, settings)
     callbacks, first_epoch = helpers.prepare_training(model, run_dir, settings, len(pictures.X))
     X, y = helpers.load_arrays(run_dir, "valid")
@@ -202,8 +209,9 @@ def row_of(arguments, settings, changes, curves, seconds, trained_on, commit):
     half = int(np.argmin(abs(THRESHOLDS - 0.5)))
     return {
         "trial": arguments.name,
-        "changes": json.dumps(changes),
+        "settings": json.dumps(changes),
         "seed": arguments.seed,
+        "start": f"best, {arguments.start} pictures" if arguments.start else "",
         "trained_on": " ".join(trained_on),
         "pictures": settings["epochs"] * settings["images_per_epoch"],
         "dice": f"{mean[chosen]:.4f}",
@@ -238,6 +246,7 @@ def main():
     parser.add_argument("--dataset", default=os.environ.get("HEART_DATASET"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=24000)
+    parser.add_argument("--start", type=int, help="go on from the weights of `best` after so many pictures")
     parser.add_argument("--held-out", choices=("valid", "train"), default="valid")
     parser.add_argument("--folder", type=Path, default=COURSE / "data" / "trials")
     parser.add_argument("--machine", default="")
@@ -251,10 +260,19 @@ def main():
     settings["images_per_epoch"] = 3000
     settings["epochs"] = arguments.pictures // 3000
     shared = prepare(arguments.folder, arguments.dataset, settings, arguments.held_out)
-    run_dir = arguments.folder / f"{arguments.name}_{arguments.held_out}_{arguments.seed}_{arguments.pictures}"
+
+    def run_folder(name, *pictures):
+        """Return the folder of a trial on the same patients, with the same seed."""
+        return arguments.folder / "_".join([name, arguments.held_out, str(arguments.seed), *map(str, pictures)])
+
+    run_dir = run_folder(arguments.name, *([arguments.start] if arguments.start else []), arguments.pictures)
+    first_weights = run_folder("best", arguments.start) / "model" / "best.keras" if arguments.start else None
     for change in trial.get("do", ()):
         change()
-    model = train(run_dir, shared, settings)
+    if first_weights:
+        changes = {**changes, "learning_rate": 0.001}
+        settings["learning_rate"] = 0.001  # half of the recipe's: the weights are good already
+    model = train(run_dir, shared, settings, first_weights)
     probabilities = helpers.predict_subset(model, run_dir, "valid", settings["planes"])
     np.save(run_dir / "probabilities.npy", probabilities.astype(np.float16))
     curves = dice_curves(run_dir, probabilities)
