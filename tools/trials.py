@@ -18,6 +18,7 @@ import numpy as np
 from store_notebooks import COURSE
 
 import helpers
+from course.workspace import fingerprint
 
 TABLE = COURSE / "docs" / "trials.csv"
 THRESHOLDS = np.arange(0.1, 0.91, 0.05)
@@ -116,28 +117,39 @@ TRIALS = {
 
 def prepare(folder, dataset, settings, held_out):
     """Bring the dataset and its arrays into a folder that trials with the same pictures share; return it."""
-    size = settings["image_size"]
-    work_dir = folder / f"pictures_{held_out}_{size}_{settings['brightness']}"
+    work_dir = folder / f"pictures_{held_out}_{settings['image_size']}_{settings['brightness']}"
     work_dir.mkdir(parents=True, exist_ok=True)
-    if held_out == "train":
-        source = folder / "swapped"
-        for subset, taken in (("train", "valid"), ("valid", "train"), ("test", "test")):
-            for kind in ("images", "masks"):
-                target = source / subset / kind
-                if not target.exists():
-                    target.mkdir(parents=True)
-                    for path in sorted((Path(dataset) / taken / kind).iterdir()):
-                        (target / path.name).symlink_to(path)
-    else:
-        source = Path(dataset)
-    # One scan under two names: valid keeps the name that the project's results are about
-    exclude = ["la_005"] if held_out == "train" else []
-    if not (work_dir / "dataset.json").exists():
-        helpers.import_dataset(str(source), work_dir, exclude=exclude, progress=False)
-    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
-    twins = helpers.left_out_twins(description)
-    helpers.prepare_arrays(description, work_dir, size, twins, progress=False, brightness=settings["brightness"])
+    description_path = work_dir / "dataset.json"
+    if not description_path.exists():
+        description = helpers.import_dataset(dataset, work_dir, progress=False)
+        if held_out == "train":
+            helpers.write_json(description_path, trade_places(description))
+    make_arrays(work_dir, settings)
     return work_dir
+
+
+def trade_places(description):
+    """Return a description whose train patients are held out and whose valid patients are learned from."""
+    left_out = helpers.left_out_twins(description)
+    subsets = description["subsets"]
+    return {
+        **description,
+        "subsets": {
+            "train": subsets["valid"],
+            "valid": [pair for pair in subsets["train"] if pair["patient"] not in left_out],
+            "test": subsets["test"],
+        },
+        "stored_in": {pair["name"]: subset for subset in ("train", "valid") for pair in subsets[subset]},
+        "fingerprint": fingerprint(description["fingerprint"], "train held out"),
+    }
+
+
+def make_arrays(work_dir, settings):
+    """Make the arrays of a work folder as 02 does."""
+    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
+    leave_out = helpers.left_out_twins(description)
+    size, brightness = settings["image_size"], settings["brightness"]
+    helpers.prepare_arrays(description, work_dir, size, leave_out, progress=False, brightness=brightness)
 
 
 def train(run_dir, shared, settings, first_weights=None):
@@ -149,15 +161,7 @@ def train(run_dir, shared, settings, first_weights=None):
 
     run_dir.mkdir(parents=True, exist_ok=True)
     helpers.import_dataset(str(shared / "dataset.json"), run_dir, progress=False)
-    description = helpers.read_json(run_dir / "dataset.json", "01_dataset_upload")
-    helpers.prepare_arrays(
-        description,
-        run_dir,
-        settings["image_size"],
-        helpers.left_out_twins(description),
-        progress=False,
-        brightness=settings["brightness"],
-    )
+    make_arrays(run_dir, settings)
     helpers.write_json(run_dir / "settings.json", settings)
     (run_dir / "model").mkdir(exist_ok=True)
     keras.utils.set_random_seed(settings["seed"])
@@ -248,6 +252,7 @@ def main():
     parser.add_argument("--pictures", type=int, default=24000)
     parser.add_argument("--start", type=int, help="go on from the weights of `best` after so many pictures")
     parser.add_argument("--held-out", choices=("valid", "train"), default="valid")
+    parser.add_argument("--profile", default="hour", help="size of the pictures and length of an epoch")
     parser.add_argument("--folder", type=Path, default=COURSE / "data" / "trials")
     parser.add_argument("--machine", default="")
     arguments = parser.parse_args()
@@ -256,9 +261,8 @@ def main():
     commit = subprocess.run(log, cwd=COURSE, capture_output=True, text=True, check=True).stdout.strip()
     trial = TRIALS[arguments.name]
     changes = trial.get("settings", {})
-    settings = helpers.new_settings(arguments.dataset, "hour", "best", arguments.seed) | changes
-    settings["images_per_epoch"] = 3000
-    settings["epochs"] = arguments.pictures // 3000
+    settings = helpers.new_settings(arguments.dataset, arguments.profile, "best", arguments.seed) | changes
+    settings["epochs"] = arguments.pictures // settings["images_per_epoch"]
     shared = prepare(arguments.folder, arguments.dataset, settings, arguments.held_out)
 
     def run_folder(name, *pictures):

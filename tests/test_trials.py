@@ -1,0 +1,111 @@
+"""A trial's row says what came of it, and its changes do what they are named after."""
+
+import argparse
+import csv
+
+import numpy as np
+import pytest
+import trials
+
+import helpers
+
+
+def pictures_of(*patients):
+    return [{"name": f"{patient}_0", "patient": patient} for patient in patients]
+
+
+def test_train_and_valid_trade_places_without_twins():
+    description = {
+        "subsets": {"train": pictures_of("a", "b", "c"), "valid": pictures_of("d", "e"), "test": pictures_of("f")},
+        "twins": [{"patients": [["train", "b"], ["valid", "e"]]}],
+        "fingerprint": "x",
+    }
+    swapped = trials.trade_places(description)
+    patients = {subset: [pair["patient"] for pair in pairs] for subset, pairs in swapped["subsets"].items()}
+    assert patients == {"train": ["d", "e"], "valid": ["a", "c"], "test": ["f"]}
+    assert swapped["stored_in"] == {"a_0": "train", "b_0": "train", "c_0": "train", "d_0": "valid", "e_0": "valid"}
+    assert swapped["fingerprint"] != "x" and list(description["subsets"]["train"]) == pictures_of("a", "b", "c")
+
+
+def test_a_row_holds_the_means_at_the_threshold_chosen_for_all_and_at_each_patients_own(tmp_path, monkeypatch):
+    curves = {"a": [0.0] * 17, "b": [0.0] * 17}  # Dice at 0.10, 0.15, ..., 0.90
+    curves["a"][4], curves["a"][6], curves["a"][8] = 0.9, 0.8, 0.1  # at 0.30, 0.40 and 0.50
+    curves["b"][6], curves["b"][8], curves["b"][10] = 0.6, 0.5, 0.7  # at 0.40, 0.50 and 0.60
+    arguments = argparse.Namespace(name="best", seed=3, start=None, machine="a card")
+    settings = {"epochs": 4, "images_per_epoch": 3000}
+    row = trials.row_of(arguments, settings, {"batch_size": 8}, curves, 90, ["c", "d"], "abc")
+    expected = {
+        "trial": "best",
+        "settings": '{"batch_size": 8}',
+        "seed": 3,
+        "start": "",
+        "trained_on": "c d",
+        "pictures": 12000,
+        "dice": "0.7000",
+        "worst": "0.6000",
+        "threshold": "0.40",
+        "dice_at_half": "0.3000",
+        "dice_at_own_best": "0.8000",
+        "best_threshold_deviation": "0.212",  # of 0.3 and 0.6, over n - 1
+        "dice_per_patient": "a 0.8000 b 0.6000",
+        "best_threshold_per_patient": "a 0.30 b 0.60",
+        "minutes": "1.5",
+        "machine": "a card",
+        "commit": "abc",
+    }
+    assert {name: row[name] for name in expected} == expected
+    monkeypatch.setattr(trials, "TABLE", tmp_path / "trials.csv")
+    trials.append(row)
+    trials.append({**row, "seed": 4})
+    with open(tmp_path / "trials.csv", newline="") as file:
+        assert [line["seed"] for line in csv.DictReader(file)] == ["3", "4"]
+
+
+def test_mirrored_pictures_take_their_masks_along():
+    images = np.arange(32 * 16, dtype=np.float32).reshape(32, 4, 4, 1)
+    mirrored, masks = (np.array(part) for part in trials.mirror(images, images + 1, np.array([0, 1])))
+    assert np.array_equal(masks, mirrored + 1)
+    seen = set()
+    for before, after in zip(images, mirrored):
+        ways = {(rows, columns): before[::rows, ::columns] for rows in (1, -1) for columns in (1, -1)}
+        seen |= {way for way, expected in ways.items() if np.array_equal(after, expected)}
+    assert len(seen) == 4
+
+
+def test_background_changes_what_is_not_atrium_by_one_factor_a_picture():
+    images = np.full((8, 4, 4, 1), 0.5, np.float32)
+    masks = np.zeros_like(images)
+    masks[:, :2] = 1
+    changed, same = (np.array(part) for part in trials.background(images, masks, np.array([0, 1])))
+    assert np.array_equal(same, masks) and (changed[:, :2] == 0.5).all()
+    factors = changed[:, 2:].reshape(8, -1) / 0.5
+    assert np.ptp(factors, axis=1).max() < 1e-6
+    assert factors.min() >= np.exp(-0.26) and factors.max() <= np.exp(0.26) and len(np.unique(factors[:, 0])) == 8
+
+
+def test_the_losses_of_the_trials_are_their_formulas():
+    keras = pytest.importorskip("keras")
+    random = np.random.default_rng(0)
+    truth = (random.random((3, 8, 8, 1)) < 0.3).astype(np.float32)
+    answer = random.uniform(0.1, 0.9, truth.shape).astype(np.float32)
+    cross_entropy = float(keras.ops.mean(keras.losses.binary_crossentropy(truth, answer)))
+
+    def dice(t, p, smooth):
+        return (2 * (t * p).sum() + smooth) / (t.sum() + p.sum() + smooth)
+
+    each = np.mean([(2 * (t * p).sum() + 20) / ((t**2).sum() + (p**2).sum() + 20) for t, p in zip(truth, answer)])
+    found, missed, invented = (truth * answer).sum(), (truth * (1 - answer)).sum(), ((1 - truth) * answer).sum()
+    tversky = (found + 1) / (found + 0.6 * missed + 0.4 * invented + 1)
+    for loss, index in (
+        (trials.dice_of_each_picture, each),
+        (trials.plain_dice, dice(truth, answer, 1)),
+        (trials.tversky, tversky),
+    ):
+        assert float(loss(truth, answer)) == pytest.approx(cross_entropy + 1 - index, abs=1e-5)
+
+
+def test_a_change_of_the_crops_comes_after_those_of_the_recipe(monkeypatch):
+    monkeypatch.setattr(helpers, "augment", lambda images, masks, seed, crop_size: (images + crop_size, masks))
+    trials.augmented(lambda images, masks, seed: (images * 10, masks * seed))
+    images, masks = helpers.augment(1, 1, 5, 2)
+    assert images == 30 and masks == 5 + 2**40
