@@ -171,32 +171,10 @@ def plot_pairs(description, work_dir, columns=6):
     return figure
 
 
-BRIGHT = 0.5  # where a patient's 99th percentile is brought to
-
-
-def scale_brightness(pictures):
-    """Scale the pictures of one patient, float32 from 0 to 1, so that their 99th percentile is BRIGHT.
-
-    A scan's numbers have no unit, and its very brightest pixel, which files are often scaled by, is a matter of
-    chance. What would be brighter than 1 becomes 1. Pictures whose 99th percentile is black stay as they are.
-    """
-    bright = np.percentile(pictures, 99)
-    return np.minimum(pictures * np.float32(BRIGHT / bright), 1) if bright > 0 else pictures
-
-
-def rows_of_patients(slices):
-    """Return {patient: rows of the arrays}; slices: entries of arrays.json of a subset."""
-    rows = {}
-    for row, pair in enumerate(slices):
-        rows.setdefault(pair["patient"], []).append(row)
-    return rows
-
-
-def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=True, brightness="file"):
+def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=True):
     """Write npy/{train,valid,test}_{X,y,share}.npy and npy/arrays.json; skip what the same inputs made before.
 
-    X is float32 of shape (N, image_size, image_size, 1) in [0, 1]: one grey channel, resized, divided by 255, and with
-    `brightness="patient"` each patient's pictures together scaled by `scale_brightness`.
+    X is float32 of shape (N, image_size, image_size, 1) in [0, 1]: one grey channel, resized, divided by 255.
     y is uint8 of the same shape and holds only 0 and 1. share is uint8 too: 255 times the share of each pixel's area
     that is atrium, which the recipe `best` trains on. Memory stays constant however many images there are:
     the arrays are written through a memory map. `leave_out` names train patients to pass over.
@@ -209,7 +187,6 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
         **_origin(description),
         "code": fingerprint(*CODE),
         "image_size": image_size,
-        "brightness": brightness,
         "left_out": sorted(leave_out),
     }
     record_path = folder / "arrays.json"
@@ -245,7 +222,7 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
             if _is_on_drive(folder):  # a memory map is for a local disk
                 local = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=COLAB_FOLDER)))
                 drafts = [local / part.name for part in parts]
-            has_atrium = _fill_arrays(drafts, description, work_dir, subset, slices, image_size, progress, brightness)
+            has_atrium = _fill_arrays(drafts, description, work_dir, subset, slices, image_size, progress)
             if not has_atrium:
                 raise CourseError(
                     f"No mask of {subset} holds a pixel at {image_size} x {image_size} pixels: "
@@ -261,7 +238,7 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     return record
 
 
-def _fill_arrays(paths, description, work_dir, subset, slices, image_size, progress, brightness):
+def _fill_arrays(paths, description, work_dir, subset, slices, image_size, progress):
     from tqdm import tqdm
 
     shape = (len(slices), image_size, image_size, 1)
@@ -283,9 +260,6 @@ def _fill_arrays(paths, description, work_dir, subset, slices, image_size, progr
         for start in range(0, len(slices), 256):  # a few at a time: the queue stays short
             for _ in pool.map(prepare, range(start, min(start + 256, len(slices)))):
                 bar.update()
-    if brightness == "patient":
-        for rows in rows_of_patients(slices).values():
-            X[rows] = scale_brightness(X[rows])
     for array in (X, y, share):
         array.flush()
     return any(mask.any() for mask in y)
@@ -682,6 +656,9 @@ def patient_volumes(work_dir, subset, probabilities):
     """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+    rows_of = {}
+    for row, pair in enumerate(slices):
+        rows_of.setdefault(pair["patient"], []).append(row)
 
     def read(row):
         """Return the mask of a row as it was drawn, and its probabilities at that size."""
@@ -697,7 +674,7 @@ def patient_volumes(work_dir, subset, probabilities):
         )
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for patient, rows in rows_of_patients(slices).items():
+        for patient, rows in rows_of.items():
             truth, probability = zip(*pool.map(read, rows))
             yield patient, rows, stack(truth), stack(probability)
 
@@ -863,20 +840,18 @@ def plot_predictions(work_dir, subset, slice_counts, masks):
     return figure
 
 
-def segment_picture(model, path, image_size, threshold, brightness="file"):
+def segment_picture(model, path, image_size, threshold):
     """Return (image, mask) of a picture file, both (height, width) as the picture is: uint8, and bool from the network.
 
     The network answers for the picture alone: there is no volume to cut in other planes, and all pieces are kept.
     Colours become grey. Values of more than eight bits are scaled so that the brightest of the picture is 255 (the
-    import takes the brightest of the patient). brightness: the recipe's; for "patient" the picture is the patient.
+    import takes the brightest of the patient).
     Raises CourseError if the file cannot be read as a picture.
     """
     image, *_ = read_picture(Path(path))
     if image.dtype != np.uint8:
         image = np.rint(np.maximum(image, 0) * (255 / (image.max() or 1))).astype(np.uint8)
     small = resize_image(image, image_size) / np.float32(255)
-    if brightness == "patient":
-        small = scale_brightness(small)
     probability = predict_probabilities(model, small[None, ..., None])[0]
     return image, resize_probability(probability, image.shape) >= threshold
 

@@ -124,13 +124,11 @@ def share_dataset(folder, dataset, options):
     return str(home / "dataset.json")
 
 
-def share_arrays(dataset_file, fold, image_size, leave_out, brightness):
+def share_arrays(dataset_file, fold, image_size, leave_out):
     """Take one fold of an imported dataset and make its arrays; return the path of the dataset.json beside them."""
-    made_from = fingerprint(dataset_file, fold, image_size, leave_out, brightness)
-    home = Path(dataset_file).parent.parent / f"arrays-{made_from}"
+    home = Path(dataset_file).parent.parent / f"arrays-{fingerprint(dataset_file, fold, image_size, leave_out)}"
     description = import_dataset(dataset_file, home, fold=fold)
-    twins = left_out_twins(description) if leave_out else []
-    prepare_arrays(description, home, image_size, twins, progress=False, brightness=brightness)
+    prepare_arrays(description, home, image_size, left_out_twins(description) if leave_out else [], progress=False)
     return str(home / "dataset.json")
 
 
@@ -389,8 +387,7 @@ def _share(client, folder, run, seed):
         options["sample"] = PROFILES[run["profile"]]["sample"]
     image_size = run.get("image_size") or PROFILES[run["profile"]]["image_size"]
     dataset = client.submit(share_dataset, folder, run["dataset"], options)
-    recipe = RECIPES[run["recipe"]]
-    which = (run.get("fold"), image_size, recipe["leave_out_twins"], recipe["brightness"])
+    which = (run.get("fold"), image_size, RECIPES[run["recipe"]]["leave_out_twins"])
     # dask's own key differs from call to call: it holds a future
     key = f"share_arrays-{fingerprint(dataset.key, *which)}"
     return [dataset, client.submit(share_arrays, dataset, *which, key=key)]

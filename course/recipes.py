@@ -42,7 +42,6 @@ LADDER = {
         "output_bias": 0.0,
         "monitor": "val_loss",  # the weights with the best of this figure are kept; None: those of the last epoch
         "leave_out_twins": False,
-        "brightness": "file",  # "patient": each patient's pictures together are scaled to a common brightness
         "planes": 1,  # 1: the slices; 3: also the volume's cuts along its rows and columns
         "soft_masks": False,  # True: train on the share of each pixel that is atrium, not on 0 and 1
         "threshold": 0.5,  # probabilities from here on count as atrium; None: chosen on valid

@@ -284,15 +284,6 @@ def test_a_picture_of_any_size_and_kind_gets_a_mask_of_its_own_size(tmp_path, mo
         assert np.array_equal(np.asarray(saved), np.where(mask, 255, 0))
 
 
-def test_a_single_picture_is_brought_to_the_brightness_of_its_recipe(tmp_path):
-    pixels = np.full((40, 40), 40, np.uint8)
-    pixels[10:30, 10:30] = 100  # a quarter of the pixels, so the 99th percentile: brought to 0.5
-    Image.fromarray(pixels).save(tmp_path / "dark.png")
-    for brightness, found in (("file", 0), ("patient", 400)):
-        _, mask = helpers.segment_picture(Copying(), tmp_path / "dark.png", 40, 0.45, brightness)
-        assert np.count_nonzero(mask) == found
-
-
 def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     with pytest.raises(helpers.CourseError, match="notes.png cannot be read as a picture"):

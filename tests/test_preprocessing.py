@@ -86,34 +86,6 @@ def test_values_are_divided_by_255_once(work_dir):
     assert (helpers.load_arrays(work_dir, "train")[0][0] == 1).all()
 
 
-def test_brightness_of_a_patient_is_its_99th_percentile_brought_to_one_half():
-    values = np.repeat(np.float32([0.1, 0.4, 0.6, 0.9]), [98_000, 1500, 400, 100])  # 99 % of them are 0.4 or less
-    scaled = helpers.scale_brightness(values.reshape(10, 100, 100))
-    assert scaled.dtype == np.float32 and scaled.shape == (10, 100, 100)
-    assert np.allclose(scaled.ravel()[[0, 98_000, 99_500, 99_900]], [0.125, 0.5, 0.75, 1])  # 0.9 would be 1.125
-    nearly_black = np.zeros((2, 20, 20), np.float32)
-    nearly_black[0, 0, 0] = 0.3
-    assert helpers.scale_brightness(nearly_black) is nearly_black
-
-
-def test_brightness_is_scaled_for_each_patient_where_the_recipe_says_so(work_dir):
-    description = json.loads((work_dir / "dataset.json").read_text())
-    helpers.prepare_arrays(description, work_dir, 32, progress=False)
-    as_in_file = {subset: np.array(helpers.load_arrays(work_dir, subset)[0]) for subset in helpers.SUBSETS}
-    record = helpers.prepare_arrays(description, work_dir, 32, progress=False, brightness="patient")
-    assert record["made_from"]["brightness"] == "patient"
-    factors = set()
-    for subset, before in as_in_file.items():
-        X, y = helpers.load_arrays(work_dir, subset)
-        patients = np.array([pair["patient"] for pair in record["slices"][subset]])
-        for patient in np.unique(patients):
-            mine = before[patients == patient]
-            factor = 0.5 / np.quantile(mine, 0.99)
-            assert np.allclose(X[patients == patient], np.clip(mine * factor, 0, 1), atol=1e-6)
-            factors.add(round(float(factor), 4))
-    assert len(factors) > 1
-
-
 def test_a_second_run_redoes_nothing_and_a_changed_input_does(work_dir):
     description = json.loads((work_dir / "dataset.json").read_text())
     helpers.prepare_arrays(description, work_dir, 16, progress=False)

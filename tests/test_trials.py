@@ -1,6 +1,5 @@
 """A trial's row says what came of it, and its changes do what they are named after."""
 
-import argparse
 import csv
 
 import numpy as np
@@ -31,16 +30,8 @@ def test_a_row_holds_the_means_at_the_threshold_chosen_for_all_and_at_each_patie
     curves = {"a": [0.0] * 17, "b": [0.0] * 17}  # Dice at 0.10, 0.15, ..., 0.90
     curves["a"][4], curves["a"][6], curves["a"][8] = 0.9, 0.8, 0.1  # at 0.30, 0.40 and 0.50
     curves["b"][6], curves["b"][8], curves["b"][10] = 0.6, 0.5, 0.7  # at 0.40, 0.50 and 0.60
-    arguments = argparse.Namespace(name="best", seed=3, start=None, machine="a card")
-    settings = {"epochs": 4, "images_per_epoch": 3000}
-    row = trials.row_of(arguments, settings, {"batch_size": 8}, curves, 90, ["c", "d"], "abc")
-    expected = {
-        "trial": "best",
-        "settings": '{"batch_size": 8}',
-        "seed": 3,
-        "start": "",
-        "trained_on": "c d",
-        "pictures": 12000,
+    row = trials.summary_of_curves(curves)
+    assert row == {
         "dice": "0.7000",
         "worst": "0.6000",
         "threshold": "0.40",
@@ -49,16 +40,30 @@ def test_a_row_holds_the_means_at_the_threshold_chosen_for_all_and_at_each_patie
         "best_threshold_deviation": "0.212",  # of 0.3 and 0.6, over n - 1
         "dice_per_patient": "a 0.8000 b 0.6000",
         "best_threshold_per_patient": "a 0.30 b 0.60",
-        "minutes": "1.5",
-        "machine": "a card",
-        "commit": "abc",
     }
-    assert {name: row[name] for name in expected} == expected
     monkeypatch.setattr(trials, "TABLE", tmp_path / "trials.csv")
-    trials.append(row)
-    trials.append({**row, "seed": 4})
+    trials.append({"seed": 3, **row})
+    trials.append({"seed": 4, **row})
     with open(tmp_path / "trials.csv", newline="") as file:
-        assert [line["seed"] for line in csv.DictReader(file)] == ["3", "4"]
+        lines = list(csv.DictReader(file))
+    assert [line["seed"] for line in lines] == ["3", "4"] and lines[1]["dice"] == "0.7000" and lines[0]["verdict"] == ""
+
+
+def test_masks_are_made_of_probabilities_in_the_ways_that_are_named():
+    probability = np.zeros((1, 1, 10), np.float32)
+    probability[0, 0, :6] = 0.9, 0.8, 0.6, 0.4, 0.2, 0.1  # 3 voxels are expected
+    for name, count in (("half", 3), ("expected_volume", 3), ("expected_dice", 4)):
+        assert trials.WAYS[name][1](probability).sum() == count, name
+    expected = [2 * sum([0.9, 0.8, 0.6, 0.4, 0.2, 0.1][:n]) / (n + 3) for n in range(1, 7)]
+    assert np.argmax(expected) + 1 == 4
+    gap = np.zeros((20, 20, 20), np.float32)
+    gap[5:15, 5:15, 5:15] = 1
+    gap[5:15, 5:15, 9:11] = 0  # a gap of two voxels is closed, the corners stay
+    filled = trials.WAYS["closed"][1](gap)
+    assert filled[10, 10, 9:11].all() and not filled[10, 10, :5].any() and not filled[10, 10, 15:].any()
+    single = np.zeros((9, 9, 9), np.float32)
+    single[4, 4, 4] = 1
+    assert trials.WAYS["half"][1](single).sum() == 1 and not trials.WAYS["smooth"][1](single).any()
 
 
 def test_mirrored_pictures_take_their_masks_along():
@@ -72,15 +77,17 @@ def test_mirrored_pictures_take_their_masks_along():
     assert len(seen) == 4
 
 
-def test_background_changes_what_is_not_atrium_by_one_factor_a_picture():
-    images = np.full((8, 4, 4, 1), 0.5, np.float32)
+def test_background_changes_what_is_not_atrium_by_one_factor_a_picture_and_smoothly():
+    images = np.full((8, 4, 32, 1), 0.5, np.float32)
     masks = np.zeros_like(images)
-    masks[:, :2] = 1
+    masks[:, :, :16] = 1
     changed, same = (np.array(part) for part in trials.background(images, masks, np.array([0, 1])))
-    assert np.array_equal(same, masks) and (changed[:, :2] == 0.5).all()
-    factors = changed[:, 2:].reshape(8, -1) / 0.5
+    assert np.array_equal(same, masks) and np.allclose(changed[:, :, :12], 0.5)
+    factors = changed[:, :, 20:].reshape(8, -1) / 0.5
     assert np.ptp(factors, axis=1).max() < 1e-6
     assert factors.min() >= np.exp(-0.26) and factors.max() <= np.exp(0.26) and len(np.unique(factors[:, 0])) == 8
+    across = np.diff(changed[:, 0, 11:21, 0], axis=1)  # 1, 2, ... 5, ... 2, 1 of 25 parts: two averages over 5 pixels
+    assert np.allclose(across, np.outer(factors[:, 0] - 1, [1, 2, 3, 4, 5, 4, 3, 2, 1]) * 0.5 / 25, atol=1e-6)
 
 
 def test_the_losses_of_the_trials_are_their_formulas():
@@ -102,6 +109,23 @@ def test_the_losses_of_the_trials_are_their_formulas():
         (trials.tversky, tversky),
     ):
         assert float(loss(truth, answer)) == pytest.approx(cross_entropy + 1 - index, abs=1e-5)
+
+
+def test_brightness_brings_each_patients_99th_percentile_to_one_half(tmp_path, monkeypatch):
+    dark, bright = np.float32([0.1, 0.2, 0.3, 0.5]), np.float32([0.2, 0.8, 0.9, 1.0])
+    X = np.concatenate([np.repeat(values, [9800, 150, 40, 10]).reshape(2, 50, 100, 1) for values in (dark, bright)])
+    slices = [{"patient": patient} for patient in "aabb"]
+    (tmp_path / "npy").mkdir()
+    helpers.write_json(tmp_path / "npy" / "arrays.json", {"slices": {"valid": slices}})
+    monkeypatch.setattr(
+        helpers, "load_arrays", lambda work_dir, subset, kinds: [X if kind == "X" else kind for kind in kinds]
+    )
+    trials.scaled_by_patient()
+    scaled, other = helpers.load_arrays(tmp_path, "valid")
+    assert other == "y" and helpers.load_arrays(tmp_path, "valid", ["share"]) == ["share"]
+    assert np.allclose(scaled[:2].ravel()[[0, 9800, 9950, 9999]], [0.25, 0.5, 0.75, 1])  # 0.5 would be 1.25
+    assert np.allclose(scaled[2:].ravel()[[0, 9800, 9950, 9999]], [0.125, 0.5, 0.5625, 0.625])
+    assert X.max() == 1 and X[0, 0, 0, 0] == dark[0]
 
 
 def test_a_change_of_the_crops_comes_after_those_of_the_recipe(monkeypatch):

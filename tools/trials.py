@@ -1,9 +1,12 @@
 """Trials: one training with one thing changed, and a row in docs/trials.csv when it ends.
 
-`python tools/trials.py NAME --dataset FOLDER`: trains the recipe `best` with what TRIALS says under NAME, answers for
-the patients held out, and appends a row. A training that was stopped goes on from its last epoch when the same command
-is given again. Test is never opened.
-`--held-out valid` (as the folder says) or `train`: the two subsets trade places, so every patient is held out once.
+`python tools/trials.py NAME --dataset FOLDER` trains the recipe `best` with what TRIALS says under NAME, answers for
+the patients held out and appends a row; its verdict is written by hand. A training that was stopped goes on from its
+last epoch when the same command is given again. Test is never opened.
+Held out are the valid patients, or with `--held-out train` those of train, from whom the valid patients' network then
+knows nothing: with both, every patient is held out once. With `--start N` the training goes on from the weights that
+the trial `best` had after N pictures, so that a short one can tell what a change does. `--answers` trains nothing: it
+takes the probabilities that the same command has stored, and appends a row for each of WAYS to make masks of them.
 """
 
 import argparse
@@ -22,6 +25,25 @@ from course.workspace import fingerprint
 
 TABLE = COURSE / "docs" / "trials.csv"
 THRESHOLDS = np.arange(0.1, 0.91, 0.05)
+
+
+def scaled_by_patient():
+    """Read the pictures with the 99th percentile of each patient's volume as one half, in training and answering."""
+    load_arrays = helpers.load_arrays
+
+    def load_scaled(work_dir, subset, kinds=("X", "y")):
+        arrays = dict(zip(kinds, load_arrays(work_dir, subset, kinds)))
+        if "X" in arrays:
+            X = np.array(arrays["X"])
+            slices = helpers.read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+            patients = np.array([pair["patient"] for pair in slices])
+            for patient in np.unique(patients):
+                mine = patients == patient
+                X[mine] = np.minimum(X[mine] * np.float32(0.5 / np.percentile(X[mine], 99)), 1)
+            arrays["X"] = X
+        return list(arrays.values())
+
+    helpers.load_arrays = load_scaled
 
 
 def augmented(change):
@@ -59,11 +81,15 @@ def low_resolution(images, masks, seed):
 
 
 def background(images, masks, seed):
-    """Make what is not atrium brighter or darker, by up to a factor of 1.3 and softly at the edge."""
+    """Make the surroundings of the atrium brighter or darker, by up to a factor of 1.3, and smoothly across its edge.
+
+    With a sharp edge the picture would tell where the mask ends.
+    """
     import tensorflow as tf
 
     factor = tf.exp(tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed, -0.26, 0.26))
-    return images * (masks + (1 - masks) * factor), masks
+    inside = tf.nn.avg_pool2d(tf.nn.avg_pool2d(masks, 5, 1, "SAME"), 5, 1, "SAME")
+    return images * (inside + (1 - inside) * factor), masks
 
 
 def loss_of(function):
@@ -100,24 +126,25 @@ def tversky(y_true, y_pred):
     return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - index
 
 
-# What a trial changes: settings of the recipe, and what has no setting
+# The idea, settings of the recipe that differ from `best`, and what is changed where there is no setting for it
 TRIALS = {
-    "best": {},
-    "p99": {"settings": {"brightness": "patient"}},
-    "p99_mirror": {"settings": {"brightness": "patient"}, "do": [lambda: augmented(mirror)]},
-    "p99_background": {"settings": {"brightness": "patient"}, "do": [lambda: augmented(background)]},
-    "p99_low_resolution": {"settings": {"brightness": "patient"}, "do": [lambda: augmented(low_resolution)]},
-    "p99_each_dice": {"settings": {"brightness": "patient"}, "do": [lambda: loss_of(dice_of_each_picture)]},
-    "p99_plain_dice": {"settings": {"brightness": "patient"}, "do": [lambda: loss_of(plain_dice)]},
-    "p99_tversky": {"settings": {"brightness": "patient"}, "do": [lambda: loss_of(tversky)]},
-    "p99_dropout": {"settings": {"brightness": "patient", "dropout_rate": 0.3}},
-    "p99_batch_8": {"settings": {"brightness": "patient", "batch_size": 8}},
+    "best": ("the recipe as it is", {}, None),
+    "brightness": ("each patient's 99th percentile is brought to one half", {}, scaled_by_patient),
+    "background": ("what surrounds the atrium brighter or darker", {}, lambda: augmented(background)),
+    "mirror": ("rows and columns turned round by chance", {}, lambda: augmented(mirror)),
+    "low_resolution": ("one crop of three at a lower resolution", {}, lambda: augmented(low_resolution)),
+    "each_dice": ("soft Dice of each picture", {}, lambda: loss_of(dice_of_each_picture)),
+    "plain_dice": ("soft Dice without squares", {}, lambda: loss_of(plain_dice)),
+    "tversky": ("Tversky index, missed 0.6", {}, lambda: loss_of(tversky)),
+    "dropout": ("dropout of 0.3 in the lowest decoder block", {"dropout_rate": 0.3}, None),
+    "batch_8": ("batches of 8", {"batch_size": 8}, None),
+    "fine": ("pixels of 2 mm become 1.6 mm, crops keep their field of view", {"image_size": 200}, None),
 }
 
 
 def prepare(folder, dataset, settings, held_out):
     """Bring the dataset and its arrays into a folder that trials with the same pictures share; return it."""
-    work_dir = folder / f"pictures_{held_out}_{settings['image_size']}_{settings['brightness']}"
+    work_dir = folder / f"pictures_{held_out}_{settings['image_size']}"
     work_dir.mkdir(parents=True, exist_ok=True)
     description_path = work_dir / "dataset.json"
     if not description_path.exists():
@@ -148,8 +175,7 @@ def make_arrays(work_dir, settings):
     """Make the arrays of a work folder as 02 does."""
     description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
     leave_out = helpers.left_out_twins(description)
-    size, brightness = settings["image_size"], settings["brightness"]
-    helpers.prepare_arrays(description, work_dir, size, leave_out, progress=False, brightness=brightness)
+    helpers.prepare_arrays(description, work_dir, settings["image_size"], leave_out, progress=False)
 
 
 def train(run_dir, shared, settings, first_weights=None):
@@ -200,51 +226,108 @@ def dice_curves(work_dir, probabilities):
     return curves
 
 
+def expected_volume(probability):
+    """Mask the most probable voxels, as many as the sum of all probabilities says."""
+    values = np.sort(probability[probability > 0.02])[::-1]
+    return probability >= values[round(float(values.sum(dtype=float))) - 1]
+
+
+def expected_dice(probability):
+    """Mask the most probable voxels, as many as give the largest Dice if the probabilities are right."""
+    values = np.sort(probability[probability > 0.02])[::-1]
+    found = np.cumsum(values, dtype=float)
+    return probability >= values[np.argmax(2 * found / (np.arange(1, len(values) + 1) + found[-1]))]
+
+
+def closed(probability):
+    """Mask from one half on, closed by a ball with a radius of four voxels."""
+    from scipy import ndimage
+
+    ball = (np.mgrid[-4:5, -4:5, -4:5] ** 2).sum(0) <= 16
+    return ndimage.binary_closing(np.pad(probability >= 0.5, 4), ball)[4:-4, 4:-4, 4:-4]
+
+
+def smooth(probability):
+    """Mask from one half on, after smoothing by a Gaussian of two voxels."""
+    from scipy import ndimage
+
+    return ndimage.gaussian_filter(probability, 2) >= 0.5
+
+
+# How a patient's volume of probabilities (slices, height, width) becomes a mask, beside one threshold for all
+WAYS = {
+    "half": ("threshold 0.5", lambda probability: probability >= 0.5),
+    "expected_volume": ("a threshold for each patient: its expected volume", expected_volume),
+    "expected_dice": ("a threshold for each patient: its best expected Dice", expected_dice),
+    "closed": ("mask closed by a ball of 4 voxels", closed),
+    "smooth": ("probabilities smoothed over 2 voxels", smooth),
+}
+
+
+def try_ways(run_dir):
+    """Yield (trial, idea, {patient: Dice}) for each of WAYS to make masks of the stored probabilities."""
+    probabilities = np.load(run_dir / "probabilities.npy").astype(np.float32)
+    volumes = list(helpers.patient_volumes(run_dir, "valid", probabilities))
+    for name, (idea, mask_of) in WAYS.items():
+        yield name, idea, {patient: helpers.dice(truth, mask_of(answer)) for patient, _, truth, answer in volumes}
+
+
+def trained_on(run_dir):
+    """Return the names of the patients that a trial learned from, in one cell."""
+    slices = helpers.read_json(run_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
+    return " ".join(sorted({pair["patient"] for pair in slices}))
+
+
 def in_words(values, form):
     """Return a dict as `name value name value`, which a cell of a table can hold."""
     return " ".join(f"{name} {value:{form}}" for name, value in values.items())
 
 
-def row_of(arguments, settings, changes, curves, seconds, trained_on, commit):
-    """Return a row of the table: what was done, on what, and what came of it."""
+def summary(dice_of):
+    """Return the cells about the Dice of the patients, from {patient: Dice}."""
+    values = list(dice_of.values())
+    return {
+        "dice": f"{np.mean(values):.4f}",
+        "worst": f"{min(values):.4f}",
+        "dice_per_patient": in_words(dice_of, ".4f"),
+    }
+
+
+def summary_of_curves(curves):
+    """Return the cells about thresholds as well, from `dice_curves`; the Dice are at the best threshold for all."""
     mean = np.mean(list(curves.values()), axis=0)
     best = {patient: THRESHOLDS[np.argmax(curve)] for patient, curve in curves.items()}
     chosen = int(np.argmax(mean))
-    half = int(np.argmin(abs(THRESHOLDS - 0.5)))
     return {
-        "trial": arguments.name,
-        "settings": json.dumps(changes),
-        "seed": arguments.seed,
-        "start": f"best, {arguments.start} pictures" if arguments.start else "",
-        "trained_on": " ".join(trained_on),
-        "pictures": settings["epochs"] * settings["images_per_epoch"],
-        "dice": f"{mean[chosen]:.4f}",
-        "worst": f"{min(curve[chosen] for curve in curves.values()):.4f}",
+        **summary({patient: curve[chosen] for patient, curve in curves.items()}),
         "threshold": f"{THRESHOLDS[chosen]:.2f}",
-        "dice_at_half": f"{mean[half]:.4f}",
+        "dice_at_half": f"{mean[np.argmin(abs(THRESHOLDS - 0.5))]:.4f}",
         "dice_at_own_best": f"{np.mean([max(curve) for curve in curves.values()]):.4f}",
         "best_threshold_deviation": f"{np.std(list(best.values()), ddof=1):.3f}",
-        "dice_per_patient": in_words({patient: curve[chosen] for patient, curve in curves.items()}, ".4f"),
         "best_threshold_per_patient": in_words(best, ".2f"),
-        "minutes": f"{seconds / 60:.1f}",
-        "machine": arguments.machine,
-        "commit": commit,
-        "date": datetime.date.today().isoformat(),
-        "verdict": "",
     }
+
+
+COLUMNS = [
+    *("trial", "idea", "settings", "seed", "start", "trained_on", "pictures"),
+    *("dice", "worst", "threshold", "dice_at_half", "dice_at_own_best", "best_threshold_deviation"),
+    *("dice_per_patient", "best_threshold_per_patient", "minutes", "machine", "commit", "date", "verdict"),
+]
 
 
 def append(row):
     """Append a row to the table, with a header where there is none."""
     new = not TABLE.exists()
     with open(TABLE, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, row, lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(row)
+    print(json.dumps(row, indent=1))
 
 
-def main():
+def read_arguments():
+    """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=TRIALS)
     parser.add_argument("--dataset", default=os.environ.get("HEART_DATASET"))
@@ -252,40 +335,54 @@ def main():
     parser.add_argument("--pictures", type=int, default=24000)
     parser.add_argument("--start", type=int, help="go on from the weights of `best` after so many pictures")
     parser.add_argument("--held-out", choices=("valid", "train"), default="valid")
+    parser.add_argument("--answers", action="store_true", help="train nothing, try other masks")
     parser.add_argument("--profile", default="hour", help="size of the pictures and length of an epoch")
     parser.add_argument("--folder", type=Path, default=COURSE / "data" / "trials")
     parser.add_argument("--machine", default="")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    arguments = read_arguments()
     helpers.set_up()
-    log = ["git", "log", "-1", "--format=%h"]
-    commit = subprocess.run(log, cwd=COURSE, capture_output=True, text=True, check=True).stdout.strip()
-    trial = TRIALS[arguments.name]
-    changes = trial.get("settings", {})
+    idea, changes, change = TRIALS[arguments.name]
+    if arguments.start:
+        changes = {**changes, "learning_rate": 0.001}  # half of the recipe's: the weights are good already
     settings = helpers.new_settings(arguments.dataset, arguments.profile, "best", arguments.seed) | changes
     settings["epochs"] = arguments.pictures // settings["images_per_epoch"]
-    shared = prepare(arguments.folder, arguments.dataset, settings, arguments.held_out)
 
     def run_folder(name, *pictures):
         """Return the folder of a trial on the same patients, with the same seed."""
         return arguments.folder / "_".join([name, arguments.held_out, str(arguments.seed), *map(str, pictures)])
 
     run_dir = run_folder(arguments.name, *([arguments.start] if arguments.start else []), arguments.pictures)
-    first_weights = run_folder("best", arguments.start) / "model" / "best.keras" if arguments.start else None
-    for change in trial.get("do", ()):
+    log = ["git", "log", "-1", "--format=%h"]
+    row = {
+        "trial": arguments.name,
+        "idea": idea,
+        "settings": json.dumps(changes),
+        "seed": arguments.seed,
+        "start": f"best, {arguments.start} pictures" if arguments.start else "",
+        "pictures": arguments.pictures,
+        "machine": arguments.machine,
+        "commit": subprocess.run(log, cwd=COURSE, capture_output=True, text=True, check=True).stdout.strip(),
+        "date": datetime.date.today().isoformat(),
+    }
+    if arguments.answers:
+        row |= {"start": f"{arguments.name}, {arguments.pictures} pictures", "pictures": 0}
+        for name, idea, dice_of in try_ways(run_dir):
+            append({**row, "trial": name, "idea": idea, "trained_on": trained_on(run_dir), **summary(dice_of)})
+        return
+    shared = prepare(arguments.folder, arguments.dataset, settings, arguments.held_out)
+    if change:
         change()
-    if first_weights:
-        changes = {**changes, "learning_rate": 0.001}
-        settings["learning_rate"] = 0.001  # half of the recipe's: the weights are good already
+    first_weights = run_folder("best", arguments.start) / "model" / "best.keras" if arguments.start else None
     model = train(run_dir, shared, settings, first_weights)
     probabilities = helpers.predict_subset(model, run_dir, "valid", settings["planes"])
     np.save(run_dir / "probabilities.npy", probabilities.astype(np.float16))
-    curves = dice_curves(run_dir, probabilities)
     seconds = helpers.read_json(run_dir / "model" / "training.json", "04_training")["seconds"]
-    slices = helpers.read_json(run_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
-    trained_on = sorted({pair["patient"] for pair in slices})
-    row = row_of(arguments, settings, changes, curves, seconds, trained_on, commit)
-    append(row)
-    print(json.dumps(row, indent=1))
+    row |= {"trained_on": trained_on(run_dir), "minutes": f"{seconds / 60:.1f}"}
+    append({**row, **summary_of_curves(dice_curves(run_dir, probabilities))})
 
 
 if __name__ == "__main__":
