@@ -91,7 +91,8 @@ def test_background_changes_what_is_not_atrium_by_one_factor_a_picture_and_smoot
 
 
 def test_the_losses_of_the_trials_are_their_formulas():
-    keras = pytest.importorskip("keras")
+    import keras
+
     random = np.random.default_rng(0)
     truth = (random.random((3, 8, 8, 1)) < 0.3).astype(np.float32)
     answer = random.uniform(0.1, 0.9, truth.shape).astype(np.float32)
@@ -133,3 +134,36 @@ def test_a_change_of_the_crops_comes_after_those_of_the_recipe(monkeypatch):
     trials.augmented(lambda images, masks, seed: (images * 10, masks * seed))
     images, masks = helpers.augment(1, 1, 5, 2)
     assert images == 30 and masks == 5 + 2**40
+
+
+@pytest.mark.slow
+def test_a_trial_learns_from_some_patients_and_answers_for_the_others(work_dir, tmp_path, monkeypatch):
+    import keras
+
+    subsets = helpers.read_json(work_dir / "dataset.json", "01")["subsets"]
+    patients = {subset: sorted({pair["patient"] for pair in subsets[subset]}) for subset in helpers.SUBSETS}
+    monkeypatch.setattr(trials, "TABLE", tmp_path / "trials.csv")
+    augment = helpers.augment
+    command = ["--dataset", str(work_dir / "dataset"), "--held-out", "train", "--profile", "smoke"]
+    for more in (["best"], ["mirror", "--start", "64"], ["best", "--answers"]):
+        monkeypatch.setattr(helpers, "augment", augment)
+        arguments = ["trials.py", *more, "--pictures", "64", "--folder", str(tmp_path / "trials"), *command]
+        monkeypatch.setattr("sys.argv", arguments)
+        trials.main()
+    with open(tmp_path / "trials.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["trial"] for row in rows] == ["best", "mirror", *trials.WAYS]
+    assert [row["start"] for row in rows] == ["", "best, 64 pictures", *["best, 64 pictures"] * len(trials.WAYS)]
+    assert [row["pictures"] for row in rows] == ["64", "64", *["0"] * len(trials.WAYS)]
+    for row in rows:
+        assert row["trained_on"].split() == patients["valid"]
+        assert row["dice_per_patient"].split()[::2] == patients["train"]
+    assert rows[0]["dice_at_half"] == rows[2]["dice"]  # the stored probabilities are those of the first row
+
+    def weights(run, name):
+        path = tmp_path / "trials" / run / "model" / name
+        return np.concatenate([part.ravel() for part in keras.saving.load_model(path, compile=False).get_weights()])
+
+    untrained = weights("best_train_0_64", "untrained.keras")
+    first, second = weights("best_train_0_64", "best.keras"), weights("mirror_train_0_64_64", "best.keras")
+    assert np.abs(second - first).mean() < np.abs(second - untrained).mean()  # it went on from the first
