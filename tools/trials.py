@@ -1,0 +1,389 @@
+"""Trials: one training with one thing changed, and a row in docs/trials.csv when it ends.
+
+`python tools/trials.py NAME --dataset FOLDER` trains the recipe `best` with what TRIALS says under NAME, answers for
+the patients held out and appends a row; its verdict is written by hand. A training that was stopped goes on from its
+last epoch when the same command is given again. Test is never opened.
+Held out are the valid patients, or with `--held-out train` those of train, from whom the valid patients' network then
+knows nothing: with both, every patient is held out once. With `--start N` the training goes on from the weights that
+the trial `best` had after N pictures, so that a short one can tell what a change does. `--answers` trains nothing: it
+takes the probabilities that the same command has stored, and appends a row for each of WAYS to make masks of them.
+"""
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from store_notebooks import COURSE
+
+import helpers
+from course.workspace import fingerprint
+
+TABLE = COURSE / "docs" / "trials.csv"
+THRESHOLDS = np.arange(0.1, 0.91, 0.05)
+
+
+def scaled_by_patient():
+    """Read the pictures with the 99th percentile of each patient's volume as one half, in training and answering."""
+    load_arrays = helpers.load_arrays
+
+    def load_scaled(work_dir, subset, kinds=("X", "y")):
+        arrays = dict(zip(kinds, load_arrays(work_dir, subset, kinds)))
+        if "X" in arrays:
+            X = np.array(arrays["X"])
+            slices = helpers.read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
+            patients = np.array([pair["patient"] for pair in slices])
+            for patient in np.unique(patients):
+                mine = patients == patient
+                X[mine] = np.minimum(X[mine] * np.float32(0.5 / np.percentile(X[mine], 99)), 1)
+            arrays["X"] = X
+        return list(arrays.values())
+
+    helpers.load_arrays = load_scaled
+
+
+def augmented(change):
+    """Change the crops of a batch once more: change(images, masks, seed) returns images and masks."""
+    augment = helpers.augment
+
+    def augment_more(images, masks, seed, crop_size):
+        return change(*augment(images, masks, seed, crop_size), seed + 2**40)
+
+    helpers.augment = augment_more
+
+
+def mirror(images, masks, seed):
+    """Turn rows and columns of a picture round, each in one of two pictures."""
+    import tensorflow as tf
+
+    for axis in (1, 2):
+        seed = seed + 1
+        turned = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed) < 0.5
+        images, masks = (tf.where(turned, tf.reverse(part, [axis]), part) for part in (images, masks))
+    return images, masks
+
+
+def low_resolution(images, masks, seed):
+    """Take one picture of three at a resolution that is up to three times lower, and bring it back to its size."""
+    import tensorflow as tf
+
+    size = tf.shape(images)[1]
+    for factor, share in ((2, 0.17), (3, 0.17)):
+        seed = seed + 1
+        chosen = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed) < share
+        small = tf.image.resize(images, [size // factor, size // factor], "area")
+        images = tf.where(chosen, tf.image.resize(small, [size, size], "bilinear"), images)
+    return images, masks
+
+
+def background(images, masks, seed):
+    """Make the surroundings of the atrium brighter or darker, by up to a factor of 1.3, and smoothly across its edge.
+
+    With a sharp edge the picture would tell where the mask ends.
+    """
+    import tensorflow as tf
+
+    factor = tf.exp(tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed, -0.26, 0.26))
+    inside = tf.nn.avg_pool2d(tf.nn.avg_pool2d(masks, 5, 1, "SAME"), 5, 1, "SAME")
+    return images * (inside + (1 - inside) * factor), masks
+
+
+def loss_of(function):
+    helpers.LOSSES["bce_dice_loss"] = function
+
+
+def dice_of_each_picture(y_true, y_pred):
+    """Cross-entropy plus one minus the mean soft Dice of the pictures, each on its own."""
+    import keras
+    from keras import ops
+
+    axes = (1, 2, 3)
+    overlap = 2 * ops.sum(y_true * y_pred, axes) + 20
+    soft_dice = overlap / (ops.sum(y_true**2, axes) + ops.sum(y_pred**2, axes) + 20)
+    return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - ops.mean(soft_dice)
+
+
+def plain_dice(y_true, y_pred):
+    """Cross-entropy plus one minus the soft Dice of the batch, its sums not of squares, as nnU-Net takes it."""
+    import keras
+    from keras import ops
+
+    soft_dice = (2 * ops.sum(y_true * y_pred) + 1) / (ops.sum(y_true) + ops.sum(y_pred) + 1)
+    return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - soft_dice
+
+
+def tversky(y_true, y_pred):
+    """Cross-entropy plus one minus the Tversky index (Salehi et al., 2017): missed 0.6, invented 0.4."""
+    import keras
+    from keras import ops
+
+    found, missed, invented = (ops.sum(y_true * y_pred), ops.sum(y_true * (1 - y_pred)), ops.sum((1 - y_true) * y_pred))
+    index = (found + 1) / (found + 0.6 * missed + 0.4 * invented + 1)
+    return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - index
+
+
+# The idea, settings of the recipe that differ from `best`, and what is changed where there is no setting for it
+TRIALS = {
+    "best": ("the recipe as it is", {}, None),
+    "brightness": ("each patient's 99th percentile is brought to one half", {}, scaled_by_patient),
+    "background": ("what surrounds the atrium brighter or darker", {}, lambda: augmented(background)),
+    "mirror": ("rows and columns turned round by chance", {}, lambda: augmented(mirror)),
+    "low_resolution": ("one crop of three at a lower resolution", {}, lambda: augmented(low_resolution)),
+    "each_dice": ("soft Dice of each picture", {}, lambda: loss_of(dice_of_each_picture)),
+    "plain_dice": ("soft Dice without squares", {}, lambda: loss_of(plain_dice)),
+    "tversky": ("Tversky index, missed 0.6", {}, lambda: loss_of(tversky)),
+    "dropout": ("dropout of 0.3 in the lowest decoder block", {"dropout_rate": 0.3}, None),
+    "batch_8": ("batches of 8", {"batch_size": 8}, None),
+    "fine": ("pixels of 2 mm become 1.6 mm, crops keep their field of view", {"image_size": 200}, None),
+}
+
+
+def prepare(folder, dataset, settings, held_out):
+    """Bring the dataset and its arrays into a folder that trials with the same pictures share; return it."""
+    work_dir = folder / f"pictures_{held_out}_{settings['image_size']}"
+    work_dir.mkdir(parents=True, exist_ok=True)
+    description_path = work_dir / "dataset.json"
+    if not description_path.exists():
+        description = helpers.import_dataset(dataset, work_dir, progress=False)
+        if held_out == "train":
+            helpers.write_json(description_path, trade_places(description))
+    make_arrays(work_dir, settings)
+    return work_dir
+
+
+def trade_places(description):
+    """Return a description whose train patients are held out and whose valid patients are learned from."""
+    left_out = helpers.left_out_twins(description)
+    subsets = description["subsets"]
+    return {
+        **description,
+        "subsets": {
+            "train": subsets["valid"],
+            "valid": [pair for pair in subsets["train"] if pair["patient"] not in left_out],
+            "test": subsets["test"],
+        },
+        "stored_in": {pair["name"]: subset for subset in ("train", "valid") for pair in subsets[subset]},
+        "fingerprint": fingerprint(description["fingerprint"], "train held out"),
+    }
+
+
+def make_arrays(work_dir, settings):
+    """Make the arrays of a work folder as 02 does."""
+    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
+    leave_out = helpers.left_out_twins(description)
+    helpers.prepare_arrays(description, work_dir, settings["image_size"], leave_out, progress=False)
+
+
+def train(run_dir, shared, settings, first_weights=None):
+    """Train as notebooks 01 to 04 do, in a work folder of its own; return the model.
+
+    first_weights: the best.keras of another training, which this one goes on from; None: from the beginning.
+    """
+    import keras
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    helpers.import_dataset(str(shared / "dataset.json"), run_dir, progress=False)
+    make_arrays(run_dir, settings)
+    helpers.write_json(run_dir / "settings.json", settings)
+    (run_dir / "model").mkdir(exist_ok=True)
+    keras.utils.set_random_seed(settings["seed"])
+    model = helpers.create_model(
+        image_size=settings["image_size"],
+        dropout_rate=settings["dropout_rate"],
+        precision=helpers.choose_precision(settings["precision"]),
+        batch_normalization_momentum=settings["batch_normalization_momentum"],
+        output_bias=settings["output_bias"],
+    )
+    model.save(run_dir / "model" / "untrained.keras")
+    model = helpers.load_untrained_model(run_dir)
+    if first_weights:
+        model.set_weights(keras.saving.load_model(first_weights, compile=False).get_weights())
+    pictures = helpers.load_training_pictures(run_dir, settings)
+    callbacks, first_epoch = helpers.prepare_training(model, run_dir, settings, len(pictures.X))
+    X, y = helpers.load_arrays(run_dir, "valid")
+    model.fit(
+        helpers.training_batches(pictures, settings, first_epoch),
+        epochs=settings["epochs"],
+        initial_epoch=first_epoch,
+        steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings),
+        validation_data=helpers.ordered_batches(X[::20], y[::20]),
+        shuffle=False,
+        verbose=2,
+        callbacks=callbacks,
+    )
+    return helpers.load_trained_model(run_dir)
+
+
+def dice_curves(work_dir, probabilities):
+    """Return {patient: Dice at each of THRESHOLDS} of the held-out patients, all pieces kept."""
+    curves = {}
+    for patient, _, truth, probability in helpers.patient_volumes(work_dir, "valid", probabilities):
+        curves[patient] = [helpers.dice(truth, probability >= threshold) for threshold in THRESHOLDS]
+    return curves
+
+
+def expected_volume(probability):
+    """Mask the most probable voxels, as many as the sum of all probabilities says."""
+    values = np.sort(probability[probability > 0.02])[::-1]
+    return probability >= values[round(float(values.sum(dtype=float))) - 1]
+
+
+def expected_dice(probability):
+    """Mask the most probable voxels, as many as give the largest Dice if the probabilities are right."""
+    values = np.sort(probability[probability > 0.02])[::-1]
+    found = np.cumsum(values, dtype=float)
+    return probability >= values[np.argmax(2 * found / (np.arange(1, len(values) + 1) + found[-1]))]
+
+
+def closed(probability):
+    """Mask from one half on, closed by a ball with a radius of four voxels."""
+    from scipy import ndimage
+
+    ball = (np.mgrid[-4:5, -4:5, -4:5] ** 2).sum(0) <= 16
+    return ndimage.binary_closing(np.pad(probability >= 0.5, 4), ball)[4:-4, 4:-4, 4:-4]
+
+
+def smooth(probability):
+    """Mask from one half on, after smoothing by a Gaussian of two voxels."""
+    from scipy import ndimage
+
+    return ndimage.gaussian_filter(probability, 2) >= 0.5
+
+
+# How a patient's volume of probabilities (slices, height, width) becomes a mask, beside one threshold for all
+WAYS = {
+    "half": ("threshold 0.5", lambda probability: probability >= 0.5),
+    "expected_volume": ("a threshold for each patient: its expected volume", expected_volume),
+    "expected_dice": ("a threshold for each patient: its best expected Dice", expected_dice),
+    "closed": ("mask closed by a ball of 4 voxels", closed),
+    "smooth": ("probabilities smoothed over 2 voxels", smooth),
+}
+
+
+def try_ways(run_dir):
+    """Yield (trial, idea, {patient: Dice}) for each of WAYS to make masks of the stored probabilities."""
+    probabilities = np.load(run_dir / "probabilities.npy").astype(np.float32)
+    volumes = list(helpers.patient_volumes(run_dir, "valid", probabilities))
+    for name, (idea, mask_of) in WAYS.items():
+        yield name, idea, {patient: helpers.dice(truth, mask_of(answer)) for patient, _, truth, answer in volumes}
+
+
+def trained_on(run_dir):
+    """Return the names of the patients that a trial learned from, in one cell."""
+    slices = helpers.read_json(run_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
+    return " ".join(sorted({pair["patient"] for pair in slices}))
+
+
+def in_words(values, form):
+    """Return a dict as `name value name value`, which a cell of a table can hold."""
+    return " ".join(f"{name} {value:{form}}" for name, value in values.items())
+
+
+def summary(dice_of):
+    """Return the cells about the Dice of the patients, from {patient: Dice}."""
+    values = list(dice_of.values())
+    return {
+        "dice": f"{np.mean(values):.4f}",
+        "worst": f"{min(values):.4f}",
+        "dice_per_patient": in_words(dice_of, ".4f"),
+    }
+
+
+def summary_of_curves(curves):
+    """Return the cells about thresholds as well, from `dice_curves`; the Dice are at the best threshold for all."""
+    mean = np.mean(list(curves.values()), axis=0)
+    best = {patient: THRESHOLDS[np.argmax(curve)] for patient, curve in curves.items()}
+    chosen = int(np.argmax(mean))
+    return {
+        **summary({patient: curve[chosen] for patient, curve in curves.items()}),
+        "threshold": f"{THRESHOLDS[chosen]:.2f}",
+        "dice_at_half": f"{mean[np.argmin(abs(THRESHOLDS - 0.5))]:.4f}",
+        "dice_at_own_best": f"{np.mean([max(curve) for curve in curves.values()]):.4f}",
+        "best_threshold_deviation": f"{np.std(list(best.values()), ddof=1):.3f}",
+        "best_threshold_per_patient": in_words(best, ".2f"),
+    }
+
+
+COLUMNS = [
+    *("trial", "idea", "settings", "seed", "start", "trained_on", "pictures"),
+    *("dice", "worst", "threshold", "dice_at_half", "dice_at_own_best", "best_threshold_deviation"),
+    *("dice_per_patient", "best_threshold_per_patient", "minutes", "machine", "commit", "date", "verdict"),
+]
+
+
+def append(row):
+    """Append a row to the table, with a header where there is none."""
+    new = not TABLE.exists()
+    with open(TABLE, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(json.dumps(row, indent=1))
+
+
+def read_arguments():
+    """Return what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=TRIALS)
+    parser.add_argument("--dataset", default=os.environ.get("HEART_DATASET"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pictures", type=int, default=24000)
+    parser.add_argument("--start", type=int, help="go on from the weights of `best` after so many pictures")
+    parser.add_argument("--held-out", choices=("valid", "train"), default="valid")
+    parser.add_argument("--answers", action="store_true", help="train nothing, try other masks")
+    parser.add_argument("--profile", default="hour", help="size of the pictures and length of an epoch")
+    parser.add_argument("--folder", type=Path, default=COURSE / "data" / "trials")
+    parser.add_argument("--machine", default="")
+    return parser.parse_args()
+
+
+def main():
+    arguments = read_arguments()
+    helpers.set_up()
+    idea, changes, change = TRIALS[arguments.name]
+    if arguments.start:
+        changes = {**changes, "learning_rate": 0.001}  # half of the recipe's: the weights are good already
+    settings = helpers.new_settings(arguments.dataset, arguments.profile, "best", arguments.seed) | changes
+    settings["epochs"] = arguments.pictures // settings["images_per_epoch"]
+
+    def run_folder(name, *pictures):
+        """Return the folder of a trial on the same patients, with the same seed."""
+        return arguments.folder / "_".join([name, arguments.held_out, str(arguments.seed), *map(str, pictures)])
+
+    run_dir = run_folder(arguments.name, *([arguments.start] if arguments.start else []), arguments.pictures)
+    log = ["git", "log", "-1", "--format=%h"]
+    row = {
+        "trial": arguments.name,
+        "idea": idea,
+        "settings": json.dumps(changes),
+        "seed": arguments.seed,
+        "start": f"best, {arguments.start} pictures" if arguments.start else "",
+        "pictures": arguments.pictures,
+        "machine": arguments.machine,
+        "commit": subprocess.run(log, cwd=COURSE, capture_output=True, text=True, check=True).stdout.strip(),
+        "date": datetime.date.today().isoformat(),
+    }
+    if arguments.answers:
+        row |= {"start": f"{arguments.name}, {arguments.pictures} pictures", "pictures": 0}
+        for name, idea, dice_of in try_ways(run_dir):
+            append({**row, "trial": name, "idea": idea, "trained_on": trained_on(run_dir), **summary(dice_of)})
+        return
+    shared = prepare(arguments.folder, arguments.dataset, settings, arguments.held_out)
+    if change:
+        change()
+    first_weights = run_folder("best", arguments.start) / "model" / "best.keras" if arguments.start else None
+    model = train(run_dir, shared, settings, first_weights)
+    probabilities = helpers.predict_subset(model, run_dir, "valid", settings["planes"])
+    np.save(run_dir / "probabilities.npy", probabilities.astype(np.float16))
+    seconds = helpers.read_json(run_dir / "model" / "training.json", "04_training")["seconds"]
+    row |= {"trained_on": trained_on(run_dir), "minutes": f"{seconds / 60:.1f}"}
+    append({**row, **summary_of_curves(dice_curves(run_dir, probabilities))})
+
+
+if __name__ == "__main__":
+    main()
