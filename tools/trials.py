@@ -21,6 +21,7 @@ import numpy as np
 from store_notebooks import COURSE
 
 import helpers
+from course import batches, prediction
 from course.workspace import fingerprint
 
 TABLE = COURSE / "docs" / "trials.csv"
@@ -43,15 +44,15 @@ def scaled_by_patient():
             arrays["X"] = X
         return list(arrays.values())
 
-    helpers.load_arrays = load_scaled
+    batches.load_arrays = prediction.load_arrays = load_scaled
 
 
 def augmented(change):
     """Change the crops of a batch once more: change(images, masks, seed) returns images and masks."""
     augment = helpers.augment
 
-    def augment_more(images, masks, seed, crop_size):
-        return change(*augment(images, masks, seed, crop_size), seed + 2**40)
+    def augment_more(images, masks, seed, crop_size, compiled=False):
+        return change(*augment(images, masks, seed, crop_size, compiled), seed + 2**40)
 
     helpers.augment = augment_more
 
@@ -198,7 +199,7 @@ def train(run_dir, shared, settings, first_weights=None):
         batch_normalization_momentum=settings["batch_normalization_momentum"],
         output_bias=settings["output_bias"],
     )
-    model.save(run_dir / "model" / "untrained.keras")
+    helpers.save_untrained_model(model, run_dir, settings)
     model = helpers.load_untrained_model(run_dir)
     if first_weights:
         model.set_weights(keras.saving.load_model(first_weights, compile=False).get_weights())
