@@ -26,9 +26,10 @@ from course.workspace import (
 )
 
 ARRAYS = {"X": "float32", "y": "uint8", "share": "uint8"}
-# Of a dataset's description: what it is called, where it lies, what was noted, folds that could be chosen, distances
+# Of a dataset's description: what it is called, where it lies, what was noted, folds to choose from, distances and axes
 _WITHOUT_INFLUENCE = (
-    *("name", "source", "root", "taken_from", "stored_in", "as_imported", "notes", "audit", "folds", "spacing"),
+    *("name", "source", "root", "taken_from", "stored_in", "as_imported", "notes", "audit", "folds"),
+    *("spacing", "geometry"),
 )
 
 

@@ -10,7 +10,8 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-from course.workspace import COLAB_FOLDER, FULL_DISK, CourseError, is_on_drive, remove_leftovers, whole_file
+from course import workspace
+from course.workspace import FULL_DISK, CourseError, is_on_drive, remove_leftovers, whole_file
 
 IMPORTED = re.compile(r"[0-9a-f]{12}(-\d+)?(\.tar)?")  # the names of what imports converted, folders and archives
 _unpacking = threading.Lock()
@@ -27,7 +28,7 @@ def building_folder(work_dir: Path):
 
     What killed imports left goes first, see `remove_leftovers`. Errors of the disk become one sentence.
     """
-    place = COLAB_FOLDER if is_on_drive(work_dir) else work_dir
+    place = workspace.COLAB_FOLDER if is_on_drive(work_dir) else work_dir
     try:
         is_new = not work_dir.exists()
         work_dir.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,7 @@ def forget_earlier(work_dir: Path, root: str, source: Path) -> None:
 
 def _unpacked(archive):
     """Return the folder that an archive is unpacked to: on Colab's local disk, or beside it."""
-    return (COLAB_FOLDER / "dataset" if is_on_drive(archive) else archive.parent) / archive.stem
+    return (workspace.COLAB_FOLDER / "dataset" if is_on_drive(archive) else archive.parent) / archive.stem
 
 
 def dataset_root(description: dict, work_dir) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 
 from course.arrays import read_arrays_record
 from course.machine import choose_precision
+from course.planes import patient_spacing
 from course.workspace import CourseError, check_made_from, fingerprint, read_json, whole_file, write_json
 
 if TYPE_CHECKING:
@@ -59,9 +60,11 @@ def training_inputs(work_dir: Path, settings: dict) -> dict:
     Raises CourseError if the arrays are not those of dataset and settings.
     """
     record = read_arrays_record(work_dir, settings)
+    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    patients = {pair["patient"] for slices in record["slices"].values() for pair in slices}
     return {
         "dataset": record["made_from"]["dataset"],
-        "spacing": read_json(work_dir / "dataset.json", "01_dataset_upload")["spacing"],
+        "spacing": {patient: patient_spacing(description, patient) for patient in sorted(patients)},
         "arrays": fingerprint(record["files"], record["slices"]),
         "settings": {name: value for name, value in settings.items() if name not in _NOT_TRAINED_WITH},
     }

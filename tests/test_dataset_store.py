@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from course import arrays, store
+from course import store, workspace
 from course.importing import import_dataset
 from course.store import dataset_root, pair_paths
 from course.workspace import CourseError
@@ -17,8 +17,7 @@ from course.workspace import CourseError
 @pytest.fixture()
 def colab(tmp_path, monkeypatch):
     """The stand-in: a local disk with Drive mounted in it."""
-    for module in (store, arrays):
-        monkeypatch.setattr(module, "COLAB_FOLDER", tmp_path / "content")
+    monkeypatch.setattr(workspace, "COLAB_FOLDER", tmp_path / "content")
     work_dir = tmp_path / "content" / "drive" / "MyDrive" / "data"
     work_dir.mkdir(parents=True)
     return work_dir

@@ -135,7 +135,8 @@ def test_distances_say_their_unit(prepared):
     description = json.loads((prepared / "dataset.json").read_text())
     measured = {}
     for spacing, unit in ((None, "pixels"), ([1, 1, 1], "mm"), ([2, 2, 2], "mm")):
-        helpers.write_json(prepared / "dataset.json", {**description, "spacing": spacing})
+        geometry = {patient: {"spacing": spacing, "axes": None} for patient in description["geometry"]}
+        helpers.write_json(prepared / "dataset.json", {**description, "geometry": geometry})
         metrics = evaluate(prepared, "valid", truth(prepared, "valid"))
         assert metrics["distance_unit"] == unit
         measured[str(spacing)] = [figures["surface_distance_mean"] for figures in metrics["patients"].values()]
@@ -183,7 +184,7 @@ def test_missing_slices_keep_their_place_in_distances(prepared, capsys):
     drawn = int(np.argmax(masks.sum(axis=(1, 2))))
     found = np.zeros_like(masks)
     found[drawn + 1] = masks[drawn]
-    with_geometry(prepared, spacing=[1, 1, 10])
+    with_geometry(prepared, geometry={patient: {"spacing": [1, 1, 10], "axes": None}})
     first = evaluate(prepared, "valid", found)
     for pair in slices[drawn + 1 :]:
         pair["slice"] += 2
@@ -354,7 +355,8 @@ def by_hand(tmp_path):
     work_dir = tmp_path / "data"
     work_dir.mkdir()
     description = helpers.import_dataset(str(tmp_path / "drawn"), work_dir, progress=False)
-    helpers.write_json(work_dir / "dataset.json", {**description, "spacing": [2, 3, 5]})
+    geometry = {patient: {"spacing": [2, 3, 5], "axes": None} for patient in description["geometry"]}
+    helpers.write_json(work_dir / "dataset.json", {**description, "geometry": geometry})
     helpers.prepare_arrays(description, work_dir, 16, progress=False)
     probabilities = np.full((3, 16, 16), 0.25, np.float32)
     probabilities[0, 2:4, 4:8] = 0.75  # two columns too far to the right

@@ -2,11 +2,9 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-import types
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -138,12 +136,11 @@ def test_arrays_on_drive_are_written_and_read_through_the_local_disk(work_dir, t
 
 @pytest.mark.parametrize("full", ["machine", "machine/drive/MyDrive/course"])
 def test_for_arrays_on_drive_both_disks_need_room(full, work_dir, tmp_path, monkeypatch):
-    for module in (arrays, helpers):
-        monkeypatch.setattr(module, "COLAB_FOLDER", tmp_path / "machine")
+    monkeypatch.setattr(workspace, "COLAB_FOLDER", tmp_path / "machine")
     (tmp_path / "machine" / "drive" / "MyDrive").mkdir(parents=True)
     drive = work_dir.rename(tmp_path / "machine" / "drive" / "MyDrive" / "course")
     free = {tmp_path / "machine": 2**40, drive / "npy": 2**40, tmp_path / full / ("npy" if "drive" in full else ""): 99}
-    monkeypatch.setattr(helpers.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path]))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path]))
     with pytest.raises(helpers.CourseError, match=f"more than the disk of .*{full}.* has left"):
         helpers.prepare_arrays(json.loads((drive / "dataset.json").read_text()), drive, 32, progress=False)
 
@@ -166,7 +163,7 @@ def test_arrays_are_made_again_where_patients_or_code_have_changed(work_dir, mon
 
 
 @pytest.mark.parametrize(
-    "name", ["name", "source", "root", "taken_from", "stored_in", "notes", "audit", "folds", "spacing"]
+    "name", ["name", "source", "root", "taken_from", "stored_in", "notes", "audit", "folds", "spacing", "geometry"]
 )
 def test_what_a_dataset_is_called_and_where_it_lies_does_not_change_its_arrays(name):
     assert arrays.dataset_fingerprint({"fingerprint": "x", name: "one"}) == arrays.dataset_fingerprint(
@@ -278,22 +275,6 @@ def test_arrays_that_do_not_fit_on_the_disk_are_told_before_they_are_written(wor
     with pytest.raises(helpers.CourseError, match=r"The arrays of train take 1 MB, more than the disk of .* has left"):
         helpers.prepare_arrays(description, work_dir, 64, progress=False)
     assert list((work_dir / "npy").iterdir()) == []
-
-
-def test_on_drive_the_local_disk_needs_room_too(work_dir, tmp_path, monkeypatch):
-    description = helpers.read_json(work_dir / "dataset.json", "01")
-    drive = tmp_path / "drive" / "MyDrive"
-    shutil.copytree(work_dir, drive)
-    monkeypatch.setattr(workspace, "COLAB_FOLDER", tmp_path)
-    free = {tmp_path: 100_000}  # the Drive has room
-    monkeypatch.setattr(
-        arrays.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=free.get(folder, 10**12))
-    )
-    with pytest.raises(
-        helpers.CourseError, match=rf"take 1 MB, more than the disk of {re.escape(str(tmp_path))} has left"
-    ):
-        helpers.prepare_arrays(description, drive, 64, progress=False)
-    assert list((drive / "npy").iterdir()) == []
 
 
 def test_a_prepared_slice_is_scaled_once_and_its_share_is_rounded():

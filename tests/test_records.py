@@ -95,6 +95,11 @@ def edit(work_dir, name, **changes):
     write_json(work_dir / name, {**read_json(work_dir / name, ""), **changes})
 
 
+def change_distances(work_dir):
+    geometry = read_json(work_dir / "dataset.json", "")["geometry"]
+    edit(work_dir, "dataset.json", geometry={**geometry, min(geometry): {"spacing": [1, 1, 5], "axes": None}})
+
+
 def take_fold(work_dir, fold, small_dataset):
     return helpers.import_dataset(small_dataset / "dataset.json", work_dir, fold=fold)
 
@@ -121,8 +126,8 @@ CASES = {  # what was done after 04: (how, {the notebook that runs next: what it
         lambda work_dir, small: helpers.prepare_arrays(take_fold(work_dir, 1, small), work_dir, 16, progress=False),
         {"05": "04_training ran with another dataset and other arrays: run 04_training again."},
     ),
-    "01 took other distances": (
-        lambda work_dir, small: edit(work_dir, "dataset.json", spacing=[1, 1, 5]),
+    "01 took other distances for one patient": (
+        lambda work_dir, small: change_distances(work_dir),
         {"05": "04_training ran with other spacing: run 04_training again."},
     ),
     "01 chose another size": (
