@@ -227,6 +227,7 @@ def one_worker(monkeypatch):
     monkeypatch.setattr(batch, "open_cluster", open_cluster)
 
 
+@pytest.mark.slow
 def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeypatch, one_worker):
     shown, folder = [], tmp_path / "runs"
 

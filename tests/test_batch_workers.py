@@ -316,7 +316,7 @@ def test_a_worker_killed_in_a_training_loses_nothing_and_nothing_is_run_twice_to
         "recipe-report_seed-1_epochs-6": "complete",
         "recipe-report_seed-13_epochs-6": "failed",
     }, log
-    progress = r"seed-0_epochs-6: 04_training, epoch \d of 6, \d+ s left, soft Dice 0\.\d+"
+    progress = r"seed-0_epochs-6: 04_training, epoch \d of 6, \d+ (seconds?|minutes) left, soft Dice 0\.\d+"
     assert re.search(progress, log)
     for name in list(states)[:2]:
         assert (tmp_path / "runs" / name / "ends.txt").read_text() == "end\n"

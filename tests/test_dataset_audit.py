@@ -281,6 +281,7 @@ def test_the_sample_raises_no_doubt(tmp_path):
     assert findings(description) == {}
 
 
+@pytest.mark.slow
 def test_the_real_data_hold_one_scan_under_two_names_and_no_other_doubt(heart, tmp_path):
     began = time.monotonic()
     description = import_dataset(heart, tmp_path, progress=False)

@@ -281,6 +281,7 @@ def slices_of_patients(description):
     }
 
 
+@pytest.mark.slow
 def test_the_heart_data_come_from_the_server_in_the_reports_split(serve, archive, tmp_path):
     server = serve(archive)
     server.cuts = [100_000]

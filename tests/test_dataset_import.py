@@ -515,6 +515,7 @@ assert os.listdir(os.path.join(work_dir, "dataset")) == [whole["root"].split("/"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_an_import_killed_at_any_moment_leaves_a_whole_dataset(dataset, work_dir, tmp_path):
     earlier = pack_zip(dataset, tmp_path / "earlier.zip")
@@ -572,6 +573,7 @@ def may_mount():
     return bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sample", "bmp"])
 def test_a_disk_that_is_really_full_is_told_and_the_earlier_data_stay(kind, dataset, work_dir, tmp_path):
     if not may_mount():

@@ -293,6 +293,7 @@ def test_the_results_file_holds_all_that_was_agreed(prepared):
         assert {name: float(row[name]) for name in expected} == expected
 
 
+@pytest.mark.slow
 def test_the_trained_model_is_loaded_in_safe_mode_and_evaluates_as_it_was_trained(prepared):
     import keras
 

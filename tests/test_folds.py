@@ -128,6 +128,7 @@ def test_arrays_are_used_from_the_folder_that_the_dataset_was_taken_from(work_di
     assert helpers.load_arrays(work_dir, "train")[0].shape[1] == 16
 
 
+@pytest.mark.slow
 def test_twins_of_the_heart_data_are_in_one_fold(heart, tmp_path):
     description = helpers.import_dataset(heart, tmp_path / "data", progress=False)
     assert sum({"la_005", "la_026"} <= set(fold) for fold in description["folds"]) == 1

@@ -139,6 +139,7 @@ def test_the_loss_is_scaled_in_float16_alone_also_after_03_was_loaded(work_dir, 
     assert type(loaded.optimizer).__name__ == optimizer
 
 
+@pytest.mark.slow
 def test_a_step_in_float16_keeps_gradients_that_unscaled_would_be_zero():
     model = helpers.create_model(image_size=16, precision="mixed_float16", loss="bce_dice_loss", output_bias=-4.0)
     model.optimizer.inner_optimizer.learning_rate = 0.001

@@ -223,6 +223,7 @@ ALTERED = {
 }
 
 
+@pytest.mark.slow
 def test_nbval_fails_where_one_compared_value_differs(tmp_path):
     """Each copy ends with its altered cell, so that nothing is trained; 03 runs on and leaves a model for 05."""
     for path in LESSONS:

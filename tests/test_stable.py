@@ -23,6 +23,7 @@ def files(folder):
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_notebooks_run_in_a_folder_of_any_name_and_leave_it_as_it_was(course, tmp_path):
     before = files(course)
     environment = {

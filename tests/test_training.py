@@ -127,6 +127,7 @@ def test_valid_is_thinned_out_only_where_no_choice_depends_on_it():
 # --- the training -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -183,6 +184,7 @@ def test_a_row_that_was_logged_before_its_state_was_saved_is_taken_back(work_dir
     )
 
 
+@pytest.mark.slow
 def test_a_training_that_another_replaces_is_kept(work_dir, capsys):
     make_arrays(work_dir)
     make_model(work_dir, SETTINGS)
@@ -203,6 +205,7 @@ def test_a_training_that_another_replaces_is_kept(work_dir, capsys):
     assert sorted(path.name for path in earlier.iterdir()) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_former_training_moves_away_loses_nothing(work_dir, monkeypatch):
     make_arrays(work_dir)
     make_model(work_dir, SETTINGS)
@@ -281,6 +284,7 @@ def test_without_a_figure_to_watch_the_last_weights_are_kept_and_no_epoch_ends_t
     assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), kept.get_weights()))
 
 
+@pytest.mark.slow
 def test_a_training_killed_while_it_writes_its_weights_keeps_those_from_before(work_dir, monkeypatch):
     import keras
 
@@ -348,6 +352,7 @@ def test_a_history_survives_writing_and_reading_to_the_last_digit(work_dir):
         assert next(csv.reader(file)) == ["epoch", "loss", "val_loss"]
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes(work_dir):
     """Not a polite exception: the process is killed in the middle of an epoch."""
     make_arrays(work_dir)
