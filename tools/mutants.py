@@ -9,8 +9,8 @@ of the course, until one fails. Where a line is only run as its module is import
     python tools/mutants.py --count 40 metrics planes   # 40 changes in two modules
     python tools/mutants.py --count 40 --again metrics planes   # of these again what survived
 
-The variable TESTS names the files to run, all tests without it. The results of each module go to data/mutants/, and to
-results.md there the score of all that were measured, with what survived. Words of messages are counted apart.
+The variable TESTS holds arguments of pytest, such as the files to run. The results of each module go to data/mutants/,
+and to results.md there the score of all that were measured, with what survived. Words of messages are counted apart.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import json
 import os
 import queue
 import random
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from plant_faults import copy_course
 from store_notebooks import COURSE
 
 FOLDER = COURSE / "data" / "mutants"
-TESTS = os.environ.get("TESTS", "tests").split()  # what is run
+TESTS = shlex.split(os.environ.get("TESTS", "tests"))  # what is run: arguments of pytest
 MOST_SECONDS = 30  # of tests, as they took without a change, for one changed line
 # Gives every test a coverage context of its own, also in the processes that it starts, and notes how long it took
 PLUGIN = """
