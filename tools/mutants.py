@@ -18,16 +18,19 @@ import ast
 import collections
 import concurrent.futures
 import json
+import multiprocessing
 import os
 import queue
 import random
 import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from cosmic_ray.commands import init as list_mutations
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
@@ -37,6 +40,8 @@ from store_notebooks import COURSE
 
 FOLDER = COURSE / "data" / "mutants"
 TESTS = shlex.split(os.environ.get("TESTS", "tests"))  # what is run: arguments of pytest
+TOOLS = [path.stem for path in (COURSE / "tools").glob("*.py")]
+PRELOADED = ["__main__", "keras", "matplotlib.pyplot", "pandas", "scipy.ndimage", "scipy.stats", "sklearn.metrics"]
 MOST_SECONDS = 30  # of tests, as they took without a change, for one changed line
 # Gives every test a coverage context of its own, also in the processes that it starts, and notes how long it took
 PLUGIN = """
@@ -171,19 +176,29 @@ def try_change(mutation, tests_of, seconds, copies):
     if not chosen:
         return {**result, "outcome": "not reached"}
     copy = copies.get()
-    try:
-        (copy / module).write_text(changed, encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-q", "-x", *chosen]
-        done = subprocess.run(
-            command, cwd=copy, capture_output=True, timeout=60 + 5 * total, check=False, stdin=subprocess.DEVNULL
-        )
-        outcome = "survived" if done.returncode == 0 else "noticed"
-    except subprocess.TimeoutExpired:
-        outcome = "noticed"  # a loop that does not end
-    finally:
-        (copy / module).write_text(source, encoding="utf-8")
-        copies.put(copy)
+    (copy / module).write_text(changed, encoding="utf-8")
+    process = multiprocessing.get_context("forkserver").Process(target=run_tests, args=(copy, chosen))
+    process.start()
+    process.join(120 + 10 * total)
+    outcome = "survived" if process.exitcode == 0 else "noticed"
+    if process.exitcode is None:  # a loop that does not end
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    (copy / module).write_text(source, encoding="utf-8")
+    copies.put(copy)
     return {**result, "outcome": outcome, "tests": len(chosen)}
+
+
+def run_tests(copy, tests):
+    """Run tests in a copy of the course until one fails, and end this process: 0 where all have passed."""
+    os.setsid()
+    os.chdir(copy)
+    for number, way in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        os.dup2(os.open(os.devnull, way), number)
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("course", "helpers", *TOOLS)]:
+        del sys.modules[name]  # the copy has its own
+    sys.path[:] = [str(copy), *(place for place in sys.path if not Path(place).is_relative_to(COURSE / "tools"))]
+    os._exit(pytest.main(["-q", "-x", *tests]))
 
 
 def results_file(module):
@@ -233,6 +248,8 @@ def main():
         folder, results, copies = Path(name), [], queue.SimpleQueue()
         tests_of, seconds = reached_lines(folder)
         workers = os.cpu_count()
+        os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "MPLBACKEND": "agg"}
+        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)  # they are imported once
         for number in range(workers):
             copies.put(copy_course(folder / f"changed-{number}"))
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
