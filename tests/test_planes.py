@@ -127,6 +127,7 @@ def test_fewer_slices_are_averages_of_what_they_cover():
 def test_more_slices_are_interpolated_between_the_middles_of_the_old():
     resampled = planes.resample_slices(np.array([[0, 1], [4, 1]], np.uint8), 4)
     assert resampled.dtype == np.float32 and resampled.tolist() == [[0, 1], [1, 1], [3, 1], [4, 1]]
+    assert planes.resample_slices(np.array([0, 3, 9]), 6).tolist() == [0, 0.75, 2.25, 4.5, 7.5, 9]
 
 
 def test_averages_run_along_the_axis_that_is_named():
