@@ -257,9 +257,8 @@ def main():
                 results.append(result)
                 place = f"{result['module']}:{result['line']}"
                 print(f"{len(results):3} {result['outcome']:11} {place} {result['is']}", flush=True)
-    for module in modules:
-        of_module = [result for result in [*kept, *results] if result["module"] == module]
-        results_file(module).write_text(json.dumps(of_module, indent=1), encoding="utf-8")
+                of_module = [one for one in [*kept, *results] if one["module"] == result["module"]]
+                results_file(result["module"]).write_text(json.dumps(of_module, indent=1), encoding="utf-8")
     report = table(
         [result for path in FOLDER.glob("*.json") for result in json.loads(path.read_text(encoding="utf-8"))]
     )
