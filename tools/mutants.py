@@ -84,20 +84,20 @@ data_file = %s
 """
 
 
-def reached_lines(folder):
+def reached_lines(course, folder):
     """Run all tests once under coverage; return ({(file, line): tests that reach it}, {test: seconds}).
 
     Under line 0 stand all tests of a file: they are those of its lines that are run as it is imported.
     """
-    copy, times = copy_course(folder / "covered"), folder / "seconds.json"
+    times = folder / "seconds.json"
     (folder / "settings.ini").write_text(COVERAGE % (folder / "coverage"))
-    (copy / "mutant_contexts.py").write_text(PLUGIN)
+    (course / "mutant_contexts.py").write_text(PLUGIN)
     run = [sys.executable, "-m", "coverage", "run", f"--rcfile={folder / 'settings.ini'}", "-m", "pytest", "-q"]
     environment = {**os.environ, "TEST_SECONDS": str(times), "TEST_CONTEXT": ""}
-    subprocess.run([*run, "-p", "mutant_contexts", *TESTS], cwd=copy, env=environment, check=False)
+    subprocess.run([*run, "-p", "mutant_contexts", *TESTS], cwd=course, env=environment, check=False)
     seconds = json.loads(times.read_text())
     combine = [sys.executable, "-m", "coverage", "combine", "--quiet", f"--rcfile={folder / 'settings.ini'}"]
-    subprocess.run(combine, cwd=copy, env=environment, check=True)
+    subprocess.run(combine, cwd=course, env=environment, check=True)
     tests_of, at_import = collections.defaultdict(set), set()
     from coverage.numbits import numbits_to_nums
 
@@ -108,7 +108,7 @@ def reached_lines(folder):
         )
         for path, context, numbits in rows:
             test = next((part for part in context.split("|") if "::" in part), None)
-            module = Path(path).relative_to(copy).as_posix()
+            module = Path(path).relative_to(course).as_posix()
             for line in numbits_to_nums(numbits):
                 if not test:
                     at_import.add((module, line))
@@ -120,14 +120,14 @@ def reached_lines(folder):
     return tests_of, seconds
 
 
-def spans(module, *kinds):
-    """Return what some kinds of syntax take of a module, as ((line, column), (line, column)): start and end.
+def spans(path, *kinds):
+    """Return what some kinds of syntax take of a file, as ((line, column), (line, column)): start and end.
 
     kinds: classes of ast, or names of fields, such as `returns`.
     """
     names, classes = [k for k in kinds if isinstance(k, str)], tuple(k for k in kinds if not isinstance(k, str))
     nodes = []
-    for node in ast.walk(ast.parse((COURSE / module).read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         nodes += [getattr(node, name, None) for name in names]
         nodes += [node] if isinstance(node, classes) else []
     return [((n.lineno, n.col_offset), (n.end_lineno, n.end_col_offset)) for n in nodes if n is not None]
@@ -138,30 +138,30 @@ def lies_in(mutation, places):
     return any(start <= tuple(mutation.start_pos) < end for start, end in places)
 
 
-def draw_changes(modules, count, seed):
+def draw_changes(course, modules, count, seed):
     """Return `count` of cosmic-ray's mutations, at different places, spread over the modules by their lines."""
     with tempfile.TemporaryDirectory() as folder, use_db(Path(folder) / "work.sqlite", WorkDB.Mode.create) as database:
-        list_mutations([COURSE / module for module in modules], database, {})
+        list_mutations([course / module for module in modules], database, {})
         mutations = [item.mutations[0] for item in database.work_items]
     chance, places = random.Random(seed), collections.defaultdict(list)
-    annotations = {module: spans(module, "annotation", "returns") for module in modules}
-    mutations = [m for m in mutations if not lies_in(m, annotations[m.module_path.relative_to(COURSE).as_posix()])]
+    annotations = {course / module: spans(course / module, "annotation", "returns") for module in modules}
+    mutations = [mutation for mutation in mutations if not lies_in(mutation, annotations[mutation.module_path])]
     for mutation in sorted(mutations, key=lambda m: (str(m.module_path), m.start_pos, m.operator_name, m.occurrence)):
         places[str(mutation.module_path), mutation.start_pos].append(mutation)
     return [chance.choice(places[place]) for place in chance.sample(sorted(places), min(count, len(places)))]
 
 
-def try_change(mutation, tests_of, seconds, copies):
+def try_change(mutation, course, tests_of, seconds, copies):
     """Apply one mutation in a copy of the course and run the tests that reach it; return what came of it, a dict."""
-    module = Path(mutation.module_path).relative_to(COURSE).as_posix()
-    source = (COURSE / module).read_text(encoding="utf-8")
+    module = mutation.module_path.relative_to(course).as_posix()
+    source = (course / module).read_text(encoding="utf-8")
     changed = mutate_code(source, get_operator(mutation.operator_name)(**mutation.operator_args), mutation.occurrence)
     line = mutation.start_pos[0]
     result = {
         "module": module,
         "line": line,
         "column": mutation.start_pos[1],
-        "part": "messages" if lies_in(mutation, spans(module, ast.Raise, ast.JoinedStr)) else module,
+        "part": "messages" if lies_in(mutation, spans(course / module, ast.Raise, ast.JoinedStr)) else module,
         "function": mutation.definition_name or "",
         "was": source.splitlines()[line - 1].strip(),
         "is": changed.splitlines()[line - 1].strip(),
@@ -239,21 +239,22 @@ def main():
     modules = ["helpers.py", *sorted(f"course/{path.name}" for path in (COURSE / "course").glob("*.py"))]
     modules = [module for module in modules if not options.modules or Path(module).stem in options.modules]
     FOLDER.mkdir(parents=True, exist_ok=True)
-    changes, kept = draw_changes(modules, options.count, options.seed), []
-    if options.again:
-        kept = [result for module in modules for result in read_results(module) if result["outcome"] == "noticed"]
-        noticed = {(result["module"], result["line"], result["column"]) for result in kept}
-        changes = [m for m in changes if (m.module_path.relative_to(COURSE).as_posix(), *m.start_pos) not in noticed]
     with tempfile.TemporaryDirectory() as name:
         folder, results, copies = Path(name), [], queue.SimpleQueue()
-        tests_of, seconds = reached_lines(folder)
+        course = copy_course(folder / "course")
+        changes, kept = draw_changes(course, modules, options.count, options.seed), []
+        if options.again:
+            kept = [one for module in modules for one in read_results(module) if one["outcome"] == "noticed"]
+            noticed = {(one["module"], one["line"], one["column"]) for one in kept}
+            changes = [m for m in changes if (str(m.module_path.relative_to(course)), *m.start_pos) not in noticed]
+        tests_of, seconds = reached_lines(course, folder)
         workers = os.cpu_count()
         os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "MPLBACKEND": "agg"}
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)  # they are imported once
         for number in range(workers):
             copies.put(copy_course(folder / f"changed-{number}"))
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            for result in pool.map(lambda change: try_change(change, tests_of, seconds, copies), changes):
+            for result in pool.map(lambda change: try_change(change, course, tests_of, seconds, copies), changes):
                 results.append(result)
                 place = f"{result['module']}:{result['line']}"
                 print(f"{len(results):3} {result['outcome']:11} {place} {result['is']}", flush=True)
