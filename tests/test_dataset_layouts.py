@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from course import layout
 from course.importing import import_dataset
+from course.matching import bare_names
 from course.pictures import SUBSETS
 from course.store import pair_paths
 from course.workspace import CourseError
@@ -218,6 +220,23 @@ READ = [
     a_folder_for_each,
     masks_beside_images_in_one_folder,
 ]
+
+
+@pytest.mark.parametrize(
+    ("mask", "images"), [("mask_p1", ["p1"]), ("a_mask_07", ["a_07", "a"]), ("b_seg", ["b"]), ("p1", [])]
+)
+def test_the_image_of_a_mask_is_called_as_the_mask_without_its_word(mask, images):
+    assert bare_names(mask) == images
+
+
+def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
+    for seed in range(3):
+        put(tmp_path / "source", f"images/{seed}.png", picture(seed))
+    monkeypatch.setattr(layout, "MAX_FILES", 3)
+    assert [path.name for path in layout._walk(tmp_path / "source", tmp_path)] == ["0.png", "1.png", "2.png"]
+    put(tmp_path / "source", "images/3.png", picture(3))
+    with pytest.raises(CourseError, match="source holds more than 3 files: give the dataset's own folder"):
+        list(layout._walk(tmp_path / "source", tmp_path))
 
 
 @pytest.mark.parametrize("make", READ, ids=lambda make: make.__name__)
