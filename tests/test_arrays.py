@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from course import arrays
+from course import arrays, workspace
 from course.workspace import CourseError, fingerprint, read_json, write_json
 
 
@@ -104,6 +104,22 @@ def test_arrays_of_the_folder_that_the_dataset_was_taken_from_are_used_and_watch
         arrays.load_arrays(tmp_path / "two", "valid")
     own, asked = make(tmp_path / "two", taken)
     assert "folder" not in own and len(asked) == 7
+
+
+def test_arrays_on_drive_are_read_from_a_local_copy_for_each_content(tmp_path, monkeypatch):
+    monkeypatch.setattr(workspace, "COLAB_FOLDER", tmp_path)
+    drive = tmp_path / "drive" / "MyDrive" / "course"
+    drive.parent.mkdir(parents=True)
+    record, _ = make(drive)
+    for _ in range(2):
+        [y] = arrays.load_arrays(drive, "test", ["y"])
+        assert y[..., 0].tolist() == [[[1, 0], [0, 0]], [[1, 1], [0, 0]], [[1, 0], [0, 0]]]
+    kept = tmp_path / "npy" / record["files"]["test_y.npy"]["fingerprint"] / "test_y.npy"
+    assert str(y.filename) == str(kept) and [*kept.parent.iterdir()] == [kept]
+    kept.write_bytes(kept.read_bytes()[:-1] + b"\7")
+    [y] = arrays.load_arrays(drive, "test", ["y"])
+    assert y[-1, -1, -1, 0] == 7, "it was copied once"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["drive", "npy"]  # no draft is left
 
 
 def test_a_file_that_is_missing_is_told(tmp_path):
