@@ -93,16 +93,16 @@ def test_arrays_are_made_again_only_where_they_have_to_be(tmp_path):
 def test_arrays_of_the_folder_that_the_dataset_was_taken_from_are_used_and_watched(tmp_path):
     make(tmp_path / "one")
     taken = {**DESCRIPTION, "taken_from": str(tmp_path / "one")}
-    record, asked = make(tmp_path / "two", taken)
+    record, asked = make(tmp_path / "below", taken)
     assert record["folder"] == str(tmp_path / "one" / "npy") and asked == []
-    [X] = arrays.load_arrays(tmp_path / "two", "valid", ["X"])
+    [X] = arrays.load_arrays(tmp_path / "below", "valid", ["X"])
     assert str(X.filename) == str(tmp_path / "one" / "npy" / "valid_X.npy")
-    third, asked = make(tmp_path / "three", {**DESCRIPTION, "taken_from": str(tmp_path / "two")})
+    third, asked = make(tmp_path / "three", {**DESCRIPTION, "taken_from": str(tmp_path / "below")})
     assert third["folder"] == str(tmp_path / "one" / "npy") and asked == []
     make(tmp_path / "one", code="other")
     with pytest.raises(CourseError, match="which this work folder uses, are gone or are others now: run 02_prep"):
-        arrays.load_arrays(tmp_path / "two", "valid")
-    own, asked = make(tmp_path / "two", taken)
+        arrays.load_arrays(tmp_path / "below", "valid")
+    own, asked = make(tmp_path / "below", taken)
     assert "folder" not in own and len(asked) == 7
 
 
