@@ -115,8 +115,9 @@ def reached_lines(course, folder):
                 elif test in seconds:
                     tests_of[module, line].add(test)
                     tests_of[module, 0].add(test)
+    only_look = set(seconds) - set().union(*tests_of.values())  # at constants
     for module, line in at_import:
-        tests_of[module, line] = tests_of[module, 0]
+        tests_of[module, line] = tests_of[module, 0] | only_look
     return tests_of, seconds
 
 
