@@ -4,6 +4,8 @@ What is read comes out as the very pixels that were put in; what is taken for gr
 one sentence.
 """
 
+from pathlib import Path
+
 import nibabel
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 
 from course import layout
 from course.importing import import_dataset
-from course.matching import bare_names
+from course.matching import File, bare_names
 from course.pictures import SUBSETS
 from course.store import pair_paths
 from course.workspace import CourseError
@@ -428,6 +430,16 @@ def test_several_test_sets_beside_one_train_set_are_all_test(tmp_path):
     }
     assert len(found["train"]) + len(found["valid"]) == 6
     assert "test is put together from several folders (Clinic, Colon)" in " ".join(description["notes"])
+
+
+@pytest.mark.parametrize(("count", "listed"), [(5, "1, 2, 3, 4, 5"), (6, "1, 2, 3, 4, 5, ...")])
+def test_of_many_test_sets_the_first_five_are_named(count, listed):
+    files = [File(Path("data/train/a.png"), "train", "images", "a", ())]
+    files += [File(Path(f"data/test/{n}/a.png"), "test", "images", "a", ()) for n in range(count, 0, -1)]
+    assert layout._several_test_sets(files) == [
+        f"test is put together from several folders ({listed}): all are taken as test."
+    ]
+    assert layout._several_test_sets(files[:2]) == []
 
 
 # --- who is one patient ---------------------------------------------------------------------------------
