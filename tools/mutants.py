@@ -152,7 +152,7 @@ def draw_changes(course, modules, count, seed):
     return [chance.choice(places[place]) for place in chance.sample(sorted(places), min(count, len(places)))]
 
 
-def try_change(mutation, course, tests_of, seconds, copies):
+def try_change(mutation, course, messages, tests_of, seconds, copies):
     """Apply one mutation in a copy of the course and run the tests that reach it; return what came of it, a dict."""
     module = mutation.module_path.relative_to(course).as_posix()
     source = (course / module).read_text(encoding="utf-8")
@@ -162,7 +162,7 @@ def try_change(mutation, course, tests_of, seconds, copies):
         "module": module,
         "line": line,
         "column": mutation.start_pos[1],
-        "part": "messages" if lies_in(mutation, spans(course / module, ast.Raise, ast.JoinedStr)) else module,
+        "part": "messages" if lies_in(mutation, messages[mutation.module_path]) else module,
         "function": mutation.definition_name or "",
         "was": source.splitlines()[line - 1].strip(),
         "is": changed.splitlines()[line - 1].strip(),
@@ -248,6 +248,7 @@ def main():
             kept = [one for module in modules for one in read_results(module) if one["outcome"] == "noticed"]
             noticed = {(one["module"], one["line"], one["column"]) for one in kept}
             changes = [m for m in changes if (str(m.module_path.relative_to(course)), *m.start_pos) not in noticed]
+        messages = {course / module: spans(course / module, ast.Raise, ast.JoinedStr) for module in modules}
         tests_of, seconds = reached_lines(course, folder)
         workers = os.cpu_count()
         os.environ |= {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "MPLBACKEND": "agg"}
@@ -255,7 +256,9 @@ def main():
         for number in range(workers):
             copies.put(copy_course(folder / f"changed-{number}"))
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            for result in pool.map(lambda change: try_change(change, course, tests_of, seconds, copies), changes):
+            for result in pool.map(
+                lambda change: try_change(change, course, messages, tests_of, seconds, copies), changes
+            ):
                 results.append(result)
                 place = f"{result['module']}:{result['line']}"
                 print(f"{len(results):3} {result['outcome']:11} {place} {result['is']}", flush=True)
