@@ -119,6 +119,9 @@ def test_arrays_on_drive_are_read_from_a_local_copy_for_each_content(tmp_path, m
     kept.write_bytes(kept.read_bytes()[:-1] + b"\7")
     [y] = arrays.load_arrays(drive, "test", ["y"])
     assert y[-1, -1, -1, 0] == 7, "it was copied once"
+    kept.unlink()
+    [y] = arrays.load_arrays(drive, "test", ["y"])
+    assert y[-1, -1, -1, 0] == 0, "and is copied again where it is gone"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drive", "npy"]  # no draft is left
 
 
