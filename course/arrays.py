@@ -91,12 +91,15 @@ def _find_arrays(folder, made_from):
     """Return the record of whole arrays in a folder that were made from this; None where there are none."""
     path = folder / "arrays.json"
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    is_whole = all(_is_whole(record, folder, name) for name in record.get("files", ()))
-    return record if is_whole and record.get("made_from") == made_from else None
+    if record.get("made_from") != made_from:
+        return None
+    if "folder" in record:  # they lie in another work folder, which may have made others since
+        return record if _find_arrays(Path(record["folder"]), made_from) else None
+    return record if all(_is_whole(record, folder, name) for name in record["files"]) else None
 
 
 def _is_whole(record, folder, name):
-    path = Path(record.get("folder", folder)) / name
+    path = folder / name
     return path.exists() and path.stat().st_size == record["files"][name]["bytes"]
 
 

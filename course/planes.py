@@ -175,7 +175,7 @@ class TrainingPictures:
         size, rows = self.X.shape[1], slice(volume.start, volume.stop)
         cut = whole(rows, index) if axis == 1 else whole(rows, slice(None), index)
         square, (first, last, start) = np.zeros((size, size), np.uint8), _in_the_middle(volume.depth(axis), size)
-        square[first:last] = _resample_greys(cut, volume.depth(axis))[start : start + last - first]
+        square[first:last] = _resample_greys(cut, volume.depth(axis))[start : start + size]
         return square if axis == 1 else square.T
 
     @property

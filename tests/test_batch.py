@@ -14,6 +14,7 @@ import helpers
 from course import batch
 from course.ownership import OWNER_FILE
 from course.training import write_history
+from course.workspace import fingerprint
 
 CHOICE = {"dataset": "sample", "profile": "smoke", "recipe": "best", "seed": 0}
 
@@ -248,13 +249,16 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
 
     monkeypatch.setattr(batch, "run_notebook", run_notebook)
     runs, open_test = batch.plan_runs({"seed": [0, 13], "image_size": [32]}, **{**CHOICE, "recipe": "report"})
-    outcomes = batch.run_batch(folder, runs, open_test, show=shown.append)
+    outcomes = batch.run_batch(folder, runs, open_test, seed=5, show=shown.append)
 
     assert [outcome["state"] for outcome in outcomes.values()] == ["complete", "failed"]
     assert list(outcomes.values())[1]["message"] == "thirteen is unlucky"
     assert helpers.read_json(folder / "batch.json", "00")["runs"] == outcomes
     assert helpers.read_json(folder / list(runs)[0] / "run.json", "00") == list(outcomes.values())[0]
-    assert sorted(path.name.split("-")[0] for path in (folder / "shared").iterdir()) == ["arrays", "dataset"]
+    arrays, dataset = sorted(path.name for path in (folder / "shared").iterdir())
+    sample = {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}
+    assert dataset == f"dataset-{fingerprint('sample', {'seed': 5, 'sample': sample})}"
+    assert arrays.startswith("arrays-")
     assert not (folder / OWNER_FILE).exists()
     name = "recipe-report_seed-0_image_size-32"
     assert shown[0].splitlines()[:2] == [f"{name}: waiting for its data", "0 of 2 runs are done"]

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from course import audit
 from course.audit import audit_rows, plot_findings, plot_twins
-from course.figures import plain_text
+from course.figures import PREDICTION_COLOR, TRUTH_COLOR, plain_text
 from course.importing import import_dataset
 from course.workspace import CourseError
 
@@ -103,8 +104,26 @@ def test_one_scan_under_two_names_is_found_by_content_with_the_dice_of_its_annot
     assert sentence.startswith("p1 (train) and p4 (test) are one scan under two names") and f"{dice:.3f}" in sentence
     assert count == 2 * SLICES
     figure = plot_twins(description, tmp_path / "data")
-    assert [panel.get_title() for panel in figure.axes[:2]] == ["p1_000, train", "p4_000, test"]
-    assert plot_findings(description, tmp_path / "data").axes
+    assert [panel.get_title() for panel in figure.axes] == ["p1_000, train", "p4_000, test", "both outlines"]
+    assert figure.get_suptitle() == (
+        f"p1 and p4 are one scan: {SLICES} identical slices, Dice {dice:.3f} between the annotations"
+    )
+    outlines = [[(to_hex(c.get_edgecolor()[0]).upper(), lowest(c)) for c in panel.collections] for panel in figure.axes]
+    first, second = (TRUTH_COLOR, 38.5), (PREDICTION_COLOR, 41.5)  # discs of radius 8 around rows 30 and 33
+    assert outlines == [[first], [second], [first, second]]
+    figure = plot_findings(description, tmp_path / "data")
+    [part] = figure.subfigs
+    assert part.get_suptitle() == f"{2 * SLICES}: {sentence}"
+    titles = [f"{place}_{index:03d}" for index in range(3) for place in ("train\np1", "test\np4")]
+    assert [panel.get_title() for panel in part.axes] == titles
+    for panel, patient in zip(part.axes, ("p1", "p4")):
+        assert np.array_equal(panel.images[0].get_array(), scans[patient][0])
+        assert [lowest(outline) for outline in panel.collections] == [38.5 if patient == "p1" else 41.5]
+
+
+def lowest(outline):
+    """Return the last row that an outline goes round."""
+    return max(path.vertices[:, 1].max() for path in outline.get_paths())
 
 
 def test_a_scan_in_another_order_of_slices_is_found(take, scans, masks):
@@ -155,7 +174,9 @@ TURNS = {
     "upside down": lambda pixels: pixels[::-1],
     "turned by a quarter": np.rot90,
     "turned by half": lambda pixels: pixels[::-1, ::-1],
+    "turned by three quarters": lambda pixels: np.rot90(pixels, 3),
     "transposed": lambda pixels: pixels.T,
+    "transposed the other way": lambda pixels: pixels[::-1, ::-1].T,
 }
 
 
@@ -207,6 +228,17 @@ class Pair:
 def test_more_patients_than_can_be_compared_are_evenly_chosen(monkeypatch):
     monkeypatch.setattr(audit, "MAX_COMPARED", 5)
     assert [pair.patient for pair in audit._compared([Pair(number, None) for number in range(9)])] == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("mirrored", [2, 3])
+def test_copies_are_called_mirrored_if_most_of_them_are(mirrored):
+    pairs = [Pair(patient, scan(number)[0, ::2, ::2]) for patient in "pq" for number in range(5)]
+    for number, pair in enumerate(pairs):
+        pair.name = f"{pair.patient}_{number % 5}"
+        if number >= 10 - mirrored:
+            pair.facts.thumbnail = pair.facts.thumbnail[:, ::-1]
+    assert audit.near_copies(pairs, {}) == {("p", "q"): (pairs[:5], mirrored == 3)}
+    assert audit.near_copies(pairs, {("q", "p"): []}) == {}
 
 
 @pytest.mark.slow

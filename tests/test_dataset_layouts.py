@@ -4,12 +4,16 @@ What is read comes out as the very pixels that were put in; what is taken for gr
 one sentence.
 """
 
+from pathlib import Path
+
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 
+from course import layout
 from course.importing import import_dataset
+from course.matching import File, bare_names
 from course.pictures import SUBSETS
 from course.store import pair_paths
 from course.workspace import CourseError
@@ -220,6 +224,23 @@ READ = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("mask", "images"), [("mask_p1", ["p1"]), ("a_mask_07", ["a_07", "a"]), ("b_seg", ["b"]), ("p1", [])]
+)
+def test_the_image_of_a_mask_is_called_as_the_mask_without_its_word(mask, images):
+    assert bare_names(mask) == images
+
+
+def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
+    for seed in range(3):
+        put(tmp_path / "source", f"images/{seed}.png", picture(seed))
+    monkeypatch.setattr(layout, "MAX_FILES", 3)
+    assert [path.name for path in layout._walk(tmp_path / "source", tmp_path)] == ["0.png", "1.png", "2.png"]
+    put(tmp_path / "source", "images/3.png", picture(3))
+    with pytest.raises(CourseError, match="source holds more than 3 files: give the dataset's own folder"):
+        list(layout._walk(tmp_path / "source", tmp_path))
+
+
 @pytest.mark.parametrize("make", READ, ids=lambda make: make.__name__)
 def test_each_image_gets_its_own_mask_and_what_is_passed_over_is_told(make, tmp_path):
     expected, words = make(tmp_path / "source")
@@ -409,6 +430,16 @@ def test_several_test_sets_beside_one_train_set_are_all_test(tmp_path):
     }
     assert len(found["train"]) + len(found["valid"]) == 6
     assert "test is put together from several folders (Clinic, Colon)" in " ".join(description["notes"])
+
+
+@pytest.mark.parametrize(("count", "listed"), [(5, "1, 2, 3, 4, 5"), (6, "1, 2, 3, 4, 5, ...")])
+def test_of_many_test_sets_the_first_five_are_named(count, listed):
+    files = [File(Path("data/train/a.png"), "train", "images", "a", ())]
+    files += [File(Path(f"data/test/{n}/a.png"), "test", "images", "a", ()) for n in range(count, 0, -1)]
+    assert layout._several_test_sets(files) == [
+        f"test is put together from several folders ({listed}): all are taken as test."
+    ]
+    assert layout._several_test_sets(files[:2]) == []
 
 
 # --- who is one patient ---------------------------------------------------------------------------------

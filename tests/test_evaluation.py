@@ -446,8 +446,10 @@ def test_best_median_worst_and_worst_large_slice_with_truth_and_prediction(by_ha
         assert np.array_equal(whole.images[0].get_array(), X[row, ..., 0])
         assert np.array_equal(close.images[0].get_array(), X[row, ..., 0])
         [box] = whole.lines
-        assert (min(box.get_xdata()), max(box.get_xdata())) == close.get_xlim() != whole.get_xlim()
-        assert (max(box.get_ydata()), min(box.get_ydata())) == close.get_ylim()  # row 0 is above
+        (left, right), (bottom, top) = close.get_xlim(), close.get_ylim()
+        assert (left, right) != whole.get_xlim() and bottom > top  # row 0 is above
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+        assert list(zip(box.get_xdata(), box.get_ydata())) == corners
     truth, prediction = figure.axes[1].collections
     assert color_of(truth) == helpers.TRUTH_COLOR and extent(truth) == (1.5, 5.5, 1.5, 3.5)
     assert color_of(prediction) == helpers.PREDICTION_COLOR and extent(prediction) == (3.5, 7.5, 1.5, 3.5)

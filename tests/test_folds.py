@@ -3,13 +3,17 @@
 A dataset is taken from another work folder as it is.
 """
 
+import copy
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import helpers
 from course import folds
+from course.pictures import Pair
 
 
 def patients(description, subset):
@@ -135,3 +139,200 @@ def test_twins_of_the_heart_data_are_in_one_fold(heart, tmp_path):
     assert len(description["folds"]) == 5
     fold = next(number for number, names in enumerate(description["folds"]) if "la_005" in names)
     assert helpers.left_out_twins(take(tmp_path / "data", tmp_path / "run", fold=fold)) == []
+
+
+# --- by hand, without files ---------------------------------------------------------------------------
+
+
+def pair(patient, number=0, subset=None, scan=None, constant=False, drawn=1):
+    """A slice whose picture is known by the name `scan`; without one no other slice has it."""
+    name = f"{patient}_{number}"
+    facts = SimpleNamespace(
+        image_hash=scan or f"{subset}/{name}", is_constant=constant, foreground_pixels=lambda values: drawn * values[1]
+    )
+    return Pair(subset, name, patient, number, Path(name), Path(name), facts)
+
+
+def subsets(pairs):
+    found = {subset: set() for subset in helpers.SUBSETS}
+    for one in pairs:
+        found[one.subset].add(one.patient)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("patient", "name"),
+    [
+        ("patient3_ED", "patient3"),
+        ("Image_01L", "Image_01"),
+        ("Image_01LR", "Image_01LR"),
+        ("ImageL", "ImageL"),
+        ("sub-01_ses-02", "sub-01"),
+        ("p1_time_2", "p1"),
+        ("P7-Frame05.left", "P7"),
+        ("pre_p2", "p2"),
+        ("la_003", "la_003"),
+        ("bed_3", "bed_3"),
+        ("overview-3", "overview-3"),
+        ("p1_view", "p1_view"),
+        ("ED", "ED"),
+    ],
+)
+def test_times_and_sides_are_no_part_of_a_persons_name(patient, name):
+    assert folds.person(patient) == name
+
+
+def test_only_who_shares_a_name_is_one_person():
+    assert folds.people_of(["p1_ED", "p2_ED", "p1_ES"]) == {"p1_ED": "p1", "p1_ES": "p1", "p2_ED": "p2_ED"}
+
+
+@pytest.mark.parametrize(
+    ("patients", "alike"),
+    [
+        (["s_2_a", "s_1_b", "s_1_a", "s_3_a", "s_3_b"], ["s_1_a", "s_1_b"]),
+        (["a_2", "b", "a_1"], ["a_1", "a_2"]),
+        (["la_003", "la_004"], []),
+        (["a_1", "b_1"], []),
+        (["a", "b", "c_1"], []),
+    ],
+)
+def test_the_first_names_that_differ_in_their_last_part_alone(patients, alike):
+    assert folds.begin_alike(patients) == alike
+
+
+def test_patients_share_a_scan_if_half_of_the_smaller_ones_pictures_are_the_same():
+    p = [pair("p", number, scan=f"h{number}") for number in range(4)]
+    q = [pair("q", 0, scan="h2"), pair("q", 1)]
+    r = [pair("r", 0, scan="h1"), pair("r", 1), pair("r", 2)]
+    twice = [pair("twice", number, scan="same") for number in range(2)]
+    black = [pair(patient, scan="black", constant=True) for patient in ("s", "t")]
+    assert folds.same_scans([*p, *q, *r, *twice, *black]) == {("p", "q"): [(p[2], q[0])]}
+    many = folds.same_scans([pair(f"m{number:02}", scan="one") for number in range(25)])
+    assert len(many) == sum(min(number, 20) for number in range(25))  # each with the first twenty before it
+
+
+def test_a_hundred_patients_are_split_into_51_25_and_24():
+    pairs = [pair(f"p{number:02}", place) for number in range(100) for place in range(2)]
+    split, notes = folds.fill_subsets(pairs, 3)
+    assert {subset: len(found) for subset, found in subsets(split).items()} == {"train": 51, "valid": 25, "test": 24}
+    assert [one.name for one in split] == [one.name for one in pairs]
+    assert notes == [
+        "The dataset has no subsets: its patients were split by chance (seed 3) into 51 train, 25 valid, 24 test."
+    ]
+    only = [pair(f"p{number:02}", subset="valid") for number in range(100)]
+    assert "no subsets but valid: its patients" in folds.fill_subsets(only, 3)[1][0]
+    for missing, present, count in (("valid", "test", 7), ("test", "valid", 6)):  # 20 * 0.25 / 0.76, 20 * 0.24 / 0.75
+        pairs = [*(pair(f"p{number:02}", subset="train") for number in range(20)), pair("x", subset=present)]
+        split, notes = folds.fill_subsets(pairs, 3)
+        found = subsets(split)
+        assert (len(found["train"]), len(found[missing])) == (20 - count, count)
+        assert found[present] == {"x"}
+        counts = ", ".join(f"{len(found[subset])} {subset}" for subset in helpers.SUBSETS)
+        assert notes == [
+            f"The dataset has no {missing}: it was drawn from the patients of train, by chance (seed 3); {counts}."
+        ]
+    assert folds.fill_subsets(split, 3) == (split, [])
+
+
+def test_every_subset_gets_somebody_though_one_person_has_nearly_all_names():
+    people = {f"a{number}": "a" for number in range(28)}
+    for seed in range(6):
+        split, _ = folds.fill_subsets([pair(patient) for patient in [*people, "b", "c"]], seed, people)
+        assert sorted(map(len, subsets(split).values())) == [1, 1, 28]
+
+
+@pytest.mark.parametrize(
+    ("patients", "told"),
+    [
+        ([("a" * 24, None), ("b" * 25, None)], f"2 patients are .* train, valid and test .{'a' * 24}, {'b' * 20}..."),
+        ([("a", "train"), ("x", "test")], "1 patient is too few to split into train and valid .a; .*: two are needed"),
+        ([("a", None), ("b", None)], ".*: three are needed"),
+        ([("a", None)], "1 patient is too few to split into train, valid and test .a; "),
+        ([("a", "valid"), ("x", "test")], "The subset train holds no image, but valid and test do"),
+    ],
+)
+def test_too_few_patients_are_told_by_name(patients, told):
+    with pytest.raises(helpers.CourseError, match=f"^{told}"):
+        folds.fill_subsets([pair(patient, subset=subset) for patient, subset in patients], 0)
+
+
+def test_a_patient_or_person_in_two_subsets_is_refused_with_both_places():
+    pairs = [pair("p", 1, "train"), pair("p", 2, "train"), pair("q", 3, "test")]
+    folds.check_subsets(pairs)
+    with pytest.raises(helpers.CourseError, match=r"^Patient 'p' is in two subsets \(train/p_1 and valid/p_4\), so"):
+        folds.check_subsets([*pairs, pair("p", 4, "valid")])
+    one_person = (
+        r"^'p' and 'q' look like two times or sides of one patient, who is in two subsets \(train/p_1 and test/q_3"
+    )
+    with pytest.raises(helpers.CourseError, match=one_person):
+        folds.check_subsets(pairs, {"p": "p", "q": "p"})
+
+
+def test_a_subset_without_anything_drawn_is_refused():
+    pairs = [pair("p", subset="train"), pair("q", subset="valid"), pair("r", subset="valid", drawn=0)]
+    pairs += [pair("s", subset="test", drawn=0), pair("t", 1, subset="test")]
+    folds.check_masks(pairs, [0, 1])
+    with pytest.raises(helpers.CourseError, match="^All masks of test are empty, s_0 and the others"):
+        folds.check_masks(pairs[:-1], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("groups", "sizes"), [([1] * 7, [1, 1, 1, 2, 2]), ([1, 1, 1, 4, 1, 1, 1], [1, 1, 2, 2, 4]), ([1, 1, 1], [1, 1, 1])]
+)
+def test_folds_are_at_most_five_and_as_even_as_people_allow(groups, sizes):
+    people = {f"p{person}-{name}": f"{person}" for person, names in enumerate(groups) for name in range(names)}
+    pairs = [*(pair(patient, subset="train") for patient in people), pair("x", subset="test")]
+    drawn = folds.draw_folds(pairs, 0, people)
+    assert sorted(map(len, drawn)) == sizes and drawn == [sorted(fold) for fold in drawn]
+    assert sorted(sum(drawn, [])) == sorted(people)
+    assert all(
+        len({number for number, fold in enumerate(drawn) if {*fold} & {*names}}) == 1 for names in together(people)
+    )
+
+
+def together(people):
+    """The patients of each person."""
+    return [[patient for patient, one in people.items() if one == person] for person in set(people.values())]
+
+
+def test_who_shares_a_scan_with_another_of_the_group_belongs_to_it():
+    scans = {"a": "1", "b": "1", "c": "3", "d": "4", "e": "3"}
+    pairs = [pair(patient, subset="train", scan=scan) for patient, scan in scans.items()]
+    drawn = folds.draw_folds(pairs, 0, {"b": "x", "c": "x"})
+    assert sorted(drawn) == [["a", "b", "c", "e"], ["d"]]
+
+
+DESCRIPTION = {
+    "subsets": {
+        "train": [{"name": f"{patient}_{n}", "patient": patient, "slice": n} for patient in "abc" for n in (2, 10)],
+        "valid": [{"name": "d_1", "patient": "d", "slice": 1}],
+        "test": [{"name": "e_1", "patient": "e", "slice": 1}],
+    },
+    "folds": [["b"], ["a", "d"], ["c"]],
+    "twins": [{"patients": [["train", "a"], ["test", "e"]]}],
+    "notes": ["as it came"],
+    "fingerprint": "1234",
+}
+
+
+def test_a_fold_makes_its_patients_valid_and_can_be_undone():
+    description = copy.deepcopy(DESCRIPTION)
+    folds.apply_fold(description, 1)
+    names = {subset: [entry["name"] for entry in pairs] for subset, pairs in description["subsets"].items()}
+    assert names == {"train": ["b_2", "b_10", "c_2", "c_10"], "valid": ["a_2", "a_10", "d_1"], "test": ["e_1"]}
+    assert description["twins"] == [{"patients": [["valid", "a"], ["test", "e"]]}]
+    assert description["fold"] == 1 and description["notes"][0] == "as it came"
+    assert description["notes"][1].startswith("Fold 1 of 3: a, d are valid")
+    assert description["stored_in"] == {**dict.fromkeys(names["train"] + ["a_2", "a_10"], "train"), "d_1": "valid"}
+    assert description["as_imported"] == {"fingerprint": "1234", "notes": ["as it came"]}
+    folds.undo_fold(description)
+    assert description == DESCRIPTION
+    folds.undo_fold(description)
+    assert description == DESCRIPTION
+
+
+@pytest.mark.parametrize(("dealt", "fold"), [([["a", "b", "c", "d"]], 0), ([["a", "b"], ["c", "d"]], 2)])
+def test_one_fold_alone_or_one_too_many_is_refused(dealt, fold):
+    told = f"^fold is {fold}: the 4 train and valid patients make {len(dealt)} folds, .* from 0 to {len(dealt) - 1}, or"
+    with pytest.raises(helpers.CourseError, match=told):
+        folds.apply_fold({**copy.deepcopy(DESCRIPTION), "folds": dealt}, fold)

@@ -71,6 +71,30 @@ def test_there_is_one_cell_of_literal_parameters_each_with_a_comment(path):
     assert all("  # " in line for line in marked[0].source.splitlines())
 
 
+def test_what_is_not_chosen_is_as_promised():
+    nothing = dict.fromkeys
+    expected = {
+        "00_run_all": {
+            **{"work_dir": None, "dataset": "sample", "profile": None, "recipe": "best", "seed": 0, "grid": {}},
+            **{"open_test": None, "scheduler": None},
+        },
+        "01_dataset_upload": {
+            **{"work_dir": None, "dataset": "sample", "profile": None, "recipe": "best", "seed": 0, "fold": None},
+            **{"patient_pattern": r"(?P<patient>.+)_(?P<slice>\d+)", "exclude": [], "foreground": None},
+            **{"spacing": None, "allow_incomplete": False},
+        },
+        "02_preprocessing": nothing(["work_dir", "image_size"]),
+        "03_model": nothing(["work_dir", "learning_rate", "kernel_initializer", "dropout_rate", "activation"]),
+        "04_training": {**nothing(["work_dir", "epochs", "batch_size"]), "allow_slow": False},
+        "05_evaluation": {**nothing(["work_dir", "threshold", "largest_component", "picture"]), "open_test": True},
+        "06_beyond_the_report": {"runs": None},
+    }
+    for path in NOTEBOOKS:
+        [marked] = [cell for cell in code_cells(read(path)) if "parameters" in tags(cell)]
+        found = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(marked.source).body}
+        assert found == expected[path.stem]
+
+
 @each_notebook
 def test_words_come_first_and_cells_are_short(path):
     notebook = read(path)

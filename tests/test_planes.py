@@ -38,7 +38,7 @@ def test_missing_slices_end_a_volume():
 
 
 def test_two_slices_of_one_number_are_no_neighbours():
-    assert rows_of_volumes(make_slices("a", [*range(9), 8, *range(9, 17)])) == [(0, 9), (9, 18)]
+    assert rows_of_volumes(make_slices("a", [*range(5, 14), 13, *range(14, 22)])) == [(0, 9), (9, 18)]
 
 
 def test_numbers_may_go_in_steps():
@@ -61,6 +61,7 @@ def test_a_volume_of_unknown_spacing_must_be_deep_enough_in_both_planes():
     assert rows_of_volumes(make_slices("a", range(16), (160, 160)), None) == [(0, 16)]
     assert rows_of_volumes(make_slices("a", range(16), (160, 320)), None) == []
     assert rows_of_volumes(make_slices("a", range(16), (320, 160)), None) == []
+    assert [rows_of_volumes(make_slices("a", range(count)), None, 960) for count in (7, 8)] == [[], [(0, 8)]]
 
 
 # --- how far apart slices lie -------------------------------------------------------------------------
@@ -126,6 +127,7 @@ def test_fewer_slices_are_averages_of_what_they_cover():
 def test_more_slices_are_interpolated_between_the_middles_of_the_old():
     resampled = planes.resample_slices(np.array([[0, 1], [4, 1]], np.uint8), 4)
     assert resampled.dtype == np.float32 and resampled.tolist() == [[0, 1], [1, 1], [3, 1], [4, 1]]
+    assert planes.resample_slices(np.array([0, 3, 9]), 6).tolist() == [0, 0.75, 2.25, 4.5, 7.5, 9]
 
 
 def test_averages_run_along_the_axis_that_is_named():

@@ -5,6 +5,17 @@ import pytest
 import helpers
 
 ALLOWED = {
+    "image_size": [16, 24, 256],
+    "learning_rate": [1e-9, 0.001, 9.99],
+    "activation": ["relu", "elu", "selu", "gelu", "silu", "leaky_relu", "tanh"],
+    "kernel_initializer": [
+        f"{name}_{spread}" for name in ("he", "glorot", "lecun") for spread in ("normal", "uniform")
+    ],
+    "dropout_rate": [0, 0.5, 0.999],
+    "epochs": [1, 20],
+    "batch_size": [1, 32],
+    "threshold": [0.01, 0.5, 0.99],
+    "largest_component": [True, False],
     "learning_rate_schedule": ["constant", "cosine"],
     "augment": [True, False],
     "crop_share": [0.1, 1],
@@ -19,6 +30,15 @@ ALLOWED = {
     "patience": [1, 10],
 }
 REFUSED = {
+    "image_size": [0, 8, 15, 20, 16.0, True, "32"],
+    "learning_rate": [0, 10, -0.001, True, "fast"],
+    "activation": ["sigmoid", 0],
+    "kernel_initializer": ["zeros", 0],
+    "dropout_rate": [-0.01, 1, True],
+    "epochs": [0, 1.5, True],
+    "batch_size": [0, 2.5, True],
+    "threshold": [0, 1, True, "half"],
+    "largest_component": [1, "no"],
     "learning_rate_schedule": ["linear", 0.001],
     "augment": [1, "yes"],
     "crop_share": [0, 1.01, True],

@@ -166,23 +166,70 @@ def test_a_time_in_words(seconds, expected):
     assert workspace.duration(seconds) == expected
 
 
-def test_the_reports_recipe_and_the_full_profile_are_the_reports():
-    made = helpers.new_settings("heart", "full", "report", 0)
-    expected = {
-        "image_size": 256,
-        "epochs": 20,
-        "batch_size": 32,
-        "images_per_epoch": None,
-        "learning_rate": 0.001,
+# Written out by hand: what each profile and recipe says, and what the report of 2022 says (`full` and `report`)
+PROFILES = """
+          image_size  epochs  images_per_epoch  train  valid  test  slices
+smoke             32       2                64      3      1     1      10
+quick             96      10               360     12      4     4      20
+ladder           128       5               640     12      4     4      20
+hour             160      24              3000     12      4     4      20
+full             256      20              None     12      4     4      20
+"""
+RECIPES = """
+                                           report  small_batches        overlap       schedule          crops           best
+batch_size                                     32              4              4              4              4              4
+loss                          binary_crossentropy  binary_crossentropy  bce_dice_loss  bce_dice_loss  bce_dice_loss  bce_dice_loss
+learning_rate                               0.001          0.001          0.001          0.002          0.002          0.002
+learning_rate_schedule                   constant       constant       constant         cosine         cosine         cosine
+augment                                     False          False          False          False           True           True
+crop_share                                    1.0            1.0            1.0            1.0            0.6            0.6
+foreground_share                             None           None           None           0.75           0.75           0.75
+repeats                                         1              1              1              1              3              3
+batch_normalization_momentum                 0.99           0.95           0.95           0.95           0.95           0.95
+output_bias                                   0.0            0.0           -4.0           -4.0           -4.0           -4.0
+monitor                                  val_loss       val_loss        val_iou        val_iou        val_iou           None
+leave_out_twins                             False           True           True           True           True           True
+planes                                          1              1              1              1              1              3
+soft_masks                                  False          False          False          False           True           True
+threshold                                     0.5            0.5            0.5            0.5            0.5           None
+largest_component                           False          False          False          False          False           None
+"""  # noqa: E501
+
+
+def test_profiles_are_those_written_here():
+    names, *lines = (line.split() for line in PROFILES.strip().splitlines())
+    assert list(recipes.PROFILES) == [line[0] for line in lines]
+    for profile, *values in lines:
+        made = recipes.PROFILES[profile]
+        patients = made["sample"]["patients"]
+        flat = {**made, **patients, "slices": made["sample"]["slices"]}
+        assert set(made) == {"image_size", "epochs", "images_per_epoch", "sample"}
+        assert list(patients) == ["train", "valid", "test"] and set(made["sample"]) == {"patients", "slices"}
+        assert [str(flat[name]) for name in names] == values
+
+
+def test_recipes_and_what_they_share_are_those_written_here():
+    rungs, *lines = (line.split() for line in RECIPES.strip().splitlines())
+    assert list(recipes.RECIPES) == rungs
+    for column, rung in enumerate(rungs, start=1):
+        assert {name: str(value) for name, value in recipes.RECIPES[rung].items()} == {
+            line[0]: line[column] for line in lines
+        }
+    made = helpers.new_settings("heart", "hour", "crops", 5)
+    assert {
+        name: made[name] for name in made if name not in {**recipes.RECIPES["crops"], **recipes.PROFILES["hour"]}
+    } == {
+        "dataset": "heart",
+        "profile": "hour",
+        "recipe": "crops",
+        "seed": 5,
         "kernel_initializer": "he_normal",
         "dropout_rate": 0.0,
         "activation": "relu",
-        "loss": "binary_crossentropy",
-        "monitor": "val_loss",
-        "augment": False,
-        "leave_out_twins": False,
+        "patience": 10,
+        "precision": "auto",
     }
-    assert {name: made[name] for name in expected} == expected
+    assert (made["images_per_epoch"], made["repeats"]) == (3000, 3)
 
 
 def test_each_rung_of_the_ladder_changes_what_it_names_and_nothing_else():
@@ -213,22 +260,7 @@ def test_none_takes_an_earlier_override_back(work_dir):
     assert helpers.load_settings(work_dir, epochs=None) == {**before, "replaced": {}}
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("image_size", 100),
-        ("image_size", 0),
-        ("image_size", 64.0),
-        ("image_size", "64"),
-        ("learning_rate", 0),
-        ("learning_rate", "fast"),
-        ("dropout_rate", 1),
-        ("epochs", 0),
-        ("batch_size", 2.5),
-        ("threshold", 1),
-        ("threshold", True),
-    ],
-)
+@pytest.mark.parametrize(("name", "value"), [("image_size", 100), ("learning_rate", "fast"), ("threshold", True)])
 def test_an_override_that_cannot_work_is_refused_and_not_recorded(work_dir, name, value):
     before = (work_dir / "settings.json").read_bytes()
     with pytest.raises(helpers.CourseError, match=f"^{name} is "):

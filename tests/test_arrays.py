@@ -1,0 +1,171 @@
+"""The arrays of a made-up dataset without files: every value, what is recorded, found again, and refused."""
+
+import types
+
+import numpy as np
+import pytest
+
+from course import arrays, workspace
+from course.workspace import CourseError, fingerprint, read_json, write_json
+
+
+def entries(patient, count):
+    return [{"name": f"{patient}_{number}", "patient": patient, "slice": number} for number in range(count)]
+
+
+DESCRIPTION = {
+    "subsets": {
+        "train": [*entries("a", 1), *entries("b", 1)],
+        "valid": entries("c", 2),
+        "test": [*entries("d", 2), *entries("a", 1)],
+    },
+    "twins": [{"patients": [["train", "b"], ["test", "d"]]}],
+    "fingerprint": "1234",
+}
+VALUES = {"a": 1, "b": 2, "c": 3, "d": 4}
+
+
+def make(work_dir, description=DESCRIPTION, leave_out=(), size=2, code="code"):
+    """Make arrays of pictures that are told by patient and slice; return the record and which slices were prepared."""
+    asked = []
+
+    def prepare(subset, entry):
+        asked.append((subset, entry["name"]))
+        X = np.array([[VALUES[entry["patient"]], entry["slice"]], [0.25, 0]], np.float32)
+        return X, X > 0.5, 255 * (X > 0.5)
+
+    work_dir.mkdir(exist_ok=True)
+    write_json(work_dir / "dataset.json", description)
+    record = arrays.make_arrays(description, work_dir, size, list(leave_out), prepare, code, progress=False)
+    return record, asked
+
+
+def test_every_row_holds_its_slice_and_the_record_says_what_was_made(tmp_path):
+    record, asked = make(tmp_path)
+    assert sorted(asked) == sorted((s, entry["name"]) for s, found in DESCRIPTION["subsets"].items() for entry in found)
+    X, y = arrays.load_arrays(tmp_path, "test")
+    assert (X.dtype, y.dtype, X.shape, y.shape) == (np.float32, np.uint8, (3, 2, 2, 1), (3, 2, 2, 1))
+    assert X[..., 0].tolist() == [[[4, 0], [0.25, 0]], [[4, 1], [0.25, 0]], [[1, 0], [0.25, 0]]]
+    assert y[..., 0].tolist() == [[[1, 0], [0, 0]], [[1, 1], [0, 0]], [[1, 0], [0, 0]]]
+    share, again = arrays.load_arrays(tmp_path, "test", ("share", "X"))
+    assert np.array_equal(share, 255 * y) and share.dtype == np.uint8 and np.array_equal(again, X)
+    assert not X.flags.writeable
+    assert record == read_json(tmp_path / "npy" / "arrays.json", "02") and record["slices"] == DESCRIPTION["subsets"]
+    assert record["made_from"]["settings"] == {"image_size": 2, "left_out": []}
+    files = {path.name: path for path in (tmp_path / "npy").glob("*.npy")}
+    assert sorted(files) == sorted(
+        f"{subset}_{kind}.npy" for subset in DESCRIPTION["subsets"] for kind in ("X", "y", "share")
+    )
+    assert record["files"] == {
+        name: {"bytes": path.stat().st_size, "fingerprint": fingerprint(path)} for name, path in files.items()
+    }
+
+
+def test_hundreds_of_slices_are_prepared_once_each_and_keep_their_order(tmp_path):
+    subsets = {**DESCRIPTION["subsets"], "train": entries("a", 600)}
+    _, asked = make(tmp_path, {**DESCRIPTION, "subsets": subsets})
+    assert len(asked) == len(set(asked)) == 600 + 2 + 3
+    [X] = arrays.load_arrays(tmp_path, "train", ["X"])
+    assert X[:, 0, 1, 0].tolist() == list(range(600))
+
+
+def test_patients_are_left_out_of_train_alone(tmp_path):
+    record, _ = make(tmp_path, leave_out=["a"])
+    assert [entry["name"] for entry in record["slices"]["train"]] == ["b_0"]
+    assert record["slices"]["test"] == DESCRIPTION["subsets"]["test"]
+    with pytest.raises(CourseError, match="^No train slices are left: leave out fewer patients.$"):
+        make(tmp_path, leave_out=["b", "a"])
+    assert read_json(tmp_path / "npy" / "arrays.json", "02") == record  # nothing was lost
+
+
+def test_arrays_are_made_again_only_where_they_have_to_be(tmp_path):
+    record, _ = make(tmp_path)
+    assert make(tmp_path) == (record, [])
+    assert make(tmp_path, {**DESCRIPTION, "name": "other", "notes": ["note"]}) == (record, [])
+    for changed in ({"code": "other"}, {"leave_out": ["b"]}, {"description": {**DESCRIPTION, "fingerprint": "5"}}):
+        assert len(make(tmp_path, **changed)[1]) in (6, 7)
+    _, asked = make(tmp_path)
+    assert len(asked) == 7
+    (tmp_path / "npy" / "test_share.npy").unlink()
+    assert len(make(tmp_path)[1]) == 7
+
+
+def test_arrays_of_the_folder_that_the_dataset_was_taken_from_are_used_and_watched(tmp_path):
+    make(tmp_path / "one")
+    taken = {**DESCRIPTION, "taken_from": str(tmp_path / "one")}
+    record, asked = make(tmp_path / "below", taken)
+    assert record["folder"] == str(tmp_path / "one" / "npy") and asked == []
+    [X] = arrays.load_arrays(tmp_path / "below", "valid", ["X"])
+    assert str(X.filename) == str(tmp_path / "one" / "npy" / "valid_X.npy")
+    third, asked = make(tmp_path / "three", {**DESCRIPTION, "taken_from": str(tmp_path / "below")})
+    assert third["folder"] == str(tmp_path / "one" / "npy") and asked == []
+    make(tmp_path / "one", code="other")
+    with pytest.raises(CourseError, match="which this work folder uses, are gone or are others now: run 02_prep"):
+        arrays.load_arrays(tmp_path / "below", "valid")
+    own, asked = make(tmp_path / "below", taken)
+    assert "folder" not in own and len(asked) == 7
+
+
+def test_arrays_on_drive_are_read_from_a_local_copy_for_each_content(tmp_path, monkeypatch):
+    monkeypatch.setattr(workspace, "COLAB_FOLDER", tmp_path)
+    drive = tmp_path / "drive" / "MyDrive" / "course"
+    drive.parent.mkdir(parents=True)
+    record, _ = make(drive)
+    for _ in range(2):
+        [y] = arrays.load_arrays(drive, "test", ["y"])
+        assert y[..., 0].tolist() == [[[1, 0], [0, 0]], [[1, 1], [0, 0]], [[1, 0], [0, 0]]]
+    kept = tmp_path / "npy" / record["files"]["test_y.npy"]["fingerprint"] / "test_y.npy"
+    assert str(y.filename) == str(kept) and [*kept.parent.iterdir()] == [kept]
+    kept.write_bytes(kept.read_bytes()[:-1] + b"\7")
+    [y] = arrays.load_arrays(drive, "test", ["y"])
+    assert y[-1, -1, -1, 0] == 7, "it was copied once"
+    kept.unlink()
+    [y] = arrays.load_arrays(drive, "test", ["y"])
+    assert y[-1, -1, -1, 0] == 0, "and is copied again where it is gone"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["drive", "npy"]  # no draft is left
+
+
+def test_a_file_that_is_missing_is_told(tmp_path):
+    make(tmp_path)
+    (tmp_path / "npy" / "valid_y.npy").unlink()
+    assert len(arrays.load_arrays(tmp_path, "valid", ["X"])) == 1
+    with pytest.raises(CourseError, match="^valid_y.npy in .*npy is missing or not whole: run 02_preprocessing again"):
+        arrays.load_arrays(tmp_path, "valid")
+
+
+def test_a_record_of_other_settings_or_data_is_refused(tmp_path):
+    settings = {"image_size": 2, "leave_out_twins": False}
+    record, _ = make(tmp_path)
+    assert arrays.read_arrays_record(tmp_path) == arrays.read_arrays_record(tmp_path, settings) == record
+    for changed, told in (
+        ({"image_size": 4}, "image_size was 2, now 4"),
+        ({"leave_out_twins": True}, r"left_out was \[\], now \['b'\]"),
+    ):
+        with pytest.raises(CourseError, match=rf"^02_preprocessing ran with other settings \({told}\): run 02"):
+            arrays.read_arrays_record(tmp_path, {**settings, **changed})
+    record, _ = make(tmp_path, leave_out=["b"])
+    assert arrays.read_arrays_record(tmp_path, {**settings, "leave_out_twins": True}) == record
+    write_json(tmp_path / "dataset.json", {**DESCRIPTION, "fingerprint": "other"})
+    with pytest.raises(CourseError, match="^02_preprocessing ran with another dataset: run 02"):
+        arrays.read_arrays_record(tmp_path)
+
+
+@pytest.mark.parametrize(("free", "fits"), [(3 * 4 * 6, True), (3 * 4 * 6 - 1, False)])
+def test_arrays_need_six_bytes_a_pixel(tmp_path, monkeypatch, free, fits):
+    """X takes four bytes, y and share one each; the largest subset has three slices of 2 x 2 pixels."""
+    monkeypatch.setattr(arrays.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=free))
+    if fits:
+        make(tmp_path)
+    else:
+        with pytest.raises(CourseError, match="^The arrays of test take 0 MB, more than the disk of .*npy has left"):
+            make(tmp_path)
+        assert not (tmp_path / "npy" / "arrays.json").exists()
+
+
+def test_a_subset_in_which_nothing_is_drawn_is_refused(tmp_path):
+    subsets = {**DESCRIPTION["subsets"], "valid": [{"name": "e_0", "patient": "e", "slice": 0}]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(VALUES, "e", 0.5)
+        with pytest.raises(CourseError, match="^No mask of valid holds a pixel at 2 x 2 pixels: choose a larger"):
+            make(tmp_path, {**DESCRIPTION, "subsets": subsets})
+    assert not (tmp_path / "npy" / "valid_X.npy").exists()
