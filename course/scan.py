@@ -147,7 +147,7 @@ def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -
     row, column, depth = own or UPRIGHT
     sizes = [spacing[1], spacing[0], spacing[2]] if spacing else [1.0, 1.0, 1.0]
     stored = orientations.axcodes2ornt((column, OPPOSITE[row], depth))
-    affine = orientations.inv_ornt_aff(stored, image.shape)
+    affine = np.linalg.inv(orientations.inv_ornt_aff(stored, image.shape))  # to voxels counted right, front, head
     affine[stored[:, 0].astype(int)] *= np.array(sizes)[:, None]
     return Scan(patient, image, affine, spacing is not None, own is not None, True), mask.astype(np.uint8)
 

@@ -123,6 +123,29 @@ def test_what_is_cut_to_another_size_lies_in_its_middle_and_comes_back(size):
     assert abs(middle.mean(axis=0) - [4, 2.5]).max() <= 0.5
 
 
+@pytest.mark.parametrize("axes", [("I", "A", "R"), ("P", "R", "S"), ("A", "S", "L"), ("R", "P", "I"), None])
+def test_a_patient_of_the_dataset_is_a_scan_that_gives_its_own_pictures(tmp_path, axes):
+    rng = np.random.default_rng(0)
+    pictures, masks = rng.integers(0, 255, (3, 5, 7), np.uint8), rng.random((3, 5, 7)) > 0.5
+    for kind, stack in (("images", pictures), ("masks", 255 * masks.astype(np.uint8))):
+        (tmp_path / "valid" / kind).mkdir(parents=True)
+        for number, picture in enumerate(stack):
+            Image.fromarray(picture).save(tmp_path / "valid" / kind / f"p_{number}.png")
+    description = {
+        "root": str(tmp_path),
+        "mask_values": [0, 255],
+        "spacing": None,
+        "geometry": {"p": {"spacing": [1.0, 2.0, 5.0], "axes": axes}},
+        "subsets": {"valid": [{"name": f"p_{number}", "patient": "p", "slice": number} for number in range(3)]},
+    }
+    scan, truth = scans.patient_scan(description, tmp_path, "valid", "p")
+    assert scan.is_placed is (axes is not None) and scan.voxel_millilitres == pytest.approx(0.01)
+    turned_to, _ = scans.scan_axes(scan, axes)
+    own, spacing = scans.to_pictures(scan, turned_to)
+    assert np.array_equal(own, pictures) and spacing == pytest.approx([1, 2, 5])
+    assert np.array_equal(scans.from_pictures(masks, scan, turned_to), truth > 0)
+
+
 # --- files --------------------------------------------------------------------------------------------------
 
 
