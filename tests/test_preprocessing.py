@@ -286,3 +286,8 @@ def test_a_prepared_slice_is_scaled_once_and_its_share_is_rounded():
         [191, 64],
         [64, 0],
     ]  # 3/4 and 1/4 of 255
+
+
+def test_a_mask_pixel_counts_from_128_on(tmp_path):
+    Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(tmp_path / "mask.png")
+    assert helpers.read_mask(tmp_path / "mask.png").tolist() == [[False, False, True, True]]
