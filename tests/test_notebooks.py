@@ -88,6 +88,7 @@ def test_what_is_not_chosen_is_as_promised():
         "04_training": {**nothing(["work_dir", "epochs", "batch_size"]), "allow_slow": False},
         "05_evaluation": {**nothing(["work_dir", "threshold", "largest_component", "picture"]), "open_test": True},
         "06_beyond_the_report": {"runs": None},
+        "07_your_own_scan": {**nothing(["work_dir", "scan", "spacing", "truth", "out"]), "save_probabilities": False},
     }
     for path in NOTEBOOKS:
         [marked] = [cell for cell in code_cells(read(path)) if "parameters" in tags(cell)]
