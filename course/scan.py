@@ -8,10 +8,9 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nibabel
 import numpy as np
-from nibabel import orientations
 
 from course.geometry import OPPOSITE
 from course.greys import GreyRange, to_greys
@@ -22,6 +21,9 @@ from course.planes import patient_spacing
 from course.sources import unpack
 from course.store import pair_paths
 from course.workspace import CourseError, end_of_path, whole_file
+
+if TYPE_CHECKING:
+    import nibabel
 
 UPRIGHT = ("P", "R", "S")  # the sides that rows, columns and slices run to, of a volume of axes R, A, S as imported
 DICOM_ADVICE = "convert the series with dcm2niix and give the NIfTI file"
@@ -37,7 +39,7 @@ class Scan:
     knows_space: bool  # False: nothing says how large a voxel is
     is_placed: bool = True  # False: nothing says how the patient lies
     is_grey: bool = False  # True: pictures of 8 bits, whose greys are taken as they are
-    header: nibabel.Nifti1Header | None = None  # of a NIfTI file
+    header: "nibabel.Nifti1Header | None" = None  # of a NIfTI file
     notes: tuple[str, ...] = ()
 
     @property
@@ -70,6 +72,8 @@ def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
 
 
 def _read_nifti(path: Path) -> Scan:
+    import nibabel
+
     grid, values = read_grid(path), read_values(path)
     name = path.name[: len(path.name) - len(file_suffix(path.name))]
     notes = told_sentences({path: grid.told})
@@ -137,6 +141,8 @@ def _read_pictures(files: list[Path], name: str, spacing: Sequence[float] | None
 
 def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -> tuple[Scan, np.ndarray]:
     """Return a patient of the dataset as a scan, and the true mask (uint8, 0 and 1) as an array of its shape."""
+    from nibabel import orientations
+
     names = [pair["name"] for pair in description["subsets"][subset] if pair["patient"] == patient]
     paths = [pair_paths(description, work_dir, subset, name) for name in names]
     images, masks = ([read_picture(path)[0] for path in kind] for kind in zip(*paths))
@@ -236,6 +242,8 @@ def _pixels(entry, name: str) -> np.ndarray:
 
 def _turn(scan: Scan, axes: Sequence[str]) -> np.ndarray:
     """Return nibabel's orientation transform from a scan to pictures (slices, rows, columns) with these axes."""
+    from nibabel import orientations
+
     row, column, depth = axes
     return orientations.ornt_transform(
         orientations.io_orientation(scan.affine), orientations.axcodes2ornt((depth, row, column))
@@ -248,15 +256,19 @@ def to_pictures(scan: Scan, axes: Sequence[str]) -> tuple[np.ndarray, list[float
     axes: to which side of the patient (R, L, A, P, S, I) rows, columns and slices of the pictures run. pictures:
     (slices, height, width) in the scan's own values; spacing: [row, column, slice] in mm.
     """
+    from nibabel import affines, orientations
+
     turn = _turn(scan, axes)
     sizes = np.empty(3)
-    sizes[turn[:, 0].astype(int)] = nibabel.affines.voxel_sizes(scan.affine)
+    sizes[turn[:, 0].astype(int)] = affines.voxel_sizes(scan.affine)
     depth, row, column = map(float, sizes)
     return orientations.apply_orientation(scan.values, turn), [row, column, depth]
 
 
 def from_pictures(pictures: np.ndarray, scan: Scan, axes: Sequence[str]) -> np.ndarray:
     """Turn pictures (slices, height, width) back into the array of the scan that they were made of."""
+    from nibabel import orientations
+
     row, column, depth = axes
     back = orientations.ornt_transform(
         orientations.axcodes2ornt((depth, row, column)), orientations.io_orientation(scan.affine)
@@ -270,8 +282,10 @@ def scan_axes(scan: Scan, axes: Sequence[str] | None) -> tuple[tuple[str, str, s
     axes: of the training's pictures, None where its dataset does not say. A scan that does not say how the patient lies
     is taken as the import takes it: slices along the last axis, turned upright by numpy.rot90.
     """
+    from nibabel import aff2axcodes
+
     if not scan.is_placed:
-        across, up, depth = nibabel.aff2axcodes(scan.affine)
+        across, up, depth = aff2axcodes(scan.affine)
         return (OPPOSITE[up], across, depth), []
     if axes is None:
         guess = (
@@ -311,6 +325,8 @@ def centred(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
     """Save an array of a scan's shape as NIfTI, laid in the patient as the scan is, whole or not at all."""
+    import nibabel
+
     if values.shape != scan.values.shape:
         raise ValueError(f"The volume has the shape {values.shape}, the scan {scan.values.shape}.")
     if scan.header is None:
