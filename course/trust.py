@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from course.arrays import load_arrays
+from course.arrays import load_arrays, read_arrays_record
 from course.planes import area_average, patient_spacing
 from course.workspace import read_json
 
@@ -65,7 +65,7 @@ def learned_from(work_dir: Path) -> dict:
     Raises CourseError if the arrays of 02 are not there.
     """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
-    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
+    slices = read_arrays_record(work_dir)["slices"]["train"]
     X, y = load_arrays(work_dir, "train")
     rows_of = {}
     for row, pair in enumerate(slices):
