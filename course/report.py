@@ -278,12 +278,17 @@ def write_report(folder: Path, outcomes: dict[str, dict], choices: dict) -> Path
     parts.append("<h2>Every run</h2>" + _table(["run", "outcome", *columns[1:]], rows))
     command = f"papermill notebooks/00_run_all.ipynb out.ipynb --kernel python3 -y {shlex.quote(json.dumps(choices))}"
     parts.append(f"<h2>How to repeat it</h2><pre>{html.escape(command)}</pre>")
-    path, body = Path(folder) / "report.html", "\n".join(parts)
+    path = Path(folder) / "report.html"
+    write_page(path, f"Batch {name}", "\n".join(parts))
+    return path
+
+
+def write_page(path: Path, title: str, body: str) -> None:
+    """Write one HTML page that needs nothing beside it, whole or not at all; title and body are escaped already."""
     with whole_file(path) as part:
         part.write_text(
-            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Batch {name}</title>'
+            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
             f"<style>{STYLE}</style></head><body>{body}</body></html>\n",
             encoding="utf-8",
         )
-    return path

@@ -19,7 +19,7 @@ from nbconvert import HTMLExporter
 COURSE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(COURSE))
 
-from course.report import STYLE  # noqa: E402
+from course.report import write_page  # noqa: E402
 from course.scan import find_scans  # noqa: E402
 from course.workers import stderr_to  # noqa: E402
 from course.workspace import CourseError, fingerprint, read_json, whole_file, write_json  # noqa: E402
@@ -57,14 +57,14 @@ def answer_scan(scan: Path, run: Path, out: Path, options: dict) -> dict:
             )
     except papermill.PapermillExecutionError as error:
         raise CourseError(str(error.evalue)) from None
-    write_page(nbformat.read(executed, as_version=4), scan_name(scan), out / f"{scan_name(scan)}.html")
+    write_answer(nbformat.read(executed, as_version=4), scan_name(scan), out / f"{scan_name(scan)}.html")
     answered = {**read_json(record, NOTEBOOK.stem), "inputs": inputs}
     write_json(record, answered)
     executed.unlink()
     return answered
 
 
-def write_page(notebook, name: str, path: Path) -> None:
+def write_answer(notebook, name: str, path: Path) -> None:
     """Write the cells of an executed 07 that are for the page, without their code, as one HTML file."""
     notebook.cells = [cell for cell in notebook.cells if "page" in cell.metadata.get("tags", [])]
     exporter = HTMLExporter(
@@ -72,13 +72,7 @@ def write_page(notebook, name: str, path: Path) -> None:
     )
     body, _ = exporter.from_notebook_node(notebook)
     title = html.escape(f"Left atrium of {name}")
-    with whole_file(path) as part:
-        part.write_text(
-            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-            f"<style>{STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>\n",
-            encoding="utf-8",
-        )
+    write_page(path, title, f"<h1>{title}</h1>{body}")
 
 
 def write_table(records: list[dict], path: Path) -> None:
