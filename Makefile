@@ -72,7 +72,7 @@ lint: setup
 	$(BIN)/ruff format --check
 
 test: setup
-	$(BIN)/python -m pytest --nbval
+	$(BIN)/python -m pytest --nbval -n logical --maxprocesses 4
 
 faults: setup
 	$(BIN)/python tools/plant_faults.py

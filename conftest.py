@@ -29,6 +29,21 @@ def pytest_unconfigure(config):
         config.stash[_folder].cleanup()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Where processes share the suite (`-n`), give each whole files, and the notebooks, in their order, to one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        """Keeps the tests of a file together."""
+
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return "notebooks" if file.startswith("notebooks/") else file
+
+    return ByFile(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Run the batch notebook in the smallest profile, the others in the one they were stored with."""
