@@ -224,8 +224,6 @@ def download(
     part = path.with_name(path.name + ".part")
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise CourseError(f"{url} is not an http or https address.")
-    if part.exists() and part.stat().st_size > size:
-        part.unlink()
     best = part.stat().st_size if part.exists() else 0
     failures, reason = 0, "the connection ended early"
     with progress_bar(progress, path.name, size, unit="B", unit_scale=True) as bar:
@@ -233,9 +231,7 @@ def download(
             try:
                 _continue_download(url, part, size, timeout, bar)
             except urllib.error.HTTPError as error:
-                if error.code == 416:  # the server has nothing after what we have: begin again
-                    part.unlink(missing_ok=True)
-                elif error.code < 500 and error.code not in (408, 429):
+                if error.code < 500 and error.code not in (408, 416, 429):  # 416: it has no more than has arrived
                     raise CourseError(
                         f"{url} cannot be had: the server answers {error.code} {error.reason}."
                     ) from error

@@ -86,24 +86,20 @@ def _packed(root):
 
 def _pack(root):
     """Write a folder's files to one tar beside it, the same files always as the same bytes."""
+
+    def anonymous(entry):
+        """Return an entry without its time and owner."""
+        return entry.replace(mtime=0, uid=0, gid=0, uname="", gname="", deep=False)
+
     with tarfile.open(_packed(root), "w") as packed:
-        for path in sorted(root.rglob("*")):
-            entry = packed.gettarinfo(path, path.relative_to(root).as_posix())
-            entry.mtime = entry.uid = entry.gid = 0
-            entry.uname = entry.gname = ""
-            if path.is_file():
-                with open(path, "rb") as file:
-                    packed.addfile(entry, file)
-            else:
-                packed.addfile(entry)
+        for path in sorted(root.iterdir()):
+            packed.add(path, path.name, filter=anonymous)
     return _packed(root)
 
 
 def _same_files(one, other):
-    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
-    return files == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file()) and all(
-        (one / file).read_bytes() == (other / file).read_bytes() for file in files
-    )
+    files, others = ({path.relative_to(root) for path in root.rglob("*") if path.is_file()} for root in (one, other))
+    return files == others and all(filecmp.cmp(one / file, other / file, shallow=False) for file in files)
 
 
 def forget_earlier(work_dir: Path, root: str, source: Path) -> None:
