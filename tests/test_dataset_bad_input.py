@@ -384,7 +384,7 @@ def compressed_tar_with_a_wrong_byte(folder):
     return alter(tar_with(folder / "heart.tar.gz", ("train/images/a.png", content), mode="w:gz"), 30_000)
 
 
-@case(r"holds .*images/p1_000\.png.* below or above a file of that name")
+@case(r"A file cannot be read or written: Not a directory \(p1_001\.png\)")
 def zip_with_a_file_below_a_file(folder):
     return zip_with(folder / "heart.zip", [("train/images/p1_000.png/p1_001.png", b"")])
 
@@ -949,12 +949,12 @@ def spacing_that_is_no_number(folder):
     return make_dataset(folder)
 
 
-@case(r"spacing is for pictures: volumes bring their own", spacing=[1, 1, 1])
+@case(r"spacing is for pictures of your own: volumes and the sample bring theirs", spacing=[1, 1, 1])
 def spacing_of_volumes(folder):
     return make_task(folder)
 
 
-@case(r"spacing is for pictures of your own: the sample", spacing=[1, 1, 1])
+@case(r"spacing is for pictures of your own: volumes and the sample bring theirs", spacing=[1, 1, 1])
 def spacing_of_the_sample(folder):
     return "sample"
 
