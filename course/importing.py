@@ -42,7 +42,7 @@ from course.patients import (
     pairs_of_pictures,
 )
 from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, read_picture, reading_order
-from course.sources import fetch_heart, unpack
+from course.sources import fetch_heart, is_data, unpack
 from course.store import building_folder, dataset_root, find_place, forget_earlier, put_in_place
 from course.volumes import pairs_of_volumes
 from course.workspace import CourseError, end_of_path, parallel, progress_bar, whole_file, write_json
@@ -199,8 +199,13 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
         raise CourseError(f"{source} does not exist: {hint}, or choose dataset='sample'.")
     if source.is_dir():
         return source.resolve(), None
+
+    def is_wanted(parts):
+        """Tell whether a file is to be unpacked; in the official heart archive imagesTs has no labels."""
+        return is_data(parts) and not (dataset == "heart" and "imagesTs" in parts)
+
     with progress_bar(progress, "unpacking", unit="B", unit_scale=True) as bar:
-        unpack(source, building / "unpacked" / source.name, bar.update)
+        unpack(source, building / "unpacked" / source.name, bar.update, is_wanted)
     return building / "unpacked" / source.name, None
 
 

@@ -88,7 +88,7 @@ def _walk(folder, work_dir):
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_stray(name) or name.casefold() == "imagests")
+        folders[:] = sorted(name for name in folders if not is_stray(name))
         for name in sorted(files):
             if not is_stray(name):
                 count += 1

@@ -88,7 +88,7 @@ def _members(packed):
             break
 
 
-def _is_data(parts):
+def is_data(parts: tuple[str, ...]) -> bool:
     """Tell whether an archive's entry is a picture, a volume or a description of them, by its folders and name."""
     wanted = file_suffix(parts[-1]) in PICTURES + VOLUMES + DICOM or parts[-1] in ("dataset.json", "geometry.json")
     return wanted and not any(is_stray(part) for part in parts)
@@ -98,7 +98,7 @@ def unpack(
     archive: Path,
     folder: Path,
     progress: Callable[[int], object] | None = None,
-    is_wanted: Callable[[tuple[str, ...]], bool] = _is_data,
+    is_wanted: Callable[[tuple[str, ...]], bool] = is_data,
 ) -> None:
     """Unpack the pictures, volumes and descriptions of a zip or tar archive into a new folder.
 

@@ -4,6 +4,8 @@ What is read comes out as the very pixels that were put in; what is taken for gr
 one sentence.
 """
 
+import shutil
+
 import nibabel
 import numpy as np
 import pytest
@@ -536,8 +538,10 @@ def test_volumes_for_test_with_labels_are_test_and_without_are_passed_over(tmp_p
         place = "Tr" if seed < 3 else "Ts"
         put_volume(tmp_path / "source", f"images{place}/c{seed}_0000.nii.gz", seed)
         put_volume(tmp_path / "source", f"labels{place}/c{seed}.nii.gz", seed, is_mask=True)
-    description = import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
-    assert patients(description)["test"] == {"c3", "c4"} and len(patients(description)["train"]) == 2
+    packed = shutil.make_archive(tmp_path / "packed", "zip", tmp_path / "source")
+    for dataset in (tmp_path / "source", packed):
+        description = import_dataset(dataset, tmp_path / "work", progress=False)
+        assert patients(description)["test"] == {"c3", "c4"} and len(patients(description)["train"]) == 2
     for path in (tmp_path / "source" / "labelsTs").iterdir():
         path.unlink()
     description = import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
