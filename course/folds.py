@@ -72,23 +72,16 @@ def same_scans(pairs: list[Pair]) -> dict:
 
 
 def _groups(pairs, people):
-    """Return the patients that belong together: {first: all whose scans are identical, or who are one person}."""
-    head_of = {pair.patient: pair.patient for pair in sorted(pairs, key=reading_order)}
-
-    def head(patient):
-        while head_of[patient] != patient:
-            patient = head_of[patient]
-        return patient
-
+    """Return lists of the patients that belong together, whose scans are identical or who are one person."""
+    group_of = {pair.patient: [pair.patient] for pair in sorted(pairs, key=reading_order)}
     first = {}
-    of_one_person = [(first.setdefault(people.get(patient, patient), patient), patient) for patient in head_of]
+    of_one_person = [(first.setdefault(people.get(patient, patient), patient), patient) for patient in group_of]
     for one, other in [*of_one_person, *same_scans(pairs)]:
-        if head(one) != head(other):
-            head_of[head(other)] = head(one)
-    members = defaultdict(list)
-    for patient in head_of:
-        members[head(patient)].append(patient)
-    return members
+        group, joined = group_of[one], group_of[other]
+        if group is not joined:
+            group += joined
+            group_of.update(dict.fromkeys(joined, group))
+    return list({id(group): group for group in group_of.values()}.values())
 
 
 def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tuple[list[Pair], list[str]]:
@@ -109,21 +102,19 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
         pool, [subset] = [pair for pair in pairs if pair.subset == "train"], {"valid", "test"} - present
         missing, parts, needed = [subset], f"train and {subset}", "two"
     groups = _groups(pool, people or {})
-    heads = list(groups)
-    if len(heads) <= len(missing):
+    if len(groups) <= len(missing):
         raise CourseError(
-            f"{len(heads)} {'patient is' if len(heads) == 1 else 'patients are'} too few to split into {parts} "
-            f"({', '.join(_shortened(head) for head in heads)}; one scan, or one patient, under two names counts "
+            f"{len(groups)} {'patient is' if len(groups) == 1 else 'patients are'} too few to split into {parts} "
+            f"({', '.join(_shortened(group[0]) for group in groups)}; one scan, or one patient, under two names counts "
             f"once): {needed} are needed; if file names hold no patient, give patient_pattern=None."
         )
-    random.Random(seed).shuffle(heads)
-    subset_of = {pair.patient: pair.subset or "train" for pair in pairs}
-    subset_of.update((pair.patient, "train") for pair in pool)
+    random.Random(seed).shuffle(groups)
+    subset_of = {pair.patient: pair.subset for pair in pairs} | {pair.patient: "train" for pair in pool}
     shares = sum(SHARES[subset] for subset in ["train", *missing])
     for left, subset in enumerate(reversed(missing)):
-        wanted = max(1, round(SHARES[subset] / shares * sum(map(len, groups.values()))))
-        while wanted > 0 and len(heads) > len(missing) - left:
-            patients = groups[heads.pop()]
+        wanted = max(1, round(SHARES[subset] / shares * len({pair.patient for pair in pool})))
+        while wanted > 0 and len(groups) > len(missing) - left:
+            patients = groups.pop()
             wanted -= len(patients)
             subset_of.update(dict.fromkeys(patients, subset))
     sizes = Counter(subset_of.values())
@@ -173,7 +164,7 @@ def check_masks(pairs: list[Pair], mask_values: list) -> None:
 
 def draw_folds(pairs: list[Pair], seed: int, people: dict | None = None) -> list[list[str]]:
     """Deal the train and valid patients out into at most five folds; who belongs together stays together."""
-    groups = list(_groups([pair for pair in pairs if pair.subset != "test"], people or {}).values())
+    groups = _groups([pair for pair in pairs if pair.subset != "test"], people or {})
     random.Random(seed).shuffle(groups)
     folds = [[] for _ in range(min(FOLDS, len(groups)))]
     for patients in sorted(groups, key=len, reverse=True):

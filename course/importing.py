@@ -42,7 +42,7 @@ from course.patients import (
     pairs_of_pictures,
 )
 from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, read_picture, reading_order
-from course.sources import fetch_heart, unpack
+from course.sources import fetch_heart, is_data, unpack
 from course.store import building_folder, dataset_root, find_place, forget_earlier, put_in_place
 from course.volumes import pairs_of_volumes
 from course.workspace import CourseError, end_of_path, parallel, progress_bar, whole_file, write_json
@@ -91,14 +91,14 @@ def import_dataset(
         has_options = exclude or foreground or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN
         return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold, has_options)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
-    if spacing is not None and dataset == "sample":
-        raise CourseError("spacing is for pictures of your own: the sample brings its own; leave it out.")
     with building_folder(work_dir) as building:
         folder, made_spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
         layout = find_files(folder, work_dir)
+        if spacing is not None and (dataset == "sample" or layout.has_volumes):
+            raise CourseError("spacing is for pictures of your own: volumes and the sample bring theirs; leave it out.")
         if layout.has_volumes:
             is_heart = dataset == "heart" or is_heart_task(layout.images)
-            choice = patient_pattern, exclude, foreground, allow_incomplete, spacing
+            choice = patient_pattern, exclude, foreground, allow_incomplete
             pairs, people, geometry, notes = _take_volumes(layout, is_heart, *choice, building / "slices", progress)
             if geometry_file([*layout.images.values()], folder):
                 notes.append("geometry.json was passed over: volumes hold their own spacing and axes.")
@@ -116,6 +116,8 @@ def import_dataset(
         check_subsets(pairs, people)
         root, pairs = _in_canonical_form(pairs, building, is_foreground, more, progress)
         check_masks(pairs, mask_values)
+        pairs.sort(key=reading_order)
+        twins, findings, doubts = audit(pairs, mask_values)
         description = {
             "format": 1,
             "name": dataset if dataset in ("sample", "heart") else Path(dataset).expanduser().resolve().stem,
@@ -124,34 +126,30 @@ def import_dataset(
             "spacing": common_spacing(geometry),
             "geometry": geometry,
             "excluded": sorted(exclude),
-            "notes": [*layout.notes, *notes, *told, *more],
+            "notes": [*layout.notes, *notes, *told, *more, *doubts],
+            "mask_values": mask_values,
+            "fingerprint": _fingerprint(pairs),
+            "folds": draw_folds(pairs, seed, people),
+            "twins": twins,
+            "audit": findings,
+            "subsets": {subset: [_entry(pair) for pair in pairs if pair.subset == subset] for subset in SUBSETS},
         }
-        _describe(description, pairs, mask_values, seed, people)
         _put_in_force(description, root, work_dir, building, fold)
         forget_earlier(work_dir, description["root"], folder)
     return description
 
 
-def _describe(description, pairs, mask_values, seed, people):
-    """Add to a description what tells of the pairs, in the order of their reading."""
-    pairs.sort(key=reading_order)
-    subsets = {subset: [] for subset in SUBSETS}
-    for pair in pairs:
-        entry = {"name": pair.name, "patient": pair.patient, "slice": pair.slice, "size": list(pair.facts.size)}
-        subsets[pair.subset].append(entry)
-    twins, findings, notes = audit(pairs, mask_values)
-    description["notes"] += notes
-    description.update(mask_values=mask_values, fingerprint=_fingerprint(pairs), folds=draw_folds(pairs, seed, people))
-    description.update(twins=twins, audit=findings, subsets=subsets)
+def _entry(pair):
+    """Return what a description tells of a pair."""
+    return {"name": pair.name, "patient": pair.patient, "slice": pair.slice, "size": list(pair.facts.size)}
 
 
 def _put_in_force(description, root, work_dir, building, fold):
     """Write `dataset.json`, and put what was converted where it says.
 
-    What can fail has been done before: what follows only renames, and until the last line the earlier dataset is in
-    force.
+    Until the last line the earlier dataset is in force.
     """
-    place = find_place(root, work_dir, description["fingerprint"]) if building in root.parents else None
+    place = find_place(work_dir, description["fingerprint"]) if building in root.parents else None
     if place:
         description["root"] = f"dataset/{place.name}"
     if fold is not None:
@@ -189,43 +187,51 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
             f"dataset={dataset!r} is nothing to read: give 'sample', 'heart', or a folder, zip or tar file."
         )
     if dataset == "sample":
-        from course.sample import make_sample
-
-        with progress_bar(progress, "drawing patients") as bar:
-
-            def show(done, total):
-                bar.total = total
-                bar.update(done - bar.n)
-
-            try:
-                made = make_sample(building / "sample", seed=seed, **{"progress": show, **(sample or {})})
-            except ValueError as error:
-                raise CourseError(f"The sample cannot be made: {error}.") from error
-        return building / "sample", made["spacing"]
-    if dataset != "heart":
-        source = Path(dataset).expanduser()
+        return building / "sample", _draw_sample(building / "sample", seed, sample or {}, progress)
+    if dataset == "heart" and heart_source is None:
+        source = fetch_heart(work_dir, progress=progress)
     else:
-        source = fetch_heart(work_dir, progress=progress) if heart_source is None else Path(heart_source).expanduser()
-    if re.match(r"[a-z]+:/+\w", str(dataset)) and not source.exists():
-        raise CourseError(f"{dataset} is an address: download it, then give the path of the file.")
+        source = Path(heart_source if dataset == "heart" else dataset).expanduser()
     if not source.exists():
+        if re.match(r"[a-z]+:/+\w", str(dataset)):
+            raise CourseError(f"{dataset} is an address: download it, then give the path of the file.")
         hint = "mount Drive first" if str(source).startswith("/content/drive") else "check its spelling"
         raise CourseError(f"{source} does not exist: {hint}, or choose dataset='sample'.")
     if source.is_dir():
         return source.resolve(), None
+
+    def is_wanted(parts):
+        """Tell whether a file is to be unpacked; in the official heart archive imagesTs has no labels."""
+        return is_data(parts) and not (dataset == "heart" and "imagesTs" in parts)
+
     with progress_bar(progress, "unpacking", unit="B", unit_scale=True) as bar:
-        unpack(source, building / "unpacked" / source.name, bar.update)
+        unpack(source, building / "unpacked" / source.name, bar.update, is_wanted)
     return building / "unpacked" / source.name, None
 
 
-def _take_volumes(layout, is_heart, patient_pattern, exclude, foreground, allow_incomplete, spacing, folder, progress):
+def _draw_sample(folder, seed, sample, progress):
+    """Make the sample in a folder; return its spacing."""
+    from course.sample import make_sample
+
+    with progress_bar(progress, "drawing patients") as bar:
+
+        def show(done, total):
+            """Move the bar."""
+            bar.total = total
+            bar.update(done - bar.n)
+
+        try:
+            return make_sample(folder, seed=seed, progress=show, **sample)["spacing"]
+        except ValueError as error:
+            raise CourseError(f"The sample cannot be made: {error}.") from error
+
+
+def _take_volumes(layout, is_heart, patient_pattern, exclude, foreground, allow_incomplete, folder, progress):
     """Write the slices of a layout's volumes below a folder; return (pairs, {patient: person}, geometry, notes)."""
-    if spacing is not None:
-        raise CourseError("spacing is for pictures: volumes bring their own; leave it out.")
     subset_of, notes = choose_volumes(layout, is_heart, exclude, allow_incomplete)
     pairs, people, geometry, more = pairs_of_volumes(layout, subset_of, folder, foreground, patient_pattern, progress)
     notes += more
-    if is_heart:  # its patients are known
+    if is_heart:  # its patients are known, and how they lie
         check_heart_slices(pairs)
         return pairs, {}, {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}, notes
     if people is None:
@@ -272,6 +278,7 @@ def _unite_masks(pairs, masks, folder, progress):
     """Write for each image with several masks one that holds all of them, below a folder; return the pairs with it."""
 
     def unite(pair):
+        """Return a pair with its one mask."""
         paths = masks[pair.subset, pair.name]
         if len(paths) == 1:
             return pair
@@ -287,17 +294,9 @@ def _unite_masks(pairs, masks, folder, progress):
     return parallel(unite, pairs, "uniting masks", progress)
 
 
-def _canonical_root(pairs):
-    """Return the folder below which all files lie as the description names them, or None."""
-    if not all(pair.facts.image_plain and pair.facts.mask_plain for pair in pairs):
-        return None
-    root = pairs[0].image.parent.parent.parent
-    for pair in pairs:
-        if (pair.image, pair.mask) != tuple(
-            root / pair.subset / kind / f"{pair.name}.png" for kind in ("images", "masks")
-        ):
-            return None
-    return root
+def _places(root, pair):
+    """Return where the image and the mask of a pair lie in canonical form below `root`."""
+    return tuple(root / pair.subset / kind / f"{pair.name}.png" for kind in ("images", "masks"))
 
 
 def _in_canonical_form(pairs, building, is_foreground, notes, progress):
@@ -305,8 +304,10 @@ def _in_canonical_form(pairs, building, is_foreground, notes, progress):
 
     What was done to the greys, and what is dark, is added to the notes.
     """
-    root = _canonical_root(pairs) if is_foreground is None else None
-    if root is None or building in root.parents:
+    root = pairs[0].image.parent.parent.parent
+    is_plain = is_foreground is None and all(pair.facts.image_plain for pair in pairs)
+    is_in_place = all((pair.image, pair.mask) == _places(root, pair) for pair in pairs)
+    if building in root.parents or not (is_plain and is_in_place):
         root = building / "dataset"
         pairs = _convert(pairs, root, building, is_foreground, notes, progress)
     notes += dark_sentences(pairs)
@@ -322,8 +323,9 @@ def _convert(pairs, root, building, is_foreground, notes, progress):
             (root / subset / kind).mkdir(parents=True)
 
     def bring(pair):
-        targets = [root / pair.subset / kind / f"{pair.name}.png" for kind in ("images", "masks")]
-        moved = replace(pair, image=targets[0], mask=targets[1])
+        """Move, copy or write the two files of a pair."""
+        image_path, mask_path = _places(root, pair)
+        moved = replace(pair, image=image_path, mask=mask_path)
         is_plain = pair.facts.image_plain and is_foreground is None
         image, mask = (None, None) if is_plain else read_pair(pair.image, pair.mask)[:2]
         if pair.facts.image_plain:
@@ -334,8 +336,7 @@ def _convert(pairs, root, building, is_foreground, notes, progress):
         if is_foreground is None:
             _bring_file(pair.mask, moved.mask, building)
         else:
-            drawn = is_foreground(mask.pixels)
-            Image.fromarray(np.where(drawn, np.uint8(255), np.uint8(0))).save(moved.mask)
+            Image.fromarray(is_foreground(mask.pixels) * np.uint8(255)).save(moved.mask)
         return moved if is_plain else measure_pair(moved)
 
     return parallel(bring, pairs, "converting", progress)

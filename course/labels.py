@@ -25,9 +25,7 @@ def choose_foreground(pairs: list, chosen: set | None, read: Callable) -> tuple[
     is_foreground is a function from pixels to bool, or None where all masks are plain pictures of the two values in
     mask_values = [background, foreground]. Raises CourseError where it cannot be known.
     """
-    counts = Counter()
-    for pair in pairs:
-        counts.update(pair.facts.mask_values)
+    counts = _counts(pairs)
     values = sorted(counts)
     low, high = values[0], values[-1]
     if chosen is not None:
@@ -53,6 +51,11 @@ def choose_foreground(pairs: list, chosen: set | None, read: Callable) -> tuple[
     notes = [sentence_about([pair.mask for pair in blurred], "is blurred", advice)]
     notes += _inverted(counts, threshold, f"what is above {threshold:g}")
     return (lambda pixels: pixels > threshold), [0, 255], notes
+
+
+def _counts(pairs):
+    """Return how many pixels of all masks have each value."""
+    return sum((Counter(pair.facts.mask_values) for pair in pairs), Counter())
 
 
 def _as_chosen(chosen, values):
@@ -87,16 +90,12 @@ def _is_blur(pairs, counts, read):
     dark, bright = low + (high - low) / 4, high - (high - low) / 4
     if len(counts) <= FEW_VALUES and not any(pair.facts.lossy for pair in pairs):
         return False
-    blurred = Counter()
-    for pair in pairs:
-        blurred.update(pair.facts.mask_values)
+    blurred = _counts(pairs)
     between = {value: count for value, count in blurred.items() if dark <= value <= bright}
     amount, above = sum(between.values()), sum(count for value, count in blurred.items() if value > bright)
     band = (high - low) / 8
-    densest = max(
-        (sum(n for other, n in between.items() if 0 <= other - value <= band) for value in between), default=0
-    )
-    if amount > above or (densest > amount / 2 and amount > above / 10):  # most of it of one value is a label
+    densest = [sum(n for other, n in between.items() if 0 <= other - value <= band) for value in between]
+    if amount > above or (max(densest, default=0) > amount / 2 and amount > above / 10):  # mostly one value: a label
         return False
     margin = (high - low) / 50  # so much even areas are off in a JPEG
     near_both = total = 0

@@ -30,11 +30,7 @@ SECOND_OPINION = re.compile(
     r"2nd|manual[ _-]?2(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[2b](?!\w)", re.IGNORECASE
 )
 NEITHER = re.compile(r"(^|[ _./-])(fov|superpixels)($|[ _./-])", re.IGNORECASE)
-UNREAD = {
-    ".mha": "convert it to NIfTI with SimpleITK",
-    ".mhd": "convert it to NIfTI with SimpleITK",
-    ".nrrd": "convert it to NIfTI with SimpleITK",
-}
+UNREAD_VOLUMES = (".mha", ".mhd", ".nrrd")
 MAX_FILES = 200_000
 MAX_NAME = 255  # bytes of a file's name
 
@@ -60,7 +56,6 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     if passed:
         notes.append(sentence_about(passed, "was passed over", "it is neither an image nor the mask of one."))
         layout.left = f"{end_of_path(min(passed))} and the like ({len(passed):,} pictures)"
-    notes += _several_test_sets(files)
     match_masks(_use_folders_as_names(files), layout)
     _pass_over_test_without_masks(layout)
     if len(layout.images) != len(layout.masks):
@@ -93,7 +88,7 @@ def _walk(folder, work_dir):
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_stray(name) or name.casefold() == "imagests")
+        folders[:] = sorted(name for name in folders if not is_stray(name))
         for name in sorted(files):
             if not is_stray(name):
                 count += 1
@@ -124,7 +119,7 @@ def _of_types(paths, only_data=False):
         return ""
     [(suffix, count)] = Counter(file_suffix(path.name) for path in paths).most_common(1)
     example = next(path for path in paths if file_suffix(path.name) == suffix)
-    hint = f"; {UNREAD[suffix]}" if suffix in UNREAD else ""
+    hint = "; convert it to NIfTI with SimpleITK" if suffix in UNREAD_VOLUMES else ""
     return f"{end_of_path(example)} and the like ({count:,} of the type {suffix or 'without ending'}{hint})"
 
 
@@ -155,21 +150,16 @@ def _subset_of(folder):
 def _classify(path, folder, shared):
     """Return a file with what its path inside the dataset says; the first `shared` folders are above all files."""
     *folders, file = (unicodedata.normalize("NFC", part) for part in path.relative_to(folder).parts)
-    name = file[: len(file) - len(file_suffix(file))]
-    kinds = [_kind_of(part, number < shared) for number, part in enumerate(folders)]
+    kinds = [*(_kind_of(part, number < shared) for number, part in enumerate(folders)), None]
+    position = max((number for number, kind in enumerate(kinds) if kind), default=len(folders))
     subsets = [_subset_of(part) for part in folders]
-    position = max((number for number, kind in enumerate(kinds) if kind), default=None)
-    if position is None:
-        subset = next((found for found in reversed(subsets) if found), None)
-        above = [part for part, found in zip(folders[shared:], subsets[shared:]) if not found]
-        return File(path, subset, None, name, tuple(above))
-    below = folders[position + 1 :]
-    subset = subsets[position] or (subsets[position - 1] if position else None)
-    if below and subsets[position + 1] and not subset:
-        subset, below = subsets[position + 1], below[1:]
-    subset = subset or next((found for found in reversed(subsets[:position]) if found), None)
+    nearest = [position, position - 1, position + 1, *range(position - 2, -1, -1)]
+    of_subset = next((number for number in nearest if 0 <= number < len(folders) and subsets[number]), None)
+    subset = None if of_subset is None else subsets[of_subset]
     above = [part for part, found in list(zip(folders, subsets))[shared:position] if not found]
-    return File(path, subset, kinds[position], "_".join([*below, name]), tuple(above))
+    below = [part for number, part in enumerate(folders) if number > position and number != of_subset]
+    name = "_".join([*below, file[: -len(file_suffix(file))]])
+    return File(path, subset, kinds[position], name, tuple(above))
 
 
 # --- images and masks -----------------------------------------------------------------------------------
@@ -204,23 +194,19 @@ def _set_aside(files):
 def _tell_masks_by_name(files):
     """Take as masks the files that are called so: NAME_mask beside NAME, or, without folders for masks, mask_NAME."""
     without_folders = not any(file.kind for file in files)
-    stems = [unicodedata.normalize("NFC", file.path.name[: -len(file_suffix(file.path.name))]) for file in files]
-    plain = {(file.path.parent, stem) for file, stem in zip(files, stems)}
-    of_a_mask = {(file.path.parent, bare) for file, stem in zip(files, stems) for bare in bare_names(stem)}
+    plain = {(file.path.parent, file.stem) for file in files}
+    of_a_mask = {(file.path.parent, bare) for file in files for bare in bare_names(file.stem)}
     result = []
-    for file, stem in zip(files, stems):
-        has_image = any((file.path.parent, bare) in plain for bare in bare_names(stem))
-        is_word = stem.casefold() in MASK_WORDS | WEAK_MASK_WORDS | IMAGE_WORDS
-        if file.kind == "masks" or not (bare_names(stem) or is_word):
-            result.append(file)
-        elif without_folders and is_word:  # PATIENT/image and PATIENT/mask
-            kind = "images" if stem.casefold() in IMAGE_WORDS else "masks"
-            *above, last = file.above or ("",)
-            result.append(replace(file, kind=kind, name=last, above=tuple(above)) if last else file)
-        elif has_image or (without_folders and (file.path.parent, stem) not in of_a_mask):
-            result.append(replace(file, kind="masks"))
-        else:
-            result.append(file)
+    for file in files:
+        folder, word, bare = file.path.parent, file.stem.casefold(), bare_names(file.stem)
+        has_image = any((folder, name) in plain for name in bare)
+        if without_folders and word in MASK_WORDS | WEAK_MASK_WORDS | IMAGE_WORDS:  # PATIENT/image and PATIENT/mask
+            if file.above:
+                kind = "images" if word in IMAGE_WORDS else "masks"
+                file = replace(file, kind=kind, name=file.above[-1], above=file.above[:-1])
+        elif bare and (has_image or (without_folders and (folder, file.stem) not in of_a_mask)):
+            file = replace(file, kind="masks")
+        result.append(file)
     return result
 
 
@@ -237,19 +223,21 @@ def _tell_images_by_masks(files):
     folders = {
         file.path.parent
         for file in unknown
-        if not known or {(file.subset, file.name), (file.subset, IMAGE_AFFIX.sub("", file.name))} & wanted
+        if {(file.subset, file.name), (file.subset, IMAGE_AFFIX.sub("", file.name))} & wanted
     }
-    images = [replace(file, kind="images") for file in unknown if file.path.parent in folders]
-    if not images and any(file.kind == "masks" for file in known):  # of other names: the beginning may be the same
-        images, folders = [replace(file, kind="images") for file in unknown], {file.path.parent for file in unknown}
-    holds_masks, beside_masks = {file.path.parent for file in known}, {file.path.parent.parent for file in known}
-    images = [  # p1/scan/000 beside p1/masks/000 is of p1
-        replace(file, above=file.above[:-1])
-        if file.path.parent not in holds_masks and file.path.parent.parent in beside_masks
-        else file
-        for file in images
-    ]
-    return known + images, [file.path for file in unknown if file.path.parent not in folders]
+    if not folders:  # of other names: the beginning may be the same
+        folders = {file.path.parent for file in unknown}
+    holds_masks, beside_masks = {file.path.parent for file in known}, {file.path.parents[1] for file in known}
+    files, passed = known, []
+    for file in unknown:
+        folder = file.path.parent
+        if folder not in folders:
+            passed.append(file.path)
+        elif folder not in holds_masks and folder.parent in beside_masks:  # p1/scan/000 beside p1/masks/000 is of p1
+            files.append(replace(file, kind="images", above=file.above[:-1]))
+        else:
+            files.append(replace(file, kind="images"))
+    return files, passed
 
 
 # --- subsets and names ----------------------------------------------------------------------------------
@@ -274,31 +262,16 @@ def _use_folders_as_names(files):
     return files
 
 
-def _several_test_sets(files):
-    """Return a note where the images of test come from several folders, and those of train from one."""
-    parents = {
-        subset: sorted({file.path.parent for file in files if (file.subset, file.kind) == (subset, "images")})
-        for subset in ("train", "test")
-    }
-    if len(parents["train"]) != 1 or len(parents["test"]) < 2:
-        return []
-    shared = set.intersection(*(set(parent.parts) for parent in parents["test"]))
-    names = ["/".join(part for part in parent.parts if part not in shared) for parent in parents["test"]]
-    listed = ", ".join(end_of_path(name) for name in names[:5])
-    return [
-        f"test is put together from several folders ({listed}{', ...' if names[5:] else ''}): all are taken as test."
-    ]
-
-
 def _pass_over_test_without_masks(layout):
     """Drop the images of valid or test where none has a mask, and masks without any image: nothing can be scored."""
-    with_both = {subset for subset, name in layout.images if (subset, name) in layout.masks}
+    if not any(key in layout.masks for key in layout.images):
+        return
     for subset in ("valid", "test"):
-        found = [[key for key in files if key[0] == subset] for files in (layout.images, layout.masks)]
-        if with_both and len([keys for keys in found if keys]) == 1:
-            for files, keys, lack in zip((layout.images, layout.masks), found, ("mask", "image")):
-                paths = [files.pop(key) for key in keys]
-                paths = [path[0] if isinstance(path, list) else path for path in paths]
-                if paths:
-                    why = f"nothing of {subset} has one, so all of it is passed over."
-                    layout.notes.append(sentence_about(paths, f"has no {lack}", why))
+        images, masks = ([key for key in files if key[0] == subset] for files in (layout.images, layout.masks))
+        why = f"nothing of {subset} has one, so all of it is passed over."
+        if images and not masks:
+            paths = [layout.images.pop(key) for key in images]
+            layout.notes.append(sentence_about(paths, "has no mask", why))
+        elif masks and not images:
+            paths = [layout.masks.pop(key)[0] for key in masks]
+            layout.notes.append(sentence_about(paths, "has no image", why))

@@ -12,7 +12,6 @@ from course.workspace import CourseError, end_of_path, sentence_about
 
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
 PERSON_PATTERN = r"(?P<patient>.+)_[^_]+"  # joins the patients whose names differ in their last part
-NO_PATIENTS = ("isic",)  # the beginning of all names in a public archive of pictures
 
 
 def _compile_pattern(patient_pattern):
@@ -50,9 +49,8 @@ def _check_files(layout: Layout, exclude, names_of):
     _check_each_has_other(layout)
     if len({subset is None for subset, _ in images}) == 2:
         outside = [path for (subset, _), path in images.items() if subset is None]
-        raise CourseError(
-            sentence_about(outside, "lies outside train, valid and test", "move it into one of them, or away.")
-        )
+        advice = "move it into one of them, or away."
+        raise CourseError(sentence_about(outside, "lies outside train, valid and test", advice))
 
 
 def _check_each_has_other(layout):
@@ -83,26 +81,27 @@ def pairs_of_pictures(
     patient. A pair's `mask` is the first of several.
     """
     pattern, is_default = _compile_pattern(patient_pattern), patient_pattern == PATIENT_PATTERN
-    parsed = {}
     repeated = Counter(name for _, name in layout.images)
     matches = {name: pattern.fullmatch(name) if pattern else None for _, name in {**layout.images, **layout.masks}}
     notes = _drop_common_patient(layout, matches) if is_default else []
-    for subset, name in {**layout.images, **layout.masks}:
+    patient_of, slice_of = {}, {}
+    for key in {**layout.images, **layout.masks}:
+        subset, name = key
         match = matches[name]
         if match and match["patient"]:
-            digits = match["slice"] if "slice" in pattern.groupindex else None
-            parsed[subset, name] = match["patient"], int(digits) if digits and digits.isdecimal() else None, True
+            digits = match.groupdict().get("slice")
+            patient_of[key] = match["patient"]
+            slice_of[key] = int(digits) if digits and digits.isdecimal() else None
         else:
-            parsed[subset, name] = f"{subset}/{name}" if repeated[name] > 1 else name, None, False
-    _check_files(layout, exclude, lambda key: {key[1], parsed[key][0]})
-    own = [path for key, path in layout.images.items() if not parsed[key][2]]
+            patient_of[key] = f"{subset}/{name}" if repeated[name] > 1 else name
+    _check_files(layout, exclude, lambda key: {key[1], patient_of[key]})
+    own = [path for key, path in layout.images.items() if key not in slice_of]
     if own and not notes:
-        notes.append(
-            sentence_about(own, "does not name its patient", "each such file is taken as a patient of its own.")
-        )
+        advice = "each such file is taken as a patient of its own."
+        notes.append(sentence_about(own, "does not name its patient", advice))
     pairs = [
-        Pair(subset, name, *parsed[subset, name][:2], path, layout.masks[subset, name][0])
-        for (subset, name), path in layout.images.items()
+        Pair(*key, patient_of[key], slice_of.get(key), path, layout.masks[key][0])
+        for key, path in layout.images.items()
     ]
     people, more = group_people(pairs) if is_default else ({}, [])
     return pairs, people, notes + more
@@ -111,12 +110,10 @@ def pairs_of_pictures(
 def _drop_common_patient(layout, matches):
     """Make nobody of a patient whose name stands before all numbers, of train's files and of test's; return notes."""
     found = {match["patient"] if match else None for match in matches.values()}
-    if len(found) > 1 or None in found:
+    is_one_subset = len({subset for subset, _ in layout.images}) == 1
+    if len(found) > 1 or None in found or (is_one_subset and not layout.is_of_cases):
         return []
     [patient] = found
-    is_known = layout.is_of_cases or patient.casefold() in NO_PATIENTS
-    if len({subset for subset, _ in layout.images}) == 1 and not is_known:
-        return []
     for name in matches:
         matches[name] = None
     return [
@@ -171,11 +168,7 @@ def choose_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incompl
     The heart data are in the report's split. Raises CourseError for what is no whole set of volumes.
     """
     _check_files(layout, exclude, lambda key: {key[1]})
-    pictures = [
-        path
-        for path in [*layout.images.values(), *(path for paths in layout.masks.values() for path in paths)]
-        if file_suffix(path.name) not in VOLUMES
-    ]
+    pictures = [path for path in layout.paths if file_suffix(path.name) not in VOLUMES]
     if pictures:
         raise CourseError(sentence_about(pictures, "is a picture among NIfTI volumes", "give a folder with one kind."))
     several = [paths[1] for paths in layout.masks.values() if len(paths) > 1]
@@ -213,11 +206,10 @@ def _heart_split(images, exclude, allow_incomplete):
 
 def check_heart_slices(pairs: list[Pair]) -> None:
     """Hold the heart data against the report's number of slices, patient by patient."""
-    counts = Counter(pair.patient for pair in pairs)
-    for patients in HEART_SLICES.values():
-        for patient, slices in patients.items():
-            if patient in counts and counts[patient] != slices:
-                raise CourseError(
-                    f"{patient} has {counts[patient]} slices where the report has {slices}: the heart data are not "
-                    "whole; get them anew, or exclude this patient."
-                )
+    expected = {patient: slices for patients in HEART_SLICES.values() for patient, slices in patients.items()}
+    for patient, slices in Counter(pair.patient for pair in pairs).items():
+        if slices != expected[patient]:
+            raise CourseError(
+                f"{patient} has {slices} slices where the report has {expected[patient]}: the heart data are not "
+                "whole; get them anew, or exclude this patient."
+            )

@@ -14,7 +14,6 @@ import urllib.error
 import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 from course.pictures import DICOM, PICTURES, VOLUMES, file_suffix, is_stray
@@ -68,36 +67,28 @@ def _open_archive(archive):
         ) from error
 
 
-def _zip_members(packed):
-    """Yield (name, bytes, function that writes it below a folder) of the files in a zip."""
-    for entry in packed.infolist():
-        if entry.flag_bits & 1:
-            raise CourseError(f"{Path(packed.filename).name} is locked with a password: unpack it and give the folder.")
-        entry.filename = entry.filename.replace("\\", "/")
-        if not entry.is_dir():
-            yield entry.filename, entry.file_size, partial(packed.extract, entry)
-
-
-def _tar_members(packed):
-    """Yield (name, bytes, function that writes it below a folder) of what is no folder in a tar."""
+def _members(packed):
+    """Yield (name, bytes, entry) of what is no folder in an opened zip or tar archive."""
+    if isinstance(packed, zipfile.ZipFile):
+        for entry in packed.infolist():
+            if entry.flag_bits & 1:
+                name = Path(packed.filename).name
+                raise CourseError(f"{name} is locked with a password: unpack it and give the folder.")
+            entry.filename = entry.filename.replace("\\", "/")
+            if not entry.is_dir():
+                yield entry.filename, entry.file_size, entry
+        return
+    packed.extraction_filter = tarfile.data_filter
     for entry in packed:
         entry.name = entry.name.replace("\\", "/")
         if not entry.isdir():
-            yield entry.name, entry.size, partial(_extract_file, packed, entry)
+            yield entry.name, entry.size, entry
     for _ in range(64):  # padding follows the last entry, then the checksum of a compressed archive
         if not packed.fileobj.read(2**20):
             break
 
 
-def _extract_file(packed, entry, folder):
-    if not entry.isfile():  # a link that stays inside would not survive that its file is moved
-        raise CourseError(
-            f"{Path(packed.name).name} holds the link {entry.name!r}: links are refused; pack the files themselves."
-        )
-    packed.extract(entry, folder, filter="data")
-
-
-def _is_data(parts):
+def is_data(parts: tuple[str, ...]) -> bool:
     """Tell whether an archive's entry is a picture, a volume or a description of them, by its folders and name."""
     wanted = file_suffix(parts[-1]) in PICTURES + VOLUMES + DICOM or parts[-1] in ("dataset.json", "geometry.json")
     return wanted and not any(is_stray(part) for part in parts)
@@ -107,7 +98,7 @@ def unpack(
     archive: Path,
     folder: Path,
     progress: Callable[[int], object] | None = None,
-    is_wanted: Callable[[tuple[str, ...]], bool] = _is_data,
+    is_wanted: Callable[[tuple[str, ...]], bool] = is_data,
 ) -> None:
     """Unpack the pictures, volumes and descriptions of a zip or tar archive into a new folder.
 
@@ -120,8 +111,7 @@ def unpack(
     archive = Path(archive)
     seen, declared, passed_over = set(), 0, ""
     with _archive_errors(archive), _open_archive(archive) as packed:
-        members = _zip_members(packed) if isinstance(packed, zipfile.ZipFile) else _tar_members(packed)
-        for name, size, extract in members:
+        for name, size, entry in _members(packed):
             declared += size
             if declared > MAX_UNPACKED:
                 raise CourseError(
@@ -141,7 +131,11 @@ def unpack(
             if key in seen:
                 raise CourseError(f"{archive.name} holds {name!r} twice: keep one of them and pack it again.")
             seen.add(key)
-            extract(folder)
+            if isinstance(entry, tarfile.TarInfo) and not entry.isfile():
+                raise CourseError(
+                    f"{archive.name} holds the link {name!r}: links are refused; pack the files themselves."
+                )
+            packed.extract(entry, folder)
             if progress:
                 progress(size)
     if not seen:
@@ -158,9 +152,6 @@ def _archive_errors(archive):
         yield
     except CourseError:
         raise
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        name = "/".join(Path(error.filename).parts[-3:])
-        raise CourseError(f"{archive.name} holds {name} below or above a file of that name: pack it again.") from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -224,8 +215,6 @@ def download(
     part = path.with_name(path.name + ".part")
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise CourseError(f"{url} is not an http or https address.")
-    if part.exists() and part.stat().st_size > size:
-        part.unlink()
     best = part.stat().st_size if part.exists() else 0
     failures, reason = 0, "the connection ended early"
     with progress_bar(progress, path.name, size, unit="B", unit_scale=True) as bar:
@@ -233,9 +222,7 @@ def download(
             try:
                 _continue_download(url, part, size, timeout, bar)
             except urllib.error.HTTPError as error:
-                if error.code == 416:  # the server has nothing after what we have: begin again
-                    part.unlink(missing_ok=True)
-                elif error.code < 500 and error.code not in (408, 429):
+                if error.code < 500 and error.code not in (408, 416, 429):  # 416: it has no more than has arrived
                     raise CourseError(
                         f"{url} cannot be had: the server answers {error.code} {error.reason}."
                     ) from error

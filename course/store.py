@@ -51,59 +51,50 @@ def building_folder(work_dir: Path):
         raise CourseError(f"A file cannot be read or written: {error.strerror or error}{where}.") from error
 
 
-def find_place(root: Path, work_dir: Path, fingerprint: str) -> Path:
+def find_place(work_dir: Path, fingerprint: str) -> Path:
     """Return the place below `work_dir/dataset` for a converted dataset: a folder, or on Drive an archive.
 
-    It is named by its fingerprint, so that earlier data keep theirs, and exists already only if it holds the very
-    same files. On Drive, where thousands of small files are slow, all are packed into one, beside `root` for now.
+    It is named by its fingerprint, so that earlier data keep theirs. On Drive thousands of small files are slow.
     """
-    packed = _pack(root) if is_on_drive(work_dir) else None
-    for name in (fingerprint[:12], *(f"{fingerprint[:12]}-{count}" for count in range(2, 100))):
-        place = work_dir / "dataset" / (f"{name}.tar" if packed else name)
-        if not place.exists() or (filecmp.cmp(packed, place, shallow=False) if packed else _same_files(root, place)):
-            return place
-    raise CourseError(f"{work_dir / 'dataset'} is full of altered copies of one dataset: remove that folder.")
+    return work_dir / "dataset" / (fingerprint[:12] + (".tar" if is_on_drive(work_dir) else ""))
 
 
 def put_in_place(root: Path, place: Path) -> None:
-    """Put a converted dataset where `find_place` said; of an archive, the files go to Colab's local disk."""
+    """Put a converted dataset where `find_place` said; of an archive, the files go to Colab's local disk.
+
+    What holds the very same files already stays untouched, and what was altered there is replaced.
+    """
     place.parent.mkdir(exist_ok=True)
-    if place.suffix != ".tar":
-        if not place.exists():
-            os.replace(root, place)
-        return
-    if not place.exists():
-        with whole_file(place) as part:
-            shutil.copyfile(_packed(root), part)
-    shutil.rmtree(_unpacked(place), ignore_errors=True)  # perhaps another work folder's, or altered
-    _unpacked(place).parent.mkdir(exist_ok=True)
-    os.replace(root, _unpacked(place))
-
-
-def _packed(root):
-    return root.parent / "dataset.tar"
+    folder = place
+    if place.suffix == ".tar":
+        packed, folder = _pack(root), _unpacked(place)
+        folder.parent.mkdir(exist_ok=True)
+        if not place.exists() or not filecmp.cmp(packed, place, shallow=False):
+            with whole_file(place) as part:
+                shutil.copyfile(packed, part)
+    if folder.exists() and not _same_files(root, folder):
+        os.replace(folder, root.parent / "altered")
+    if not folder.exists():
+        os.replace(root, folder)
 
 
 def _pack(root):
-    """Write a folder's files to one tar beside it, the same files always as the same bytes."""
-    with tarfile.open(_packed(root), "w") as packed:
-        for path in sorted(root.rglob("*")):
-            entry = packed.gettarinfo(path, path.relative_to(root).as_posix())
-            entry.mtime = entry.uid = entry.gid = 0
-            entry.uname = entry.gname = ""
-            if path.is_file():
-                with open(path, "rb") as file:
-                    packed.addfile(entry, file)
-            else:
-                packed.addfile(entry)
-    return _packed(root)
+    """Write a folder's files to one tar beside it, the same files always as the same bytes; return its path."""
+
+    def anonymous(entry):
+        """Return an entry without its time and owner."""
+        return entry.replace(mtime=0, uid=0, gid=0, uname="", gname="", deep=False)
+
+    archive = root.parent / "dataset.tar"
+    with tarfile.open(archive, "w") as packed:
+        for path in sorted(root.iterdir()):
+            packed.add(path, path.name, filter=anonymous)
+    return archive
 
 
 def _same_files(one, other):
-    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
-    return files == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file()) and all(
-        (one / file).read_bytes() == (other / file).read_bytes() for file in files
-    )
+    files, others = ({path.relative_to(root) for path in root.rglob("*") if path.is_file()} for root in (one, other))
+    return files == others and all(filecmp.cmp(one / file, other / file, shallow=False) for file in files)
 
 
 def forget_earlier(work_dir: Path, root: str, source: Path) -> None:
