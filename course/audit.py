@@ -190,7 +190,7 @@ def _subset_row(pairs, mask_values):
         "patients": sorted({pair.patient for pair in pairs}),
         "pairs": len(pairs),
         "sizes": sorted({"x".join(map(str, [*pair.facts.size, pair.facts.channels])) for pair in pairs}),
-        "intensity": [min(pair.facts.low for pair in pairs), max(pair.facts.high for pair in pairs)],
+        "intensity": [min(pair.facts.greys.low for pair in pairs), max(pair.facts.greys.high for pair in pairs)],
         "foreground_share": round(float(np.mean(shares)), 6),
         "empty_share": round(float(np.mean(np.array(shares) == 0)), 4),
     }
