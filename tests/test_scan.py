@@ -30,6 +30,11 @@ def affine(spacing=SPACING, origin=(-3.0, 5.0, 7.0)):
     return result
 
 
+def as_imported(values):
+    """The pictures that the import makes of a volume with the axes R, A, S."""
+    return np.stack([np.rot90(values[..., number]) for number in range(values.shape[2])])
+
+
 def turned(values, space, order, flips):
     """A volume with its axes exchanged and flipped, and the affine that leaves every voxel where it is."""
     matrix = np.zeros((4, 4))
@@ -87,7 +92,7 @@ def save_series(folder, values, space, **changes):
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_a_scan_in_any_of_48_positions_gives_the_same_pictures_and_its_mask_comes_back(tmp_path, body, order):
-    expected = np.stack([np.rot90(body[..., k]) for k in range(SHAPE[2])])  # as the import makes them of R, A, S
+    expected = as_imported(body)
     for flips in itertools.product((False, True), repeat=3):
         values, space = turned(body, affine(), order, flips)
         scan = scans.read_scan(save(tmp_path / "scan.nii.gz", values, space))
@@ -107,7 +112,17 @@ def test_a_scan_is_turned_to_the_axes_of_the_training_and_a_guess_is_told(tmp_pa
         unplaced = scans.read_scan(save(tmp_path / "unplaced.nii", body, space, *codes))
         assert not unplaced.is_placed and "does not say how it lies" in unplaced.notes[0]
         pictures, _ = scans.to_pictures(unplaced, scans.scan_axes(unplaced, ["I", "A", "R"])[0])
-        assert np.array_equal(pictures, np.stack([np.rot90(body[..., k]) for k in range(SHAPE[2])]))
+        assert np.array_equal(pictures, as_imported(body))
+
+
+def test_a_scan_whose_header_says_nothing_lies_as_it_is_stored(tmp_path, body):
+    header = nibabel.Nifti1Header()
+    header["sform_code"], header["srow_x"], header["srow_y"] = 1, (2, 0, 0, 5), (0, 3, 0, 5)  # and srow_z is all 0
+    nibabel.save(nibabel.Nifti1Image(body, None, header), tmp_path / "scan.nii")
+    scan = scans.read_scan(tmp_path / "scan.nii")
+    assert not scan.is_placed and not scan.knows_space and "does not say the spacing" in scan.notes[0]
+    pictures, spacing = scans.to_pictures(scan, scans.scan_axes(scan, ["I", "A", "R"])[0])
+    assert np.array_equal(pictures, as_imported(body)) and spacing == [1, 1, 1]
 
 
 @pytest.mark.parametrize("size", [(9, 6), (12, 3), (5, 7), (4, 4)])
@@ -116,9 +131,8 @@ def test_what_is_cut_to_another_size_lies_in_its_middle_and_comes_back(size):
     other = scans.centred(pictures, *size)
     assert other.shape == (2, *size)
     back = scans.centred(other, 9, 6)
-    assert np.array_equal(back[back > 0], pictures[back > 0]) and (back > 0).sum() == 2 * min(9, size[0]) * min(
-        6, size[1]
-    )
+    assert np.array_equal(back[back > 0], pictures[back > 0])
+    assert (back > 0).sum() == 2 * min(9, size[0]) * min(6, size[1])
     middle = np.argwhere(back[0] > 0)
     assert abs(middle.mean(axis=0) - [4, 2.5]).max() <= 0.5
 
@@ -180,7 +194,7 @@ def test_a_dicom_series_is_read_as_the_volume_that_simpleitk_reads(tmp_path, bod
         assert scan.affine == pytest.approx(np.diag([-1, -1, 1, 1]) @ lps, abs=1e-4)
         assert np.array_equal(scan.values, SimpleITK.GetArrayFromImage(other).transpose(2, 1, 0))
         pictures, _ = scans.to_pictures(scan, HEART)
-        assert np.array_equal(pictures, np.stack([np.rot90(body[..., k]) for k in range(SHAPE[2])]))
+        assert np.array_equal(pictures, as_imported(body))
         scans.save_volume(np.uint8(scan.values > 9), scan, tmp_path / "mask.nii.gz")
         assert nibabel.load(tmp_path / "mask.nii.gz").affine == pytest.approx(scan.affine, abs=1e-5)
 
@@ -208,12 +222,18 @@ def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
     assert np.array_equal(zipped.values, scan.values) and not zipped.knows_space and "spacing" in zipped.notes[0]
 
 
-def test_a_zip_of_a_dicom_series_is_read(tmp_path, body):
-    folder = save_series(tmp_path / "series", body, affine())
-    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as packed:
-        for file in folder.iterdir():
+def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, body):
+    (tmp_path / "b.2").mkdir()
+    series = save_series(tmp_path / "d.4", body, affine())
+    with zipfile.ZipFile(tmp_path / "c.3.zip", "w") as packed:
+        for file in series.iterdir():
             packed.write(file, f"export/{file.stem}")  # hospitals give no endings
-    assert np.array_equal(scans.read_scan(tmp_path / "scan.zip").values, body)
+    given = save(tmp_path / "a.1.nii.gz", body, affine()), save(tmp_path / "b.2" / "image.nii", body, affine()).parent
+    for path, name in zip((*given, tmp_path / "c.3.zip", series), ("a.1", "b.2", "c.3", "d.4")):
+        scan = scans.read_scan(path)
+        assert scan.name == scans.scan_name(path) == name and np.array_equal(scan.values, body)
+        with pytest.raises(CourseError, match=f"{name} holds its own spacing"):
+            scans.read_scan(path, spacing=[1, 1, 1])
 
 
 # --- what cannot be read ------------------------------------------------------------------------------------
@@ -232,10 +252,10 @@ def missing_slice(folder, body):
     return folder
 
 
-def gap_in_numbers(folder, body):
+def numbered(folder, *names):
     folder.mkdir()
-    for number in (0, 1, 3):
-        Image.fromarray(np.uint8(body[..., number])).save(folder / f"{number}.png")
+    for name in names:
+        Image.new("L", (4, 4)).save(folder / f"{name}.png")
     return folder
 
 
@@ -276,7 +296,9 @@ BAD = {
         ),
         "differ in size, spacing or direction",
     ),
-    "gap in numbers": (gap_in_numbers, "lacks the slice 2"),
+    "gap in numbers": (lambda folder, body: numbered(folder, 0, 1, 3, 5), r"lacks the slice 2 \(2 missing\)"),
+    "dates": (lambda folder, body: numbered(folder, "20261127101500", "20271127101500"), "9,999,999,999 missing"),
+    "a number twice": (lambda folder, body: numbered(folder, "a1", "b01"), "are not numbered, each once"),
 }
 
 
@@ -298,11 +320,10 @@ def test_without_pydicom_the_sentence_names_it(tmp_path, body, monkeypatch):
         scans.read_scan(folder)
 
 
-@pytest.mark.parametrize("spacing", [[1, 1], [0, 1, 1], [1, 1, -2]])
-def test_an_impossible_spacing_is_refused(tmp_path, spacing):
+def test_an_impossible_spacing_is_refused(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "0.png")
-    with pytest.raises(CourseError, match="spacing"):
-        scans.read_scan(tmp_path, spacing=spacing)
+    with pytest.raises(CourseError, match=r"spacing=\[1, 1, -2\]: a spacing is three numbers above 0"):
+        scans.read_scan(tmp_path, spacing=[1, 1, -2])
 
 
 def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
@@ -314,3 +335,6 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
     assert scans.find_scans(tmp_path / "b.nii.gz") == [tmp_path / "b.nii.gz"]
     with pytest.raises(CourseError, match="There is no scan"):
         scans.find_scans(tmp_path / "nothing")
+    save(tmp_path / "b.nii", body, affine())
+    with pytest.raises(CourseError, match=r"b\.nii and b\.nii\.gz would get one answer"):
+        scans.find_scans(tmp_path)
