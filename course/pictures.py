@@ -268,11 +268,8 @@ def _hash(pixels):
 
 def _values(pixels):
     """Return {value: number of pixels}."""
-    if pixels.dtype == np.uint8:
-        counts = np.bincount(pixels.ravel(), minlength=256)
-        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     values, counts = np.unique(pixels, return_counts=True)
-    return {value: int(count) for value, count in zip(values.tolist(), counts.tolist())}
+    return dict(zip(values.tolist(), counts.tolist()))
 
 
 def measure_pair(pair: Pair) -> Pair:

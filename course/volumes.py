@@ -48,12 +48,11 @@ def read_headers(image: Path, label: Path) -> Volume:
     header says nothing. Raises CourseError for two shapes, and for voxels more than half a voxel from their labels.
     """
     grid, labels = read_grid(image), read_grid(label)
-    told = []
+    turned, told, label_axes = labels, [], grid.axes
     if labels.says_nothing and not grid.says_nothing:
         told.append("labels_unplaced")
     elif grid.axes and labels.axes and grid.axes != labels.axes:
-        told.append("labels_turned")
-    turned = labels.turned(grid.axes) if "labels_turned" in told else labels
+        turned, told, label_axes = labels.turned(grid.axes), ["labels_turned"], labels.axes
     if turned.shape != grid.shape:
         raise CourseError(
             f"{image.name} has the shape {grid.shape} but its labels {labels.shape}: "
@@ -67,7 +66,6 @@ def read_headers(image: Path, label: Path) -> Volume:
         )
     if apart > 0.01:
         told.append("labels_aside")
-    label_axes = labels.axes if "labels_turned" in told else grid.axes
     return Volume(image, label, grid, label_axes, (*grid.told, *told))
 
 
@@ -140,10 +138,10 @@ def write_volume(
     labels, present, label_told = read_labels(volume.label, foreground)
     structure = turn_values(np.isin(labels, list(foreground or {*present} - {0})), volume.label_axes, axes)
     black, white, told = GreyRange.of(values).window()
-    for kind, slices in (("images", upright(values, along)), ("masks", upright(structure, along))):
+    for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-        for name, picture in zip(names, slices):
-            greys = to_greys(picture, black, white) if kind == "images" else picture * np.uint8(255)
+    for name, picture, drawn in zip(names, upright(values, along), upright(structure, along)):
+        for kind, greys in (("images", to_greys(picture, black, white)), ("masks", drawn * np.uint8(255))):
             Image.fromarray(greys).convert("RGB").save(folder / kind / f"{name}.png", compress_level=3)
     grid = volume.grid.turned(axes) if axes else volume.grid
     columns, rows = (axis for axis in range(3) if axis != along)

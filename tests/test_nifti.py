@@ -11,7 +11,7 @@ from course.geometry import common_spacing, geometry_of, merged
 from course.importing import import_dataset
 from course.nifti import read_grid, read_labels, read_values
 from course.store import pair_paths
-from course.volumes import common_slice_axis, read_headers, slice_axis, write_volume
+from course.volumes import common_slice_axis, read_headers, slice_axis
 from course.workspace import CourseError
 
 SHAPE = (6, 8, 5)
@@ -398,6 +398,6 @@ def test_a_geometry_file_beside_volumes_is_told_to_be_passed_over(tmp_path):
 
 
 def test_a_spacing_is_recorded_to_six_digits(tmp_path):
-    paths = [save(tmp_path / name, LABEL, np.diag([1 / 3, 2 / 3, 0.00012345678, 1])) for name in ("i.nii", "l.nii")]
-    written = write_volume(read_headers(*paths), list("abcde"), tmp_path, None, None, along=2)
-    assert written.geometry == {"spacing": [0.666667, 0.333333, 0.000123457], "axes": ["P", "R", "S"]}
+    folder = make(tmp_path / "source", affine=np.diag([1 / 3, 2 / 3, 1.2345678, 1]))
+    description, *_ = imported(folder, tmp_path / "data")
+    assert description["geometry"]["c0"]["spacing"] == [0.666667, 0.333333, 1.23457]
