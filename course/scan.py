@@ -7,6 +7,7 @@ the three indices of a voxel to millimetres towards the patient's right, front a
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +72,8 @@ def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
         raise CourseError(f"There is no scan at {path}: give a NIfTI file, a folder of slices, or a zip.")
     if path.is_dir() or file_suffix(path.name) in VOLUMES:
         return _read_files(path, scan_name(path), spacing)
+    if file_suffix(path.name) in PICTURES or is_dicom(path):
+        raise CourseError(f"{path.name} is a single slice: give the folder that holds all slices of the scan.")
     with tempfile.TemporaryDirectory() as folder:
         unpack(path, Path(folder) / "scan", is_wanted=lambda parts: not any(map(is_stray, parts)))
         return _read_files(Path(folder) / "scan", scan_name(path), spacing)
@@ -102,7 +105,9 @@ def read_truth(path: str | Path, scan: Scan) -> np.ndarray:
     """
     truth = read_scan(path)
     if truth.values.shape != scan.values.shape or not np.allclose(truth.affine, scan.affine, atol=1e-3):
-        raise CourseError(f"The truth {truth.name} has another shape or affine than the scan {scan.name}.")
+        raise CourseError(
+            f"The truth {truth.name} has another shape or affine than the scan {scan.name}: resample it onto the scan."
+        )
     return (truth.values > 0).astype(np.uint8)
 
 
@@ -174,10 +179,12 @@ def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -
 def _read_dicom(files: list[Path], name: str) -> Scan:
     """Read one DICOM series: slices sorted by their position, spacing and orientation from the tags."""
     try:
-        import pydicom
+        from pydicom import dcmread
+        from pydicom.pixels import apply_rescale
     except ImportError as error:
         raise CourseError(f"{name} is DICOM, which needs one more package: pip install pydicom.") from error
-    slices = [pydicom.dcmread(file) for file in files]
+    with _told_by_name(name):
+        slices = [dcmread(file) for file in files]
     of_series = {}
     for file, entry in zip(files, slices):
         of_series.setdefault(str(entry.get("SeriesInstanceUID", "")), []).append((file, entry))
@@ -200,17 +207,30 @@ def _read_dicom(files: list[Path], name: str) -> Scan:
     _check_steps(np.diff(positions @ normal), name)
     row, column = map(float, slices[0].PixelSpacing)
     affine = np.eye(4)
-    step = (positions[-1] - positions[0]) / (len(slices) - 1) if len(slices) > 1 else normal  # a single slice: 1 mm
+    step = (positions[-1] - positions[0]) / (len(slices) - 1) if len(slices) > 1 else normal
     affine[:3] = np.column_stack([along_row * column, along_column * row, step, positions[0]])
     affine[:2] *= -1  # DICOM counts towards the patient's left and back
-    values = np.stack([_pixels(entry, name) for entry in slices], axis=-1)
-    return Scan(name, values.transpose(1, 0, 2), affine, True)
+    with _told_by_name(name):
+        values = np.stack([apply_rescale(entry.pixel_array, entry).T for entry in slices], axis=-1)
+    if slices[0].get("PhotometricInterpretation") == "MONOCHROME1":  # with white as the lowest value
+        values = values.max() - values + values.min()
+    notes = () if len(slices) > 1 else (f"{name} is a single slice: it was taken to be 1 mm thick.",)
+    return Scan(name, values, affine, True, notes=notes)
+
+
+@contextmanager
+def _told_by_name(name):
+    """Say of whatever goes wrong which scan cannot be read: pydicom has no common error for damaged files."""
+    try:
+        yield
+    except Exception as error:
+        raise CourseError(f"{name} cannot be read as DICOM ({error}): {DICOM_ADVICE}.") from error
 
 
 def _check_slice(file: Path, entry) -> None:
     """Raise CourseError for a DICOM file that is no single slice of grey values with its place in the patient."""
     needed = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
-    missing = [tag for tag in needed if tag not in entry]
+    missing = [tag for tag in needed if not entry.get(tag)]
     if missing:
         raise CourseError(
             f"{end_of_path(file)} lacks {missing[0]}, so its place in the patient is unknown: {DICOM_ADVICE}."
@@ -228,19 +248,6 @@ def _check_steps(steps: np.ndarray, name: str) -> None:
             f"The slices of {name} lie {steps.min():.2f} to {steps.max():.2f} mm apart: slices are missing, "
             "or the distance changes; give all slices of one series."
         )
-
-
-def _pixels(entry, name: str) -> np.ndarray:
-    """Return a slice's grey values (rows, columns), rescaled as its tags say, MONOCHROME1 turned right way round."""
-    from pydicom.pixels import apply_rescale
-
-    try:
-        values = apply_rescale(entry.pixel_array, entry)
-    except Exception as error:  # pydicom has no common error for a compression that it cannot read
-        raise CourseError(f"The pixels of {name} cannot be read ({error}): {DICOM_ADVICE}.") from error
-    if entry.get("PhotometricInterpretation") == "MONOCHROME1":
-        values = values.max() + values.min() - values
-    return values
 
 
 # --- turning ------------------------------------------------------------------------------------------------

@@ -203,8 +203,22 @@ def test_dicom_values_are_rescaled_and_inverted_as_their_tags_say(tmp_path, body
     scan = scans.read_scan(save_series(tmp_path / "a", body, affine(), RescaleSlope=2, RescaleIntercept=-100))
     assert np.array_equal(scan.values, 2 * body.astype(float) - 100)
     scan = scans.read_scan(save_series(tmp_path / "b", body, affine(), PhotometricInterpretation="MONOCHROME1"))
-    plane = body[:, :, 0].astype(int)
-    assert np.array_equal(scan.values[:, :, 0], plane.max() + plane.min() - plane)
+    assert np.array_equal(scan.values, body.max() - body)  # the lowest is 0
+
+
+def test_a_dicom_file_alone_in_its_folder_is_a_slice_of_1_mm_and_that_is_told(tmp_path, body):
+    scan = scans.read_scan(save_series(tmp_path / "one", body[:, :, :1], affine()))
+    assert np.array_equal(scan.values, body[:, :, :1]) and scan.voxel_millilitres == pytest.approx(0.7 * 1.1 / 1000)
+    assert "taken to be 1 mm thick" in scan.notes[0]
+
+
+def test_a_truth_is_1_where_a_label_is_and_lies_where_the_scan_lies(tmp_path, body):
+    scan = scans.read_scan(save(tmp_path / "scan.nii", body, affine()))
+    labels = (body % 3).astype(np.uint8)
+    assert np.array_equal(scans.read_truth(save(tmp_path / "a.nii", labels, affine()), scan), body % 3 > 0)
+    for other in ((labels[1:], affine()), (labels, affine(origin=(-3.0, 5.0, 7.1)))):
+        with pytest.raises(CourseError, match="The truth b has another shape or affine than the scan scan"):
+            scans.read_truth(save(tmp_path / "b.nii", *other), scan)
 
 
 def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
@@ -282,13 +296,20 @@ BAD = {
         lambda folder, body: save_series(folder, body, affine(), ImagePositionPatient=None),
         "lacks ImagePositionPatient",
     ),
+    "empty position": (
+        lambda folder, body: save_series(folder, body, affine(), ImagePositionPatient=""),
+        "lacks ImagePositionPatient",
+    ),
+    "no DICOM": (lambda folder, body: (folder.mkdir(), (folder / "a.dcm").write_text("a"), folder)[2], "read as DICOM"),
+    "one file": (lambda folder, body: save_series(folder, body, affine()) / "000.dcm", "000.dcm is a single slice"),
+    "one picture": (lambda folder, body: numbered(folder, 3) / "3.png", "3.png is a single slice: give the folder"),
     "several frames": (
         lambda folder, body: save_series(folder, body, affine(), NumberOfFrames=4),
         "no single slice of grey values",
     ),
     "pixels cut short": (
         lambda folder, body: save_series(folder, body, affine(), PixelData=b"\0\0"),
-        "cannot be read .*dcm2niix",
+        "cannot be read as DICOM .*dcm2niix",
     ),
     "directions": (
         lambda folder, body: save_series(
