@@ -1,6 +1,7 @@
 """A scan is read from whatever holds it, turned as the network knows it, and its mask lies where the scan lies."""
 
 import itertools
+import sys
 import zipfile
 
 import nibabel
@@ -62,7 +63,7 @@ def save_series(folder, values, space, **changes):
     folder.mkdir(parents=True, exist_ok=True)
     lps = np.diag([-1, -1, 1, 1]) @ space
     steps = np.linalg.norm(lps[:3, :3], axis=0)
-    series = changes.pop("SeriesInstanceUID", pydicom.uid.generate_uid())
+    series = pydicom.uid.generate_uid()
     for number in range(values.shape[2]):
         entry = pydicom.Dataset()
         entry.file_meta = pydicom.dataset.FileMetaDataset()
@@ -253,92 +254,70 @@ def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, bod
 # --- what cannot be read ------------------------------------------------------------------------------------
 
 
-def two_series(folder, body):
-    save_series(folder, body[:, :, :4], affine())
-    for file in list(folder.iterdir()):
-        file.rename(folder / f"a{file.name}")
-    return save_series(folder, body[:, :, :5], affine(), SeriesDescription="cine")
-
-
-def missing_slice(folder, body):
-    save_series(folder, body, affine())
-    sorted(folder.iterdir())[5].unlink()
-    return folder
-
-
-def numbered(folder, *names):
-    folder.mkdir()
-    for name in names:
-        Image.new("L", (4, 4)).save(folder / f"{name}.png")
-    return folder
-
-
-def mixed(folder, body):
-    save(save_series(folder, body, affine()) / "a.nii", body, affine())
-    return folder
-
-
-BAD = {
-    "nothing": (lambda folder, body: folder / "x", "There is no scan at"),
-    "empty": (lambda folder, body: folder.mkdir() or folder, "holds no volume, no picture and no DICOM file"),
-    "mixed": (mixed, "all of one kind"),
-    "4-D": (
-        lambda folder, body: (folder.mkdir(), save(folder / "a.nii", np.stack([body, body], axis=-1), affine()))[1],
-        "axes",
+SERIES = {  # what is changed in a good series
+    "two series": (
+        {"SeriesInstanceUID": lambda n: f"1.2.{n // 8}", "SeriesDescription": "cine"},
+        r"holds 2 series: cine \(8 files, .*, cine \(5 files",
     ),
-    "two series": (two_series, r"holds 2 series: .*cine \(5 files"),
-    "missing slice": (missing_slice, "slices are missing"),
-    "two times": (
-        lambda folder, body: save_series(folder, body, affine(), ImagePositionPatient=lambda n: [0, 0, n // 2]),
-        "two slices at one place",
-    ),
-    "no position": (
-        lambda folder, body: save_series(folder, body, affine(), ImagePositionPatient=None),
-        "lacks ImagePositionPatient",
-    ),
-    "empty position": (
-        lambda folder, body: save_series(folder, body, affine(), ImagePositionPatient=""),
-        "lacks ImagePositionPatient",
-    ),
-    "no DICOM": (lambda folder, body: (folder.mkdir(), (folder / "a.dcm").write_text("a"), folder)[2], "read as DICOM"),
-    "one file": (lambda folder, body: save_series(folder, body, affine()) / "000.dcm", "000.dcm is a single slice"),
-    "one picture": (lambda folder, body: numbered(folder, 3) / "3.png", "3.png is a single slice: give the folder"),
-    "several frames": (
-        lambda folder, body: save_series(folder, body, affine(), NumberOfFrames=4),
-        "no single slice of grey values",
-    ),
-    "pixels cut short": (
-        lambda folder, body: save_series(folder, body, affine(), PixelData=b"\0\0"),
-        "cannot be read as DICOM .*dcm2niix",
-    ),
+    "missing slice": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 5)]}, "1.00 to 2.00 mm apart: slices are mis"),
+    "two times": ({"ImagePositionPatient": lambda n: [0, 0, n // 2]}, "two slices at one place"),
+    "no position": ({"ImagePositionPatient": None}, "lacks ImagePositionPatient"),
+    "empty position": ({"ImagePositionPatient": ""}, "lacks ImagePositionPatient"),
+    "several frames": ({"NumberOfFrames": 4}, "no single slice of grey values"),
+    "colours": ({"SamplesPerPixel": 3}, "no single slice of grey values"),
+    "pixels cut short": ({"PixelData": b"\0\0"}, "cannot be read as DICOM .*dcm2niix"),
+    "sizes": ({"PixelSpacing": lambda n: [1, 1 + (n > 3)]}, "differ in size, spacing or direction"),
     "directions": (
-        lambda folder, body: save_series(
-            folder, body, affine(), ImageOrientationPatient=lambda n: [1, 0, 0, 0, 1, 0] if n else [0, 1, 0, 0, 0, 1]
-        ),
+        {"ImageOrientationPatient": lambda n: [1, 0, 0, 0, 1, 0] if n else [0, 1, 0, 0, 0, 1]},
         "differ in size, spacing or direction",
     ),
-    "gap in numbers": (lambda folder, body: numbered(folder, 0, 1, 3, 5), r"lacks the slice 2 \(2 missing\)"),
-    "dates": (lambda folder, body: numbered(folder, "20261127101500", "20271127101500"), "9,999,999,999 missing"),
-    "a number twice": (lambda folder, body: numbered(folder, "a1", "b01"), "are not numbered, each once"),
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_what_is_no_single_volume_is_one_sentence(tmp_path, body, case):
-    make, sentence = BAD[case]
-    path = make(tmp_path / "scan", body)
+@pytest.mark.parametrize("case", SERIES)
+def test_a_series_that_is_no_single_volume_is_one_sentence(tmp_path, body, case):
+    changes, sentence = SERIES[case]
+    folder = save_series(tmp_path / "scan", body, affine(), **changes)
     with pytest.raises(CourseError, match=sentence) as raised:
-        scans.read_scan(path)
+        scans.read_scan(folder)
+    assert len(str(raised.value)) < 400
+
+
+FILES = {  # what is given of a folder, and what lies in it
+    "nothing": ("x", [], "There is no scan at"),
+    "empty": ("", [], "holds no volume, no picture and no DICOM file"),
+    "mixed": (
+        "",
+        ["0.png", "a.dcm", "b.dcm"],
+        r"holds 1 files such as 0\.png and 2 files such as a\.dcm: .*one kind",
+    ),
+    "two volumes": ("", ["a.nii", "b.nii.gz"], r"holds 2 volumes \(a\.nii and others\): give one of them"),
+    "no DICOM": ("", ["a.dcm"], "scan cannot be read as DICOM .*dcm2niix"),
+    "one file": ("a.dcm", ["a.dcm"], r"a\.dcm is a single slice: give the folder"),
+    "one picture": ("3.png", ["3.png"], r"3\.png is a single slice: give the folder"),
+    "gap in numbers": ("", ["0.png", "1.png", "3.png", "5.png"], r"lacks the slice 2 \(2 missing\)"),
+    "dates": ("", ["20261127101500.png", "20271127101500.png"], r"\(9,999,999,999 missing\)"),
+    "a number twice": ("", ["a1.png", "b01.png"], "are not numbered, each once"),
+    "no number": ("", ["a.png"], "are not numbered, each once"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_files_that_are_no_single_volume_are_one_sentence(tmp_path, case):
+    given, names, sentence = FILES[case]
+    (tmp_path / "scan").mkdir()
+    for name in names:
+        path = tmp_path / "scan" / name
+        Image.new("L", (4, 4)).save(path) if path.suffix == ".png" else path.write_text("nothing")
+    with pytest.raises(CourseError, match=sentence) as raised:
+        scans.read_scan(tmp_path / "scan" / given)
     assert len(str(raised.value)) < 400
 
 
 def test_without_pydicom_the_sentence_names_it(tmp_path, body, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
-    folder = tmp_path / "series"
-    folder.mkdir()
-    (folder / "1").write_bytes(bytes(128) + b"DICM" + bytes(50))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(CourseError, match="pip install pydicom"):
-        scans.read_scan(folder)
+        scans.read_scan(save_series(tmp_path / "series", body, affine()))
 
 
 def test_an_impossible_spacing_is_refused(tmp_path):
