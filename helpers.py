@@ -44,6 +44,7 @@ from course.figures import (
     table as table,
 )
 from course.folds import left_out_twins as left_out_twins
+from course.greys import greys_of
 from course.image_operations import cut_squares, enlarge, neighbours_mean
 from course.importing import import_dataset as import_dataset, upload_file as upload_file
 from course.machine import (
@@ -689,13 +690,13 @@ def segment_picture(model, path, image_size, threshold):
     """Return (image, mask) of a picture file, both (height, width) as the picture is: uint8, and bool from the network.
 
     The network answers for the picture alone: there is no volume to cut in other planes, and all pieces are kept.
-    Colours become grey. Values of more than eight bits are scaled so that the brightest of the picture is 255 (the
-    import takes the brightest of the patient).
+    Colours become grey. Values of more than eight bits are scaled as the import scales them, but by the range of this
+    picture, not of its patient.
     Raises CourseError if the file cannot be read as a picture.
     """
     image, *_ = read_picture(Path(path))
     if image.dtype != np.uint8:
-        image = np.rint(np.maximum(image, 0) * (255 / (image.max() or 1))).astype(np.uint8)
+        image, _ = greys_of(image)
     small = resize_image(image, image_size) / np.float32(255)
     probability = predict_probabilities(model, small[None, ..., None])[0]
     return image, resize_probability(probability, image.shape) >= threshold

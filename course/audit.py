@@ -8,7 +8,7 @@ from course.figures import PREDICTION_COLOR, TRUTH_COLOR, plain_text
 from course.folds import same_scans
 from course.metrics import add_counts, confusion_counts, scores
 from course.pictures import SUBSETS, Pair, read_picture
-from course.store import slice_folder
+from course.store import pair_paths
 from course.workspace import CourseError
 
 MAX_COMPARED = 10_000  # pictures that are searched for near-copies
@@ -21,18 +21,6 @@ COMMON_SAMPLE = 300  # pictures that tell what all have in common
 MOST_ALIKE = 20  # of the pictures that resemble one, at least so many are counted
 EXAMPLES = 6  # of each kind of doubt
 MAX_LISTED = 10  # scans under two names, and near-copies, that get a sentence of their own
-
-
-def _twin(matches, mask_values):
-    """Describe one scan under two names, the fullest match first; Dice is 1.0 where neither annotation holds any."""
-    masks = ([read_picture(pair.mask)[0] == mask_values[1] for pair in match] for match in matches)
-    overlap = scores(add_counts(confusion_counts(*match) for match in masks))
-    return {
-        "patients": [[pair.subset, pair.patient] for pair in matches[0]],
-        "slices": len(matches),
-        "dice": round(overlap["dice"], 4),
-        "example": [pair.name for pair in matches[0]],
-    }
 
 
 def _frames(small):
@@ -57,9 +45,9 @@ def _details(pairs):
 
     Frames are left out. Pictures in which next to nothing is to be seen are zero: these resemble every other one.
     """
-    small = np.stack([pair.facts.thumbnail for pair in pairs]).astype(np.float32)
     from scipy import ndimage
 
+    small = np.stack([pair.facts.thumbnail for pair in pairs]).astype(np.float32)
     seen = ~_frames(small)
     share = ndimage.uniform_filter(seen.astype(np.float32), (0, 5, 5), mode="nearest")
     mean = ndimage.uniform_filter(small * seen, (0, 5, 5), mode="nearest") / np.maximum(share, 1e-3)
@@ -81,15 +69,14 @@ def _compared(pairs):
     of_patient = defaultdict(list)
     for pair in pairs:
         of_patient[pair.patient].append(pair)
-    patients = list(of_patient.values())
-    if len(patients) > MAX_COMPARED:
-        patients = [patients[index] for index in np.linspace(0, len(patients) - 1, MAX_COMPARED).astype(int)]
-    most = MAX_COMPARED // len(patients)
-    return [
-        found[index]
-        for found in patients
-        for index in np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).astype(int))
-    ]
+    most = max(1, MAX_COMPARED // len(of_patient))
+    chosen = [found[place] for found in of_patient.values() for place in _evenly(len(found), most)]
+    return [chosen[place] for place in _evenly(len(chosen), MAX_COMPARED)]
+
+
+def _evenly(length, most):
+    """Return the places of `most` of so many things, evenly chosen from the first to the last, or of all."""
+    return np.unique(np.linspace(0, length - 1, min(most, length)).astype(int))
 
 
 def _likeness(details, others):
@@ -110,7 +97,7 @@ def _common_likeness(details, owners):
 
     It is measured against some of them, evenly chosen: the level that three in five exceed.
     """
-    some = np.unique(np.linspace(0, len(details) - 1, min(COMMON_SAMPLE, len(details))).astype(int))
+    some = _evenly(len(details), COMMON_SAMPLE)
     _, best = _likeness(details, details[some])
     best[owners[:, None] == owners[some]] = np.nan
     return np.nan_to_num(np.nanquantile(best, 0.4, axis=1))
@@ -127,15 +114,15 @@ def _alike(details, owners):
         upright, best = _likeness(details[start : start + BLOCK], details[start:])
         both = (common[start : start + BLOCK, None] + common[start:]) / 2
         alike = (best >= LIKENESS) & ((best - both >= BEYOND_COMMON * (1 - both)) | (both >= ALL_ALIKE))
-        alike &= owners[start : start + BLOCK, None] != owners[start:]
+        alike = np.triu(alike & (owners[start : start + BLOCK, None] != owners[start:]))
         for row in np.flatnonzero(alike.any(axis=1)):
-            columns = np.flatnonzero(alike[row, row:]) + row
+            columns = np.flatnonzero(alike[row])
             step = -(-len(columns) // MOST_ALIKE)
-            for column in columns[row % max(step, 1) :: max(step, 1)]:
+            for column in columns[row % step :: step]:
                 yield start + row, start + column, upright[row, column] < LIKENESS
 
 
-def near_copies(pairs: list[Pair], known) -> dict:
+def near_copies(pairs: list[Pair], known: set[frozenset]) -> dict:
     """Return {(patient, patient): ([pair, ...], is_turned)}, the patients half of whose pictures look like the other's.
 
     Compared is the detail of small pictures. A copy that was compressed, brightened, made noisy or moved by two
@@ -154,7 +141,7 @@ def near_copies(pairs: list[Pair], known) -> dict:
         for (one, other), alike in found.items()
         if (counts[one], one) < (counts[other], other)
         and 2 * min(len(alike), len(found[other, one])) >= counts[one]
-        and not {(one, other), (other, one)} & set(known)
+        and {one, other} not in known
     }
 
 
@@ -168,9 +155,11 @@ def _inverted(pairs):
     return [pair for pair, likeness, least in zip(pairs, small @ typical, limit) if likeness < least]
 
 
-def _repeated(pairs, scans):
-    """Return the pairs whose image another patient has too, and those whose own patient has it twice."""
-    known = {*scans, *((other, one) for one, other in scans)}
+def _repeated(pairs, known):
+    """Return the pairs whose image another patient has too, and those whose own patient has it twice.
+
+    Passed over are `known` sets of two patients.
+    """
     first, elsewhere, twice = {}, [], []
     for pair in pairs:
         earlier = first.setdefault(pair.facts.image_hash, pair)
@@ -178,7 +167,7 @@ def _repeated(pairs, scans):
             continue
         if earlier.patient == pair.patient:
             twice.append(pair)
-        elif (earlier.patient, pair.patient) not in known:
+        elif {earlier.patient, pair.patient} not in known:
             elsewhere.append(pair)
     return elsewhere, twice
 
@@ -190,41 +179,51 @@ def _subset_row(pairs, mask_values):
         "patients": sorted({pair.patient for pair in pairs}),
         "pairs": len(pairs),
         "sizes": sorted({"x".join(map(str, [*pair.facts.size, pair.facts.channels])) for pair in pairs}),
-        "intensity": [min(pair.facts.low for pair in pairs), max(pair.facts.high for pair in pairs)],
+        "intensity": [min(pair.facts.greys.low for pair in pairs), max(pair.facts.greys.high for pair in pairs)],
         "foreground_share": round(float(np.mean(shares)), 6),
         "empty_share": round(float(np.mean(np.array(shares) == 0)), 4),
     }
 
 
-def _copies(pairs, mask_values):
-    """Return the twins, the doubts (sentence, pairs) about scans and pictures that stand under two names, and notes."""
-    scans = {
-        patients: sorted(matches, key=lambda match: -match[0].facts.foreground_pixels(mask_values))
-        for patients, matches in same_scans(pairs).items()
-    }
-    twins = [_twin(matches, mask_values) for matches in scans.values()]
-    doubts = []
-    for twin, matches in zip(twins, scans.values()):
-        (subset, one), (other_subset, other) = twin["patients"]
-        agreement = f"the Dice between their two annotations is {twin['dice']:.3f}"
-        sentence = f"{one} ({subset}) and {other} ({other_subset}) are one scan under two names; {agreement}"
+def _twins(scans, mask_values):
+    """Describe the scans under two names; return the descriptions, and the doubts (sentence, pairs) about them.
+
+    scans: as `same_scans` gives them, the fullest pictures first. Dice is 1.0 where neither annotation holds any.
+    """
+    twins, doubts = [], []
+    for matches in scans.values():
+        masks = ([read_picture(pair.mask).pixels == mask_values[1] for pair in match] for match in matches)
+        dice = round(scores(add_counts(confusion_counts(*match) for match in masks))["dice"], 4)
+        one, other = matches[0]
+        twin = {
+            "patients": [[one.subset, one.patient], [other.subset, other.patient]],
+            "slices": len(matches),
+            "dice": dice,
+            "example": [one.name, other.name],
+        }
+        sentence = (
+            f"{one.patient} ({one.subset}) and {other.patient} ({other.subset}) are one scan under two names; "
+            f"the Dice between their two annotations is {dice:.3f}"
+        )
+        twins.append(twin)
         doubts.append((sentence, [pair for match in matches for pair in match]))
+    return twins, _shortened(doubts, "more scans under two names")
+
+
+def _copy_doubts(pairs, known):
+    """Return the doubts (sentence, pairs) about copies that were changed, other than `known` ones, and notes."""
     subset_of = {pair.patient: pair.subset for pair in pairs}
     compared = _compared(pairs)
-    likenesses = []
-    for (one, other), (found, is_turned) in near_copies(compared, scans).items():
+    doubts, notes = [], []
+    for (one, other), (found, is_turned) in near_copies(compared, known).items():
         how = "turned or mirrored copies" if is_turned else "copies"
-        likenesses.append(
-            (f"{one} ({subset_of[one]}) and {other} ({subset_of[other]}) look like {how} of one scan", found)
-        )
-    notes = []
+        doubts.append((f"{one} ({subset_of[one]}) and {other} ({subset_of[other]}) look like {how} of one scan", found))
     if len(compared) < len(pairs):
         notes.append(
             f"Copies that were changed were looked for among {len(compared):,} of the {len(pairs):,} pictures, "
             "the same places of each patient's stack; identical ones among all."
         )
-    doubts = [*_shortened(doubts, "more scans under two names"), *_shortened(likenesses, "more that look like copies")]
-    return twins, doubts, notes
+    return _shortened(doubts, "more that look like copies"), notes
 
 
 def audit(pairs: list[Pair], mask_values: list) -> tuple[list[dict], dict, list[str]]:
@@ -234,11 +233,18 @@ def audit(pairs: list[Pair], mask_values: list) -> tuple[list[dict], dict, list[
     sizes, intensity range, share of foreground pixels and of empty masks. "findings" holds {"sentence", "count",
     "examples": [[subset, name], ...]} for each kind of doubt that was found. What is fatal has raised before.
     """
-    twins, doubts, notes = _copies(pairs, mask_values)
-    elsewhere, twice = _repeated(pairs, [tuple(patient for _, patient in twin["patients"]) for twin in twins])
+    scans = {
+        patients: sorted(matches, key=lambda match: -match[0].facts.foreground_pixels(mask_values))
+        for patients, matches in same_scans(pairs).items()
+    }
+    known = {frozenset(patients) for patients in scans}
+    twins, doubts = _twins(scans, mask_values)
+    copies, notes = _copy_doubts(pairs, known)
+    elsewhere, twice = _repeated(pairs, known)
     drawn = {pair.patient for pair in pairs if pair.facts.foreground_pixels(mask_values)}
     counts = Counter(pair.patient for pair in pairs)
     doubts += [
+        *copies,
         ("image that another patient has too", elsewhere),
         ("image that its patient has twice", twice),
         ("image of one single grey value", [pair for pair in pairs if pair.facts.is_constant]),
@@ -290,10 +296,11 @@ def audit_rows(description: dict) -> list[tuple]:
     ]
 
 
-def _draw(panel, folder, name, foreground, color, title):
-    image, mask = (read_picture(folder / kind / f"{name}.png")[0] for kind in ("images", "masks"))
+def _draw(panel, description, work_dir, subset, name, title, color=TRUTH_COLOR):
+    """Draw a picture with the outline of its mask."""
+    image, mask = (read_picture(path).pixels for path in pair_paths(description, work_dir, subset, name))
     panel.imshow(image, cmap="gray")
-    outline = mask == foreground
+    outline = mask == description["mask_values"][1]
     if outline.any() and not outline.all():
         panel.contour(outline, levels=[0.5], colors=[color], linewidths=1)
     panel.set_title(plain_text(title), fontsize="small")
@@ -313,13 +320,11 @@ def plot_twins(description: dict, work_dir, number: int = 0):
     import matplotlib.pyplot as plt
 
     twin = description["twins"][number]
-    foreground = description["mask_values"][1]
     figure, panels = plt.subplots(1, 3, figsize=(10, 3.9), layout="constrained")
     colors = (TRUTH_COLOR, PREDICTION_COLOR)
     for panel, (subset, _), name, color in zip(panels, twin["patients"], twin["example"], colors):
-        folder = slice_folder(description, work_dir, subset, name)
-        _draw(panel, folder, name, foreground, color, f"{name}, {subset}")
-        _draw(panels[2], folder, name, foreground, color, "both outlines")
+        _draw(panel, description, work_dir, subset, name, f"{name}, {subset}", color)
+        _draw(panels[2], description, work_dir, subset, name, "both outlines", color)
     figure.suptitle(
         plain_text(f"{twin['patients'][0][1]} and {twin['patients'][1][1]} are one scan: ")
         + f"{twin['slices']} identical slices, Dice {twin['dice']:.3f} between the annotations",
@@ -338,7 +343,6 @@ def plot_findings(description: dict, work_dir):
         raise CourseError("The audit found nothing doubtful: there is nothing to show.")
     import matplotlib.pyplot as plt
 
-    foreground = description["mask_values"][1]
     figure = plt.figure(figsize=(1.8 * EXAMPLES, 2.5 * len(findings)), layout="constrained")
     for part, finding in zip(figure.subfigures(len(findings), 1, squeeze=False)[:, 0], findings):
         part.suptitle(plain_text(f"{finding['count']}: {finding['sentence']}"), x=0.01, ha="left", fontsize="medium")
@@ -346,6 +350,5 @@ def plot_findings(description: dict, work_dir):
         for panel in panels:
             panel.set_axis_off()
         for panel, (subset, name) in zip(panels, finding["examples"]):
-            folder = slice_folder(description, work_dir, subset, name)
-            _draw(panel, folder, name, foreground, TRUTH_COLOR, f"{subset}\n{name}")
+            _draw(panel, description, work_dir, subset, name, f"{subset}\n{name}")
     return figure

@@ -33,19 +33,15 @@ def picture_geometry(
     Raises CourseError for a spacing or a file that is wrong, and where both give a spacing.
     """
     patients = list(dict.fromkeys(pair.patient for pair in pairs))
-    if spacing is not None:
-        _check(spacing, axes, f"spacing={spacing!r}")
+    check_spacing(spacing, f"spacing={spacing!r}")
     path = geometry_file([file for pair in pairs for file in (pair.image, pair.mask)], folder)
-    if path is None:
-        return {patient: geometry_of(spacing, axes) for patient in patients}
-    described = _read(path)
-    own = described.pop("patients", {})
+    of_all, own = _read(path) if path else ({}, {})
     strange = sorted(set(own) - set(patients))
     if strange:
         raise CourseError(f"{end_of_path(path)} describes {strange[0]!r}, who is no patient of this dataset.")
     geometry = {}
     for patient in patients:
-        entry = {"spacing": None, "axes": None, **described, **own.get(patient, {})}
+        entry = {"spacing": None, "axes": None, **of_all, **own.get(patient, {})}
         if spacing is not None and entry["spacing"] is not None:
             raise CourseError(f"{end_of_path(path)} and spacing={spacing!r} both give a spacing: leave one out.")
         geometry[patient] = geometry_of(entry["spacing"] or spacing, entry["axes"] or axes)
@@ -60,6 +56,7 @@ def geometry_file(files: list[Path], folder: Path) -> Path | None:
 
 
 def _read(path):
+    """Return what a geometry.json holds for all patients, and {patient: entry} of those that it names."""
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -70,28 +67,32 @@ def _read(path):
             f'{end_of_path(path)} must hold {{"spacing": [row, column, slice], "axes": ["I", "A", "R"]}}, for all or, '
             'in "patients", for each of them.'
         )
-    for name, entry in [("", described), *own.items()]:
-        where = f"{end_of_path(path)}, {name}" if name else end_of_path(path)
-        known = {"spacing", "axes"} | ({"patients"} if not name else set())
-        if not isinstance(entry, dict) or not set(entry) <= known:
+    of_all = {key: value for key, value in described.items() if key != "patients"}
+    for where, entry in [("", of_all), *((f", {name}", entry) for name, entry in own.items())]:
+        where = end_of_path(path) + where
+        if not isinstance(entry, dict) or not set(entry) <= {"spacing", "axes"}:
             raise CourseError(f"{where}: spacing and axes are expected there, and nothing else.")
-        _check(entry.get("spacing"), entry.get("axes"), where)
-    return described
+        check_spacing(entry.get("spacing"), where)
+        _check_axes(entry.get("axes"), where)
+    return of_all, own
 
 
-def _check(spacing, axes, where):
+def check_spacing(spacing, where: str) -> None:
+    """Raise CourseError for a spacing that is neither None nor three numbers above 0; `where` begins the sentence."""
     if spacing is not None and not (
         isinstance(spacing, (list, tuple))
         and len(spacing) == 3
         and all(isinstance(step, (int, float)) and not isinstance(step, bool) for step in spacing)
-        and all(math.isfinite(step) and step > 0 for step in spacing)
+        and all(0 < step < math.inf for step in spacing)
     ):
         raise CourseError(f"{where}: a spacing is three numbers above 0, the mm between rows, columns and slices.")
+
+
+def _check_axes(axes, where):
     if axes is not None and not (
         isinstance(axes, (list, tuple))
         and len(axes) == 3
-        and all(axis in OPPOSITE for axis in axes)
-        and len({min(axis, OPPOSITE[axis]) for axis in axes}) == 3
+        and all(sum(axis in sides for axis in axes) == 1 for sides in (("R", "L"), ("A", "P"), ("S", "I")))
     ):
         raise CourseError(
             f"{where}: axes are three letters, one of R and L, one of A and P, one of S and I, "
@@ -102,10 +103,14 @@ def _check(spacing, axes, where):
 def common_spacing(geometry: dict[str, dict]) -> list[float] | None:
     """Return the spacing that all patients share (to a thousandth of it), or None."""
     first, *others = [entry["spacing"] for entry in geometry.values()]
-    if first is None or any(other is None for other in others):
-        return None
-    alike = all(math.isclose(a, b, rel_tol=1e-3) for other in others for a, b in zip(first, other))
-    return first if alike else None
+    return first if all(_are_alike(first, other) for other in others) else None
+
+
+def _are_alike(spacing, other):
+    """Tell whether two spacings are the same to a thousandth, or both unknown."""
+    if None in (spacing, other):
+        return spacing is other
+    return all(math.isclose(one, two, rel_tol=1e-3) for one, two in zip(spacing, other))
 
 
 def merged(entries: list[tuple[str, dict]]) -> dict[str, dict]:
@@ -113,28 +118,26 @@ def merged(entries: list[tuple[str, dict]]) -> dict[str, dict]:
     geometry = {}
     for patient, entry in entries:
         first = geometry.setdefault(patient, dict(entry))
-        first["spacing"] = common_spacing({"first": first, "this": entry})
+        first["spacing"] = first["spacing"] if _are_alike(first["spacing"], entry["spacing"]) else None
         first["axes"] = first["axes"] if first["axes"] == entry["axes"] else None
     return geometry
 
 
 def uneven_sentences(geometry: dict[str, dict]) -> list[str]:
     """Return a sentence each where the patients' spacings or axes differ."""
-    sentences = []
     (first, one), *others = geometry.items()
-    if common_spacing(geometry) is None:
-        for patient, entry in others:
-            if common_spacing({first: one, patient: entry}) is None and entry["spacing"] != one["spacing"]:
-                described = f"{first} {_in_mm(one['spacing'])}, {patient} {_in_mm(entry['spacing'])}"
-                sentences.append(f"The spacing differs from patient to patient: {described}.")
-                break
-    for patient, entry in others:
-        if entry["axes"] != one["axes"]:
-            described = f"{first} {_sides(one['axes'])}, {patient} {_sides(entry['axes'])}"
-            sentences.append(
-                f"The pictures of the patients run to different sides: {described} (rows, columns, slices)."
-            )
-            break
+    sentences = [
+        f"The spacing differs from patient to patient: {first} {_in_mm(one['spacing'])}, "
+        f"{patient} {_in_mm(entry['spacing'])}."
+        for patient, entry in others
+        if not _are_alike(one["spacing"], entry["spacing"])
+    ][:1]
+    sentences += [
+        f"The pictures of the patients run to different sides: {first} {_sides(one['axes'])}, "
+        f"{patient} {_sides(entry['axes'])} (rows, columns, slices)."
+        for patient, entry in others
+        if entry["axes"] != one["axes"]
+    ][:1]
     return sentences
 
 

@@ -65,6 +65,12 @@ def to_greys(values: np.ndarray, black: float, white: float) -> np.ndarray:
     return np.rint(np.clip(greys, 0, 255)).astype(np.uint8)
 
 
+def greys_of(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Scale an array by its own `window`; return it as uint8, and what must be told: keys of `TOLD`."""
+    black, white, told = GreyRange.of(values).window()
+    return to_greys(values, black, white), told
+
+
 def grey_windows(pairs: list) -> tuple[dict[str, tuple[float, float]], list[str]]:
     """Return {patient: (black, white)} for images of more than 8 bits, and the sentences that tell of it.
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,31 +74,32 @@ def turn_values(values: np.ndarray, axes: tuple | None, wanted: tuple | None) ->
     return values if None in (axes, wanted) or axes == wanted else apply_orientation(values, _change(axes, wanted))
 
 
-def _open(path):
-    """Return an opened volume and its three lengths; a flat one is one slice deep."""
+@contextmanager
+def _opened(path):
+    """Give an opened volume and its three lengths (a flat one is one slice deep); say so where it is damaged."""
     import nibabel
 
-    volume = nibabel.load(path)
-    shape = volume.shape
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    shape = (*shape, 1) if len(shape) == 2 else shape
-    if len(shape) != 3:
-        raise CourseError(
-            f"{path.name} has {len(shape)} axes {tuple(shape)}; this course reads 3-D volumes of one "
-            "channel: save the channel or time that you want as a 3-D file."
-        )
-    if np.prod(shape, dtype=np.int64) > MAX_VOXELS or 0 in shape:
-        raise CourseError(f"{path.name} claims the size {tuple(shape)}: volumes have 1 to {MAX_VOXELS:,} voxels.")
-    if volume.get_data_dtype().kind not in "iufb":
-        raise CourseError(
-            f"{path.name} holds {volume.get_data_dtype()} values: save it as grey values, one number a voxel."
-        )
-    return volume, shape
-
-
-def _damaged(path, error):
-    return CourseError(f"{path.name} is damaged or no NIfTI file ({error}): copy it again.")
+    try:
+        volume = nibabel.load(path)
+        shape = volume.shape
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        shape = (*shape, 1) if len(shape) == 2 else shape
+        if len(shape) != 3:
+            raise CourseError(
+                f"{path.name} has {len(shape)} axes {shape}; this course reads 3-D volumes of one "
+                "channel: save the channel or time that you want as a 3-D file."
+            )
+        if not 0 < np.prod(shape, dtype=np.int64) <= MAX_VOXELS:
+            raise CourseError(f"{path.name} claims the size {shape}: volumes have 1 to {MAX_VOXELS:,} voxels.")
+        dtype = volume.get_data_dtype()
+        if dtype.kind not in "iufb":
+            raise CourseError(f"{path.name} holds {dtype} values: save it as grey values, one number a voxel.")
+        yield volume, shape
+    except CourseError:
+        raise
+    except Exception as error:  # nibabel has no common error for a damaged file
+        raise CourseError(f"{path.name} is damaged or no NIfTI file ({error}): copy it again.") from error
 
 
 def read_grid(path: Path) -> Grid:
@@ -110,18 +112,13 @@ def read_grid(path: Path) -> Grid:
     from nibabel import aff2axcodes
     from nibabel.affines import voxel_sizes
 
-    try:
-        volume, shape = _open(path)
+    with _opened(path) as (volume, shape):
         header = volume.header
         unit = MILLIMETRES.get(header.get_xyzt_units()[0], 1.0)
         affine, pixdim = volume.affine * [[unit], [unit], [unit], [1]], np.abs(header["pixdim"][1:4]) * unit
         is_placed = bool(int(header["sform_code"]) or int(header["qform_code"]))
         axes = aff2axcodes(affine) if is_placed else (None,)
-        spacing, told = (voxel_sizes(affine), ()) if is_placed else (pixdim, ())
-    except CourseError:
-        raise
-    except Exception as error:  # nibabel has no common error for a damaged file
-        raise _damaged(path, error) from error
+    spacing, told = voxel_sizes(affine) if is_placed else pixdim, ()
     known, known_pixdim = ((np.isfinite(steps) & (steps > 0)).all() for steps in (spacing, pixdim))
     if known and known_pixdim and not np.allclose(spacing, pixdim, rtol=1e-3):
         told = ("spacing_of_affine",)
@@ -142,13 +139,8 @@ def read_values(path: Path) -> np.ndarray:
 
     Raises CourseError as `read_grid` does, and for values that are not finite.
     """
-    try:
-        volume, shape = _open(path)
+    with _opened(path) as (volume, shape):
         values = np.asanyarray(volume.dataobj).reshape(shape)
-    except CourseError:
-        raise
-    except Exception as error:
-        raise _damaged(path, error) from error
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise CourseError(f"{path.name} holds values that are not finite (NaN or infinite): mend the volume first.")
     return values

@@ -85,19 +85,9 @@ class Facts:
     told: tuple[str, ...]  # keys of TOLD: what must not be done in silence
 
     @property
-    def low(self) -> float:
-        """The smallest value of the image."""
-        return self.greys.low
-
-    @property
-    def high(self) -> float:
-        """The largest value of the image."""
-        return self.greys.high
-
-    @property
     def is_constant(self) -> bool:
         """Tell whether the image has one single grey value: such images are alike without being copies."""
-        return self.low == self.high
+        return self.greys.low == self.greys.high
 
     def foreground_pixels(self, mask_values: list) -> int:
         """Return the number of foreground pixels; `mask_values` is [background, foreground]."""
@@ -137,8 +127,9 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
     """Read a picture in one channel of grey or, with `labels`, of labels.
 
     Label pictures hold the label itself: the number in a palette of colours, the transparency where that alone
-    tells the pixels apart, else the grey. Raises CourseError for a file that cannot be read, holds several pictures
-    or too many pixels, would lose bits, or holds labels that are different colours of one grey.
+    tells the pixels apart, else the grey. Raises CourseError for a file that cannot be read, holds several pictures,
+    too many pixels or values that are not finite, would lose bits, or holds labels that are different colours of one
+    grey.
     """
     try:
         # Opened as a file: Pillow maps a TIFF that it gets by name, and then misreads one that is to be turned.
@@ -227,6 +218,10 @@ def _grey(path, picture, upright, labels):
     """Return the pixels in one channel; `labels` must not become alike by that."""
     if upright.mode == "F" or upright.mode.startswith("I"):
         pixels = np.asarray(upright)
+        if not np.isfinite(pixels).all():
+            raise CourseError(
+                f"{end_of_path(path)} holds values that are not finite (NaN or infinite): mend the picture first."
+            )
         if picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0 and pixels.dtype == np.uint16:
             return np.uint16(2 ** picture.tag_v2[BITS_PER_SAMPLE][0] - 1) - pixels  # stored with white as 0
         return pixels
@@ -273,24 +268,14 @@ def _hash(pixels):
 
 def _values(pixels):
     """Return {value: number of pixels}."""
-    if pixels.dtype == np.uint8:
-        counts = np.bincount(pixels.ravel(), minlength=256)
-        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     values, counts = np.unique(pixels, return_counts=True)
-    return {value: int(count) for value, count in zip(values.tolist(), counts.tolist())}
+    return dict(zip(values.tolist(), counts.tolist()))
 
 
 def measure_pair(pair: Pair) -> Pair:
-    """Read the files of a pair and return it with its Facts.
-
-    Raises CourseError where one cannot be read or is not finite, or their sizes differ.
-    """
+    """Read the files of a pair and return it with its Facts; raises CourseError as `read_pair` does."""
     image, mask, told = read_pair(pair.image, pair.mask)
     pixels, labels = image.pixels, mask.pixels
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise CourseError(
-            f"{end_of_path(pair.image)} holds values that are not finite (NaN or infinite): mend the picture first."
-        )
     greys = GreyRange.of(pixels)
     grey = pixels if pixels.dtype == np.uint8 else to_greys(pixels, *greys.window()[:2])
     thumbnail = Image.fromarray(grey).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)

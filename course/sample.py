@@ -73,8 +73,8 @@ def make_sample(
             target = Path(folder, subset, kind)
             target.mkdir(parents=True, exist_ok=True)
             for number, picture in enumerate(volume):
-                rgb = Image.merge("RGB", [Image.fromarray(picture)] * 3)
-                rgb.save(target / f"sample_{patient:03d}_{number:03d}.png", compress_level=1)
+                name = f"sample_{patient:03d}_{number:03d}.png"
+                Image.fromarray(picture).convert("RGB").save(target / name, compress_level=1)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, _ in enumerate(pool.map(write_patient, itertools.count(1), subsets), start=1):
@@ -84,33 +84,34 @@ def make_sample(
 
 
 def draw_patient(seed: int, patient: int, slices: int = 20, size: int = 320) -> tuple[np.ndarray, np.ndarray]:
-    """Image and mask of one patient: two uint8 arrays (slices, size, size), the mask 0 or 255."""
+    """Return image and mask of one patient: two uint8 arrays (slices, size, size), the mask 0 or 255."""
     rng = np.random.default_rng([seed, patient])
-    grid = voxel_grid(rng, slices, size)
+    grid = _voxel_grid(rng, slices, size)
     scene = np.zeros((slices, size, size), np.float32)
     heart = rng.uniform((-8, -46, -22), (8, 14, 16)).astype(np.float32)  # middle of the left atrium
-    grain = texture(rng, slices, size)
-    draw_torso(rng, scene, grid, heart, grain)
-    draw_spine(scene, grid, heart)
-    atrium = draw_heart(rng, scene, grid, heart)
-    return expose(rng, scene, grain), np.where(atrium, np.uint8(255), np.uint8(0))
+    grain = _texture(rng, slices, size)
+    _draw_torso(rng, scene, grid, heart, grain)
+    _draw_spine(scene, grid, heart)
+    atrium = _draw_heart(rng, scene, grid, heart)
+    return _expose(rng, scene, grain), np.where(atrium, np.uint8(255), np.uint8(0))
 
 
-def centres(count, length):
+def _centres(count, length):
     """Middles of `count` equal steps over `length` mm, from the middle of the whole."""
     return ((np.arange(count) + 0.5) / count - 0.5) * length
 
 
-def voxel_grid(rng, slices, size):
+def _voxel_grid(rng, slices, size):
     """Three float32 arrays (slices, size, size): z, y, x in mm from the middle of the scan.
 
     Slow waves bend them, so that no shape drawn on them stays exact.
     """
-    z = centres(slices, SLAB)[:, None, None]
-    y = centres(size, FIELD_OF_VIEW)[None, :, None]
+    z = _centres(slices, SLAB)[:, None, None]
+    y = _centres(size, FIELD_OF_VIEW)[None, :, None]
     x = y.reshape(1, 1, size)
 
-    def waves(along):  # two waves of 70 to 160 mm, shifting from slice to slice
+    def waves(along):
+        """Two waves of 70 to 160 mm along an axis, shifting from slice to slice."""
         phases = (along / rng.uniform(11, 25) + z / 40 + rng.uniform(0, 2 * np.pi) for _ in range(2))
         return sum(rng.uniform(0, BEND / 4) * np.cos(phase) for phase in phases)
 
@@ -118,9 +119,9 @@ def voxel_grid(rng, slices, size):
     return [np.broadcast_to(axis, (slices, size, size)).astype(np.float32) for axis in bent]
 
 
-def texture(rng, slices, size):
+def _texture(rng, slices, size):
     """Smooth random field, float32 (slices, size, size), mean 0, deviation 1: waves of 10 to 40 mm every way."""
-    z, line = centres(slices, SLAB), centres(size, FIELD_OF_VIEW)
+    z, line = _centres(slices, SLAB), _centres(size, FIELD_OF_VIEW)
     fields = []
     for _ in range(2):
         angle, phase = rng.uniform(0, 2 * np.pi, (2, TEXTURE_WAVES))
@@ -133,112 +134,113 @@ def texture(rng, slices, size):
     return np.cos(turn).astype(np.float32) * fields[0] + np.sin(turn).astype(np.float32) * fields[1]
 
 
-def paint(scene, shape, brightness):
+def _paint(scene, shape, brightness):
     """Cover the part of the scene that lies inside a shape, with a soft edge."""
     where, depth = shape
     cover = np.clip(depth / EDGE + 0.5, 0, 1)
     scene[where] += cover * (brightness - scene[where])
 
 
-def nearby(grid, low, high):
+def _nearby(grid, low, high):
     """The voxels that may lie between two corners (z, y, x) in mm, as three slices into the grid."""
     lengths = SLAB, FIELD_OF_VIEW, FIELD_OF_VIEW
-    lines = (centres(count, length) for count, length in zip(grid[0].shape, lengths))
+    lines = (_centres(count, length) for count, length in zip(grid[0].shape, lengths))
     reach = BEND + EDGE
     return tuple(slice(*np.searchsorted(line, (a - reach, b + reach))) for line, a, b in zip(lines, low, high))
 
 
-def ellipsoid(grid, centre, radii):
+def _ellipsoid(grid, centre, radii):
     """A shape: the voxels around an ellipsoid, and how many mm they lie below its surface (negative outside)."""
     centre, radii = np.float32(centre), np.float32(radii)
-    where = nearby(grid, centre - radii, centre + radii)
+    where = _nearby(grid, centre - radii, centre + radii)
     squares = sum(((axis[where] - c) / r) ** 2 for axis, c, r in zip(grid, centre, radii))
     return where, (1 - np.sqrt(squares)) * radii.min()
 
 
-def tube(grid, start, end, radius):
+def _tube(grid, start, end, radius):
     """A shape as `ellipsoid` gives it: a straight tube with round ends."""
     start, end, radius = np.float32(start), np.float32(end), np.float32(radius)
-    where = nearby(grid, np.minimum(start, end) - radius, np.maximum(start, end) + radius)
+    where = _nearby(grid, np.minimum(start, end) - radius, np.maximum(start, end) + radius)
     step = end - start
     offsets = [axis[where] - s for axis, s in zip(grid, start)]
     along = np.clip(sum(o * d for o, d in zip(offsets, step / (step**2).sum())), 0, 1)
     return where, radius - np.sqrt(sum((o - along * d) ** 2 for o, d in zip(offsets, step)))
 
 
-def rungs(scene, heart):
+def _rungs(scene, heart):
     """A wave from -1 to 1 down the scan, as ribs and vertebrae follow each other: float32 (rows, 1)."""
-    y = centres(scene.shape[1], FIELD_OF_VIEW)[:, None]
+    y = _centres(scene.shape[1], FIELD_OF_VIEW)[:, None]
     return np.cos(2 * np.pi / 25 * (y - heart[1])).astype(np.float32)
 
 
-def draw_torso(rng, scene, grid, heart, grain):
+def _draw_torso(rng, scene, grid, heart, grain):
     """Chest wall, lungs and belly around a left atrium that will be centred on `heart`."""
     z, y, x = (axis - middle for axis, middle in zip(grid, heart))
     narrowing = np.minimum(grid[1], 0) ** 2 / 700  # towards the neck
     half_width = 112 * rng.uniform(0.92, 1.08) - grid[0] ** 2 / 400 - narrowing
     depth = half_width - np.abs(x - rng.uniform(0, 10) + narrowing / 3)
     lung_vessels = 0.35 * np.clip(grain - 1.1, 0, 1)
-    paint(scene, (..., depth), FAT)
-    paint(scene, (..., depth - rng.uniform(5, 12)), MUSCLE + 0.07 * rungs(scene, heart))  # with ribs
-    paint(scene, (..., depth - rng.uniform(22, 28)), LUNG + lung_vessels)
-    paint(scene, ellipsoid(grid, heart + (0, 0, 34), (50, 62, 60)), AROUND_HEART)
+    _paint(scene, (..., depth), FAT)
+    _paint(scene, (..., depth - rng.uniform(5, 12)), MUSCLE + 0.07 * _rungs(scene, heart))  # with ribs
+    _paint(scene, (..., depth - rng.uniform(22, 28)), LUNG + lung_vessels)
+    _paint(scene, _ellipsoid(grid, heart + (0, 0, 34), (50, 62, 60)), AROUND_HEART)
 
     below_diaphragm = y - rng.uniform(56, 66) - (x - 20) ** 2 / 240  # a dome
     liver = (rng.uniform(0.6, 0.8) + 0.03 * grain) * np.clip(0.75 + z / 120, 0.4, 1)  # dimmer to the left
-    paint(scene, (..., np.minimum(below_diaphragm, depth - 14)), liver)
-    paint(scene, ellipsoid(grid, heart + (-45, 118, 35), (38, 34, 44)), STOMACH)
-    paint(scene, ellipsoid(grid, heart + (-52, 110, -48), (28, 38, 30)), SPLEEN)
+    _paint(scene, (..., np.minimum(below_diaphragm, depth - 14)), liver)
+    _paint(scene, _ellipsoid(grid, heart + (-45, 118, 35), (38, 34, 44)), STOMACH)
+    _paint(scene, _ellipsoid(grid, heart + (-52, 110, -48), (28, 38, 30)), SPLEEN)
 
 
-def draw_spine(scene, grid, heart):
+def _draw_spine(scene, grid, heart):
     """Vertebrae with the discs between them, and the spinal canal, behind a left atrium centred on `heart`."""
-    where = nearby(grid, heart + (-26, -300, -90), heart + (34, 300, -46))
+    where = _nearby(grid, heart + (-26, -300, -90), heart + (34, 300, -46))
     z, _, x = (axis[where] - middle for axis, middle in zip(grid, heart))
     column = np.minimum(16 - np.abs(x + 68), 24 - np.abs(z - 4))  # half a vertebra is 16 deep and 24 wide
-    discs = np.clip(3 * rungs(scene, heart) - 1.8, 0, 1)
-    paint(scene, (where, column + 6), WALL)
-    paint(scene, (where, column), BONE - 0.14 * discs)
-    paint(scene, tube(grid, heart + (4, -300, -92), heart + (4, 300, -92), 7), SPINAL_CANAL)
+    discs = np.clip(3 * _rungs(scene, heart) - 1.8, 0, 1)
+    _paint(scene, (where, column + 6), WALL)
+    _paint(scene, (where, column), BONE - 0.14 * discs)
+    _paint(scene, _tube(grid, heart + (4, -300, -92), heart + (4, 300, -92), 7), SPINAL_CANAL)
 
 
-def draw_heart(rng, scene, grid, heart):
+def _draw_heart(rng, scene, grid, heart):
     """Chambers and vessels, the left atrium last. Returns the atrium's voxels, a bool array of the scene's shape."""
     scale, turn = rng.uniform(0.88, 1.12), rng.uniform(-0.2, 0.2)
     rotation = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
 
-    def place(point):  # from the heart's own mm into the scan
+    def place(point):
+        """Where in the scan a point lies, given in the heart's own mm."""
         return heart + scale * (rotation * point).sum(axis=1)
 
     for centre, radii, wall, wall_brightness in CHAMBERS:
         centre = place(centre + rng.uniform(-3, 3, 3))
         radii = scale * rng.uniform(0.92, 1.08, 3) * radii
-        paint(scene, ellipsoid(grid, centre, radii + wall), wall_brightness)
-        paint(scene, ellipsoid(grid, centre, radii), rng.uniform(*BLOOD))
+        _paint(scene, _ellipsoid(grid, centre, radii + wall), wall_brightness)
+        _paint(scene, _ellipsoid(grid, centre, radii), rng.uniform(*BLOOD))
     for line, radius in VESSELS:
         points = [place(point) for point in line + rng.uniform(-3, 3, 3)]
         radius *= scale * rng.uniform(0.9, 1.1)
         for wall, brightness in ((2, WALL), (0, rng.uniform(*BLOOD))):
             for start, end in zip(points, points[1:]):
-                paint(scene, tube(grid, start, end, radius + wall), brightness)
+                _paint(scene, _tube(grid, start, end, radius + wall), brightness)
 
     radii = scale * rng.uniform(0.93, 1.07, 3) * ATRIUM_RADII
-    shapes = [ellipsoid(grid, heart, radii), ellipsoid(grid, place(rng.uniform(-9, 9, 3)), 0.85 * radii)]
+    shapes = [_ellipsoid(grid, heart, radii), _ellipsoid(grid, place(rng.uniform(-9, 9, 3)), 0.85 * radii)]
     for tip in VEIN_TIPS:
         tip = place(tip + rng.uniform(-4, 4, 3))
-        shapes.append(tube(grid, (3 * heart + tip) / 4, tip, scale * rng.uniform(0.8, 1.2) * VEIN_RADIUS))
+        shapes.append(_tube(grid, (3 * heart + tip) / 4, tip, scale * rng.uniform(0.8, 1.2) * VEIN_RADIUS))
     depth = np.full(scene.shape, -np.inf, np.float32)
     for where, shape_depth in shapes:
         depth[where] = np.maximum(depth[where], shape_depth)
-    where = nearby(grid, heart - 70, heart + 70)
-    paint(scene, (where, depth[where] + 3), WALL)
-    paint(scene, (where, depth[where]), ATRIUM)
+    where = _nearby(grid, heart - 70, heart + 70)
+    _paint(scene, (where, depth[where] + 3), WALL)
+    _paint(scene, (where, depth[where]), ATRIUM)
     return depth > 0
 
 
-def expose(rng, scene, grain):
+def _expose(rng, scene, grain):
     """What the scanner makes of a scene: contrast, coil shading and Rician noise. Grey values as uint8."""
-    line = centres(scene.shape[1], 2.0)  # -1 to 1 over the field of view
+    line = _centres(scene.shape[1], 2.0)  # -1 to 1 over the field of view
     y, x = line[:, None], line[None, :]
     across = 0.65 + 1.2 * (x - rng.uniform(-0.15, 0.15)) ** 2  # strongest next to the coils on chest and back
     along = np.cos(1.2 * (y - rng.uniform(-0.1, 0.1))) ** 2

@@ -4,28 +4,31 @@ A scan is an array of voxels with an *affine*, the 4 x 4 matrix that says where 
 the three indices of a voxel to millimetres towards the patient's right, front and head ("RAS", as NIfTI counts).
 """
 
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from course.geometry import OPPOSITE
-from course.greys import GreyRange, to_greys
-from course.nifti import read_grid, read_values
+from course.geometry import OPPOSITE, check_spacing
+from course.greys import greys_of
+from course.nifti import read_grid, read_values, turn_values
 from course.notes import told_sentences
 from course.pictures import PICTURES, VOLUMES, file_suffix, is_dicom, is_stray, read_picture
 from course.planes import patient_spacing
 from course.sources import unpack
 from course.store import pair_paths
+from course.volumes import picture_axes, stacked
 from course.workspace import CourseError, end_of_path, whole_file
 
 if TYPE_CHECKING:
     import nibabel
 
-UPRIGHT = ("P", "R", "S")  # the sides that rows, columns and slices run to, of a volume of axes R, A, S as imported
+UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head: a volume of these axes as the import turns it
 DICOM_ADVICE = "convert the series with dcm2niix and give the NIfTI file"
 
 
@@ -47,6 +50,13 @@ class Scan:
         """Volume of one voxel in millilitres: the affine's determinant, in mm^3, by 1000."""
         return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000)
 
+    @property
+    def axes(self) -> tuple[str, str, str]:
+        """The sides of the patient (R, L, A, P, S, I) that the axes of the values run to."""
+        from nibabel import aff2axcodes
+
+        return aff2axcodes(self.affine)
+
 
 # --- reading ------------------------------------------------------------------------------------------------
 
@@ -55,34 +65,37 @@ def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
     """Read a scan: a NIfTI volume, a folder of slices (pictures, or one DICOM series), or a zip of either.
 
     spacing: of pictures, [row, column, slice] in mm; other files hold their own. Raises CourseError, with one sentence,
-    for what cannot be read as one volume.
+    for what cannot be read as one volume, and for a spacing where the files hold one.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise CourseError(f"There is no scan at {path}: give a NIfTI file, a folder of slices, or a zip.")
-    if path.is_file() and file_suffix(path.name) in VOLUMES:
-        if spacing is not None:
-            raise CourseError(f"{path.name} holds its own spacing: leave spacing=None.")
-        return _read_nifti(path)
-    if path.is_dir():
-        return _read_folder(path, path.name, spacing)
+    if path.is_dir() or file_suffix(path.name) in VOLUMES:
+        return _read_files(path, scan_name(path), spacing)
+    if file_suffix(path.name) in PICTURES or is_dicom(path):
+        raise CourseError(f"{path.name} is a single slice: give the folder that holds all slices of the scan.")
     with tempfile.TemporaryDirectory() as folder:
         unpack(path, Path(folder) / "scan", is_wanted=lambda parts: not any(map(is_stray, parts)))
-        return _read_folder(Path(folder) / "scan", path.name.split(".")[0], spacing)
+        return _read_files(Path(folder) / "scan", scan_name(path), spacing)
 
 
-def _read_nifti(path: Path) -> Scan:
+def scan_name(path: Path) -> str:
+    """Return what a scan is called, and what is made of it: the name of its folder, or of its file without suffix."""
+    if path.is_dir():
+        return path.name
+    return path.name[: len(path.name) - len(file_suffix(path.name))].removesuffix(".tar")
+
+
+def _read_nifti(path: Path, name: str) -> Scan:
     import nibabel
 
     grid, values = read_grid(path), read_values(path)
-    name = path.name[: len(path.name) - len(file_suffix(path.name))]
-    notes = told_sentences({path: grid.told})
     # Programs that know nothing of the patient write the spacing alone; scanners never begin at 0, 0, 0 exactly
     is_placed = grid.axes is not None and not np.allclose(grid.affine, np.diag(np.abs(np.diag(grid.affine))))
-    if not is_placed:
-        notes += told_sentences({path: ("no_axes",)})
+    notes = told_sentences({path: (*grid.told, *(() if is_placed else ("no_axes",)))})
+    affine = grid.affine if grid.spacing else np.eye(4)
     header = nibabel.load(path).header
-    return Scan(name, values, grid.affine, grid.spacing is not None, is_placed, header=header, notes=tuple(notes))
+    return Scan(name, values, affine, grid.spacing is not None, is_placed, header=header, notes=tuple(notes))
 
 
 def read_truth(path: str | Path, scan: Scan) -> np.ndarray:
@@ -92,12 +105,16 @@ def read_truth(path: str | Path, scan: Scan) -> np.ndarray:
     """
     truth = read_scan(path)
     if truth.values.shape != scan.values.shape or not np.allclose(truth.affine, scan.affine, atol=1e-3):
-        raise CourseError(f"The truth {truth.name} has another shape or affine than the scan {scan.name}.")
+        raise CourseError(
+            f"The truth {truth.name} has another shape or affine than the scan {scan.name}: resample it onto the scan."
+        )
     return (truth.values > 0).astype(np.uint8)
 
 
-def _read_folder(folder: Path, name: str, spacing: Sequence[float] | None) -> Scan:
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and not any(map(is_stray, file.parts[-2:])))
+def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan:
+    """Read the one scan that a file, or the files of a folder, hold."""
+    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
+    files = [file for file in files if not any(map(is_stray, file.relative_to(place.parent).parts[1:]))]
     volumes = [file for file in files if file_suffix(file.name) in VOLUMES]
     pictures = [file for file in files if file_suffix(file.name) in PICTURES]
     series = [file for file in files if file not in volumes and file not in pictures and is_dicom(file)]
@@ -110,32 +127,31 @@ def _read_folder(folder: Path, name: str, spacing: Sequence[float] | None) -> Sc
         )
     if len(volumes) > 1:
         raise CourseError(f"{name} holds {len(volumes)} volumes ({volumes[0].name} and others): give one of them.")
-    if volumes:
-        return _read_nifti(volumes[0])
-    return _read_dicom(series, name) if series else _read_pictures(pictures, name, spacing)
+    if pictures:
+        return _read_pictures(pictures, name, spacing)
+    if spacing is not None:
+        raise CourseError(f"{name} holds its own spacing: leave spacing=None.")
+    return _read_nifti(volumes[0], name) if volumes else _read_dicom(series, name)
 
 
 def _read_pictures(files: list[Path], name: str, spacing: Sequence[float] | None) -> Scan:
     """Stack pictures in the order of the last number in their names."""
-    digits = ["".join(letter if letter.isdecimal() else " " for letter in file.stem).split() for file in files]
-    if not all(digits) or len({int(numbers[-1]) for numbers in digits}) < len(files):
+    check_spacing(spacing, f"spacing={spacing!r}")
+    file_of = {int(digits[-1]): file for file in files if (digits := re.findall(r"\d+", file.stem))}
+    if len(file_of) < len(files):
         raise CourseError(f"The pictures of {name} are not numbered, each once: call them slice_000.png and so on.")
-    order = sorted(range(len(files)), key=lambda place: int(digits[place][-1]))
-    numbers = [int(digits[place][-1]) for place in order]
-    missing = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
+    numbers = sorted(file_of)
+    missing = numbers[-1] - numbers[0] + 1 - len(numbers)
     if missing:
-        raise CourseError(f"{name} lacks the slice {missing[0]} ({len(missing)} missing): a volume needs all of them.")
-    pictures = [read_picture(files[place])[0] for place in order]
+        first = next(number + 1 for number in numbers if number + 1 not in file_of)
+        raise CourseError(f"{name} lacks the slice {first} ({missing:,} missing): a volume needs all of them.")
+    pictures = [read_picture(file_of[number]).pixels for number in numbers]
     sizes = {picture.shape for picture in pictures}
     if len(sizes) > 1:
         raise CourseError(f"The pictures of {name} differ in size ({sorted(sizes)[0]}, {sorted(sizes)[1]}).")
-    if spacing is not None and (len(spacing) != 3 or not all(0 < step < 1000 for step in spacing)):
-        raise CourseError(f"spacing is {spacing!r}: give three numbers in mm, [row, column, slice].")
     row, column, depth = spacing or (1.0, 1.0, 1.0)
     note = () if spacing else (f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm.",)
-    # as a volume whose slices, turned by numpy.rot90, are these pictures
-    values = np.stack([np.rot90(picture, -1) for picture in pictures], axis=-1)
-    affine = np.diag([column, row, depth, 1.0])
+    values, affine = stacked(pictures), np.diag([column, row, depth, 1.0])
     return Scan(name, values, affine, spacing is not None, False, values.dtype == np.uint8, notes=note)
 
 
@@ -145,9 +161,8 @@ def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -
 
     names = [pair["name"] for pair in description["subsets"][subset] if pair["patient"] == patient]
     paths = [pair_paths(description, work_dir, subset, name) for name in names]
-    images, masks = ([read_picture(path)[0] for path in kind] for kind in zip(*paths))
-    truth = [mask == description["mask_values"][1] for mask in masks]
-    image, mask = (np.stack([np.rot90(picture, -1) for picture in kind], axis=-1) for kind in (images, truth))
+    image, mask = (stacked([read_picture(path).pixels for path in kind]) for kind in zip(*paths))
+    truth = (mask == description["mask_values"][1]).astype(np.uint8)
     spacing = patient_spacing(description, patient)
     own = description.get("geometry", {}).get(patient, {}).get("axes")
     row, column, depth = own or UPRIGHT
@@ -155,7 +170,7 @@ def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -
     stored = orientations.axcodes2ornt((column, OPPOSITE[row], depth))
     affine = np.linalg.inv(orientations.inv_ornt_aff(stored, image.shape))  # to voxels counted right, front, head
     affine[stored[:, 0].astype(int)] *= np.array(sizes)[:, None]
-    return Scan(patient, image, affine, spacing is not None, own is not None, True), mask.astype(np.uint8)
+    return Scan(patient, image, affine, spacing is not None, own is not None, True), truth
 
 
 # --- DICOM --------------------------------------------------------------------------------------------------
@@ -164,10 +179,12 @@ def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -
 def _read_dicom(files: list[Path], name: str) -> Scan:
     """Read one DICOM series: slices sorted by their position, spacing and orientation from the tags."""
     try:
-        import pydicom
+        from pydicom import dcmread
+        from pydicom.pixels import apply_rescale
     except ImportError as error:
         raise CourseError(f"{name} is DICOM, which needs one more package: pip install pydicom.") from error
-    slices = [pydicom.dcmread(file) for file in files]
+    with _told_by_name(name):
+        slices = [dcmread(file) for file in files]
     of_series = {}
     for file, entry in zip(files, slices):
         of_series.setdefault(str(entry.get("SeriesInstanceUID", "")), []).append((file, entry))
@@ -187,20 +204,33 @@ def _read_dicom(files: list[Path], name: str) -> Scan:
     normal = np.cross(along_row, along_column)
     slices.sort(key=lambda entry: float(np.dot(normal, np.array(entry.ImagePositionPatient, float))))
     positions = np.array([entry.ImagePositionPatient for entry in slices], float)
-    step = _slice_step(positions @ normal, name)
+    _check_steps(np.diff(positions @ normal), name)
     row, column = map(float, slices[0].PixelSpacing)
     affine = np.eye(4)
-    last = (positions[-1] - positions[0]) / max(len(slices) - 1, 1) if len(slices) > 1 else normal * step
-    affine[:3] = np.column_stack([along_row * column, along_column * row, last, positions[0]])
+    step = (positions[-1] - positions[0]) / (len(slices) - 1) if len(slices) > 1 else normal
+    affine[:3] = np.column_stack([along_row * column, along_column * row, step, positions[0]])
     affine[:2] *= -1  # DICOM counts towards the patient's left and back
-    values = np.stack([_pixels(entry, name) for entry in slices], axis=-1)
-    return Scan(name, values.transpose(1, 0, 2), affine, True)
+    with _told_by_name(name):
+        values = np.stack([apply_rescale(entry.pixel_array, entry).T for entry in slices], axis=-1)
+    if slices[0].get("PhotometricInterpretation") == "MONOCHROME1":  # with white as the lowest value
+        values = values.max() - values + values.min()
+    notes = () if len(slices) > 1 else (f"{name} is a single slice: it was taken to be 1 mm thick.",)
+    return Scan(name, values, affine, True, notes=notes)
+
+
+@contextmanager
+def _told_by_name(name):
+    """Say of whatever goes wrong which scan cannot be read: pydicom has no common error for damaged files."""
+    try:
+        yield
+    except Exception as error:
+        raise CourseError(f"{name} cannot be read as DICOM ({error}): {DICOM_ADVICE}.") from error
 
 
 def _check_slice(file: Path, entry) -> None:
     """Raise CourseError for a DICOM file that is no single slice of grey values with its place in the patient."""
     needed = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
-    missing = [tag for tag in needed if tag not in entry]
+    missing = [tag for tag in needed if not entry.get(tag)]
     if missing:
         raise CourseError(
             f"{end_of_path(file)} lacks {missing[0]}, so its place in the patient is unknown: {DICOM_ADVICE}."
@@ -209,45 +239,18 @@ def _check_slice(file: Path, entry) -> None:
         raise CourseError(f"{end_of_path(file)} is no single slice of grey values: {DICOM_ADVICE}.")
 
 
-def _slice_step(places: np.ndarray, name: str) -> float:
-    """Return the distance between slices in mm; raise CourseError where it is uneven, as with missing slices."""
-    steps = np.diff(places)
-    if not len(steps):
-        return 1.0
-    if steps.min() < 1e-3:
+def _check_steps(steps: np.ndarray, name: str) -> None:
+    """Raise CourseError where the distances between slices, in mm, are 0 or uneven, as with missing slices."""
+    if (steps < 1e-3).any():
         raise CourseError(f"{name} holds two slices at one place, as with several times: give the files of one time.")
-    if np.ptp(steps) > 0.01 * np.median(steps):
+    if len(steps) and np.ptp(steps) > 0.01 * np.median(steps):
         raise CourseError(
             f"The slices of {name} lie {steps.min():.2f} to {steps.max():.2f} mm apart: slices are missing, "
             "or the distance changes; give all slices of one series."
         )
-    return float(np.median(steps))
-
-
-def _pixels(entry, name: str) -> np.ndarray:
-    """Return a slice's grey values (rows, columns), rescaled as its tags say, MONOCHROME1 turned right way round."""
-    from pydicom.pixels import apply_rescale
-
-    try:
-        values = apply_rescale(entry.pixel_array, entry)
-    except Exception as error:  # pydicom has no common error for a compression that it cannot read
-        raise CourseError(f"The pixels of {name} cannot be read ({error}): {DICOM_ADVICE}.") from error
-    if entry.get("PhotometricInterpretation") == "MONOCHROME1":
-        values = values.max() + values.min() - values
-    return values
 
 
 # --- turning ------------------------------------------------------------------------------------------------
-
-
-def _turn(scan: Scan, axes: Sequence[str]) -> np.ndarray:
-    """Return nibabel's orientation transform from a scan to pictures (slices, rows, columns) with these axes."""
-    from nibabel import orientations
-
-    row, column, depth = axes
-    return orientations.ornt_transform(
-        orientations.io_orientation(scan.affine), orientations.axcodes2ornt((depth, row, column))
-    )
 
 
 def to_pictures(scan: Scan, axes: Sequence[str]) -> tuple[np.ndarray, list[float]]:
@@ -256,24 +259,18 @@ def to_pictures(scan: Scan, axes: Sequence[str]) -> tuple[np.ndarray, list[float
     axes: to which side of the patient (R, L, A, P, S, I) rows, columns and slices of the pictures run. pictures:
     (slices, height, width) in the scan's own values; spacing: [row, column, slice] in mm.
     """
-    from nibabel import affines, orientations
+    from nibabel import affines
 
-    turn = _turn(scan, axes)
-    sizes = np.empty(3)
-    sizes[turn[:, 0].astype(int)] = affines.voxel_sizes(scan.affine)
-    depth, row, column = map(float, sizes)
-    return orientations.apply_orientation(scan.values, turn), [row, column, depth]
+    row, column, depth = axes
+    sizes = dict(zip(scan.axes, affines.voxel_sizes(scan.affine)))
+    spacing = [float(sizes[axis] if axis in sizes else sizes[OPPOSITE[axis]]) for axis in axes]
+    return turn_values(scan.values, scan.axes, (depth, row, column)), spacing
 
 
 def from_pictures(pictures: np.ndarray, scan: Scan, axes: Sequence[str]) -> np.ndarray:
     """Turn pictures (slices, height, width) back into the array of the scan that they were made of."""
-    from nibabel import orientations
-
     row, column, depth = axes
-    back = orientations.ornt_transform(
-        orientations.axcodes2ornt((depth, row, column)), orientations.io_orientation(scan.affine)
-    )
-    return orientations.apply_orientation(pictures, back)
+    return turn_values(pictures, (depth, row, column), scan.axes)
 
 
 def scan_axes(scan: Scan, axes: Sequence[str] | None) -> tuple[tuple[str, str, str], list[str]]:
@@ -282,16 +279,13 @@ def scan_axes(scan: Scan, axes: Sequence[str] | None) -> tuple[tuple[str, str, s
     axes: of the training's pictures, None where its dataset does not say. A scan that does not say how the patient lies
     is taken as the import takes it: slices along the last axis, turned upright by numpy.rot90.
     """
-    from nibabel import aff2axcodes
-
     if not scan.is_placed:
-        across, up, depth = aff2axcodes(scan.affine)
-        return (OPPOSITE[up], across, depth), []
+        return picture_axes(scan.axes), []
     if axes is None:
-        guess = (
-            "the training's dataset does not say how its patients lie: rows are taken to run to the back, columns to "
-        )
-        return UPRIGHT, [f"How {scan.name} is to be turned is a guess, since {guess}the right, slices to the head."]
+        return UPRIGHT, [
+            f"How {scan.name} is to be turned is a guess, since the training's dataset does not say how its patients "
+            "lie: rows are taken to run to the back, columns to the right, slices to the head."
+        ]
     return tuple(axes), []
 
 
@@ -299,8 +293,8 @@ def scan_greys(pictures: np.ndarray, scan: Scan) -> tuple[np.ndarray, list[str]]
     """Return the pictures of a scan as greys, uint8, scaled as the import scales a volume, and what must be told."""
     if scan.is_grey:
         return pictures, []
-    black, white, told = GreyRange.of(pictures).window()
-    return to_greys(pictures, black, white), told_sentences({Path(scan.name): told})
+    greys, told = greys_of(pictures)
+    return greys, told_sentences({Path(scan.name): told})
 
 
 def centred(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -308,16 +302,16 @@ def centred(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Back at the former size, what was cut off is 0 and all else lies where it lay.
     """
-    for axis, length in ((1, height), (2, width)):
-        now = pictures.shape[axis]
-        before = abs(length - now) // 2
-        if length < now:
-            pictures = pictures.take(range(before, before + length), axis=axis)
-        else:
-            pad = [(0, 0)] * 3
-            pad[axis] = before, length - now - before
-            pictures = np.pad(pictures, pad)
-    return pictures
+    resized = np.zeros((len(pictures), height, width), pictures.dtype)
+    common = np.minimum(pictures.shape, resized.shape)
+
+    def middle(stack):
+        """Return the part of a stack that both have."""
+        begins = (stack.shape - common) // 2
+        return tuple(map(slice, begins, begins + common))
+
+    resized[middle(resized)] = pictures[middle(pictures)]
+    return resized
 
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -343,13 +337,18 @@ def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
 def find_scans(folder: str | Path) -> Iterable[Path]:
     """Return the scans in a folder, sorted: NIfTI volumes, zips, and folders of slices; the folder itself if it is one.
 
-    Raises CourseError where there is none.
+    Raises CourseError where there is none, and where two have one `scan_name`.
     """
     folder = Path(folder).expanduser()
     if folder.is_file():
         return [folder]
     entries = sorted(entry for entry in folder.iterdir() if not is_stray(entry.name)) if folder.is_dir() else []
-    scans = [entry for entry in entries if entry.is_dir() or file_suffix(entry.name) in (*VOLUMES, ".zip")]
-    if not scans and not entries:
+    if not entries:
         raise CourseError(f"There is no scan in {folder}: give a NIfTI file, a folder of slices, or a zip.")
-    return scans or [folder]
+    scan_of = {}
+    for entry in entries:
+        if entry.is_dir() or file_suffix(entry.name) in (*VOLUMES, ".zip"):
+            other = scan_of.setdefault(scan_name(entry), entry)
+            if other is not entry:
+                raise CourseError(f"{other.name} and {entry.name} would get one answer: give each a name of its own.")
+    return [*scan_of.values()] or [folder]

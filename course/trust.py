@@ -88,6 +88,11 @@ TURNS = {
 }
 
 
+def _is_far(value, low, high):
+    """Tell whether a figure lies outside the range of the training by more than ROOM."""
+    return not low / ROOM <= value <= high * ROOM
+
+
 def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: dict) -> list[str]:
     """Return in what a scan differs from what the network learned from, as sentences; an empty list is good news.
 
@@ -108,13 +113,13 @@ def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: di
     if np.any(volume > 0):
         low, high = learned["brightness"]
         median = float(np.median(volume[volume > 0]))
-        if not low / ROOM <= median <= high * ROOM:
+        if _is_far(median, low, high):
             told.append(f"Its median brightness is {median:.2f}; in training it was {low:.2f} to {high:.2f}.")
     else:
         told.append("It is black all over.")
     if spacing and learned["spacing"]:
         for name, ours, theirs in zip(("row", "column", "slice"), spacing, learned["spacing"]):
-            if not theirs / ROOM <= ours <= theirs * ROOM:
+            if _is_far(ours, theirs, theirs):
                 told.append(f"Its {name} spacing is {ours:.2f} mm; in training it was {theirs:.2f} mm.")
     return told
 
@@ -122,6 +127,6 @@ def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: di
 def volume_difference(millilitres: float, learned: dict) -> list[str]:
     """Return a sentence if the volume found lies far outside those of the training patients, else an empty list."""
     low, high = learned["millilitres"]
-    if low / ROOM <= millilitres <= high * ROOM:
+    if not _is_far(millilitres, low, high):
         return []
     return [f"The atrium found has {millilitres:.1f} ml; in training they had {low:.1f} to {high:.1f} ml."]

@@ -48,12 +48,11 @@ def read_headers(image: Path, label: Path) -> Volume:
     header says nothing. Raises CourseError for two shapes, and for voxels more than half a voxel from their labels.
     """
     grid, labels = read_grid(image), read_grid(label)
-    told = []
+    turned, told, label_axes = labels, [], grid.axes
     if labels.says_nothing and not grid.says_nothing:
         told.append("labels_unplaced")
     elif grid.axes and labels.axes and grid.axes != labels.axes:
-        told.append("labels_turned")
-    turned = labels.turned(grid.axes) if "labels_turned" in told else labels
+        turned, told, label_axes = labels.turned(grid.axes), ["labels_turned"], labels.axes
     if turned.shape != grid.shape:
         raise CourseError(
             f"{image.name} has the shape {grid.shape} but its labels {labels.shape}: "
@@ -67,7 +66,6 @@ def read_headers(image: Path, label: Path) -> Volume:
         )
     if apart > 0.01:
         told.append("labels_aside")
-    label_axes = labels.axes if "labels_turned" in told else grid.axes
     return Volume(image, label, grid, label_axes, (*grid.told, *told))
 
 
@@ -109,7 +107,7 @@ def common_slice_axis(volumes: list[Volume], grids: list[Grid]) -> int:
     return next(iter(first), 2)
 
 
-def picture_axes(axes: tuple[str, str, str], along: int) -> tuple[str, str, str]:
+def picture_axes(axes: tuple[str, str, str], along: int = 2) -> tuple[str, str, str]:
     """Return the sides of the body that rows, columns and slices run to, for slices that follow the axis `along`."""
     columns, rows = (axis for number, axis in enumerate(axes) if number != along)
     return OPPOSITE[rows], columns, axes[along]  # numpy.rot90 turns the rows round
@@ -118,6 +116,11 @@ def picture_axes(axes: tuple[str, str, str], along: int) -> tuple[str, str, str]
 def upright(values: np.ndarray, along: int) -> np.ndarray:
     """Return the slices of a volume that follow an axis as an array (slice, row, column), each turned by `rot90`."""
     return np.rot90(np.moveaxis(values, along, 0), axes=(1, 2))
+
+
+def stacked(pictures: np.ndarray | list[np.ndarray]) -> np.ndarray:
+    """Return the volume whose slices, along its last axis, are `upright` these pictures (slice, row, column)."""
+    return np.moveaxis(np.rot90(pictures, -1, axes=(1, 2)), 0, -1)
 
 
 def write_volume(
@@ -129,15 +132,16 @@ def write_volume(
     leave them. along: the axis that slices follow. The greys are those of `GreyRange.window`, of the whole volume;
     masks are 0 or 255.
     """
+    lies = () if volume.grid.axes == axes else ("turned",) if volume.grid.axes else ("no_axes",)
     axes = volume.grid.axes and axes
     values = turn_values(read_values(volume.image), volume.grid.axes, axes)
     labels, present, label_told = read_labels(volume.label, foreground)
     structure = turn_values(np.isin(labels, list(foreground or {*present} - {0})), volume.label_axes, axes)
     black, white, told = GreyRange.of(values).window()
-    for kind, slices in (("images", upright(values, along)), ("masks", upright(structure, along))):
+    for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-        for name, picture in zip(names, slices):
-            greys = to_greys(picture, black, white) if kind == "images" else picture * np.uint8(255)
+    for name, picture, drawn in zip(names, upright(values, along), upright(structure, along)):
+        for kind, greys in (("images", to_greys(picture, black, white)), ("masks", drawn * np.uint8(255))):
             Image.fromarray(greys).convert("RGB").save(folder / kind / f"{name}.png", compress_level=3)
     grid = volume.grid.turned(axes) if axes else volume.grid
     columns, rows = (axis for axis in range(3) if axis != along)
@@ -147,7 +151,7 @@ def write_volume(
             grid.spacing and [float(f"{grid.spacing[axis]:.6g}") for axis in (rows, columns, along)],
             grid.axes and picture_axes(grid.axes, along),
         ),
-        told={volume.image: (*volume.told, *told), volume.label: label_told},
+        told={volume.image: (*volume.told, *lies, *told), volume.label: label_told},
     )
 
 
@@ -194,17 +198,13 @@ def pairs_of_volumes(
     written = dict(zip(keys, parallel(write, list(zip(keys, volumes)), "slices of volumes", progress)))
     _check_labels(written.values(), foreground, chosen, label_names)
     notes = told_sentences({path: told for volume in written.values() for path, told in volume.told.items()})
-    notes += _sentences_on_slices(volumes, grids, axes, along)
+    notes += _sentences_on_slices(volumes, grids, along)
     files = {kind: {key: place[key] / kind / f"{names[key][0]}.png" for key in keys} for kind in ("images", "masks")}
     if is_flat:
         flat = replace(layout, images=files["images"], masks={key: [path] for key, path in files["masks"].items()})
         pairs, people, more = pairs_of_pictures(flat, patient_pattern, ())
-        return (
-            pairs,
-            people,
-            merged([(pair.patient, written[pair.subset, pair.name].geometry) for pair in pairs]),
-            notes + more,
-        )
+        geometry = merged([(pair.patient, written[pair.subset, pair.name].geometry) for pair in pairs])
+        return pairs, people, geometry, notes + more
     pairs = [
         Pair(subset_of[key], name, key[1], number, *(files[kind][key].with_name(f"{name}.png") for kind in files))
         for key in keys
@@ -226,22 +226,18 @@ def _check_labels(written, foreground, chosen, label_names):
         raise CourseError(f"foreground={foreground!r} is in no label volume: they hold {held or 'nothing'}.")
 
 
-def _sentences_on_slices(volumes, grids, axes, along):
-    """Return the sentences on volumes that were turned, and on the axis that slices follow where it is not plain."""
-    turned = {volume.image: ("turned",) for volume in volumes if volume.grid.axes and volume.grid.axes != axes}
-    lost = {volume.image: ("no_axes",) for volume in volumes if axes and not volume.grid.axes}
-    sentences = told_sentences({**turned, **lost})
+def _sentences_on_slices(volumes, grids, along):
+    """Return a sentence on the axis that slices follow, in a list, where it is not plain."""
     if along != 2:
-        sentences.append(
+        return [
             f"Slices were taken along the {('first', 'second')[along]} axis of the volumes, since voxels are thickest "
             "there, or there is only one."
-        )
+        ]
     for volume, grid in zip(volumes, grids):
-        even = not grid.spacing or max(grid.spacing) < EVEN * min(grid.spacing)
-        if along == 2 and even and grid.shape[2] >= SHORT * min(grid.shape[:2]):
-            sentences.append(
+        is_even = not grid.spacing or max(grid.spacing) < EVEN * min(grid.spacing)
+        if is_even and grid.shape[2] >= SHORT * min(grid.shape[:2]):
+            return [
                 f"{end_of_path(volume.image)} has {' x '.join(map(str, grid.shape))} voxels, as thick one way as "
                 "another: slices were taken along the last axis; if they follow another, save it with its real spacing."
-            )
-            break
-    return sentences
+            ]
+    return []

@@ -94,6 +94,7 @@ def test_the_table_tells_what_the_dataset_is(take, scans, masks):
 def test_one_scan_under_two_names_is_found_by_content_with_the_dice_of_its_annotations(take, scans, masks, tmp_path):
     scans["p4"] = scans["p1"]
     masks["p4"] = np.stack([disc(33)] * SLICES)
+    masks["p1"][0, 30] = 0  # so that most is drawn in p1_001
     description = take(scans, masks)
     one, other = masks["p1"] > 0, masks["p4"] > 0
     dice = 2 * (one & other).sum() / (one.sum() + other.sum())
@@ -104,7 +105,7 @@ def test_one_scan_under_two_names_is_found_by_content_with_the_dice_of_its_annot
     assert sentence.startswith("p1 (train) and p4 (test) are one scan under two names") and f"{dice:.3f}" in sentence
     assert count == 2 * SLICES
     figure = plot_twins(description, tmp_path / "data")
-    assert [panel.get_title() for panel in figure.axes] == ["p1_000, train", "p4_000, test", "both outlines"]
+    assert [panel.get_title() for panel in figure.axes] == ["p1_001, train", "p4_001, test", "both outlines"]
     assert figure.get_suptitle() == (
         f"p1 and p4 are one scan: {SLICES} identical slices, Dice {dice:.3f} between the annotations"
     )
@@ -114,10 +115,10 @@ def test_one_scan_under_two_names_is_found_by_content_with_the_dice_of_its_annot
     figure = plot_findings(description, tmp_path / "data")
     [part] = figure.subfigs
     assert part.get_suptitle() == f"{2 * SLICES}: {sentence}"
-    titles = [f"{place}_{index:03d}" for index in range(3) for place in ("train\np1", "test\np4")]
+    titles = [f"{place}_{index:03d}" for index in (1, 2, 3) for place in ("train\np1", "test\np4")]
     assert [panel.get_title() for panel in part.axes] == titles
     for panel, patient in zip(part.axes, ("p1", "p4")):
-        assert np.array_equal(panel.images[0].get_array(), scans[patient][0])
+        assert np.array_equal(panel.images[0].get_array(), scans[patient][1])
         assert [lowest(outline) for outline in panel.collections] == [38.5 if patient == "p1" else 41.5]
 
 
@@ -149,7 +150,7 @@ def test_black_slices_do_not_make_twins(take, scans, masks):
 
 def as_jpeg(pixels):
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "JPEG", quality=80)
     return np.asarray(Image.open(buffer))
 
 
@@ -159,33 +160,24 @@ COPIES = {
     "brighter": lambda pixels: np.clip(pixels * 1.2 + 3, 0, 255),
     "moved": lambda pixels: np.roll(pixels, 1, axis=0),
 }
-
-
-@pytest.mark.parametrize("change", COPIES)
-def test_near_copies_are_found_across_patients(change, take, scans, masks):
-    scans["p3"] = np.stack([COPIES[change](pixels).astype(np.uint8) for pixels in scans["p2"]])
-    description = take(scans, masks)
-    assert description["twins"] == []
-    assert findings(description) == {"p2 (train) and p3 (valid) look like copies of one scan": SLICES}
-
-
 TURNS = {
-    "mirrored": lambda pixels: pixels[:, ::-1],
-    "upside down": lambda pixels: pixels[::-1],
-    "turned by a quarter": np.rot90,
-    "turned by half": lambda pixels: pixels[::-1, ::-1],
-    "turned by three quarters": lambda pixels: np.rot90(pixels, 3),
-    "transposed": lambda pixels: pixels.T,
-    "transposed the other way": lambda pixels: pixels[::-1, ::-1].T,
+    "mirrored": lambda pixels: as_jpeg(pixels[:, ::-1]),
+    "upside down": lambda pixels: as_jpeg(pixels[::-1]),
+    "turned by a quarter": lambda pixels: as_jpeg(np.rot90(pixels)),
+    "turned by half": lambda pixels: as_jpeg(pixels[::-1, ::-1]),
+    "turned by three quarters": lambda pixels: as_jpeg(np.rot90(pixels, 3)),
+    "transposed": lambda pixels: as_jpeg(pixels.T),
+    "transposed the other way": lambda pixels: as_jpeg(pixels[::-1, ::-1].T),
 }
 
 
-@pytest.mark.parametrize("turn", TURNS)
-def test_turned_and_mirrored_copies_are_found_across_patients(turn, take, scans, masks):
-    scans["p4"] = np.stack([COPIES["compressed"](np.ascontiguousarray(TURNS[turn](pixels))) for pixels in scans["p1"]])
+@pytest.mark.parametrize("change", [*COPIES, *TURNS])
+def test_changed_copies_are_found_across_patients(change, take, scans, masks):
+    scans["p3"] = np.stack([{**COPIES, **TURNS}[change](pixels).astype(np.uint8) for pixels in scans["p2"]])
     description = take(scans, masks)
-    sentence = "p1 (train) and p4 (test) look like turned or mirrored copies of one scan"
-    assert findings(description) == {sentence: SLICES}
+    how = "copies" if change in COPIES else "turned or mirrored copies"
+    assert description["twins"] == []
+    assert findings(description) == {f"p2 (train) and p3 (valid) look like {how} of one scan": SLICES}
 
 
 def in_frame(pixels, kind):
@@ -237,8 +229,8 @@ def test_copies_are_called_mirrored_if_most_of_them_are(mirrored):
         pair.name = f"{pair.patient}_{number % 5}"
         if number >= 10 - mirrored:
             pair.facts.thumbnail = pair.facts.thumbnail[:, ::-1]
-    assert audit.near_copies(pairs, {}) == {("p", "q"): (pairs[:5], mirrored == 3)}
-    assert audit.near_copies(pairs, {("q", "p"): []}) == {}
+    assert audit.near_copies(pairs, set()) == {("p", "q"): (pairs[:5], mirrored == 3)}
+    assert audit.near_copies(pairs, {frozenset("pq")}) == {}
 
 
 @pytest.mark.slow
@@ -247,14 +239,14 @@ def test_ten_thousand_pictures_are_compared_in_seconds_and_little_memory():
     pairs = [Pair(f"p{number}", random.integers(0, 255, (32, 32)).astype(np.uint8)) for number in range(10_000)]
     pairs[7_000].facts.thumbnail = pairs[3].facts.thumbnail[::-1]
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    assert list(audit.near_copies(pairs, {})) == [("p3", "p7000")]
+    assert list(audit.near_copies(pairs, set())) == [("p3", "p7000")]
     assert time.process_time() - began < 60
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
 
 
 def test_pictures_that_are_all_alike_take_no_more_than_their_number():
     pairs = [Pair(f"p{number:04d}", scan(0)[0, ::2, ::2]) for number in range(600)]
-    assert len(audit.near_copies(pairs, {})) < 30 * len(pairs)
+    assert len(audit.near_copies(pairs, set())) < 30 * len(pairs)
 
 
 def test_titles_show_names_with_dollars_letter_by_letter(take, scans, masks, tmp_path):

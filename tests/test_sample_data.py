@@ -51,54 +51,38 @@ def smooth(image):
 
 
 def test_files_are_named_by_subset_patient_and_slice(sample):
-    expected, first = set(), 1
-    for subset, count in SUBSETS.items():
-        for patient in range(first, first + count):
-            expected |= {
-                f"{subset}/{kind}/sample_{patient:03d}_{number:03d}.png"
-                for kind in ("images", "masks")
-                for number in range(SLICES)
-            }
-        first += count
+    subsets = [subset for subset, count in SUBSETS.items() for _ in range(count)]
+    expected = {
+        f"{subset}/{kind}/sample_{patient:03d}_{number:03d}.png"
+        for patient, subset in enumerate(subsets, start=1)
+        for kind in ("images", "masks")
+        for number in range(SLICES)
+    }
     found = {path.relative_to(sample.folder).as_posix() for path in sample.folder.rglob("*") if path.is_file()}
     assert found == expected
 
 
-def test_files_are_rgb_with_three_equal_channels(sample):
-    for path in [*sample.folder.glob("*/images/*_010.png"), *sample.folder.glob("*/masks/*_010.png")]:
+def test_files_are_rgb_with_three_equal_channels_and_masks_hold_0_and_255_only(sample):
+    for path in [*sample.folder.glob("*/images/*_010.png"), *sample.folder.glob("*/masks/*.png")]:
         picture = Image.open(path)
         pixels = np.asarray(picture)
         assert (picture.mode, pixels.shape, pixels.dtype) == ("RGB", (SIZE, SIZE, 3), np.uint8)
-        assert np.ptp(pixels, axis=2).max() == 0
+        assert (pixels == pixels[..., :1]).all()
+        assert path.parent.name == "images" or ((pixels == 0) | (pixels == 255)).all()
 
 
-def test_masks_hold_0_and_255_only(sample):
-    values = set()
-    for path in sample.folder.glob("*/masks/*.png"):
-        values |= set(np.unique(np.asarray(Image.open(path))).tolist())
-    assert values == {0, 255}
-
-
-def test_spacing_is_that_of_the_pixels(sample):
+def test_spacing_is_that_of_the_pixels(sample, tmp_path):
     assert sample.returned == {"spacing": [1.25, 1.25, 6.0]}
+    assert make_sample(tmp_path, patients={"train": 1}, slices=3, size=64) == {"spacing": [6.25, 6.25, 40.0]}
 
 
-def test_spacing_follows_size_and_slices(tmp_path):
-    returned = make_sample(tmp_path, patients={"train": 1}, slices=3, size=64)
-    assert returned == {"spacing": [6.25, 6.25, 40.0]}
-
-
-def test_same_seed_gives_same_pixels(tmp_path):
-    first, second = small_sample(tmp_path / "first", seed=3), small_sample(tmp_path / "second", seed=3)
-    assert first.keys() == second.keys() and len(first) == 18
-    assert all(np.array_equal(first[name], second[name]) for name in first)
-
-
-def test_another_seed_gives_other_images_and_masks(tmp_path):
-    first, second = small_sample(tmp_path / "first", seed=3), small_sample(tmp_path / "second", seed=4)
+def test_the_same_seed_gives_the_same_pixels_and_another_gives_others(tmp_path):
+    first, again, other = (small_sample(tmp_path / name, seed=seed) for name, seed in (("1", 3), ("2", 3), ("3", 4)))
+    assert first.keys() == again.keys() == other.keys() and len(first) == 18
+    assert all(np.array_equal(first[name], again[name]) for name in first)
     for kind in ("images", "masks"):
         name = f"train/{kind}/sample_001_001.png"
-        assert not np.array_equal(first[name], second[name])
+        assert not np.array_equal(first[name], other[name])
 
 
 def test_pixels_of_a_patient_do_not_depend_on_the_other_patients(tmp_path):
@@ -133,13 +117,9 @@ def test_atrium_takes_3_to_8_thousandths_of_the_pixels(sample):
     assert 0.003 <= sample.masks.mean() <= 0.008
 
 
-def test_atrium_is_absent_from_about_40_percent_of_the_slices(sample):
-    assert 0.35 <= np.mean(~sample.masks.any(axis=(1, 2))) <= 0.45
-
-
-def test_atrium_is_absent_from_25_to_55_percent_of_each_patients_slices(sample):
+def test_atrium_is_absent_from_about_40_percent_of_the_slices_and_25_to_55_of_each_patients(sample):
     absent = patients(~sample.masks.any(axis=(1, 2))).mean(axis=1)
-    assert absent.min() >= 0.25 and absent.max() <= 0.55
+    assert 0.35 <= absent.mean() <= 0.45 and absent.min() >= 0.25 and absent.max() <= 0.55
 
 
 def test_atrium_appears_once_and_vanishes_at_both_ends(sample):
@@ -170,23 +150,13 @@ def test_neighbouring_slices_are_alike(sample):
         assert step < 0.6 * apart
 
 
-def test_patients_differ_in_size_of_the_atrium(sample):
+def test_patients_differ_in_size_place_and_brightness_of_the_atrium_and_in_noise(sample):
     volumes = patients(sample.masks).sum(axis=(1, 2, 3))
-    assert volumes.max() > 1.5 * volumes.min()
-    assert len(set(volumes.tolist())) == len(volumes)
-
-
-def test_patients_differ_in_place_of_the_atrium(sample):
+    assert volumes.max() > 1.5 * volumes.min() and len(set(volumes.tolist())) == len(volumes)
     middles = np.array([np.argwhere(mask)[:, 1:].mean(axis=0) for mask in patients(sample.masks)])
     assert (middles.std(axis=0) > 6).all()  # pixels, down and across
-
-
-def test_patients_differ_in_brightness_of_the_atrium(sample):
     means = [image[mask].mean() for image, mask in zip(patients(sample.images), patients(sample.masks))]
     assert max(means) > 1.2 * min(means)
-
-
-def test_patients_differ_in_noise(sample):
     noise = patients(sample.images)[:, :, :16, :16].std(axis=(1, 2, 3))
     assert noise.max() > 1.4 * noise.min()
 
@@ -205,24 +175,16 @@ def test_body_stands_out_from_the_air(sample):
         assert profile[:14].max() > 2 * air and profile[-14:].max() > 2 * air
 
 
-def test_look_alikes_are_larger_and_as_bright_in_every_patient(sample):
+def test_look_alikes_are_larger_and_as_bright_in_every_patient_also_in_slices_without_the_atrium(sample):
     """What is at least as bright as half of the atrium, and lies outside it, covers more than twice its area."""
     for image, mask in zip(patients(sample.images), patients(sample.masks)):
-        look_alikes = image[~mask] >= np.median(image[mask])
+        look_alikes, absent = (image >= np.median(image[mask])) & ~mask, ~mask.any(axis=(1, 2))
         assert np.count_nonzero(look_alikes) > 2 * np.count_nonzero(mask)
+        assert np.count_nonzero(look_alikes[absent]) > 0.5 * np.count_nonzero(mask)
 
 
-def test_slices_without_the_atrium_hold_look_alikes_too(sample):
-    for image, mask in zip(patients(sample.images), patients(sample.masks)):
-        absent = ~mask.any(axis=(1, 2))
-        assert np.count_nonzero(image[absent] >= np.median(image[mask])) > 0.5 * np.count_nonzero(mask)
-
-
-def test_one_threshold_for_all_stays_under_dice_0_3(sample):
+def test_thresholds_stay_under_dice_0_3_one_for_all_and_one_for_each_patient(sample):
     assert 0.05 < best_threshold_dice(sample.images, sample.masks) < 0.3
-
-
-def test_a_threshold_chosen_for_each_patient_stays_under_dice_0_3(sample):
     scores = [best_threshold_dice(*pair) for pair in zip(patients(sample.images), patients(sample.masks))]
     assert max(scores) < 0.3
 

@@ -1,6 +1,7 @@
 """A scan is read from whatever holds it, turned as the network knows it, and its mask lies where the scan lies."""
 
 import itertools
+import sys
 import zipfile
 
 import nibabel
@@ -30,6 +31,11 @@ def affine(spacing=SPACING, origin=(-3.0, 5.0, 7.0)):
     return result
 
 
+def as_imported(values):
+    """The pictures that the import makes of a volume with the axes R, A, S."""
+    return np.stack([np.rot90(values[..., number]) for number in range(values.shape[2])])
+
+
 def turned(values, space, order, flips):
     """A volume with its axes exchanged and flipped, and the affine that leaves every voxel where it is."""
     matrix = np.zeros((4, 4))
@@ -57,7 +63,7 @@ def save_series(folder, values, space, **changes):
     folder.mkdir(parents=True, exist_ok=True)
     lps = np.diag([-1, -1, 1, 1]) @ space
     steps = np.linalg.norm(lps[:3, :3], axis=0)
-    series = changes.pop("SeriesInstanceUID", pydicom.uid.generate_uid())
+    series = pydicom.uid.generate_uid()
     for number in range(values.shape[2]):
         entry = pydicom.Dataset()
         entry.file_meta = pydicom.dataset.FileMetaDataset()
@@ -87,7 +93,7 @@ def save_series(folder, values, space, **changes):
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_a_scan_in_any_of_48_positions_gives_the_same_pictures_and_its_mask_comes_back(tmp_path, body, order):
-    expected = np.stack([np.rot90(body[..., k]) for k in range(SHAPE[2])])  # as the import makes them of R, A, S
+    expected = as_imported(body)
     for flips in itertools.product((False, True), repeat=3):
         values, space = turned(body, affine(), order, flips)
         scan = scans.read_scan(save(tmp_path / "scan.nii.gz", values, space))
@@ -107,7 +113,17 @@ def test_a_scan_is_turned_to_the_axes_of_the_training_and_a_guess_is_told(tmp_pa
         unplaced = scans.read_scan(save(tmp_path / "unplaced.nii", body, space, *codes))
         assert not unplaced.is_placed and "does not say how it lies" in unplaced.notes[0]
         pictures, _ = scans.to_pictures(unplaced, scans.scan_axes(unplaced, ["I", "A", "R"])[0])
-        assert np.array_equal(pictures, np.stack([np.rot90(body[..., k]) for k in range(SHAPE[2])]))
+        assert np.array_equal(pictures, as_imported(body))
+
+
+def test_a_scan_whose_header_says_nothing_lies_as_it_is_stored(tmp_path, body):
+    header = nibabel.Nifti1Header()
+    header["sform_code"], header["srow_x"], header["srow_y"] = 1, (2, 0, 0, 5), (0, 3, 0, 5)  # and srow_z is all 0
+    nibabel.save(nibabel.Nifti1Image(body, None, header), tmp_path / "scan.nii")
+    scan = scans.read_scan(tmp_path / "scan.nii")
+    assert not scan.is_placed and not scan.knows_space and "does not say the spacing" in scan.notes[0]
+    pictures, spacing = scans.to_pictures(scan, scans.scan_axes(scan, ["I", "A", "R"])[0])
+    assert np.array_equal(pictures, as_imported(body)) and spacing == [1, 1, 1]
 
 
 @pytest.mark.parametrize("size", [(9, 6), (12, 3), (5, 7), (4, 4)])
@@ -116,9 +132,8 @@ def test_what_is_cut_to_another_size_lies_in_its_middle_and_comes_back(size):
     other = scans.centred(pictures, *size)
     assert other.shape == (2, *size)
     back = scans.centred(other, 9, 6)
-    assert np.array_equal(back[back > 0], pictures[back > 0]) and (back > 0).sum() == 2 * min(9, size[0]) * min(
-        6, size[1]
-    )
+    assert np.array_equal(back[back > 0], pictures[back > 0])
+    assert (back > 0).sum() == 2 * min(9, size[0]) * min(6, size[1])
     middle = np.argwhere(back[0] > 0)
     assert abs(middle.mean(axis=0) - [4, 2.5]).max() <= 0.5
 
@@ -180,7 +195,7 @@ def test_a_dicom_series_is_read_as_the_volume_that_simpleitk_reads(tmp_path, bod
         assert scan.affine == pytest.approx(np.diag([-1, -1, 1, 1]) @ lps, abs=1e-4)
         assert np.array_equal(scan.values, SimpleITK.GetArrayFromImage(other).transpose(2, 1, 0))
         pictures, _ = scans.to_pictures(scan, HEART)
-        assert np.array_equal(pictures, np.stack([np.rot90(body[..., k]) for k in range(SHAPE[2])]))
+        assert np.array_equal(pictures, as_imported(body))
         scans.save_volume(np.uint8(scan.values > 9), scan, tmp_path / "mask.nii.gz")
         assert nibabel.load(tmp_path / "mask.nii.gz").affine == pytest.approx(scan.affine, abs=1e-5)
 
@@ -189,8 +204,22 @@ def test_dicom_values_are_rescaled_and_inverted_as_their_tags_say(tmp_path, body
     scan = scans.read_scan(save_series(tmp_path / "a", body, affine(), RescaleSlope=2, RescaleIntercept=-100))
     assert np.array_equal(scan.values, 2 * body.astype(float) - 100)
     scan = scans.read_scan(save_series(tmp_path / "b", body, affine(), PhotometricInterpretation="MONOCHROME1"))
-    plane = body[:, :, 0].astype(int)
-    assert np.array_equal(scan.values[:, :, 0], plane.max() + plane.min() - plane)
+    assert np.array_equal(scan.values, body.max() - body)  # the lowest is 0
+
+
+def test_a_dicom_file_alone_in_its_folder_is_a_slice_of_1_mm_and_that_is_told(tmp_path, body):
+    scan = scans.read_scan(save_series(tmp_path / "one", body[:, :, :1], affine()))
+    assert np.array_equal(scan.values, body[:, :, :1]) and scan.voxel_millilitres == pytest.approx(0.7 * 1.1 / 1000)
+    assert "taken to be 1 mm thick" in scan.notes[0]
+
+
+def test_a_truth_is_1_where_a_label_is_and_lies_where_the_scan_lies(tmp_path, body):
+    scan = scans.read_scan(save(tmp_path / "scan.nii", body, affine()))
+    labels = (body % 3).astype(np.uint8)
+    assert np.array_equal(scans.read_truth(save(tmp_path / "a.nii", labels, affine()), scan), body % 3 > 0)
+    for other in ((labels[1:], affine()), (labels, affine(origin=(-3.0, 5.0, 7.1)))):
+        with pytest.raises(CourseError, match="The truth b has another shape or affine than the scan scan"):
+            scans.read_truth(save(tmp_path / "b.nii", *other), scan)
 
 
 def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
@@ -208,101 +237,93 @@ def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
     assert np.array_equal(zipped.values, scan.values) and not zipped.knows_space and "spacing" in zipped.notes[0]
 
 
-def test_a_zip_of_a_dicom_series_is_read(tmp_path, body):
-    folder = save_series(tmp_path / "series", body, affine())
-    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as packed:
-        for file in folder.iterdir():
+def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, body):
+    (tmp_path / "b.2").mkdir()
+    series = save_series(tmp_path / "d.4", body, affine())
+    with zipfile.ZipFile(tmp_path / "c.3.zip", "w") as packed:
+        for file in series.iterdir():
             packed.write(file, f"export/{file.stem}")  # hospitals give no endings
-    assert np.array_equal(scans.read_scan(tmp_path / "scan.zip").values, body)
+    given = save(tmp_path / "a.1.nii.gz", body, affine()), save(tmp_path / "b.2" / "image.nii", body, affine()).parent
+    for path, name in zip((*given, tmp_path / "c.3.zip", series), ("a.1", "b.2", "c.3", "d.4")):
+        scan = scans.read_scan(path)
+        assert scan.name == scans.scan_name(path) == name and np.array_equal(scan.values, body)
+        with pytest.raises(CourseError, match=f"{name} holds its own spacing"):
+            scans.read_scan(path, spacing=[1, 1, 1])
 
 
 # --- what cannot be read ------------------------------------------------------------------------------------
 
 
-def two_series(folder, body):
-    save_series(folder, body[:, :, :4], affine())
-    for file in list(folder.iterdir()):
-        file.rename(folder / f"a{file.name}")
-    return save_series(folder, body[:, :, :5], affine(), SeriesDescription="cine")
-
-
-def missing_slice(folder, body):
-    save_series(folder, body, affine())
-    sorted(folder.iterdir())[5].unlink()
-    return folder
-
-
-def gap_in_numbers(folder, body):
-    folder.mkdir()
-    for number in (0, 1, 3):
-        Image.fromarray(np.uint8(body[..., number])).save(folder / f"{number}.png")
-    return folder
-
-
-def mixed(folder, body):
-    save(save_series(folder, body, affine()) / "a.nii", body, affine())
-    return folder
-
-
-BAD = {
-    "nothing": (lambda folder, body: folder / "x", "There is no scan at"),
-    "empty": (lambda folder, body: folder.mkdir() or folder, "holds no volume, no picture and no DICOM file"),
-    "mixed": (mixed, "all of one kind"),
-    "4-D": (
-        lambda folder, body: (folder.mkdir(), save(folder / "a.nii", np.stack([body, body], axis=-1), affine()))[1],
-        "axes",
+SERIES = {  # what is changed in a good series
+    "two series": (
+        {"SeriesInstanceUID": lambda n: f"1.2.{n // 8}", "SeriesDescription": "cine"},
+        r"holds 2 series: cine \(8 files, .*, cine \(5 files",
     ),
-    "two series": (two_series, r"holds 2 series: .*cine \(5 files"),
-    "missing slice": (missing_slice, "slices are missing"),
-    "two times": (
-        lambda folder, body: save_series(folder, body, affine(), ImagePositionPatient=lambda n: [0, 0, n // 2]),
-        "two slices at one place",
-    ),
-    "no position": (
-        lambda folder, body: save_series(folder, body, affine(), ImagePositionPatient=None),
-        "lacks ImagePositionPatient",
-    ),
-    "several frames": (
-        lambda folder, body: save_series(folder, body, affine(), NumberOfFrames=4),
-        "no single slice of grey values",
-    ),
-    "pixels cut short": (
-        lambda folder, body: save_series(folder, body, affine(), PixelData=b"\0\0"),
-        "cannot be read .*dcm2niix",
-    ),
+    "missing slice": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 5)]}, "1.00 to 2.00 mm apart: slices are mis"),
+    "two times": ({"ImagePositionPatient": lambda n: [0, 0, n // 2]}, "two slices at one place"),
+    "no position": ({"ImagePositionPatient": None}, "lacks ImagePositionPatient"),
+    "empty position": ({"ImagePositionPatient": ""}, "lacks ImagePositionPatient"),
+    "several frames": ({"NumberOfFrames": 4}, "no single slice of grey values"),
+    "colours": ({"SamplesPerPixel": 3}, "no single slice of grey values"),
+    "pixels cut short": ({"PixelData": b"\0\0"}, "cannot be read as DICOM .*dcm2niix"),
+    "sizes": ({"PixelSpacing": lambda n: [1, 1 + (n > 3)]}, "differ in size, spacing or direction"),
     "directions": (
-        lambda folder, body: save_series(
-            folder, body, affine(), ImageOrientationPatient=lambda n: [1, 0, 0, 0, 1, 0] if n else [0, 1, 0, 0, 0, 1]
-        ),
+        {"ImageOrientationPatient": lambda n: [1, 0, 0, 0, 1, 0] if n else [0, 1, 0, 0, 0, 1]},
         "differ in size, spacing or direction",
     ),
-    "gap in numbers": (gap_in_numbers, "lacks the slice 2"),
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_what_is_no_single_volume_is_one_sentence(tmp_path, body, case):
-    make, sentence = BAD[case]
-    path = make(tmp_path / "scan", body)
+@pytest.mark.parametrize("case", SERIES)
+def test_a_series_that_is_no_single_volume_is_one_sentence(tmp_path, body, case):
+    changes, sentence = SERIES[case]
+    folder = save_series(tmp_path / "scan", body, affine(), **changes)
     with pytest.raises(CourseError, match=sentence) as raised:
-        scans.read_scan(path)
+        scans.read_scan(folder)
+    assert len(str(raised.value)) < 400
+
+
+FILES = {  # what is given of a folder, and what lies in it
+    "nothing": ("x", [], "There is no scan at"),
+    "empty": ("", [], "holds no volume, no picture and no DICOM file"),
+    "mixed": (
+        "",
+        ["0.png", "a.dcm", "b.dcm"],
+        r"holds 1 files such as 0\.png and 2 files such as a\.dcm: .*one kind",
+    ),
+    "two volumes": ("", ["a.nii", "b.nii.gz"], r"holds 2 volumes \(a\.nii and others\): give one of them"),
+    "no DICOM": ("", ["a.dcm"], "scan cannot be read as DICOM .*dcm2niix"),
+    "one file": ("a.dcm", ["a.dcm"], r"a\.dcm is a single slice: give the folder"),
+    "one picture": ("3.png", ["3.png"], r"3\.png is a single slice: give the folder"),
+    "gap in numbers": ("", ["0.png", "1.png", "3.png", "5.png"], r"lacks the slice 2 \(2 missing\)"),
+    "dates": ("", ["20261127101500.png", "20271127101500.png"], r"\(9,999,999,999 missing\)"),
+    "a number twice": ("", ["a1.png", "b01.png"], "are not numbered, each once"),
+    "no number": ("", ["a.png"], "are not numbered, each once"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_files_that_are_no_single_volume_are_one_sentence(tmp_path, case):
+    given, names, sentence = FILES[case]
+    (tmp_path / "scan").mkdir()
+    for name in names:
+        path = tmp_path / "scan" / name
+        Image.new("L", (4, 4)).save(path) if path.suffix == ".png" else path.write_text("nothing")
+    with pytest.raises(CourseError, match=sentence) as raised:
+        scans.read_scan(tmp_path / "scan" / given)
     assert len(str(raised.value)) < 400
 
 
 def test_without_pydicom_the_sentence_names_it(tmp_path, body, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
-    folder = tmp_path / "series"
-    folder.mkdir()
-    (folder / "1").write_bytes(bytes(128) + b"DICM" + bytes(50))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(CourseError, match="pip install pydicom"):
-        scans.read_scan(folder)
+        scans.read_scan(save_series(tmp_path / "series", body, affine()))
 
 
-@pytest.mark.parametrize("spacing", [[1, 1], [0, 1, 1], [1, 1, -2]])
-def test_an_impossible_spacing_is_refused(tmp_path, spacing):
+def test_an_impossible_spacing_is_refused(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "0.png")
-    with pytest.raises(CourseError, match="spacing"):
-        scans.read_scan(tmp_path, spacing=spacing)
+    with pytest.raises(CourseError, match=r"spacing=\[1, 1, -2\]: a spacing is three numbers above 0"):
+        scans.read_scan(tmp_path, spacing=[1, 1, -2])
 
 
 def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
@@ -314,3 +335,6 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
     assert scans.find_scans(tmp_path / "b.nii.gz") == [tmp_path / "b.nii.gz"]
     with pytest.raises(CourseError, match="There is no scan"):
         scans.find_scans(tmp_path / "nothing")
+    save(tmp_path / "b.nii", body, affine())
+    with pytest.raises(CourseError, match=r"b\.nii and b\.nii\.gz would get one answer"):
+        scans.find_scans(tmp_path)

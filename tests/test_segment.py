@@ -37,7 +37,7 @@ def scan(run_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_scan_gets_a_mask_a_page_and_a_row_once(run_dir, scan, tmp_path, capsys):
+def test_a_scan_gets_a_mask_a_page_and_a_row_once(run_dir, scan, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     arguments = [str(scan), str(run_dir), "--out", str(out), "--truth", str(tmp_path / "truth.nii.gz")]
     assert segment.main(arguments) == 0
@@ -54,9 +54,16 @@ def test_a_scan_gets_a_mask_a_page_and_a_row_once(run_dir, scan, tmp_path, capsy
     [row] = csv.DictReader((out / "scans.csv").open(encoding="utf-8"))
     assert row["name"] == "one" and float(row["millilitres"]) == record["millilitres"]
     assert sorted(path.name for path in out.iterdir()) == ["one.html", "one.json", "one_mask.nii.gz", "scans.csv"]
-    before = (out / "one_mask.nii.gz").stat().st_mtime_ns
-    assert segment.main(arguments) == 0 and (out / "one_mask.nii.gz").stat().st_mtime_ns == before
-    assert "1 of 1, one: " in capsys.readouterr().out
+
+    def execute(*_, **__):
+        raise helpers.CourseError("is answered again")
+
+    monkeypatch.setattr(segment.papermill, "execute_notebook", execute)
+    assert segment.main(arguments) == 0
+    shutil.copy(out / "one_mask.nii.gz", tmp_path / "truth.nii.gz")
+    assert segment.main(arguments) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("1 of 1, one: ") == 3 and printed.count("is answered again") == 1
 
 
 @pytest.mark.slow
@@ -73,10 +80,17 @@ def test_of_several_scans_one_that_cannot_be_read_does_not_stop_the_others(run_d
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [(["{scan}", "{folder}"], "holds no trained network"), (["{folder}/nothing", "{folder}"], "There is no scan")],
+    [
+        (["{scan}", "{folder}"], "holds no trained network"),
+        (["{folder}/nothing", "{folder}"], "There is no scan"),
+        (["{scan}", "{run}", "--truth", "{folder}/nothing.nii"], "There is no true mask at"),
+        (["{folder}", "{run}", "--truth", "{scan}"], "--truth belongs to a single scan"),
+    ],
 )
 def test_what_is_missing_is_one_sentence(arguments, sentence, tmp_path, capsys):
-    (tmp_path / "one.nii").touch()
-    given = [part.format(scan=tmp_path / "one.nii", folder=tmp_path) for part in arguments]
+    for name in ("one.nii", "two.nii", "run/model/best.keras"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    given = [part.format(scan=tmp_path / "one.nii", folder=tmp_path, run=tmp_path / "run") for part in arguments]
     assert segment.main(given) == 1
     assert sentence in capsys.readouterr().out

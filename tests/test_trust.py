@@ -50,6 +50,21 @@ def test_what_was_learned_from_is_described(learned):
     assert learned["least_likeness"] == pytest.approx(min(alike)) and 0.3 < min(alike) < 1
 
 
+def test_what_was_learned_from_is_measured_on_the_train_arrays(work_dir):
+    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
+    helpers.prepare_arrays(description, work_dir, 32, progress=False)
+    learned = trust.learned_from(work_dir)
+    pairs = description["subsets"]["train"]
+    assert learned["axes"] == ["I", "A", "R"] and learned["spacing"] == description["spacing"]
+    assert learned["size"] == pairs[0]["size"] and learned["patients"] == len({pair["patient"] for pair in pairs})
+    pixels = dict.fromkeys((pair["patient"] for pair in pairs), 0)
+    for pair in pairs:
+        _, mask = helpers.pair_paths(description, work_dir, "train", pair["name"])
+        pixels[pair["patient"]] += helpers.read_mask(mask).sum()
+    millilitres = [count * np.prod(description["spacing"]) / 1000 for count in pixels.values()]
+    assert learned["millilitres"] == pytest.approx([min(millilitres), max(millilitres)], rel=0.1)
+
+
 def test_a_patient_like_those_of_the_training_passes(learned):
     told = [trust.differences(pictures(number, seed=1), [1.25, 1.25, 6.0], learned) for number in range(1, 7)]
     assert sum(map(bool, told)) <= 1

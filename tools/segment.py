@@ -20,16 +20,11 @@ COURSE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(COURSE))
 
 from course.report import write_page  # noqa: E402
-from course.scan import find_scans  # noqa: E402
+from course.scan import find_scans, scan_name  # noqa: E402
 from course.workers import stderr_to  # noqa: E402
 from course.workspace import CourseError, fingerprint, read_json, whole_file, write_json  # noqa: E402
 
 NOTEBOOK = COURSE / "notebooks" / "07_your_own_scan.ipynb"
-
-
-def scan_name(scan: Path) -> str:
-    """Return what the files of a scan are called: its own name without the endings of files."""
-    return scan.name if scan.is_dir() else scan.name.split(".")[0]
 
 
 def answer_scan(scan: Path, run: Path, out: Path, options: dict) -> dict:
@@ -38,11 +33,12 @@ def answer_scan(scan: Path, run: Path, out: Path, options: dict) -> dict:
     Raises CourseError if the notebook stops.
     """
     files = sorted(path for path in scan.rglob("*") if path.is_file()) if scan.is_dir() else [scan]
-    inputs = fingerprint(*files, run / "model" / "best.keras", options)
-    record = out / f"{scan_name(scan)}.json"
+    truth = [Path(options["truth"])] if options["truth"] else []
+    inputs = fingerprint(*files, *truth, run / "model" / "best.keras", options)
+    name = scan_name(scan)
+    record, executed = out / f"{name}.json", out / f"{name}.ipynb"
     if record.exists() and (earlier := read_json(record, NOTEBOOK.stem)).get("inputs") == inputs:
         return earlier
-    executed = out / f"{scan_name(scan)}.ipynb"
     parameters = {"work_dir": str(run), "scan": str(scan), "out": str(out), **options}
     try:
         with open(os.devnull, "w") as silence, stderr_to(silence):  # what TensorFlow and the kernel say as they start
@@ -57,7 +53,7 @@ def answer_scan(scan: Path, run: Path, out: Path, options: dict) -> dict:
             )
     except papermill.PapermillExecutionError as error:
         raise CourseError(str(error.evalue)) from None
-    write_answer(nbformat.read(executed, as_version=4), scan_name(scan), out / f"{scan_name(scan)}.html")
+    write_answer(nbformat.read(executed, as_version=4), name, out / f"{name}.html")
     answered = {**read_json(record, NOTEBOOK.stem), "inputs": inputs}
     write_json(record, answered)
     executed.unlink()
@@ -77,15 +73,10 @@ def write_answer(notebook, name: str, path: Path) -> None:
 
 def write_table(records: list[dict], path: Path) -> None:
     """Write scans.csv, a row for each scan."""
-    rows = [
-        {
-            **{name: value for name, value in record.items() if name != "inputs"},
-            "warnings": " ".join(record["warnings"]),
-        }
-        for record in records
-    ]
+    rows = [{**record, "warnings": " ".join(record["warnings"])} for record in records]
+    columns = list(dict.fromkeys(name for row in rows for name in row if name != "inputs"))
     with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -104,15 +95,17 @@ def main(arguments: list[str] | None = None) -> int:
         run, scans = Path(given.run).expanduser().resolve(), [path.resolve() for path in find_scans(given.scan)]
         if not (run / "model" / "best.keras").exists():
             raise CourseError(f"{run} holds no trained network (model/best.keras): give the folder of a run.")
-        if given.truth and len(scans) > 1:
+        truth = Path(given.truth).expanduser().resolve() if given.truth else None
+        if truth and len(scans) > 1:
             raise CourseError("--truth belongs to a single scan.")
+        if truth and not truth.is_file():
+            raise CourseError(f"There is no true mask at {truth}: give a NIfTI file.")
     except CourseError as error:
         print(error)
         return 1
     out = Path(given.out).expanduser().resolve() if given.out else run / "segmented"
     out.mkdir(parents=True, exist_ok=True)
-    options = {"spacing": given.spacing, "save_probabilities": given.probabilities}
-    options["truth"] = str(Path(given.truth).resolve()) if given.truth else None
+    options = {"spacing": given.spacing, "save_probabilities": given.probabilities, "truth": truth and str(truth)}
     records, failed = [], 0
     for number, scan in enumerate(scans, start=1):
         try:
