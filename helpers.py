@@ -12,116 +12,72 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course.arrays import load_arrays as load_arrays, make_arrays, read_arrays_record
-from course.audit import (
-    audit_rows as audit_rows,
-    dataset_counts as dataset_counts,
-    plot_findings as plot_findings,
-    plot_twins as plot_twins,
-)
-from course.batches import (
-    load_training_pictures as load_training_pictures,
-    ordered_batches as ordered_batches,
-    prepared_batches,
-    steps_per_execution,
-)
-from course.drawings import plot_convolution as plot_convolution, plot_network as plot_network, plot_pairs as plot_pairs
-from course.exercises import check_exercise as check_exercise
+from course.arrays import load_arrays, make_arrays, read_arrays_record
+from course.audit import audit_rows, dataset_counts, plot_findings, plot_twins
+from course.batches import load_training_pictures, ordered_batches, prepared_batches, steps_per_execution
+from course.drawings import plot_convolution, plot_network, plot_pairs
+from course.exercises import check_exercise
 from course.figures import (
-    PREDICTION_COLOR as PREDICTION_COLOR,
-    TRUTH_COLOR as TRUTH_COLOR,
-    draw_outlines as draw_outlines,
-    figure_as_png as figure_as_png,
-    format_table as format_table,
-    look_closer as look_closer,
-    plain_text as plain_text,
-    plot_history as plot_history,
-    plot_looks as plot_looks,
-    plot_planes as plot_planes,
-    plot_predictions as plot_predictions,
-    plot_three_planes as plot_three_planes,
-    save_figure as save_figure,
-    table as table,
+    PREDICTION_COLOR,
+    TRUTH_COLOR,
+    draw_outlines,
+    figure_as_png,
+    format_table,
+    look_closer,
+    plain_text,
+    plot_history,
+    plot_looks,
+    plot_planes,
+    plot_predictions,
+    plot_three_planes,
+    save_figure,
+    table,
 )
-from course.folds import left_out_twins as left_out_twins
+from course.folds import left_out_twins
 from course.image_operations import cut_squares, enlarge, neighbours_mean
-from course.importing import import_dataset as import_dataset, upload_file as upload_file
-from course.machine import (
-    check_device as check_device,
-    choose_precision as choose_precision,
-    device_name as device_name,
-    set_up as set_up,
-    versions as versions,
-)
-from course.metrics import (
-    bootstrap_interval,
-    bounding_box,
-    confusion_counts as confusion_counts,
-    cross_entropy,
-    dice as dice,
-    scores as scores,
-)
-from course.pictures import SUBSETS as SUBSETS, read_picture
+from course.importing import import_dataset, upload_file
+from course.machine import check_device, choose_precision, device_name, set_up, versions
+from course.metrics import bootstrap_interval, bounding_box, confusion_counts, cross_entropy, dice, scores
+from course.pictures import SUBSETS, read_picture
 from course.planes import area_average, patient_spacing, slice_places
-from course.prediction import (
-    predict_in_planes as predict_in_planes,
-    predict_probabilities as predict_probabilities,
-    predict_scan as predict_scan,
-    predict_subset as predict_subset,
-    resize_probability as resize_probability,
-)
-from course.recipes import (
-    LADDER as LADDER,
-    RECIPES as RECIPES,
-    check_values as check_values,
-    choose_profile as choose_profile,
-    load_settings as load_settings,
-    new_settings as new_settings,
-    training_plan as training_plan,
-)
-from course.results import (
-    chosen_segmentation as chosen_segmentation,
-    patient_scores as patient_scores,
-    slice_scores,
-    write_results as write_results,
-)
+from course.prediction import predict_in_planes, predict_probabilities, predict_scan, predict_subset, resize_probability
+from course.recipes import LADDER, RECIPES, check_values, choose_profile, load_settings, new_settings, training_plan
+from course.results import chosen_segmentation, patient_scores, slice_scores, write_results
 from course.scan import (
-    Scan as Scan,
+    Scan,
     centred,
-    from_pictures as from_pictures,
-    patient_scan as patient_scan,
-    read_scan as read_scan,
-    read_truth as read_truth,
-    save_volume as save_volume,
-    scan_axes as scan_axes,
-    scan_greys as scan_greys,
-    to_pictures as to_pictures,
+    from_pictures,
+    patient_scan,
+    read_scan,
+    read_truth,
+    save_volume,
+    scan_axes,
+    scan_greys,
+    to_pictures,
 )
-from course.store import dataset_root as dataset_root, pair_paths as pair_paths
+from course.store import dataset_root, pair_paths
 from course.training import (
     arithmetic_of,
-    choose_arithmetic as choose_arithmetic,
-    read_history as read_history,
+    choose_arithmetic,
+    read_history,
     read_trained,
     read_untrained,
     resume_training,
     save_untrained,
     training_inputs,
 )
-from course.trust import (
-    differences as differences,
-    learned_from as learned_from,
-    volume_difference as volume_difference,
-)
+from course.trust import differences, learned_from, volume_difference
 from course.workspace import (
-    CourseError as CourseError,
+    CourseError,
     fingerprint,
-    open_work_folder as open_work_folder,
-    read_json as read_json,
+    open_work_folder,
+    read_json,
     source_fingerprint,
-    whole_file as whole_file,
-    write_json as write_json,
+    whole_file,
+    write_json,
 )
+
+# --- 02: from pictures to arrays ----------------------------------------------------------------------
 
 
 def read_image(path):
@@ -192,36 +148,7 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     return make_arrays(description, work_dir, image_size, leave_out, prepare, code, progress)
 
 
-def dice_coef(y_true, y_pred, smooth=1.0):
-    """Return the soft Dice coefficient of a whole batch, as the report shows it while training.
-
-    2 * sum(t * p) + smooth over sum(t) + sum(p) + smooth, with probabilities p and truth t, both in [0, 1]
-    and of the same shape. `smooth` keeps it defined for empty masks.
-    It is not the Dice of a segmentation: nothing is thresholded, and the slices of a batch are mixed.
-    """
-    from keras import ops
-
-    y_true = ops.cast(y_true, y_pred.dtype)
-    overlap = ops.sum(y_true * y_pred)
-    return (2 * overlap + smooth) / (ops.sum(y_true) + ops.sum(y_pred) + smooth)
-
-
-def bce_dice_loss(y_true, y_pred):
-    """Return binary cross-entropy plus one minus the soft Dice of the batch: a scalar, 0 at best for masks of 0 and 1.
-
-    Cross-entropy judges each pixel alone, and nearly all pixels are background. The Dice term looks at the
-    overlap only, so a missed atrium costs as much as it should. Its sums are of squares (Milletari et al., V-Net,
-    2016), so that a pixel that is half atrium is best answered with one half.
-    """
-    import keras
-    from keras import ops
-
-    overlap = 2 * ops.sum(y_true * y_pred) + 1
-    soft_dice = overlap / (ops.sum(y_true**2) + ops.sum(y_pred**2) + 1)
-    return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - soft_dice
-
-
-LOSSES = {"binary_crossentropy": "binary_crossentropy", "bce_dice_loss": bce_dice_loss}
+# --- 03: the network ----------------------------------------------------------------------------------
 
 
 def create_model(
@@ -281,6 +208,64 @@ def create_model(
     return model
 
 
+# What the untrained network depends on
+NETWORK_SETTINGS = (
+    "image_size",
+    "seed",
+    "kernel_initializer",
+    "dropout_rate",
+    "activation",
+    "batch_normalization_momentum",
+    "output_bias",
+    "precision",
+)
+
+
+def _network_made_from(settings):
+    """Return what an untrained network is made from: settings and code."""
+    return {"settings": {name: settings[name] for name in NETWORK_SETTINGS}, "code": source_fingerprint(create_model)}
+
+
+def save_untrained_model(model, work_dir, settings):
+    """Save the network of 03 in `model/`, with a record of the settings, the code and the arithmetic."""
+    save_untrained(model, work_dir, _network_made_from(settings))
+
+
+# --- 04: losses, batches, and a training that may be interrupted --------------------------------------
+
+
+def dice_coef(y_true, y_pred, smooth=1.0):
+    """Return the soft Dice coefficient of a whole batch, as the report shows it while training.
+
+    2 * sum(t * p) + smooth over sum(t) + sum(p) + smooth, with probabilities p and truth t, both in [0, 1]
+    and of the same shape. `smooth` keeps it defined for empty masks.
+    It is not the Dice of a segmentation: nothing is thresholded, and the slices of a batch are mixed.
+    """
+    from keras import ops
+
+    y_true = ops.cast(y_true, y_pred.dtype)
+    overlap = ops.sum(y_true * y_pred)
+    return (2 * overlap + smooth) / (ops.sum(y_true) + ops.sum(y_pred) + smooth)
+
+
+def bce_dice_loss(y_true, y_pred):
+    """Return binary cross-entropy plus one minus the soft Dice of the batch: a scalar, 0 at best for masks of 0 and 1.
+
+    Cross-entropy judges each pixel alone, and nearly all pixels are background. The Dice term looks at the
+    overlap only, so a missed atrium costs as much as it should. Its sums are of squares (Milletari et al., V-Net,
+    2016), so that a pixel that is half atrium is best answered with one half.
+    """
+    import keras
+    from keras import ops
+
+    overlap = 2 * ops.sum(y_true * y_pred) + 1
+    soft_dice = overlap / (ops.sum(y_true**2) + ops.sum(y_pred**2) + 1)
+    return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - soft_dice
+
+
+LOSSES = {"binary_crossentropy": "binary_crossentropy", "bce_dice_loss": bce_dice_loss}
+
+
 def compile_model(model, learning_rate, loss, steps_per_execution=1):
     """Give a model its optimizer (Adam), its loss (a name from LOSSES) and the figures to show in training.
 
@@ -317,96 +302,6 @@ def compile_model(model, learning_rate, loss, steps_per_execution=1):
         metrics=[dice_coef, accuracy, iou],
         steps_per_execution=steps_per_execution,
     )
-
-
-def shuffled_stream(indices, start, count, seed):
-    """Return entries start to start + count of an endless stream: all indices shuffled, again and again.
-
-    The stream depends on `seed` (a list of whole numbers) alone, so a training that was interrupted finds its place.
-    """
-    passes = range(start // len(indices), (start + count - 1) // len(indices) + 1) if count else ()
-    stream = [np.random.default_rng([*seed, number]).permutation(indices) for number in passes]
-    offset = start % len(indices)
-    return np.concatenate([*stream, np.empty(0, int)]).astype(int)[offset : offset + count]
-
-
-def epoch_order(has_atrium, epoch, settings, slices):
-    """Return the pictures that an epoch shows, in order: whole numbers, drawn by seed and epoch alone.
-
-    `has_atrium` is one bool a picture. With `foreground_share` that share of the pictures holds some atrium.
-    `slices` is the size of the training set, which gives the length of an epoch where the profile does not.
-    """
-    seed, share = settings["seed"], settings["foreground_share"]
-    count = images_in_epoch(slices, settings)
-    with_atrium, without = np.flatnonzero(has_atrium), np.flatnonzero(~has_atrium)
-    if share is None or not len(without) or not len(with_atrium):
-        return shuffled_stream(np.arange(len(has_atrium)), epoch * count, count, [seed])
-    wanted = round(count * share)
-    order = np.concatenate(
-        [
-            shuffled_stream(with_atrium, epoch * wanted, wanted, [seed, 1]),
-            shuffled_stream(without, epoch * (count - wanted), count - wanted, [seed, 0]),
-        ]
-    )
-    return np.random.default_rng([seed, epoch]).permutation(order)
-
-
-def training_batches(pictures, settings, first_epoch=0, model=None):
-    """Return a tf.data.Dataset of the batches (X, y) of all epochs from `first_epoch` on, for `fit`.
-
-    X and y are float32 (batch size, side, side, 1) in [0, 1], augmented where the recipe says so. Order and
-    augmentation follow from the seed alone. Every batch is whole, so that they all have one shape.
-    model: the compiled model that is trained; on a GPU it makes the batches itself, see
-    `course.batches.prepared_batches`.
-    """
-    import tensorflow as tf
-
-    side = crop_side(settings, pictures.X.shape[1])
-
-    def prepare(images, masks, seed, compiled):
-        """Return a batch as the recipe shows it to the network: augmented, or as it is."""
-        X, y = (tf.cast(part, tf.float32)[..., None] / 255 for part in (images, masks))
-        return augment(X, y, seed, side, compiled) if settings["augment"] else (X, y)
-
-    def epochs():
-        """Yield the order of the pictures, a row for each batch, and the batches' seeds, one epoch after the other."""
-        for epoch in range(first_epoch, settings["epochs"]):
-            order = epoch_order(pictures.has_atrium, epoch, settings, len(pictures.X))
-            steps = steps_per_epoch(len(pictures.X), settings)
-            yield order.reshape(steps, -1), [(settings["seed"], epoch * 2**16 + step) for step in range(steps)]
-
-    return prepared_batches(pictures, epochs, settings["batch_size"], prepare, model)
-
-
-def crop_side(settings, size):
-    """Return the side of the squares that are cut from pictures of `size`: a multiple of 8, as the network needs it.
-
-    It halves the picture three times. The nearest multiple is taken: 80 for 0.6 of 128.
-    """
-    return round(settings["crop_share"] * size / 8) * 8
-
-
-def images_in_epoch(slices, settings):
-    """Return how many images an epoch shows of a training set of `slices` slices: a whole number of batches."""
-    return steps_per_epoch(slices, settings) * settings["batch_size"]
-
-
-def steps_per_epoch(slices, settings):
-    """Return the number of batches in an epoch; what is missing in the last one is taken from the next pass."""
-    return -(-(settings["images_per_epoch"] or settings["repeats"] * slices) // settings["batch_size"])
-
-
-MOST_VALIDATED = 100  # slices; curves need no more
-
-
-def validated_slices(count, settings):
-    """Return which of `count` valid slices the network answers after each epoch, as a slice object.
-
-    All, where the recipe chooses its weights by them. Else every second, third, ..., so that they are MOST_VALIDATED
-    at most: the weights and all that follows from them are the same, and on many slices validation would take longer
-    than training.
-    """
-    return slice(None, None, 1 if settings["monitor"] else -(-count // MOST_VALIDATED))
 
 
 def augment(images, masks, seed, crop_size, compiled=False):
@@ -462,40 +357,81 @@ def augment(images, masks, seed, crop_size, compiled=False):
     return images + noise * tf.abs(uniform(0.04, 1, 1, 1)), masks
 
 
-# What the untrained network depends on
-NETWORK_SETTINGS = (
-    "image_size",
-    "seed",
-    "kernel_initializer",
-    "dropout_rate",
-    "activation",
-    "batch_normalization_momentum",
-    "output_bias",
-    "precision",
-)
+def crop_side(settings, size):
+    """Return the side of the squares that are cut from pictures of `size`: a multiple of 8, as the network needs it.
 
-
-def _network_made_from(settings):
-    """Return what an untrained network is made from: settings and code."""
-    return {"settings": {name: settings[name] for name in NETWORK_SETTINGS}, "code": source_fingerprint(create_model)}
-
-
-def save_untrained_model(model, work_dir, settings):
-    """Save the network of 03 in `model/`, with a record of the settings, the code and the arithmetic."""
-    save_untrained(model, work_dir, _network_made_from(settings))
-
-
-def load_untrained_model(work_dir):
-    """Load the model of 03 with an input of any size (a multiple of 8), to train on crops and answer for whole slices.
-
-    Raises CourseError if 03 has not run, or ran with other settings of the network.
+    It halves the picture three times. The nearest multiple is taken: 80 for 0.6 of 128.
     """
-    import keras
+    return round(settings["crop_share"] * size / 8) * 8
 
-    model = read_untrained(work_dir, _network_made_from(load_settings(work_dir)))
-    any_size = keras.models.clone_model(model, input_tensors=keras.Input((None, None, 1), name="image"))
-    any_size.set_weights(model.get_weights())
-    return any_size
+
+def steps_per_epoch(slices, settings):
+    """Return the number of batches in an epoch; what is missing in the last one is taken from the next pass."""
+    return -(-(settings["images_per_epoch"] or settings["repeats"] * slices) // settings["batch_size"])
+
+
+def images_in_epoch(slices, settings):
+    """Return how many images an epoch shows of a training set of `slices` slices: a whole number of batches."""
+    return steps_per_epoch(slices, settings) * settings["batch_size"]
+
+
+def shuffled_stream(indices, start, count, seed):
+    """Return entries start to start + count of an endless stream: all indices shuffled, again and again.
+
+    The stream depends on `seed` (a list of whole numbers) alone, so a training that was interrupted finds its place.
+    """
+    first_pass, offset = divmod(start, len(indices))
+    passes = range(first_pass, (start + count) // len(indices) + 1)
+    stream = [np.random.default_rng([*seed, number]).permutation(indices) for number in passes]
+    return np.concatenate(stream)[offset : offset + count]
+
+
+def epoch_order(has_atrium, epoch, settings, slices):
+    """Return the pictures that an epoch shows, in order: whole numbers, drawn by seed and epoch alone.
+
+    `has_atrium` is one bool a picture. With `foreground_share` that share of the pictures holds some atrium.
+    `slices` is the size of the training set, which gives the length of an epoch where the profile does not.
+    """
+    seed, share = settings["seed"], settings["foreground_share"]
+    count = images_in_epoch(slices, settings)
+    with_atrium, without = np.flatnonzero(has_atrium), np.flatnonzero(~has_atrium)
+    if share is None or not len(without) or not len(with_atrium):
+        return shuffled_stream(np.arange(len(has_atrium)), epoch * count, count, [seed])
+    wanted = round(count * share)
+    order = np.concatenate(
+        [
+            shuffled_stream(with_atrium, epoch * wanted, wanted, [seed, 1]),
+            shuffled_stream(without, epoch * (count - wanted), count - wanted, [seed, 0]),
+        ]
+    )
+    return np.random.default_rng([seed, epoch]).permutation(order)
+
+
+def training_batches(pictures, settings, first_epoch=0, model=None):
+    """Return a tf.data.Dataset of the batches (X, y) of all epochs from `first_epoch` on, for `fit`.
+
+    X and y are float32 (batch size, side, side, 1) in [0, 1], augmented where the recipe says so. Order and
+    augmentation follow from the seed alone. Every batch is whole, so that they all have one shape.
+    model: the compiled model that is trained; on a GPU it makes the batches itself, see
+    `course.batches.prepared_batches`.
+    """
+    import tensorflow as tf
+
+    side = crop_side(settings, pictures.X.shape[1])
+
+    def prepare(images, masks, seed, compiled):
+        """Return a batch as the recipe shows it to the network: augmented, or as it is."""
+        X, y = (tf.cast(part, tf.float32)[..., None] / 255 for part in (images, masks))
+        return augment(X, y, seed, side, compiled) if settings["augment"] else (X, y)
+
+    def epochs():
+        """Yield the order of the pictures, a row for each batch, and the batches' seeds, one epoch after the other."""
+        for epoch in range(first_epoch, settings["epochs"]):
+            order = epoch_order(pictures.has_atrium, epoch, settings, len(pictures.X))
+            steps = steps_per_epoch(len(pictures.X), settings)
+            yield order.reshape(steps, -1), [(settings["seed"], epoch * 2**16 + step) for step in range(steps)]
+
+    return prepared_batches(pictures, epochs, settings["batch_size"], prepare, model)
 
 
 def learning_rates(settings, steps):
@@ -512,6 +448,32 @@ def learning_rates(settings, steps):
     return keras.optimizers.schedules.CosineDecay(
         0.0, steps * settings["epochs"] - warm_up, warmup_target=rate, warmup_steps=warm_up
     )
+
+
+MOST_VALIDATED = 100  # slices; curves need no more
+
+
+def validated_slices(count, settings):
+    """Return which of `count` valid slices the network answers after each epoch, as a slice object.
+
+    All, where the recipe chooses its weights by them. Else every second, third, ..., so that they are MOST_VALIDATED
+    at most: the weights and all that follows from them are the same, and on many slices validation would take longer
+    than training.
+    """
+    return slice(None, None, 1 if settings["monitor"] else -(-count // MOST_VALIDATED))
+
+
+def load_untrained_model(work_dir):
+    """Load the model of 03 with an input of any size (a multiple of 8), to train on crops and answer for whole slices.
+
+    Raises CourseError if 03 has not run, or ran with other settings of the network.
+    """
+    import keras
+
+    model = read_untrained(work_dir, _network_made_from(load_settings(work_dir)))
+    any_size = keras.models.clone_model(model, input_tensors=keras.Input((None, None, 1), name="image"))
+    any_size.set_weights(model.get_weights())
+    return any_size
 
 
 def _training_code(loss):
@@ -541,6 +503,9 @@ def prepare_training(model, work_dir, settings, training_slices):
     at_once = steps_per_execution(steps, model.jit_compile)
     compile_model(model, learning_rates(settings, steps), settings["loss"], at_once)
     return resume_training(model, work_dir, settings, made_from, images_in_epoch(training_slices, settings))
+
+
+# --- 05: from probabilities to masks and scores -------------------------------------------------------
 
 
 def load_trained_model(work_dir):
@@ -707,9 +672,7 @@ def save_mask(mask, path):
         Image.fromarray(np.uint8(255 * mask)).save(part, format="PNG")
 
 
-# ---------------------------------------------------------------------------------------------------------
-# 07: a scan of your own
-# ---------------------------------------------------------------------------------------------------------
+# --- 07: a scan of your own ---------------------------------------------------------------------------
 
 
 def scan_input(pictures, spacing, learned, image_size):
