@@ -249,9 +249,5 @@ def progress_bar(progress: bool, label: str, total: int | None = None, **options
 
 def parallel(function: Callable, items: Sequence, label: str, progress: bool) -> list:
     """Return [function(item) for item in items], computed by a few threads; Pillow and zlib let them run."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, progress_bar(progress, label, len(items)) as bar:
-        results = []
-        for result in pool.map(function, items):
-            results.append(result)
-            bar.update()
-        return results
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(progress_bar(progress, label, len(items), iterable=pool.map(function, items)))
