@@ -25,7 +25,7 @@ class Judge:
 
     def evaluate(self, batches, verbose, return_dict):
         assert all(len(X) == len(y) for X, y in batches.as_numpy_iterator())
-        return {"loss": 0.25}
+        return {"loss": 0.25} if return_dict else [0.25]
 
 
 class Copying:
@@ -327,6 +327,20 @@ def test_every_figure_is_that_which_one_finds_by_hand(by_hand):
     assert metrics["cross_entropy"] == pytest.approx((-755 * np.log(0.75) - 13 * np.log(0.25)) / 768)
     assert metrics["loss"] == 0.25
     assert np.array_equal(masks, probabilities > 0.5) and [entry["false_positives"] for entry in counts] == [4, 1, 0]
+
+
+def test_slices_of_other_sizes_are_filled_up_behind_to_the_patients_largest(by_hand, monkeypatch):
+    work_dir, probabilities = by_hand
+    drawn = {"a_000": np.ones((3, 4), bool), "a_001": np.ones((5, 2), bool), "b_000": np.ones((7, 7), bool)}
+    monkeypatch.setattr(helpers, "read_mask", lambda path, values: drawn[path.stem])
+    (_, rows, truth, probability), (_, _, other, _) = helpers.patient_volumes(work_dir, "valid", probabilities)
+    assert rows == [0, 1] and truth.dtype == bool and truth.shape == probability.shape == (2, 5, 4)
+    assert other.shape == (1, 7, 7)
+    for mask, whole, answer, asked in zip((drawn["a_000"], drawn["a_001"]), truth, probability, probabilities):
+        height, width = mask.shape
+        assert whole[:height, :width].all() and whole.sum() == mask.sum()
+        assert np.array_equal(answer[:height, :width], helpers.resize_probability(asked, mask.shape))
+        assert not answer[height:].any() and not answer[:, width:].any()
 
 
 def test_what_a_training_prints_is_what_one_finds_by_hand():

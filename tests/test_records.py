@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -40,7 +41,7 @@ def begin(work_dir, settings=SETTINGS):
 
 
 def train(work_dir, losses, settings=SETTINGS, finish=False):
-    """Go on for an epoch for each of the losses on valid; after epoch e each bias is e + 1. Return the first epoch."""
+    """Go on for an epoch for each of the losses on valid; after epoch e each bias is e + 1. Return the model."""
     model, callbacks, first_epoch = begin(work_dir, settings)
     for epoch, loss in enumerate(losses, start=first_epoch):
         callbacks[1].on_epoch_begin(epoch)
@@ -49,7 +50,7 @@ def train(work_dir, losses, settings=SETTINGS, finish=False):
             callback.on_epoch_end(epoch, {"loss": loss + 1, "val_loss": loss})
     if finish:
         callbacks[1].on_train_end()
-    return first_epoch
+    return model
 
 
 def kept_bias(work_dir):
@@ -253,57 +254,39 @@ def test_a_training_that_was_killed_after_its_last_epoch_is_complete(folder, los
 # --- a training whose files do not belong together --------------------------------------------------------------------
 
 
-def shorten_history(work_dir):
-    path = work_dir / "model" / "history.csv"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+def rewrite(name, change):
+    """Return a function that changes the bytes of a file in model/ of a work folder."""
+
+    def damage(work_dir):
+        path = work_dir / "model" / name
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
 
 
-def change_history(work_dir):
-    path = work_dir / "model" / "history.csv"
-    path.write_text(path.read_text().replace("1.4", "1.5", 1))
-
-
-def cut_history(work_dir):
-    path = work_dir / "model" / "history.csv"
-    path.write_bytes(path.read_bytes()[:-8])
-
-
-def cut_weights(work_dir):
-    path = work_dir / "model" / "resume.weights.h5"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def damage_weights(work_dir):
-    import h5py
-
+def edit_weights(work_dir, of_layers):
+    """Let `of_layers` change what resume.weights.h5 holds of the layers."""
     with h5py.File(work_dir / "model" / "resume.weights.h5", "a") as file:
-        del file["layers"]
+        of_layers(file)
 
 
-def change_weights(work_dir):
-    import h5py
-
-    with h5py.File(work_dir / "model" / "resume.weights.h5", "a") as file:
-        [bias] = [name for name in found_datasets(file) if file[name].shape == (1,) and name.startswith("layers")]
-        file[bias][...] = 7
-
-
-def found_datasets(file):
+def change_bias(file):
     names = []
-    file.visititems(lambda name, entry: names.append(name) if hasattr(entry, "shape") else None)
-    return names
+    file["layers"].visit(names.append)
+    [bias] = [name for name in names if getattr(file["layers"][name], "shape", None) == (1,)]
+    file["layers"][bias][...] = 7
 
 
 DAMAGES = {
-    "history.csv is shorter": shorten_history,
-    "history.csv is another": change_history,
-    "history.csv lacks its end": cut_history,
+    "history.csv is shorter": rewrite("history.csv", lambda whole: b"".join(whole.splitlines(keepends=True)[:-1])),
+    "history.csv is another": rewrite("history.csv", lambda whole: whole.replace(b"1.4", b"1.5", 1)),
+    "history.csv lacks its end": rewrite("history.csv", lambda whole: whole[:-8]),
     "history.csv is gone": lambda work_dir: (work_dir / "model" / "history.csv").unlink(),
-    "the weights lack their end": cut_weights,
-    "the weights lack a part": damage_weights,
-    "the weights are others": change_weights,
+    "the weights lack their end": rewrite("resume.weights.h5", lambda whole: whole[: len(whole) // 2]),
+    "the weights lack a part": lambda work_dir: edit_weights(work_dir, lambda file: file.pop("layers")),
+    "the weights are others": lambda work_dir: edit_weights(work_dir, change_bias),
     "the weights are gone": lambda work_dir: (work_dir / "model" / "resume.weights.h5").unlink(),
-    "the best weights are others": lambda work_dir: (work_dir / "model" / "best.keras").write_bytes(b"other"),
+    "the best weights are others": rewrite("best.keras", lambda whole: b"other"),
     "the best weights are gone": lambda work_dir: (work_dir / "model" / "best.keras").unlink(),
 }
 
@@ -389,6 +372,75 @@ def test_a_kill_between_any_two_files_of_an_epoch_loses_that_epoch_at_most(folde
     record = read_json(folder / "model" / "training.json", "")
     assert (record["epochs"], record["images_seen"]) == (first_epoch, first_epoch * settings["images_per_epoch"])
     helpers.load_trained_model(folder)
+
+
+def test_a_training_that_others_replace_is_kept_beside_those_before(folder, capsys):
+    best = [(folder / "model" / "best.keras").read_bytes()]
+    for number, epochs in ((1, 9), (2, 8)):
+        train(folder, [0.3], {**SETTINGS, "epochs": epochs})
+        best.append((folder / "model" / "best.keras").read_bytes())
+        assert capsys.readouterr().out == (
+            "Data, settings or code are others than those of the training in model/, so this one begins anew. "
+            f"The former is kept in model/earlier/{number}.\n"
+        )
+    earlier = folder / "model" / "earlier"
+    assert [(earlier / number / "best.keras").read_bytes() for number in "12"] == best[:2]
+    begin(folder, {**SETTINGS, "epochs": 7})
+    begin(folder, {**SETTINGS, "epochs": 6})  # the one before has not got through an epoch: it is not worth keeping
+    assert sorted(path.name for path in earlier.iterdir()) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("moved", [1, 2, 3])
+def test_a_kill_while_the_former_training_moves_away_loses_nothing(folder, monkeypatch, moved):
+    kept, original, calls = contents(folder), Path.replace, []
+
+    def replace(path, target):
+        """Let `moved` files move, then be killed."""
+        if target.parent.parent.name == "earlier":
+            calls.append(path.name)
+            if len(calls) > moved:
+                raise KeyboardInterrupt
+        return original(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        begin(folder, {**SETTINGS, "epochs": 9})
+    monkeypatch.undo()
+    begin(folder, {**SETTINGS, "epochs": 9})
+    earlier = folder / "model" / "earlier"
+    assert [path.name for path in earlier.iterdir()] == ["1"]
+    assert {path.name: path.read_bytes() for path in (earlier / "1").iterdir()} == kept
+
+
+def test_a_training_killed_while_it_writes_its_best_weights_keeps_those_from_before(folder, monkeypatch):
+    import keras
+
+    settings = {**SETTINGS, "epochs": 9}
+    train(folder, [0.4], settings)
+    before = (folder / "model" / "best.keras").read_bytes()
+
+    def half(model, path):
+        Path(path).write_bytes(before[:1000])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, [0.3], settings)
+    assert (folder / "model" / "best.keras").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "losses", "stops", "kept"),
+    [
+        ({"patience": 2}, [0.1, 0.2], False, 1),
+        ({"patience": 2}, [0.3, 0.1, 0.2, 0.2], True, 2),
+        ({"patience": 1, "monitor": None}, [0.1, 0.2, 0.3], False, 3),
+        ({"patience": 9, "epochs": 3}, [0.3, 0.2, 0.1], True, 3),
+    ],
+)
+def test_a_training_ends_with_its_epochs_or_where_no_better_one_comes(folder, changes, losses, stops, kept):
+    model = train(folder, losses, {**SETTINGS, "epochs": 9, **changes})
+    assert model.stop_training is stops and kept_bias(folder) == kept
 
 
 @pytest.mark.parametrize(("monitor", "expected"), [("val_loss", 1), ("val_iou", 2), (None, 3)])
