@@ -6,6 +6,7 @@ Epochs are made up here: what a training keeps is asked, not what it learns.
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def kept_bias(work_dir):
 def finished(small_dataset, tmp_path_factory):
     """A work folder in which 01 to 04 have run on fold 0: read it, never write to it."""
     work_dir = tmp_path_factory.mktemp("finished") / "data"
-    description = helpers.import_dataset(small_dataset / "dataset.json", work_dir, fold=0)
+    description = take_fold(work_dir, 0, small_dataset)
     write_json(work_dir / "settings.json", SETTINGS)
     helpers.prepare_arrays(description, work_dir, 16, progress=False)
     make_network(work_dir, SETTINGS)
@@ -75,9 +76,11 @@ def finished(small_dataset, tmp_path_factory):
 @pytest.fixture()
 def folder(finished, tmp_path):
     """A copy of `finished` that a test may change."""
-    import shutil
-
     return Path(shutil.copytree(finished, tmp_path / "data"))
+
+
+def record_of(work_dir):
+    return read_json(work_dir / "model" / "training.json", "04_training")
 
 
 def contents(work_dir):
@@ -240,17 +243,6 @@ def test_an_interrupted_training_is_told_when_its_weights_are_used(folder, capsy
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("losses", [[0.4, 0.3, 0.2, 0.1], [0.1, 0.3]], ids=["all epochs", "stopped early"])
-def test_a_training_that_was_killed_after_its_last_epoch_is_complete(folder, losses):
-    settings = {**SETTINGS, "patience": 1}
-    choose_settings(folder, patience=1)
-    train(folder, losses, settings)
-    assert read_json(folder / "model" / "training.json", "")["complete"] is False
-    assert begin(folder, settings)[2] == 4
-    record = read_json(folder / "model" / "training.json", "")
-    assert (record["complete"], record["epochs"], len(helpers.read_history(folder))) == (True, len(losses), len(losses))
-
-
 # --- a training whose files do not belong together --------------------------------------------------------------------
 
 
@@ -369,7 +361,7 @@ def test_a_kill_between_any_two_files_of_an_epoch_loses_that_epoch_at_most(folde
     assert first_epoch == (2 if last >= 2 else 1)
     assert len(helpers.read_history(folder)) == first_epoch and model.layers[-1].bias.numpy() == [float(first_epoch)]
     assert kept_bias(folder) == (2.0 if last >= 2 and losses[1] < losses[0] else 1.0)
-    record = read_json(folder / "model" / "training.json", "")
+    record = record_of(folder)
     assert (record["epochs"], record["images_seen"]) == (first_epoch, first_epoch * settings["images_per_epoch"])
     helpers.load_trained_model(folder)
 
@@ -439,8 +431,13 @@ def test_a_training_killed_while_it_writes_its_best_weights_keeps_those_from_bef
     ],
 )
 def test_a_training_ends_with_its_epochs_or_where_no_better_one_comes(folder, changes, losses, stops, kept):
-    model = train(folder, losses, {**SETTINGS, "epochs": 9, **changes})
-    assert model.stop_training is stops and kept_bias(folder) == kept
+    """Also where it was killed before that could be recorded."""
+    settings = {**SETTINGS, "epochs": 9, **changes}
+    model = train(folder, losses, settings)
+    assert model.stop_training is stops and kept_bias(folder) == kept and record_of(folder)["complete"] is False
+    assert begin(folder, settings)[2] == (settings["epochs"] if stops else len(losses))
+    assert (record_of(folder)["complete"], record_of(folder)["epochs"]) == (stops, len(losses))
+    assert len(helpers.read_history(folder)) == len(losses)
 
 
 @pytest.mark.parametrize(("monitor", "expected"), [("val_loss", 1), ("val_iou", 2), (None, 3)])
@@ -460,7 +457,7 @@ def test_a_training_goes_on_in_the_arithmetic_that_it_began_in(folder, monkeypat
         "For a new training this machine would take mixed_bfloat16.\n"
     )
     assert helpers.choose_arithmetic(folder, {**SETTINGS, "learning_rate": 0.5}) == "mixed_bfloat16"  # a new training
-    record = read_json(folder / "model" / "training.json", "")
+    record = record_of(folder)
     write_json(folder / "model" / "training.json", {**record, "epochs": 0})  # nothing is lost with it
     assert helpers.choose_arithmetic(folder, SETTINGS) == "mixed_bfloat16"
     (folder / "model" / "training.json").unlink()
@@ -496,22 +493,19 @@ def test_a_training_in_float16_is_resumed_with_the_scale_of_its_loss(folder):
     assert int(resumed.optimizer.iterations) == 1
     for one, other in zip(resumed.optimizer.variables, model.optimizer.variables, strict=True):
         assert np.array_equal(one.numpy(), other.numpy())
-    record = read_json(folder / "model" / "training.json", "")
+    record = record_of(folder)
     assert record["made_from"]["arithmetic"] == "mixed_float16"
 
 
 # --- code -------------------------------------------------------------------------------------------------------------
 
 
-def edited_helpers(monkeypatch, tmp_path, old, new):
-    """Import a copy of helpers.py in which `old` is `new`, in place of helpers."""
-    text = (COURSE_FOLDER / "helpers.py").read_text(encoding="utf-8")
-    assert old in text
-    path = tmp_path / f"helpers{len(list(tmp_path.glob('helpers*.py')))}.py"
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("helpers", path)
+def load_module(monkeypatch, name, path, text):
+    """Import a module of this name from a file with this text."""
+    path.write_text(text, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "helpers", module)
+    monkeypatch.setitem(sys.modules, name, module)
     spec.loader.exec_module(module)
     return module
 
@@ -540,8 +534,10 @@ def codes(module, work_dir):
 def test_only_a_change_of_what_makes_them_throws_arrays_and_trainings_away(
     folder, monkeypatch, tmp_path, old, new, changed
 ):
+    text = (COURSE_FOLDER / "helpers.py").read_text(encoding="utf-8")
+    assert old in text
     before = codes(helpers, folder)
-    after = codes(edited_helpers(monkeypatch, tmp_path, old, new), folder)
+    after = codes(load_module(monkeypatch, "helpers", tmp_path / "edited.py", text.replace(old, new, 1)), folder)
     differ = [name for name, one, other in zip(("arrays", "training", "network"), before, after) if one != other]
     assert ", ".join(differ) == changed
 
@@ -563,16 +559,6 @@ class Counter:
 '''
 
 
-def made_up_module(monkeypatch, tmp_path, text):
-    path = tmp_path / f"made_up{len(list(tmp_path.iterdir()))}.py"
-    path.write_text(text)
-    spec = importlib.util.spec_from_file_location("course.made_up", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "course.made_up", module)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     ("old", "new", "is_other"),
     [
@@ -585,10 +571,11 @@ def made_up_module(monkeypatch, tmp_path, text):
 )
 @pytest.mark.parametrize("start", ["Counter", None])
 def test_a_hash_of_code_covers_what_it_names_and_no_comments(monkeypatch, tmp_path, old, new, is_other, start):
-    modules = [made_up_module(monkeypatch, tmp_path, MODULE)]
-    first = source_fingerprint(getattr(modules[0], start) if start else modules[0])
-    edited = made_up_module(monkeypatch, tmp_path, MODULE.replace(old, new))
-    assert (source_fingerprint(getattr(edited, start) if start else edited) != first) is is_other
+    hashes = []
+    for number, text in enumerate((MODULE, MODULE.replace(old, new))):
+        module = load_module(monkeypatch, "course.made_up", tmp_path / f"made_up{number}.py", text)
+        hashes.append(source_fingerprint(getattr(module, start) if start else module))
+    assert (hashes[0] != hashes[1]) is is_other
 
 
 # --- through the notebooks --------------------------------------------------------------------------------------------
@@ -600,15 +587,9 @@ def test_05_refuses_weights_of_another_fold(tmp_path):
 
     def run(name, **parameters):
         """Execute a notebook in the smallest profile."""
-        source = COURSE_FOLDER / "notebooks" / f"{name}.ipynb"
-        papermill.execute_notebook(
-            source,
-            tmp_path / source.name,
-            {"work_dir": str(tmp_path / "data"), **parameters},
-            kernel_name="python3",
-            cwd=source.parent,
-            progress_bar=False,
-        )
+        folder, parameters = COURSE_FOLDER / "notebooks", {"work_dir": str(tmp_path / "data"), **parameters}
+        how = {"kernel_name": "python3", "cwd": folder, "progress_bar": False}
+        papermill.execute_notebook(folder / f"{name}.ipynb", tmp_path / f"{name}.ipynb", parameters, **how)
 
     run("01_dataset_upload", profile="smoke", recipe="report", fold=0)
     for name in ("02_preprocessing", "03_model", "04_training"):
