@@ -450,12 +450,14 @@ def test_the_epoch_that_is_kept(monitor, expected):
 
 
 def test_a_training_goes_on_in_the_arithmetic_that_it_began_in(folder, monkeypatch, capsys):
-    monkeypatch.setattr(training, "choose_precision", lambda precision: "mixed_bfloat16")
-    assert helpers.choose_arithmetic(folder, SETTINGS) == "float32"
-    assert capsys.readouterr().out == (
-        "The training in model/ began in float32 and goes on in it, so the network gets this arithmetic. "
-        "For a new training this machine would take mixed_bfloat16.\n"
-    )
+    for suitable in ("float32", "bfloat16", "mixed_bfloat16"):
+        monkeypatch.setattr(training, "choose_precision", lambda precision, suitable=suitable: suitable)
+        assert helpers.choose_arithmetic(folder, SETTINGS) == "float32"
+        told = (
+            "The training in model/ began in float32 and goes on in it, so the network gets this arithmetic. "
+            f"For a new training this machine would take {suitable}.\n"
+        )
+        assert capsys.readouterr().out == ("" if suitable == "float32" else told)
     assert helpers.choose_arithmetic(folder, {**SETTINGS, "learning_rate": 0.5}) == "mixed_bfloat16"  # a new training
     record = record_of(folder)
     write_json(folder / "model" / "training.json", {**record, "epochs": 0})  # nothing is lost with it
