@@ -220,45 +220,30 @@ def _restore(model, folder, settings, record):
     state = folder / "resume.weights.h5"
     if not state.exists():
         return None if record["epochs"] else []
-    past = _history_of(state, folder, record)
-    if past is None:
-        return None
     variables = [*model.variables, *model.optimizer.variables]
     values = [variable.numpy() for variable in variables]
-    try:
-        model.load_weights(state)
+    fits = False
+    with contextlib.suppress(OSError, LookupError, TypeError, ValueError):  # damaged, of another version, or not there
         with h5py.File(state) as file:
-            is_whole = file.attrs["weights"] == _weights_fingerprint(model)
-        fits = is_whole and _has_kept_weights(model, folder, settings["monitor"], past, record)
-    except (OSError, LookupError, ValueError):  # what h5py and Keras say of a damaged file
-        fits = False
-    if fits:
-        return past
-    for variable, value in zip(variables, values):
-        variable.assign(value)
-    return None
+            saved = dict(file.attrs)
+        rows = read_history(folder.parent)
+        past = rows[: saved["epochs"]]
+        if saved["belongs_to"] == fingerprint(record["made_from"], past):
+            model.load_weights(state)
+            is_whole = saved["weights"] == _weights_fingerprint(model)
+            fits = is_whole and _has_kept_weights(model, folder, settings["monitor"], past, record)
+    if not fits:
+        for variable, value in zip(variables, values):
+            variable.assign(value)
+        return None
+    if len(rows) > len(past):
+        print(f"history.csv has {len(rows)} epochs, the saved weights {len(past)}: the training goes on from there.")
+    return past
 
 
 def _weights_fingerprint(model):
     """Return a hash of a model's weights and its optimizer's state: Keras passes over parts that a file lacks."""
     return fingerprint(*(variable.numpy().tobytes() for variable in [*model.weights, *model.optimizer.variables]))
-
-
-def _history_of(state, folder, record):
-    """Return the rows of history.csv that belong to the weights in the file `state`; None where it has not got them."""
-    import h5py
-
-    try:
-        with h5py.File(state) as file:
-            epochs, belongs_to = int(file.attrs["epochs"]), file.attrs["belongs_to"]
-        rows = read_history(folder.parent)
-    except (OSError, LookupError, TypeError, ValueError):  # damaged, of another version, or not there
-        return None
-    if belongs_to != fingerprint(record["made_from"], rows[:epochs]):
-        return None
-    if len(rows) > epochs:
-        print(f"history.csv has {len(rows)} epochs, the saved weights {epochs}: the training goes on from there.")
-    return rows[:epochs]
 
 
 def _has_kept_weights(model, folder, monitor, past, record):
