@@ -380,10 +380,10 @@ def shuffled_stream(indices, start, count, seed):
 
     The stream depends on `seed` (a list of whole numbers) alone, so a training that was interrupted finds its place.
     """
-    first_pass, offset = divmod(start, len(indices))
-    passes = range(first_pass, (start + count) // len(indices) + 1)
+    passes = range(start // len(indices), (start + count - 1) // len(indices) + 1) if count else ()
     stream = [np.random.default_rng([*seed, number]).permutation(indices) for number in passes]
-    return np.concatenate(stream)[offset : offset + count]
+    offset = start % len(indices)
+    return np.concatenate([*stream, np.empty(0, int)]).astype(int)[offset : offset + count]
 
 
 def epoch_order(has_atrium, epoch, settings, slices):
