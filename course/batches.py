@@ -55,7 +55,7 @@ def load_training_pictures(work_dir: Path, settings: dict) -> TrainingPictures:
     return TrainingPictures(X, y, volumes, full=255 if settings["soft_masks"] else 1)
 
 
-def picture_source(pictures: TrainingPictures, device: str | None) -> Callable:
+def picture_source(pictures: TrainingPictures, device: str | None = "CPU") -> Callable:
     """Return a function from the numbers of pictures, int32 (N,), to images and masks, both uint8 (N, S, S).
 
     Where all pictures have up to MOST_HELD pixels, they are held on the device (None: where TensorFlow computes), and
