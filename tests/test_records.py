@@ -116,7 +116,6 @@ READERS = {
 }
 OTHER_FOLD = "02_preprocessing ran with another dataset: run 02_preprocessing again."
 OTHER_SIZE = "02_preprocessing ran with other settings (image_size was 16, now 32): run 02_preprocessing again."
-OTHER_TWINS = "02_preprocessing ran with other settings (left_out was [], now ['p']): run 02_preprocessing again."
 CASES = {  # what was done after 04: (how, {the notebook that runs next: what it says})
     "01 took another fold": (
         lambda work_dir, small: take_fold(work_dir, 1, small),
