@@ -12,19 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course.arrays import load_arrays as load_arrays, make_arrays, read_arrays_record
+from course.arrays import load_arrays, make_arrays, read_arrays_record
 from course.audit import (
     audit_rows as audit_rows,
     dataset_counts as dataset_counts,
     plot_findings as plot_findings,
     plot_twins as plot_twins,
 )
-from course.batches import (
-    load_training_pictures as load_training_pictures,
-    ordered_batches as ordered_batches,
-    prepared_batches,
-    steps_per_execution,
-)
+from course.batches import load_training_pictures, ordered_batches, prepared_batches, steps_per_execution
 from course.drawings import plot_convolution as plot_convolution, plot_network as plot_network, plot_pairs as plot_pairs
 from course.exercises import check_exercise as check_exercise
 from course.figures import (
@@ -54,35 +49,28 @@ from course.machine import (
     set_up as set_up,
     versions as versions,
 )
-from course.metrics import (
-    bootstrap_interval,
-    bounding_box,
-    confusion_counts as confusion_counts,
-    cross_entropy,
-    dice as dice,
-    scores as scores,
-)
+from course.metrics import bootstrap_interval, bounding_box, confusion_counts, cross_entropy, dice, scores
 from course.pictures import SUBSETS as SUBSETS, read_picture
 from course.planes import area_average, patient_spacing, slice_places
 from course.prediction import (
     predict_in_planes as predict_in_planes,
-    predict_probabilities as predict_probabilities,
+    predict_probabilities,
     predict_scan as predict_scan,
     predict_subset as predict_subset,
-    resize_probability as resize_probability,
+    resize_probability,
 )
 from course.recipes import (
     LADDER as LADDER,
     RECIPES as RECIPES,
     check_values as check_values,
     choose_profile as choose_profile,
-    load_settings as load_settings,
+    load_settings,
     new_settings as new_settings,
     training_plan as training_plan,
 )
 from course.results import (
     chosen_segmentation as chosen_segmentation,
-    patient_scores as patient_scores,
+    patient_scores,
     slice_scores,
     write_results as write_results,
 )
@@ -98,7 +86,7 @@ from course.scan import (
     scan_greys as scan_greys,
     to_pictures as to_pictures,
 )
-from course.store import dataset_root as dataset_root, pair_paths as pair_paths
+from course.store import dataset_root as dataset_root, pair_paths
 from course.training import (
     arithmetic_of,
     choose_arithmetic as choose_arithmetic,
@@ -118,11 +106,13 @@ from course.workspace import (
     CourseError as CourseError,
     fingerprint,
     open_work_folder as open_work_folder,
-    read_json as read_json,
+    read_json,
     source_fingerprint,
-    whole_file as whole_file,
+    whole_file,
     write_json as write_json,
 )
+
+# --- 02: from pictures to arrays ----------------------------------------------------------------------
 
 
 def read_image(path):
@@ -193,36 +183,7 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     return make_arrays(description, work_dir, image_size, leave_out, prepare, code, progress)
 
 
-def dice_coef(y_true, y_pred, smooth=1.0):
-    """Return the soft Dice coefficient of a whole batch, as the report shows it while training.
-
-    2 * sum(t * p) + smooth over sum(t) + sum(p) + smooth, with probabilities p and truth t, both in [0, 1]
-    and of the same shape. `smooth` keeps it defined for empty masks.
-    It is not the Dice of a segmentation: nothing is thresholded, and the slices of a batch are mixed.
-    """
-    from keras import ops
-
-    y_true = ops.cast(y_true, y_pred.dtype)
-    overlap = ops.sum(y_true * y_pred)
-    return (2 * overlap + smooth) / (ops.sum(y_true) + ops.sum(y_pred) + smooth)
-
-
-def bce_dice_loss(y_true, y_pred):
-    """Return binary cross-entropy plus one minus the soft Dice of the batch: a scalar, 0 at best for masks of 0 and 1.
-
-    Cross-entropy judges each pixel alone, and nearly all pixels are background. The Dice term looks at the
-    overlap only, so a missed atrium costs as much as it should. Its sums are of squares (Milletari et al., V-Net,
-    2016), so that a pixel that is half atrium is best answered with one half.
-    """
-    import keras
-    from keras import ops
-
-    overlap = 2 * ops.sum(y_true * y_pred) + 1
-    soft_dice = overlap / (ops.sum(y_true**2) + ops.sum(y_pred**2) + 1)
-    return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - soft_dice
-
-
-LOSSES = {"binary_crossentropy": "binary_crossentropy", "bce_dice_loss": bce_dice_loss}
+# --- 03: the network ----------------------------------------------------------------------------------
 
 
 def create_model(
@@ -282,6 +243,64 @@ def create_model(
     return model
 
 
+# What the untrained network depends on
+NETWORK_SETTINGS = (
+    "image_size",
+    "seed",
+    "kernel_initializer",
+    "dropout_rate",
+    "activation",
+    "batch_normalization_momentum",
+    "output_bias",
+    "precision",
+)
+
+
+def _network_made_from(settings):
+    """Return what an untrained network is made from: settings and code."""
+    return {"settings": {name: settings[name] for name in NETWORK_SETTINGS}, "code": source_fingerprint(create_model)}
+
+
+def save_untrained_model(model, work_dir, settings):
+    """Save the network of 03 in `model/`, with a record of the settings, the code and the arithmetic."""
+    save_untrained(model, work_dir, _network_made_from(settings))
+
+
+# --- 04: losses, batches, and a training that may be interrupted --------------------------------------
+
+
+def dice_coef(y_true, y_pred, smooth=1.0):
+    """Return the soft Dice coefficient of a whole batch, as the report shows it while training.
+
+    2 * sum(t * p) + smooth over sum(t) + sum(p) + smooth, with probabilities p and truth t, both in [0, 1]
+    and of the same shape. `smooth` keeps it defined for empty masks.
+    It is not the Dice of a segmentation: nothing is thresholded, and the slices of a batch are mixed.
+    """
+    from keras import ops
+
+    y_true = ops.cast(y_true, y_pred.dtype)
+    overlap = ops.sum(y_true * y_pred)
+    return (2 * overlap + smooth) / (ops.sum(y_true) + ops.sum(y_pred) + smooth)
+
+
+def bce_dice_loss(y_true, y_pred):
+    """Return binary cross-entropy plus one minus the soft Dice of the batch: a scalar, 0 at best for masks of 0 and 1.
+
+    Cross-entropy judges each pixel alone, and nearly all pixels are background. The Dice term looks at the
+    overlap only, so a missed atrium costs as much as it should. Its sums are of squares (Milletari et al., V-Net,
+    2016), so that a pixel that is half atrium is best answered with one half.
+    """
+    import keras
+    from keras import ops
+
+    overlap = 2 * ops.sum(y_true * y_pred) + 1
+    soft_dice = overlap / (ops.sum(y_true**2) + ops.sum(y_pred**2) + 1)
+    return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - soft_dice
+
+
+LOSSES = {"binary_crossentropy": "binary_crossentropy", "bce_dice_loss": bce_dice_loss}
+
+
 def compile_model(model, learning_rate, loss, steps_per_execution=1):
     """Give a model its optimizer (Adam), its loss (a name from LOSSES) and the figures to show in training.
 
@@ -318,6 +337,77 @@ def compile_model(model, learning_rate, loss, steps_per_execution=1):
         metrics=[dice_coef, accuracy, iou],
         steps_per_execution=steps_per_execution,
     )
+
+
+def augment(images, masks, seed, crop_size, compiled=False):
+    """Return the batch as other patients and other scanners might have looked; image and mask move together.
+
+    images, masks: float32 tensors (N, S, S, 1) in [0, 1]. seed: two whole numbers; the same seed, the same result.
+    Returns images and masks of shape (N, crop_size, crop_size, 1): a square cut anywhere from each picture, turned by
+    up to 20 degrees, scaled by up to a factor of 1.25, stretched by up to 1.1. Masks stay in [0, 1] with soft edges.
+    Then the image alone changes: gamma, contrast, smooth shading as a receiving coil makes it, spots as flowing blood
+    makes them, brightness, blur and noise. Images may leave [0, 1] a little.
+    """
+    import math
+
+    import tensorflow as tf
+
+    count, size = tf.shape(images)[0], images.shape[1]
+    seeds = iter(tf.unstack(tf.random.split(seed, 13) & 0x7FFFFFFF))  # XLA takes no more of a seed
+
+    def whole_numbers(*shape):
+        """Return random int32 of all sizes, an array of `shape` for each picture: XLA draws other fractions than TF."""
+        return tf.random.stateless_uniform([count, *shape], next(seeds), None, None, tf.int32)
+
+    def uniform(limit, *shape):
+        """Return numbers from -limit to limit, an array of `shape` for each picture."""
+        return limit / 2**31 * tf.cast(whole_numbers(*shape), tf.float32)
+
+    # Where a pixel of the crop comes from: [x, y] = matrix @ ([column, row] - middle of the crop) + middle
+    angle, scale, stretch = (
+        tf.cast(uniform(limit), tf.float64) for limit in (math.radians(20), math.log(1.25), math.log(1.1))
+    )
+    cosine, sine, stretch = tf.cos(angle) / tf.exp(scale), tf.sin(angle) / tf.exp(scale), tf.exp(stretch)
+    a, b, c, d = cosine * stretch, -sine / stretch, sine * stretch, cosine / stretch
+    middle = (size - 1) / 2 + tf.cast(uniform((size - crop_size) / 2, 2), tf.float64)
+    half, zero = (crop_size - 1) / 2, tf.zeros_like(angle)
+    transforms = tf.stack(
+        [a, b, middle[:, 0] - (a + b) * half, c, d, middle[:, 1] - (c + d) * half, zero, zero], axis=1
+    )
+    # In such parts of a pixel float32 adds without an error, so that every device comes to the same places
+    transforms = tf.cast(tf.round(transforms * 2**15) / 2**15, tf.float32)
+    images, masks = (cut_squares(part, transforms, crop_size, compiled) for part in (images, masks))
+
+    images **= tf.exp(uniform(0.4, 1, 1, 1))
+    images *= tf.exp(uniform(0.25, 1, 1, 1))
+    images *= tf.exp(enlarge(uniform(0.4, 4, 4), crop_size))
+    cells = max(crop_size // 8, 1)
+    images *= tf.exp(enlarge(uniform(1.0, cells, cells), crop_size) * tf.abs(uniform(0.3, 1, 1, 1)))
+    images += uniform(0.1, 1, 1, 1)
+    blur = tf.maximum(uniform(1.0, 1, 1, 1) - 0.6, 0) * 2.5  # in one picture of five
+    images += blur * (neighbours_mean(images) - images)
+    four = whole_numbers(crop_size, crop_size, 1)  # four bytes, whose sum is nearly normal
+    noise = tf.cast(sum(tf.bitwise.right_shift(four, place) & 255 for place in (0, 8, 16, 24)), tf.float32)
+    noise = (noise - 2 * 255) / math.sqrt(4 * (256**2 - 1) / 12)  # mean 0, variance 1
+    return images + noise * tf.abs(uniform(0.04, 1, 1, 1)), masks
+
+
+def crop_side(settings, size):
+    """Return the side of the squares that are cut from pictures of `size`: a multiple of 8, as the network needs it.
+
+    It halves the picture three times. The nearest multiple is taken: 80 for 0.6 of 128.
+    """
+    return round(settings["crop_share"] * size / 8) * 8
+
+
+def steps_per_epoch(slices, settings):
+    """Return the number of batches in an epoch; what is missing in the last one is taken from the next pass."""
+    return -(-(settings["images_per_epoch"] or settings["repeats"] * slices) // settings["batch_size"])
+
+
+def images_in_epoch(slices, settings):
+    """Return how many images an epoch shows of a training set of `slices` slices: a whole number of batches."""
+    return steps_per_epoch(slices, settings) * settings["batch_size"]
 
 
 def shuffled_stream(indices, start, count, seed):
@@ -379,22 +469,20 @@ def training_batches(pictures, settings, first_epoch=0, model=None):
     return prepared_batches(pictures, epochs, settings["batch_size"], prepare, model)
 
 
-def crop_side(settings, size):
-    """Return the side of the squares that are cut from pictures of `size`: a multiple of 8, as the network needs it.
+def learning_rates(settings, steps):
+    """Return the learning rate as Keras' Adam takes it: a number, or a schedule for an epoch of so many steps.
 
-    It halves the picture three times. The nearest multiple is taken: 80 for 0.6 of 128.
+    "cosine": it rises to settings["learning_rate"] over the first 3 % of all steps, then falls to 0 along a cosine.
     """
-    return round(settings["crop_share"] * size / 8) * 8
+    import keras
 
-
-def images_in_epoch(slices, settings):
-    """Return how many images an epoch shows of a training set of `slices` slices: a whole number of batches."""
-    return steps_per_epoch(slices, settings) * settings["batch_size"]
-
-
-def steps_per_epoch(slices, settings):
-    """Return the number of batches in an epoch; what is missing in the last one is taken from the next pass."""
-    return -(-(settings["images_per_epoch"] or settings["repeats"] * slices) // settings["batch_size"])
+    rate = settings["learning_rate"]
+    if settings["learning_rate_schedule"] == "constant":
+        return rate
+    warm_up = round(0.03 * steps * settings["epochs"])
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps * settings["epochs"] - warm_up, warmup_target=rate, warmup_steps=warm_up
+    )
 
 
 MOST_VALIDATED = 100  # slices; curves need no more
@@ -410,82 +498,6 @@ def validated_slices(count, settings):
     return slice(None, None, 1 if settings["monitor"] else -(-count // MOST_VALIDATED))
 
 
-def augment(images, masks, seed, crop_size, compiled=False):
-    """Return the batch as other patients and other scanners might have looked; image and mask move together.
-
-    images, masks: float32 tensors (N, S, S, 1) in [0, 1]. seed: two whole numbers; the same seed, the same result.
-    Returns images and masks of shape (N, crop_size, crop_size, 1): a square cut anywhere from each picture, turned by
-    up to 20 degrees, scaled by up to a factor of 1.25, stretched by up to 1.1. Masks stay in [0, 1] with soft edges.
-    Then the image alone changes: gamma, contrast, smooth shading as a receiving coil makes it, spots as flowing blood
-    makes them, brightness, blur and noise. Images may leave [0, 1] a little.
-    """
-    import math
-
-    import tensorflow as tf
-
-    count, size = tf.shape(images)[0], images.shape[1]
-    seeds = iter(tf.unstack(tf.random.split(seed, 13) & 0x7FFFFFFF))  # XLA takes no more of a seed
-
-    def whole_numbers(*shape):
-        """Return random int32 of all sizes, an array of `shape` for each picture: XLA draws other fractions than TF."""
-        return tf.random.stateless_uniform([count, *shape], next(seeds), None, None, tf.int32)
-
-    def uniform(limit, *shape):
-        """Return numbers from -limit to limit, an array of `shape` for each picture."""
-        return limit / 2**31 * tf.cast(whole_numbers(*shape), tf.float32)
-
-    # Where a pixel of the crop comes from: [x, y] = matrix @ ([column, row] - middle of the crop) + middle
-    angle, scale, stretch = (
-        tf.cast(uniform(limit), tf.float64) for limit in (math.radians(20), math.log(1.25), math.log(1.1))
-    )
-    cosine, sine, stretch = tf.cos(angle) / tf.exp(scale), tf.sin(angle) / tf.exp(scale), tf.exp(stretch)
-    a, b, c, d = cosine * stretch, -sine / stretch, sine * stretch, cosine / stretch
-    middle = (size - 1) / 2 + tf.cast(uniform((size - crop_size) / 2, 2), tf.float64)
-    half, zero = (crop_size - 1) / 2, tf.zeros_like(angle)
-    transforms = tf.stack(
-        [a, b, middle[:, 0] - (a + b) * half, c, d, middle[:, 1] - (c + d) * half, zero, zero], axis=1
-    )
-    # In such parts of a pixel float32 adds without an error, so that every device comes to the same places
-    transforms = tf.cast(tf.round(transforms * 2**15) / 2**15, tf.float32)
-    images, masks = (cut_squares(part, transforms, crop_size, compiled) for part in (images, masks))
-
-    images **= tf.exp(uniform(0.4, 1, 1, 1))
-    images *= tf.exp(uniform(0.25, 1, 1, 1))
-    images *= tf.exp(enlarge(uniform(0.4, 4, 4), crop_size))
-    cells = max(crop_size // 8, 1)
-    images *= tf.exp(enlarge(uniform(1.0, cells, cells), crop_size) * tf.abs(uniform(0.3, 1, 1, 1)))
-    images += uniform(0.1, 1, 1, 1)
-    blur = tf.maximum(uniform(1.0, 1, 1, 1) - 0.6, 0) * 2.5  # in one picture of five
-    images += blur * (neighbours_mean(images) - images)
-    four = whole_numbers(crop_size, crop_size, 1)  # four bytes, whose sum is nearly normal
-    noise = tf.cast(sum(tf.bitwise.right_shift(four, place) & 255 for place in (0, 8, 16, 24)), tf.float32)
-    noise = (noise - 2 * 255) / math.sqrt(4 * (256**2 - 1) / 12)  # mean 0, variance 1
-    return images + noise * tf.abs(uniform(0.04, 1, 1, 1)), masks
-
-
-# What the untrained network depends on
-NETWORK_SETTINGS = (
-    "image_size",
-    "seed",
-    "kernel_initializer",
-    "dropout_rate",
-    "activation",
-    "batch_normalization_momentum",
-    "output_bias",
-    "precision",
-)
-
-
-def _network_made_from(settings):
-    """Return what an untrained network is made from: settings and code."""
-    return {"settings": {name: settings[name] for name in NETWORK_SETTINGS}, "code": source_fingerprint(create_model)}
-
-
-def save_untrained_model(model, work_dir, settings):
-    """Save the network of 03 in `model/`, with a record of the settings, the code and the arithmetic."""
-    save_untrained(model, work_dir, _network_made_from(settings))
-
-
 def load_untrained_model(work_dir):
     """Load the model of 03 with an input of any size (a multiple of 8), to train on crops and answer for whole slices.
 
@@ -497,22 +509,6 @@ def load_untrained_model(work_dir):
     any_size = keras.models.clone_model(model, input_tensors=keras.Input((None, None, 1), name="image"))
     any_size.set_weights(model.get_weights())
     return any_size
-
-
-def learning_rates(settings, steps):
-    """Return the learning rate as Keras' Adam takes it: a number, or a schedule for an epoch of so many steps.
-
-    "cosine": it rises to settings["learning_rate"] over the first 3 % of all steps, then falls to 0 along a cosine.
-    """
-    import keras
-
-    rate = settings["learning_rate"]
-    if settings["learning_rate_schedule"] == "constant":
-        return rate
-    warm_up = round(0.03 * steps * settings["epochs"])
-    return keras.optimizers.schedules.CosineDecay(
-        0.0, steps * settings["epochs"] - warm_up, warmup_target=rate, warmup_steps=warm_up
-    )
 
 
 def _training_code(loss):
@@ -542,6 +538,9 @@ def prepare_training(model, work_dir, settings, training_slices):
     at_once = steps_per_execution(steps, model.jit_compile)
     compile_model(model, learning_rates(settings, steps), settings["loss"], at_once)
     return resume_training(model, work_dir, settings, made_from, images_in_epoch(training_slices, settings))
+
+
+# --- 05: from probabilities to masks and scores -------------------------------------------------------
 
 
 def load_trained_model(work_dir):
@@ -708,9 +707,7 @@ def save_mask(mask, path):
         Image.fromarray(np.uint8(255 * mask)).save(part, format="PNG")
 
 
-# ---------------------------------------------------------------------------------------------------------
-# 07: a scan of your own
-# ---------------------------------------------------------------------------------------------------------
+# --- 07: a scan of your own ---------------------------------------------------------------------------
 
 
 def scan_input(pictures, spacing, learned, image_size):

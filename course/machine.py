@@ -109,8 +109,8 @@ def gpu_found() -> bool:
 def visible_gpus() -> list[tuple[str, float]]:
     """Return (name, compute capability) of the GPUs that this process sees, such as [("Tesla T4", 7.5)]."""
     lines = _ask_nvidia_smi("--query-gpu=name,compute_cap", "--format=csv,noheader")
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if all(number.strip().isdigit() and int(number) < len(lines) for number in chosen):
+    chosen = gpu_numbers()
+    if all(number.isdigit() and int(number) < len(lines) for number in chosen):
         lines = [lines[int(number)] for number in chosen]
     found = [line.rpartition(",") for line in lines]
     return [(name.strip(), float(capability)) for name, _, capability in found]

@@ -159,8 +159,6 @@ def resume_training(
     settings["epochs"]: none is left. images_per_epoch: how many images an epoch shows.
     Raises CourseError where the stored training differs in its arithmetic alone; nothing is changed then.
     """
-    import keras
-
     folder = work_dir / "model"
     record = read_training(folder)
     begun, past = record.get("made_from"), None
@@ -177,12 +175,7 @@ def resume_training(
         write_json(folder / "training.json", record)
     write_history(work_dir, past)
     callbacks = _training_callbacks(folder, settings, images_per_epoch, past, record)
-    for callback in callbacks:
-        if isinstance(callback, keras.callbacks.EarlyStopping):
-            callback.set_model(model)
-            # It goes through the past epochs, as `fit` would, which trains a batch before it looks
-            callback.on_train_begin()
-    is_complete = model.stop_training or len(past) >= settings["epochs"]
+    is_complete = _is_at_its_end(past, settings)
     now = {"epochs": len(past), "images_seen": len(past) * images_per_epoch, "complete": is_complete}
     if {**record, **now} != record:  # a kill came between the weights and the record
         record.update(now)
@@ -227,45 +220,30 @@ def _restore(model, folder, settings, record):
     state = folder / "resume.weights.h5"
     if not state.exists():
         return None if record["epochs"] else []
-    past = _history_of(state, folder, record)
-    if past is None:
-        return None
     variables = [*model.variables, *model.optimizer.variables]
     values = [variable.numpy() for variable in variables]
-    try:
-        model.load_weights(state)
+    fits = False
+    with contextlib.suppress(OSError, LookupError, TypeError, ValueError):  # damaged, of another version, or not there
         with h5py.File(state) as file:
-            is_whole = file.attrs["weights"] == _weights_fingerprint(model)
-        fits = is_whole and _has_kept_weights(model, folder, settings["monitor"], past, record)
-    except (OSError, LookupError, ValueError):  # what h5py and Keras say of a damaged file
-        fits = False
-    if fits:
-        return past
-    for variable, value in zip(variables, values):
-        variable.assign(value)
-    return None
+            saved = dict(file.attrs)
+        rows = read_history(folder.parent)
+        past = rows[: saved["epochs"]]
+        if saved["belongs_to"] == fingerprint(record["made_from"], past):
+            model.load_weights(state)
+            is_whole = saved["weights"] == _weights_fingerprint(model)
+            fits = is_whole and _has_kept_weights(model, folder, settings["monitor"], past, record)
+    if not fits:
+        for variable, value in zip(variables, values):
+            variable.assign(value)
+        return None
+    if len(rows) > len(past):
+        print(f"history.csv has {len(rows)} epochs, the saved weights {len(past)}: the training goes on from there.")
+    return past
 
 
 def _weights_fingerprint(model):
     """Return a hash of a model's weights and its optimizer's state: Keras passes over parts that a file lacks."""
     return fingerprint(*(variable.numpy().tobytes() for variable in [*model.weights, *model.optimizer.variables]))
-
-
-def _history_of(state, folder, record):
-    """Return the rows of history.csv that belong to the weights in the file `state`; None where it has not got them."""
-    import h5py
-
-    try:
-        with h5py.File(state) as file:
-            epochs, belongs_to = int(file.attrs["epochs"]), file.attrs["belongs_to"]
-        rows = read_history(folder.parent)
-    except (OSError, LookupError, TypeError, ValueError):  # damaged, of another version, or not there
-        return None
-    if belongs_to != fingerprint(record["made_from"], rows[:epochs]):
-        return None
-    if len(rows) > epochs:
-        print(f"history.csv has {len(rows)} epochs, the saved weights {epochs}: the training goes on from there.")
-    return rows[:epochs]
 
 
 def _has_kept_weights(model, folder, monitor, past, record):
@@ -290,6 +268,14 @@ def kept_epoch(rows: list[dict], monitor: str | None) -> int:
     return int(best_of([row[monitor] for row in rows]))
 
 
+def _is_at_its_end(rows, settings):
+    """True after the last epoch, or where the best one is `patience` epochs ago."""
+    if not rows:
+        return False
+    waited = len(rows) - 1 - kept_epoch(rows, settings["monitor"])
+    return len(rows) >= settings["epochs"] or waited >= settings["patience"]
+
+
 def _check_loss(loss, where, settings):
     if not np.isfinite(loss):
         raise CourseError(
@@ -299,19 +285,9 @@ def _check_loss(loss, where, settings):
 
 
 def _training_callbacks(folder, settings, images_per_epoch, past, record):
+    """Return what `fit` calls: one that stops where the loss is no number, one that keeps the state of each epoch."""
     import h5py
     import keras
-
-    monitor = settings["monitor"]
-
-    class EarlyStopping(keras.callbacks.EarlyStopping):
-        """Keras' early stopping that knows the epochs before an interruption."""
-
-        def on_train_begin(self, logs=None):
-            """Begin as Keras does, then go through the epochs of the interrupted training."""
-            super().on_train_begin(logs)
-            for epoch, row in enumerate(past):  # what it would have seen without the interruption
-                self.on_epoch_end(epoch, row)
 
     class SaveState(keras.callbacks.Callback):
         """Keeps after each epoch all that a training needs to go on as if nothing had happened."""
@@ -324,13 +300,17 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
                     layer.seed_generator.state.assign([settings["seed"], epoch])
 
         def on_epoch_end(self, epoch, logs=None):
-            """Write history.csv, resume.weights.h5, training.json, and best.keras if these are the weights to keep."""
+            """Write history.csv, resume.weights.h5, training.json, and best.keras if these are the weights to keep.
+
+            Stop where no better epoch has come for a while.
+            """
             past.append({"epoch": float(epoch), **{name: float(value) for name, value in logs.items()}})
             write_history(folder.parent, past)
             record["seconds"] += time.perf_counter() - self.started
             record.update(epochs=epoch + 1, images_seen=(epoch + 1) * images_per_epoch)
             with contextlib.ExitStack() as stack:
-                if kept_epoch(past, monitor) == epoch:  # the last to appear, since the state can write it again
+                # The best weights are the last to appear, since the state can write them again
+                if kept_epoch(past, settings["monitor"]) == epoch:
                     part = stack.enter_context(whole_file(folder / "best.keras"))
                     self.model.save(part)
                     record["best"] = {"epoch": epoch, "fingerprint": fingerprint(part)}
@@ -341,6 +321,8 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
                         file.attrs["belongs_to"] = fingerprint(record["made_from"], past)
                         file.attrs["weights"] = _weights_fingerprint(self.model)
                 write_json(folder / "training.json", record)
+            if _is_at_its_end(past, settings):
+                self.model.stop_training = True
 
         def on_train_end(self, logs=None):
             """Record that the training has come to its end, early or not: an interrupted one does not get here."""
@@ -351,8 +333,4 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
         on_train_batch_end=lambda batch, logs: _check_loss(logs["loss"], f"in step {batch + 1} of an epoch", settings),
         on_epoch_end=lambda epoch, logs: _check_loss(logs["val_loss"], f"on valid after epoch {epoch + 1}", settings),
     )
-    callbacks = [stop_when_diverged, SaveState()]
-    if monitor is not None:
-        mode = "min" if monitor.endswith("loss") else "max"
-        callbacks.append(EarlyStopping(monitor, mode=mode, patience=settings["patience"]))
-    return callbacks
+    return [stop_when_diverged, SaveState()]

@@ -124,7 +124,6 @@ def check_made_from(recorded: dict, now: dict, notebook: str) -> None:
 
 # Modules whose functions make no number of a result: they find files, check them, and say what is wrong
 _WITHOUT_NUMBERS = ("course.workspace", "course.machine", "course.arrays")
-_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def _is_plain(value):
@@ -144,7 +143,7 @@ def _makes_numbers(value):
 
 
 def source_fingerprint(*functions) -> str:
-    """Return a short hash of what functions, classes or modules of the course do: equal code, equal hash.
+    """Return a short hash of what functions or classes of the course do: equal code, equal hash.
 
     It covers all functions, classes and plain constants of the course that they name, and what those name in turn.
     Comments, docstrings and layout do not count, nor do the modules that only find and check files.
@@ -152,7 +151,7 @@ def source_fingerprint(*functions) -> str:
     sources, waiting = {}, list(functions)
     while waiting:
         found = inspect.unwrap(waiting.pop())
-        name = found.__name__ if inspect.ismodule(found) else f"{found.__module__}.{found.__qualname__}"
+        name = f"{found.__module__}.{found.__qualname__}"
         if name in sources:
             continue
         source = textwrap.dedent(inspect.getsource(found))
@@ -161,9 +160,9 @@ def source_fingerprint(*functions) -> str:
         except SyntaxError:  # of a lambda Python knows the lines alone, which need not be whole
             tree = ast.parse(repr(source))
         for node in ast.walk(tree):
-            if isinstance(node, _WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
                 node.body = node.body[1:] or [ast.Pass()]
-        known = vars(found if inspect.ismodule(found) else sys.modules[found.__module__])
+        known = vars(sys.modules[found.__module__])
         named = {node.id: known[node.id] for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in known}
         sources[name] = ast.dump(tree), {key: value for key, value in named.items() if _is_plain(value)}
         waiting += [value for value in named.values() if _makes_numbers(value)]
@@ -249,9 +248,5 @@ def progress_bar(progress: bool, label: str, total: int | None = None, **options
 
 def parallel(function: Callable, items: Sequence, label: str, progress: bool) -> list:
     """Return [function(item) for item in items], computed by a few threads; Pillow and zlib let them run."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, progress_bar(progress, label, len(items)) as bar:
-        results = []
-        for result in pool.map(function, items):
-            results.append(result)
-            bar.update()
-        return results
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(progress_bar(progress, label, len(items), iterable=pool.map(function, items)))

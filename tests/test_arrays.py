@@ -1,6 +1,7 @@
 """The arrays of a made-up dataset without files: every value, what is recorded, found again, and refused."""
 
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ DESCRIPTION = {
     "twins": [{"patients": [["train", "b"], ["test", "d"]]}],
     "fingerprint": "1234",
 }
-VALUES = {"a": 1, "b": 2, "c": 3, "d": 4}
+VALUES = {"a": 1, "b": 2, "c": 3, "d": 4, "faint": 0.5}
 
 
 def make(work_dir, description=DESCRIPTION, leave_out=(), size=2, code="code"):
@@ -32,6 +33,7 @@ def make(work_dir, description=DESCRIPTION, leave_out=(), size=2, code="code"):
     def prepare(subset, entry):
         asked.append((subset, entry["name"]))
         X = np.array([[VALUES[entry["patient"]], entry["slice"]], [0.25, 0]], np.float32)
+        X = np.pad(X, (0, size - 2))
         return X, X > 0.5, 255 * (X > 0.5)
 
     work_dir.mkdir(exist_ok=True)
@@ -72,7 +74,9 @@ def test_hundreds_of_slices_are_prepared_once_each_and_keep_their_order(tmp_path
 def test_patients_are_left_out_of_train_alone(tmp_path):
     record, _ = make(tmp_path, leave_out=["a"])
     assert [entry["name"] for entry in record["slices"]["train"]] == ["b_0"]
+    assert len(arrays.load_arrays(tmp_path, "train")[0]) == 1
     assert record["slices"]["test"] == DESCRIPTION["subsets"]["test"]
+    assert record["made_from"]["settings"]["left_out"] == ["a"]
     with pytest.raises(CourseError, match="^No train slices are left: leave out fewer patients.$"):
         make(tmp_path, leave_out=["b", "a"])
     assert read_json(tmp_path / "npy" / "arrays.json", "02") == record  # nothing was lost
@@ -81,13 +85,54 @@ def test_patients_are_left_out_of_train_alone(tmp_path):
 def test_arrays_are_made_again_only_where_they_have_to_be(tmp_path):
     record, _ = make(tmp_path)
     assert make(tmp_path) == (record, [])
-    assert make(tmp_path, {**DESCRIPTION, "name": "other", "notes": ["note"]}) == (record, [])
-    for changed in ({"code": "other"}, {"leave_out": ["b"]}, {"description": {**DESCRIPTION, "fingerprint": "5"}}):
-        assert len(make(tmp_path, **changed)[1]) in (6, 7)
-    _, asked = make(tmp_path)
-    assert len(asked) == 7
-    (tmp_path / "npy" / "test_share.npy").unlink()
-    assert len(make(tmp_path)[1]) == 7
+    subsets = {**DESCRIPTION["subsets"], "train": entries("b", 2)}
+    for change in (
+        {"code": "other"},
+        {"leave_out": ["b"]},
+        {"size": 3},
+        {"description": {**DESCRIPTION, "fingerprint": "5"}},
+        {"description": {**DESCRIPTION, "subsets": subsets}},
+    ):
+        changed, asked = make(tmp_path, **change)
+        assert len(asked) == (6 if "leave_out" in change else 7)
+        assert make(tmp_path, **change) == (changed, [])
+
+
+def test_what_a_dataset_is_called_and_where_it_lies_does_not_change_its_arrays(tmp_path):
+    record, _ = make(tmp_path)
+    places = ("name", "source", "root", "taken_from", "stored_in")
+    for name in (*places, "as_imported", "notes", "audit", "folds", "spacing", "geometry"):
+        assert make(tmp_path, {**DESCRIPTION, name: "other"}) == (record, []), name
+
+
+@pytest.mark.parametrize("name", ["fingerprint", "subsets", "mask_values", "something new"])
+def test_what_a_dataset_holds_does_change_its_arrays(name):
+    assert arrays.dataset_fingerprint({name: [1]}) != arrays.dataset_fingerprint({name: [2]})
+
+
+@pytest.mark.parametrize("kind", ["X", "y"])
+def test_a_file_that_is_missing_or_lost_its_end_is_told_and_made_again(tmp_path, kind):
+    record, _ = make(tmp_path)
+    path = tmp_path / "npy" / f"valid_{kind}.npy"
+    whole = path.read_bytes()
+    for damage in (lambda: path.write_bytes(whole[:-1]), path.unlink):
+        damage()
+        again, asked = make(tmp_path)
+        assert again == record and len(asked) == 7 and path.read_bytes() == whole
+        damage()
+        assert len(arrays.load_arrays(tmp_path, "valid", ["share"])[0]) == 2
+        with pytest.raises(CourseError, match=f"^valid_{kind}.npy in .*npy is missing or not whole: run 02_prepr"):
+            arrays.load_arrays(tmp_path, "valid")
+        make(tmp_path)
+
+
+def test_an_interrupted_preparation_leaves_no_record_and_no_half_file(tmp_path, monkeypatch):
+    make(tmp_path)
+    monkeypatch.delitem(VALUES, "c")  # a patient of valid
+    with pytest.raises(KeyError):
+        make(tmp_path, size=3)
+    assert not (tmp_path / "npy" / "arrays.json").exists()
+    assert {path.name.partition("_")[2] for path in (tmp_path / "npy").iterdir()} == {"X.npy", "y.npy", "share.npy"}
 
 
 def test_arrays_of_the_folder_that_the_dataset_was_taken_from_are_used_and_watched(tmp_path):
@@ -106,11 +151,22 @@ def test_arrays_of_the_folder_that_the_dataset_was_taken_from_are_used_and_watch
     assert "folder" not in own and len(asked) == 7
 
 
-def test_arrays_on_drive_are_read_from_a_local_copy_for_each_content(tmp_path, monkeypatch):
+@pytest.fixture()
+def drive(tmp_path, monkeypatch):
+    """A folder for the course on the Drive of Colab, whose local disk is `tmp_path`."""
     monkeypatch.setattr(workspace, "COLAB_FOLDER", tmp_path)
-    drive = tmp_path / "drive" / "MyDrive" / "course"
-    drive.parent.mkdir(parents=True)
+    folder = tmp_path / "drive" / "MyDrive" / "course"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_arrays_on_drive_are_mapped_on_the_local_disk_and_read_from_a_copy_for_each_content(
+    drive, tmp_path, monkeypatch
+):
+    mapped, original = [], np.lib.format.open_memmap
+    monkeypatch.setattr(np.lib.format, "open_memmap", lambda path, **how: mapped.append(path) or original(path, **how))
     record, _ = make(drive)
+    assert len(mapped) == 9 and not any(path.is_relative_to(tmp_path / "drive") for path in mapped)
     for _ in range(2):
         [y] = arrays.load_arrays(drive, "test", ["y"])
         assert y[..., 0].tolist() == [[[1, 0], [0, 0]], [[1, 1], [0, 0]], [[1, 0], [0, 0]]]
@@ -123,14 +179,31 @@ def test_arrays_on_drive_are_read_from_a_local_copy_for_each_content(tmp_path, m
     [y] = arrays.load_arrays(drive, "test", ["y"])
     assert y[-1, -1, -1, 0] == 0, "and is copied again where it is gone"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drive", "npy"]  # no draft is left
+    make(drive, size=3)
+    [other] = arrays.load_arrays(drive, "test", ["y"])
+    assert np.array_equal(other, np.load(drive / "npy" / "test_y.npy"))
+    assert np.array_equal(y, other[:, :2, :2]) and Path(y.filename).exists()
 
 
-def test_a_file_that_is_missing_is_told(tmp_path):
-    make(tmp_path)
-    (tmp_path / "npy" / "valid_y.npy").unlink()
-    assert len(arrays.load_arrays(tmp_path, "valid", ["X"])) == 1
-    with pytest.raises(CourseError, match="^valid_y.npy in .*npy is missing or not whole: run 02_preprocessing again"):
-        arrays.load_arrays(tmp_path, "valid")
+@pytest.mark.parametrize("full", ["local", "drive"])
+def test_for_arrays_on_drive_both_disks_need_room(full, drive, tmp_path, monkeypatch):
+    places = {"local": tmp_path, "drive": drive / "npy"}
+    free = {place: 71 if name == full else 72 for name, place in places.items()}
+    monkeypatch.setattr(arrays.shutil, "disk_usage", lambda place: types.SimpleNamespace(free=free[place]))
+    with pytest.raises(CourseError, match=f"^The arrays of test take 0 MB, more than the disk of {places[full]} has l"):
+        make(drive)
+
+
+@pytest.mark.parametrize(("free", "fits"), [(3 * 4 * 6, True), (3 * 4 * 6 - 1, False)])
+def test_arrays_need_six_bytes_a_pixel(tmp_path, monkeypatch, free, fits):
+    """X takes four bytes, y and share one each; the largest subset has three slices of 2 x 2 pixels."""
+    monkeypatch.setattr(arrays.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=free))
+    if fits:
+        make(tmp_path)
+    else:
+        with pytest.raises(CourseError, match="^The arrays of test take 0 MB, more than the disk of .*npy has left"):
+            make(tmp_path)
+        assert not [*(tmp_path / "npy").glob("test_*")] and not (tmp_path / "npy" / "arrays.json").exists()
 
 
 def test_a_record_of_other_settings_or_data_is_refused(tmp_path):
@@ -146,26 +219,12 @@ def test_a_record_of_other_settings_or_data_is_refused(tmp_path):
     record, _ = make(tmp_path, leave_out=["b"])
     assert arrays.read_arrays_record(tmp_path, {**settings, "leave_out_twins": True}) == record
     write_json(tmp_path / "dataset.json", {**DESCRIPTION, "fingerprint": "other"})
-    with pytest.raises(CourseError, match="^02_preprocessing ran with another dataset: run 02"):
-        arrays.read_arrays_record(tmp_path)
-
-
-@pytest.mark.parametrize(("free", "fits"), [(3 * 4 * 6, True), (3 * 4 * 6 - 1, False)])
-def test_arrays_need_six_bytes_a_pixel(tmp_path, monkeypatch, free, fits):
-    """X takes four bytes, y and share one each; the largest subset has three slices of 2 x 2 pixels."""
-    monkeypatch.setattr(arrays.shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=free))
-    if fits:
-        make(tmp_path)
-    else:
-        with pytest.raises(CourseError, match="^The arrays of test take 0 MB, more than the disk of .*npy has left"):
-            make(tmp_path)
-        assert not (tmp_path / "npy" / "arrays.json").exists()
+    for read in (arrays.read_arrays_record, lambda folder: arrays.load_arrays(folder, "train")):
+        with pytest.raises(CourseError, match="^02_preprocessing ran with another dataset: run 02"):
+            read(tmp_path)
 
 
 def test_a_subset_in_which_nothing_is_drawn_is_refused(tmp_path):
-    subsets = {**DESCRIPTION["subsets"], "valid": [{"name": "e_0", "patient": "e", "slice": 0}]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(VALUES, "e", 0.5)
-        with pytest.raises(CourseError, match="^No mask of valid holds a pixel at 2 x 2 pixels: choose a larger"):
-            make(tmp_path, {**DESCRIPTION, "subsets": subsets})
-    assert not (tmp_path / "npy" / "valid_X.npy").exists()
+    with pytest.raises(CourseError, match="^No mask of valid holds a pixel at 2 x 2 pixels: choose a larger"):
+        make(tmp_path, {**DESCRIPTION, "subsets": {**DESCRIPTION["subsets"], "valid": entries("faint", 1)}})
+    assert not [*(tmp_path / "npy").glob("valid_*")]

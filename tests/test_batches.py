@@ -93,14 +93,27 @@ def test_pictures_too_large_to_be_held_are_read_from_the_arrays_and_give_the_sam
     pictures = make_pictures()
     settings = {**SETTINGS, "augment": True, "crop_share": 0.5}
     held = as_arrays(helpers.training_batches(pictures, settings))
-    monkeypatch.setattr(batches, "MOST_HELD", pictures.pixels)
     monkeypatch.setattr(TrainingPictures, "take", None)
-    assert as_arrays(helpers.training_batches(pictures, settings))[0][0].shape == (8, 8, 8, 1)
+    for room in (0, 1):
+        monkeypatch.setattr(batches, "MOST_HELD", pictures.pixels + room)
+        assert as_arrays(helpers.training_batches(pictures, settings))[0][0].shape == (8, 8, 8, 1)
     monkeypatch.undo()
     monkeypatch.setattr(batches, "MOST_HELD", pictures.pixels - 1)
     monkeypatch.setattr(TrainingPictures, "stack", None)
     for (X, y), (read_X, read_y) in zip(held, as_arrays(helpers.training_batches(pictures, settings)), strict=True):
         assert np.array_equal(y, read_y) and np.abs(X - read_X).max() < 3e-7
+
+
+@pytest.mark.parametrize(("soft_masks", "planes", "volumes"), [(False, 1, 0), (True, 3, 3)])
+def test_pictures_of_a_work_folder_have_the_masks_and_planes_that_the_recipe_says(
+    work_dir, soft_masks, planes, volumes
+):
+    helpers.prepare_arrays(helpers.read_json(work_dir / "dataset.json", "01"), work_dir, 32, progress=False)
+    pictures = helpers.load_training_pictures(work_dir, {"soft_masks": soft_masks, "planes": planes})
+    X, y, share = helpers.load_arrays(work_dir, "train", ("X", "y", "share"))
+    assert np.array_equal(pictures.X, X) and len(pictures.volumes) == volumes
+    _, masks = pictures.take(range(len(X)))
+    assert np.array_equal(masks, (share if soft_masks else 255 * y)[..., 0])
 
 
 def make_model(compiled):

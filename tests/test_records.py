@@ -6,9 +6,11 @@ Epochs are made up here: what a training keeps is asked, not what it learns.
 import importlib.util
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -40,7 +42,7 @@ def begin(work_dir, settings=SETTINGS):
 
 
 def train(work_dir, losses, settings=SETTINGS, finish=False):
-    """Go on for an epoch for each of the losses on valid; after epoch e each bias is e + 1. Return the first epoch."""
+    """Go on for an epoch for each of the losses on valid; after epoch e each bias is e + 1. Return the model."""
     model, callbacks, first_epoch = begin(work_dir, settings)
     for epoch, loss in enumerate(losses, start=first_epoch):
         callbacks[1].on_epoch_begin(epoch)
@@ -49,7 +51,7 @@ def train(work_dir, losses, settings=SETTINGS, finish=False):
             callback.on_epoch_end(epoch, {"loss": loss + 1, "val_loss": loss})
     if finish:
         callbacks[1].on_train_end()
-    return first_epoch
+    return model
 
 
 def kept_bias(work_dir):
@@ -63,7 +65,7 @@ def kept_bias(work_dir):
 def finished(small_dataset, tmp_path_factory):
     """A work folder in which 01 to 04 have run on fold 0: read it, never write to it."""
     work_dir = tmp_path_factory.mktemp("finished") / "data"
-    description = helpers.import_dataset(small_dataset / "dataset.json", work_dir, fold=0)
+    description = take_fold(work_dir, 0, small_dataset)
     write_json(work_dir / "settings.json", SETTINGS)
     helpers.prepare_arrays(description, work_dir, 16, progress=False)
     make_network(work_dir, SETTINGS)
@@ -74,9 +76,11 @@ def finished(small_dataset, tmp_path_factory):
 @pytest.fixture()
 def folder(finished, tmp_path):
     """A copy of `finished` that a test may change."""
-    import shutil
-
     return Path(shutil.copytree(finished, tmp_path / "data"))
+
+
+def record_of(work_dir):
+    return read_json(work_dir / "model" / "training.json", "04_training")
 
 
 def contents(work_dir):
@@ -112,7 +116,6 @@ READERS = {
 }
 OTHER_FOLD = "02_preprocessing ran with another dataset: run 02_preprocessing again."
 OTHER_SIZE = "02_preprocessing ran with other settings (image_size was 16, now 32): run 02_preprocessing again."
-OTHER_TWINS = "02_preprocessing ran with other settings (left_out was [], now ['p']): run 02_preprocessing again."
 CASES = {  # what was done after 04: (how, {the notebook that runs next: what it says})
     "01 took another fold": (
         lambda work_dir, small: take_fold(work_dir, 1, small),
@@ -239,71 +242,42 @@ def test_an_interrupted_training_is_told_when_its_weights_are_used(folder, capsy
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("losses", [[0.4, 0.3, 0.2, 0.1], [0.1, 0.3]], ids=["all epochs", "stopped early"])
-def test_a_training_that_was_killed_after_its_last_epoch_is_complete(folder, losses):
-    settings = {**SETTINGS, "patience": 1}
-    choose_settings(folder, patience=1)
-    train(folder, losses, settings)
-    assert read_json(folder / "model" / "training.json", "")["complete"] is False
-    assert begin(folder, settings)[2] == 4
-    record = read_json(folder / "model" / "training.json", "")
-    assert (record["complete"], record["epochs"], len(helpers.read_history(folder))) == (True, len(losses), len(losses))
-
-
 # --- a training whose files do not belong together --------------------------------------------------------------------
 
 
-def shorten_history(work_dir):
-    path = work_dir / "model" / "history.csv"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+def rewrite(name, change):
+    """Return a function that changes the bytes of a file in model/ of a work folder."""
+
+    def damage(work_dir):
+        path = work_dir / "model" / name
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
 
 
-def change_history(work_dir):
-    path = work_dir / "model" / "history.csv"
-    path.write_text(path.read_text().replace("1.4", "1.5", 1))
-
-
-def cut_history(work_dir):
-    path = work_dir / "model" / "history.csv"
-    path.write_bytes(path.read_bytes()[:-8])
-
-
-def cut_weights(work_dir):
-    path = work_dir / "model" / "resume.weights.h5"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def damage_weights(work_dir):
-    import h5py
-
+def edit_weights(work_dir, of_layers):
+    """Let `of_layers` change what resume.weights.h5 holds of the layers."""
     with h5py.File(work_dir / "model" / "resume.weights.h5", "a") as file:
-        del file["layers"]
+        of_layers(file)
 
 
-def change_weights(work_dir):
-    import h5py
-
-    with h5py.File(work_dir / "model" / "resume.weights.h5", "a") as file:
-        [bias] = [name for name in found_datasets(file) if file[name].shape == (1,) and name.startswith("layers")]
-        file[bias][...] = 7
-
-
-def found_datasets(file):
+def change_bias(file):
     names = []
-    file.visititems(lambda name, entry: names.append(name) if hasattr(entry, "shape") else None)
-    return names
+    file["layers"].visit(names.append)
+    [bias] = [name for name in names if getattr(file["layers"][name], "shape", None) == (1,)]
+    file["layers"][bias][...] = 7
 
 
 DAMAGES = {
-    "history.csv is shorter": shorten_history,
-    "history.csv is another": change_history,
-    "history.csv lacks its end": cut_history,
+    "history.csv is shorter": rewrite("history.csv", lambda whole: b"".join(whole.splitlines(keepends=True)[:-1])),
+    "history.csv is another": rewrite("history.csv", lambda whole: whole.replace(b"1.4", b"1.5", 1)),
+    "history.csv lacks its end": rewrite("history.csv", lambda whole: whole[:-8]),
     "history.csv is gone": lambda work_dir: (work_dir / "model" / "history.csv").unlink(),
-    "the weights lack their end": cut_weights,
-    "the weights lack a part": damage_weights,
-    "the weights are others": change_weights,
+    "the weights lack their end": rewrite("resume.weights.h5", lambda whole: whole[: len(whole) // 2]),
+    "the weights lack a part": lambda work_dir: edit_weights(work_dir, lambda file: file.pop("layers")),
+    "the weights are others": lambda work_dir: edit_weights(work_dir, change_bias),
     "the weights are gone": lambda work_dir: (work_dir / "model" / "resume.weights.h5").unlink(),
-    "the best weights are others": lambda work_dir: (work_dir / "model" / "best.keras").write_bytes(b"other"),
+    "the best weights are others": rewrite("best.keras", lambda whole: b"other"),
     "the best weights are gone": lambda work_dir: (work_dir / "model" / "best.keras").unlink(),
 }
 
@@ -386,9 +360,83 @@ def test_a_kill_between_any_two_files_of_an_epoch_loses_that_epoch_at_most(folde
     assert first_epoch == (2 if last >= 2 else 1)
     assert len(helpers.read_history(folder)) == first_epoch and model.layers[-1].bias.numpy() == [float(first_epoch)]
     assert kept_bias(folder) == (2.0 if last >= 2 and losses[1] < losses[0] else 1.0)
-    record = read_json(folder / "model" / "training.json", "")
+    record = record_of(folder)
     assert (record["epochs"], record["images_seen"]) == (first_epoch, first_epoch * settings["images_per_epoch"])
     helpers.load_trained_model(folder)
+
+
+def test_a_training_that_others_replace_is_kept_beside_those_before(folder, capsys):
+    best = [(folder / "model" / "best.keras").read_bytes()]
+    for number, epochs in ((1, 9), (2, 8)):
+        train(folder, [0.3], {**SETTINGS, "epochs": epochs})
+        best.append((folder / "model" / "best.keras").read_bytes())
+        assert capsys.readouterr().out == (
+            "Data, settings or code are others than those of the training in model/, so this one begins anew. "
+            f"The former is kept in model/earlier/{number}.\n"
+        )
+    earlier = folder / "model" / "earlier"
+    assert [(earlier / number / "best.keras").read_bytes() for number in "12"] == best[:2]
+    begin(folder, {**SETTINGS, "epochs": 7})
+    begin(folder, {**SETTINGS, "epochs": 6})  # the one before has not got through an epoch: it is not worth keeping
+    assert sorted(path.name for path in earlier.iterdir()) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("moved", [1, 2, 3])
+def test_a_kill_while_the_former_training_moves_away_loses_nothing(folder, monkeypatch, moved):
+    kept, original, calls = contents(folder), Path.replace, []
+
+    def replace(path, target):
+        """Let `moved` files move, then be killed."""
+        if target.parent.parent.name == "earlier":
+            calls.append(path.name)
+            if len(calls) > moved:
+                raise KeyboardInterrupt
+        return original(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        begin(folder, {**SETTINGS, "epochs": 9})
+    monkeypatch.undo()
+    begin(folder, {**SETTINGS, "epochs": 9})
+    earlier = folder / "model" / "earlier"
+    assert [path.name for path in earlier.iterdir()] == ["1"]
+    assert {path.name: path.read_bytes() for path in (earlier / "1").iterdir()} == kept
+
+
+def test_a_training_killed_while_it_writes_its_best_weights_keeps_those_from_before(folder, monkeypatch):
+    import keras
+
+    settings = {**SETTINGS, "epochs": 9}
+    train(folder, [0.4], settings)
+    before = (folder / "model" / "best.keras").read_bytes()
+
+    def half(model, path):
+        Path(path).write_bytes(before[:1000])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, [0.3], settings)
+    assert (folder / "model" / "best.keras").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "losses", "stops", "kept"),
+    [
+        ({"patience": 2}, [0.1, 0.2], False, 1),
+        ({"patience": 2}, [0.3, 0.1, 0.2, 0.2], True, 2),
+        ({"patience": 1, "monitor": None}, [0.1, 0.2, 0.3], False, 3),
+        ({"patience": 9, "epochs": 3}, [0.3, 0.2, 0.1], True, 3),
+    ],
+)
+def test_a_training_ends_with_its_epochs_or_where_no_better_one_comes(folder, changes, losses, stops, kept):
+    """Also where it was killed before that could be recorded."""
+    settings = {**SETTINGS, "epochs": 9, **changes}
+    model = train(folder, losses, settings)
+    assert model.stop_training is stops and kept_bias(folder) == kept and record_of(folder)["complete"] is False
+    assert begin(folder, settings)[2] == (settings["epochs"] if stops else len(losses))
+    assert (record_of(folder)["complete"], record_of(folder)["epochs"]) == (stops, len(losses))
+    assert len(helpers.read_history(folder)) == len(losses)
 
 
 @pytest.mark.parametrize(("monitor", "expected"), [("val_loss", 1), ("val_iou", 2), (None, 3)])
@@ -401,14 +449,16 @@ def test_the_epoch_that_is_kept(monitor, expected):
 
 
 def test_a_training_goes_on_in_the_arithmetic_that_it_began_in(folder, monkeypatch, capsys):
-    monkeypatch.setattr(training, "choose_precision", lambda precision: "mixed_bfloat16")
-    assert helpers.choose_arithmetic(folder, SETTINGS) == "float32"
-    assert capsys.readouterr().out == (
-        "The training in model/ began in float32 and goes on in it, so the network gets this arithmetic. "
-        "For a new training this machine would take mixed_bfloat16.\n"
-    )
+    for suitable in ("float32", "bfloat16", "mixed_bfloat16"):
+        monkeypatch.setattr(training, "choose_precision", lambda precision, suitable=suitable: suitable)
+        assert helpers.choose_arithmetic(folder, SETTINGS) == "float32"
+        told = (
+            "The training in model/ began in float32 and goes on in it, so the network gets this arithmetic. "
+            f"For a new training this machine would take {suitable}.\n"
+        )
+        assert capsys.readouterr().out == ("" if suitable == "float32" else told)
     assert helpers.choose_arithmetic(folder, {**SETTINGS, "learning_rate": 0.5}) == "mixed_bfloat16"  # a new training
-    record = read_json(folder / "model" / "training.json", "")
+    record = record_of(folder)
     write_json(folder / "model" / "training.json", {**record, "epochs": 0})  # nothing is lost with it
     assert helpers.choose_arithmetic(folder, SETTINGS) == "mixed_bfloat16"
     (folder / "model" / "training.json").unlink()
@@ -444,22 +494,19 @@ def test_a_training_in_float16_is_resumed_with_the_scale_of_its_loss(folder):
     assert int(resumed.optimizer.iterations) == 1
     for one, other in zip(resumed.optimizer.variables, model.optimizer.variables, strict=True):
         assert np.array_equal(one.numpy(), other.numpy())
-    record = read_json(folder / "model" / "training.json", "")
+    record = record_of(folder)
     assert record["made_from"]["arithmetic"] == "mixed_float16"
 
 
 # --- code -------------------------------------------------------------------------------------------------------------
 
 
-def edited_helpers(monkeypatch, tmp_path, old, new):
-    """Import a copy of helpers.py in which `old` is `new`, in place of helpers."""
-    text = (COURSE_FOLDER / "helpers.py").read_text(encoding="utf-8")
-    assert old in text
-    path = tmp_path / f"helpers{len(list(tmp_path.glob('helpers*.py')))}.py"
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("helpers", path)
+def load_module(monkeypatch, name, path, text):
+    """Import a module of this name from a file with this text."""
+    path.write_text(text, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "helpers", module)
+    monkeypatch.setitem(sys.modules, name, module)
     spec.loader.exec_module(module)
     return module
 
@@ -488,8 +535,10 @@ def codes(module, work_dir):
 def test_only_a_change_of_what_makes_them_throws_arrays_and_trainings_away(
     folder, monkeypatch, tmp_path, old, new, changed
 ):
+    text = (COURSE_FOLDER / "helpers.py").read_text(encoding="utf-8")
+    assert old in text
     before = codes(helpers, folder)
-    after = codes(edited_helpers(monkeypatch, tmp_path, old, new), folder)
+    after = codes(load_module(monkeypatch, "helpers", tmp_path / "edited.py", text.replace(old, new, 1)), folder)
     differ = [name for name, one, other in zip(("arrays", "training", "network"), before, after) if one != other]
     assert ", ".join(differ) == changed
 
@@ -511,16 +560,6 @@ class Counter:
 '''
 
 
-def made_up_module(monkeypatch, tmp_path, text):
-    path = tmp_path / f"made_up{len(list(tmp_path.iterdir()))}.py"
-    path.write_text(text)
-    spec = importlib.util.spec_from_file_location("course.made_up", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "course.made_up", module)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     ("old", "new", "is_other"),
     [
@@ -531,12 +570,12 @@ def made_up_module(monkeypatch, tmp_path, text):
         ("twice(1)", "twice(2)", True),
     ],
 )
-@pytest.mark.parametrize("start", ["Counter", None])
-def test_a_hash_of_code_covers_what_it_names_and_no_comments(monkeypatch, tmp_path, old, new, is_other, start):
-    modules = [made_up_module(monkeypatch, tmp_path, MODULE)]
-    first = source_fingerprint(getattr(modules[0], start) if start else modules[0])
-    edited = made_up_module(monkeypatch, tmp_path, MODULE.replace(old, new))
-    assert (source_fingerprint(getattr(edited, start) if start else edited) != first) is is_other
+def test_a_hash_of_code_covers_what_it_names_and_no_comments(monkeypatch, tmp_path, old, new, is_other):
+    hashes = []
+    for number, text in enumerate((MODULE, MODULE.replace(old, new))):
+        module = load_module(monkeypatch, "course.made_up", tmp_path / f"made_up{number}.py", text)
+        hashes.append(source_fingerprint(module.Counter))
+    assert (hashes[0] != hashes[1]) is is_other
 
 
 # --- through the notebooks --------------------------------------------------------------------------------------------
@@ -548,15 +587,9 @@ def test_05_refuses_weights_of_another_fold(tmp_path):
 
     def run(name, **parameters):
         """Execute a notebook in the smallest profile."""
-        source = COURSE_FOLDER / "notebooks" / f"{name}.ipynb"
-        papermill.execute_notebook(
-            source,
-            tmp_path / source.name,
-            {"work_dir": str(tmp_path / "data"), **parameters},
-            kernel_name="python3",
-            cwd=source.parent,
-            progress_bar=False,
-        )
+        folder, parameters = COURSE_FOLDER / "notebooks", {"work_dir": str(tmp_path / "data"), **parameters}
+        how = {"kernel_name": "python3", "cwd": folder, "progress_bar": False}
+        papermill.execute_notebook(folder / f"{name}.ipynb", tmp_path / f"{name}.ipynb", parameters, **how)
 
     run("01_dataset_upload", profile="smoke", recipe="report", fold=0)
     for name in ("02_preprocessing", "03_model", "04_training"):

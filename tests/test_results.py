@@ -33,41 +33,37 @@ def table_row(text, first):
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
-@pytest.mark.parametrize("subset", ["valid", "test"])
-def test_readme_quotes_the_long_training(subset):
+def with_mean(values):
+    """Return values and their mean as RESULTS.md writes them."""
+    return [f"{value:.3f}" for value in (*values, np.mean(values))]
+
+
+def mean_and_spread(values):
+    """Return mean and standard deviation as README and RESULTS.md write them."""
+    return f"{np.mean(values):.3f} ({np.std(values, ddof=1):.3f})"
+
+
+@pytest.mark.parametrize(
+    ("subset", "first"),
+    [("valid", "our recipe `best`, profile `hour`, mean of three runs"), ("test", "the same three runs of `best`")],
+)
+def test_readme_quotes_the_long_training(subset, first):
     seeds = dice_of(read("hour.csv"), subset=subset, recipe="best")
-    patients = np.mean([list(dice.values()) for dice in seeds.values()], axis=0)
-    first = {"valid": "our recipe `best`, profile `hour`, mean of three runs", "test": "the same three runs of `best`"}[
-        subset
-    ]
     assert len(seeds) == 3
-    assert table_row(README, first)[-1] == f"{patients.mean():.3f} ({patients.std(ddof=1):.3f})"
-
-
-def test_the_reports_recipe_is_quoted_too():
-    valid, test = (
-        [*dice_of(read("hour.csv"), subset=subset, recipe="report")["0"].values()] for subset in ("valid", "test")
-    )
-    quoted = table_row(README, "its recipe `report`, trained for longer, one run")[-1]
-    assert quoted == f"{np.mean(valid):.3f} ({np.std(valid, ddof=1):.3f})"
-    values = (*valid, np.mean(valid), *test, np.mean(test))
-    assert table_row(RESULTS, "`report`, seed 0")[1:] == [f"{value:.3f}" for value in values]
+    patients = np.mean([list(dice.values()) for dice in seeds.values()], axis=0)
+    assert table_row(README, first)[-1] == mean_and_spread(patients)
 
 
 def test_results_quote_every_patient_and_seed():
     rows = read("hour.csv")
-    valid, test = (dice_of(rows, subset=subset, recipe="best") for subset in ("valid", "test"))
-    for seed in valid:
-        cells = [
-            f"{value:.3f}"
-            for value in (
-                *valid[seed].values(),
-                np.mean(list(valid[seed].values())),
-                *test[seed].values(),
-                np.mean(list(test[seed].values())),
-            )
-        ]
-        assert table_row(RESULTS, seed)[1:] == cells
+    for recipe, first in (("best", "{}"), ("report", "`report`, seed {}")):
+        valid, test = (dice_of(rows, subset=subset, recipe=recipe) for subset in ("valid", "test"))
+        assert set(valid) == set(test) == ({"0", "1", "2"} if recipe == "best" else {"0"})
+        for seed in valid:
+            expected = with_mean([*valid[seed].values()]) + with_mean([*test[seed].values()])
+            assert table_row(RESULTS, first.format(seed))[1:] == expected
+    quoted = table_row(README, "its recipe `report`, trained for longer, one run")[-1]
+    assert quoted == mean_and_spread([*valid["0"].values()])
 
 
 def test_results_quote_the_ladder():
@@ -81,9 +77,7 @@ def test_results_quote_the_ladder():
         [np.mean([float(row[column]) for row in valid[rung]]) for rung in rungs]
         for column in ("accuracy_of_subset", "seconds_training")
     )
-    assert table_row(RESULTS, "Dice per patient")[1:] == [
-        f"{np.mean(means[rung]):.3f} ({np.std(means[rung], ddof=1):.3f})" for rung in rungs
-    ]
+    assert table_row(RESULTS, "Dice per patient")[1:] == [mean_and_spread(means[rung]) for rung in rungs]
     assert table_row(RESULTS, "accuracy, pooled")[1:] == [f"{value:.4f}" for value in accuracy]
     assert table_row(RESULTS, "training on one core, minutes")[1:] == [f"{value / 60:.1f}" for value in minutes]
 
@@ -95,8 +89,7 @@ def test_results_quote_nnunet():
         [dice[patient] for patient in patients]
         for patients in (("la_023", "la_024", "la_026", "la_029", "la_030"), ("la_016", "la_017"))
     )
-    values = (*valid, np.mean(valid), *test, np.mean(test))
-    assert table_row(RESULTS, "nnU-Net, 3D")[1:] == [f"{value:.3f}" for value in values]
+    assert table_row(RESULTS, "nnU-Net, 3D")[1:] == with_mean(valid) + with_mean(test)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,16 +23,13 @@ SETTINGS = {
 }
 
 
-def make_arrays(work_dir, image_size=16):
-    description = json.loads((work_dir / "dataset.json").read_text())
-    helpers.prepare_arrays(description, work_dir, image_size, progress=False)
-
-
-def make_model(work_dir, settings):
-    """Store a network that is quickly built, with every kind of layer that keeps a state between steps."""
+def prepare(work_dir, settings=SETTINGS):
+    """Do what 01 to 03 do, with a small network that has every layer that keeps a state between steps."""
     import keras
     from keras import layers
 
+    helpers.write_json(work_dir / "settings.json", settings)
+    helpers.prepare_arrays(helpers.read_json(work_dir / "dataset.json", "01"), work_dir, 16, progress=False)
     keras.utils.set_random_seed(settings["seed"])
     image = keras.Input((settings["image_size"], settings["image_size"], 1))
     x = layers.Conv2D(8, 3, padding="same", activation="relu")(image)
@@ -40,10 +37,9 @@ def make_model(work_dir, settings):
     x = layers.BatchNormalization(momentum=0.9)(layers.Conv2D(8, 3, padding="same", activation="relu")(x))
     model = keras.Model(image, layers.Conv2D(1, 1, activation="sigmoid")(x))
     helpers.save_untrained_model(model, work_dir, settings)
-    helpers.write_json(work_dir / "settings.json", settings)
 
 
-def train(work_dir, settings, stop_after=None):
+def train(work_dir, settings=SETTINGS, stop_after=None):
     """What 04 does; `stop_after` epochs the power fails."""
     import keras
 
@@ -149,12 +145,8 @@ def test_valid_is_thinned_out_only_where_no_choice_depends_on_it():
     ids=["plain", "with everything", "last weights"],
 )
 def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, changes):
-    import shutil
-
     settings = {**SETTINGS, **changes}
-    helpers.write_json(work_dir / "settings.json", settings)
-    make_arrays(work_dir)
-    make_model(work_dir, settings)
+    prepare(work_dir, settings)
     other = shutil.copytree(work_dir, tmp_path / "other")
     model, _ = train(work_dir, settings)
     with pytest.raises(KeyboardInterrupt):
@@ -170,81 +162,19 @@ def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, ch
     assert [(record["epochs"], record["images_seen"]) for record in records] == [(3, images_seen)] * 2
 
 
-def test_a_row_that_was_logged_before_its_state_was_saved_is_taken_back(work_dir, capsys):
-    make_arrays(work_dir)
-    make_model(work_dir, SETTINGS)
-    train(work_dir, SETTINGS)
-    expected = (work_dir / "model" / "history.csv").read_text()
-    (work_dir / "model" / "history.csv").write_text(expected + expected.splitlines()[-1].replace("2,", "3,", 1) + "\n")
-    capsys.readouterr()
-    _, first_epoch = train(work_dir, SETTINGS)
-    assert first_epoch == 3 and (work_dir / "model" / "history.csv").read_text() == expected
-    assert capsys.readouterr().out == (
-        "history.csv has 4 epochs, the saved weights 3: the training goes on from there.\n"
-    )
-
-
-@pytest.mark.slow
-def test_a_training_that_another_replaces_is_kept(work_dir, capsys):
-    make_arrays(work_dir)
-    make_model(work_dir, SETTINGS)
-    train(work_dir, {**SETTINGS, "epochs": 2})
-    kept = (work_dir / "model" / "best.keras").read_bytes()
-    assert capsys.readouterr().out == ""
-    train(work_dir, {**SETTINGS, "epochs": 1})
-    earlier = work_dir / "model" / "earlier"
-    assert (earlier / "1" / "best.keras").read_bytes() == kept
-    assert "kept in model/earlier/1." in capsys.readouterr().out
-    train(work_dir, {**SETTINGS, "epochs": 2})
-    assert "kept in model/earlier/2." in capsys.readouterr().out
-    assert (earlier / "1" / "best.keras").read_bytes() == kept
-    for name in ("best.keras", "resume.weights.h5"):  # one killed before its first epoch ended
-        (work_dir / "model" / name).unlink()
-    (work_dir / "model" / "training.json").write_text('{"epochs": 0}')
-    train(work_dir, {**SETTINGS, "epochs": 1})
-    assert sorted(path.name for path in earlier.iterdir()) == ["1", "2"]
-
-
-@pytest.mark.slow
-def test_a_kill_while_the_former_training_moves_away_loses_nothing(work_dir, monkeypatch):
-    make_arrays(work_dir)
-    make_model(work_dir, SETTINGS)
-    train(work_dir, {**SETTINGS, "epochs": 2})
-    kept = {path.name: path.read_bytes() for path in (work_dir / "model").iterdir() if path.stem != "untrained"}
-    original, moved = Path.replace, []
-
-    def replace(path, target):
-        """Move the first two files, then be killed."""
-        if target.parent.parent.name == "earlier":
-            moved.append(path.name)
-            if len(moved) == 3:
-                raise KeyboardInterrupt
-        return original(path, target)
-
-    monkeypatch.setattr(Path, "replace", replace)
-    with pytest.raises(KeyboardInterrupt):
-        train(work_dir, {**SETTINGS, "epochs": 1})
-    train(work_dir, {**SETTINGS, "epochs": 1})
-    assert {path.name: path.read_bytes() for path in (work_dir / "model" / "earlier" / "1").iterdir()} == kept
-
-
 def test_a_complete_training_is_not_run_again(work_dir):
-    make_arrays(work_dir)
-    make_model(work_dir, SETTINGS)
-    train(work_dir, SETTINGS)
+    prepare(work_dir)
+    train(work_dir)
     before = (work_dir / "model" / "best.keras").stat().st_mtime_ns
-    _, first_epoch = train(work_dir, SETTINGS)
+    _, first_epoch = train(work_dir)
     assert first_epoch == SETTINGS["epochs"] and (work_dir / "model" / "best.keras").stat().st_mtime_ns == before
 
 
 def test_other_settings_start_a_training_anew(work_dir, tmp_path):
-    import shutil
-
     settings = {**SETTINGS, "epochs": 1}
-    make_arrays(work_dir)
-    make_model(work_dir, settings)
+    prepare(work_dir, settings)
     train(work_dir, settings)
-    make_model(work_dir, settings)  # the same first weights in a new file: the training is still the same
+    prepare(work_dir, settings)  # the same first weights in a new file: the training is still the same
     changes = [({}, 1), ({"threshold": 0.4}, 1), ({"learning_rate": 0.002}, 0), ({"seed": 5}, 0), ({"epochs": 2}, 0)]
     for number, (change, expected) in enumerate(changes):
         copy = shutil.copytree(work_dir, tmp_path / f"copy {number}")
@@ -255,67 +185,20 @@ def test_other_settings_start_a_training_anew(work_dir, tmp_path):
         assert len(helpers.read_history(copy)) == expected
 
 
-def test_the_best_weights_by_the_recipes_figure_are_kept(work_dir):
-    import keras
-
-    make_arrays(work_dir)
-    make_model(work_dir, SETTINGS)
-    train(work_dir, SETTINGS)
-    history = helpers.read_history(work_dir)
-    model = keras.saving.load_model(work_dir / "model" / "best.keras", compile=False)
-    helpers.compile_model(model, 0.001, "binary_crossentropy")
-    loss = model.evaluate(*helpers.load_arrays(work_dir, "valid"), verbose=0, return_dict=True)["loss"]
-    assert loss == pytest.approx(min(row["val_loss"] for row in history), rel=1e-4)
-
-
-def test_without_a_figure_to_watch_the_last_weights_are_kept_and_no_epoch_ends_the_training_early(work_dir):
-    import keras
-
-    settings = {**SETTINGS, "monitor": None, "patience": 0}
-    make_arrays(work_dir)
-    masks = np.load(work_dir / "npy" / "valid_y.npy", mmap_mode="r+")
-    masks[:] = 1 - masks  # the more the network learns, the larger its loss on valid
-    masks.flush()
-    make_model(work_dir, settings)
-    model, _ = train(work_dir, settings)
-    losses = [row["val_loss"] for row in helpers.read_history(work_dir)]
-    assert len(losses) == settings["epochs"] and losses[-1] > losses[0]
-    kept = keras.saving.load_model(work_dir / "model" / "best.keras", compile=False)
-    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), kept.get_weights()))
-
-
-@pytest.mark.slow
-def test_a_training_killed_while_it_writes_its_weights_keeps_those_from_before(work_dir, monkeypatch):
-    import keras
-
-    make_arrays(work_dir)
-    make_model(work_dir, {**SETTINGS, "monitor": None})
-    with pytest.raises(KeyboardInterrupt):
-        train(work_dir, {**SETTINGS, "monitor": None}, stop_after=1)
-    before = (work_dir / "model" / "best.keras").read_bytes()
-
-    def half(model, path):
-        Path(path).write_bytes(before[:1000])
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(keras.Model, "save", half)
-    with pytest.raises(KeyboardInterrupt):
-        train(work_dir, {**SETTINGS, "monitor": None})
-    assert (work_dir / "model" / "best.keras").read_bytes() == before
-
-
-def test_early_stopping_counts_the_epochs_before_an_interruption(work_dir):
+def test_early_stopping_counts_the_epochs_before_an_interruption_and_keeps_the_best_weights(work_dir):
     settings = {**SETTINGS, "epochs": 8, "patience": 2}
-    make_arrays(work_dir)
+    prepare(work_dir, settings)
     masks = np.load(work_dir / "npy" / "valid_y.npy", mmap_mode="r+")
     masks[:] = 1 - masks  # nothing after the first epoch can be better
     masks.flush()
-    make_model(work_dir, settings)
     with pytest.raises(KeyboardInterrupt):
         train(work_dir, settings, stop_after=1)
     train(work_dir, settings)
-    assert np.argmin([row["val_loss"] for row in helpers.read_history(work_dir)]) == 0
-    assert len(helpers.read_history(work_dir)) == 3
+    losses = [row["val_loss"] for row in helpers.read_history(work_dir)]
+    assert len(losses) == 3 and min(losses) == losses[0]
+    kept = helpers.load_trained_model(work_dir)
+    valid = helpers.load_arrays(work_dir, "valid")
+    assert kept.evaluate(*valid, verbose=0, return_dict=True)["loss"] == pytest.approx(losses[0], rel=1e-4)
     ended = {path.name: path.read_bytes() for path in (work_dir / "model").iterdir()}
     train(work_dir, settings)  # has come to its end: not one batch more
     assert {path.name: path.read_bytes() for path in (work_dir / "model").iterdir()} == ended
@@ -325,17 +208,15 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(work_dir, monkeypatch):
     import keras
 
     monkeypatch.setitem(helpers.LOSSES, "binary_crossentropy", lambda truth, answer: keras.ops.mean(answer) * np.nan)
-    make_arrays(work_dir)
-    make_model(work_dir, SETTINGS)
+    prepare(work_dir)
     with pytest.raises(helpers.CourseError, match="diverged. Lower learning_rate"):
-        train(work_dir, SETTINGS)
+        train(work_dir)
     assert not (work_dir / "model" / "best.keras").exists()
     assert not (work_dir / "model" / "resume.weights.h5").exists()
 
 
 def test_a_loss_on_valid_that_is_not_finite_stops_too_and_its_weights_are_not_kept(work_dir):
-    make_arrays(work_dir)
-    make_model(work_dir, SETTINGS)
+    prepare(work_dir)
     callbacks, _ = helpers.prepare_training(helpers.load_untrained_model(work_dir), work_dir, SETTINGS, 30)
     with pytest.raises(helpers.CourseError, match="The loss became nan on valid after epoch 1: the training diverged"):
         for callback in callbacks:
@@ -355,8 +236,7 @@ def test_a_history_survives_writing_and_reading_to_the_last_digit(work_dir):
 @pytest.mark.slow
 def test_a_killed_process_resumes(work_dir):
     """Not a polite exception: the process is killed in the middle of an epoch."""
-    make_arrays(work_dir)
-    make_model(work_dir, SETTINGS)
+    prepare(work_dir)
     code = (
         f"import sys; sys.path[:0] = [{str(COURSE_FOLDER)!r}, {str(COURSE_FOLDER / 'tests')!r}]\n"
         "import os, signal, json, pathlib, keras, helpers, test_training as t\n"
@@ -369,5 +249,5 @@ def test_a_killed_process_resumes(work_dir):
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
     assert done.returncode == -9
-    _, first_epoch = train(work_dir, SETTINGS)
+    _, first_epoch = train(work_dir)
     assert first_epoch == 1 and len(helpers.read_history(work_dir)) == 3
