@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from course.figures import PREDICTION_COLOR, TRUTH_COLOR, plain_text
+from course.figures import PREDICTION_COLOR, TRUTH_COLOR, draw_outline, plain_text
 from course.folds import same_scans
 from course.metrics import add_counts, confusion_counts, scores
 from course.pictures import SUBSETS, Pair, read_picture
@@ -293,9 +293,7 @@ def audit_rows(description: dict) -> list[tuple]:
 def _draw(panel, folder, name, foreground, color, title):
     image, mask = (read_picture(folder / kind / f"{name}.png")[0] for kind in ("images", "masks"))
     panel.imshow(image, cmap="gray")
-    outline = mask == foreground
-    if outline.any() and not outline.all():
-        panel.contour(outline, levels=[0.5], colors=[color], linewidths=1)
+    draw_outline(panel, mask == foreground, color, width=1)
     panel.set_title(plain_text(title), fontsize="small")
     panel.set_axis_off()
 

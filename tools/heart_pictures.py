@@ -21,7 +21,7 @@ COURSE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(COURSE))
 
 import helpers  # noqa: E402
-from course.figures import draw_box  # noqa: E402
+from course.figures import draw_enlarged  # noqa: E402
 from course.metrics import bounding_box, rank_slices  # noqa: E402
 
 PATIENT = "la_003"  # of train: the slice in which most of its atrium is seen
@@ -44,7 +44,7 @@ def plot_slice(image, mask):
     image, mask = image[inside], mask[inside]
     figure, panels = plt.subplots(1, 2, figsize=(6, 3.3), layout="constrained")
     panels[0].imshow(image, cmap="gray")
-    helpers.draw_outlines(panels[1], image, mask, np.zeros_like(mask))
+    helpers.draw_outlines(panels[1], image, mask)
     for axes, title in zip(panels, ("a slice of a real heart", "the left atrium, outlined by a person")):
         axes.set_title(title, fontsize=10)
         axes.axis("off")
@@ -86,12 +86,9 @@ def plot_patient(images, truth, prediction, patient):
     figure.suptitle(f"{patient}: a person orange, the network blue", fontsize=11)
     for row, (label, rank) in zip(panels, {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}.items()):
         chosen = order[rank]
-        row[0].imshow(images[chosen], cmap="gray")
+        draw_enlarged(*row, images[chosen], truth[chosen], prediction[chosen])
         row[0].axis("off")
         row[0].set_title(f"{label} slice: Dice {values[rank]:.2f}", fontsize=10)
-        helpers.draw_outlines(row[1], images[chosen], truth[chosen], prediction[chosen])
-        helpers.look_closer(row[1], truth[chosen] | prediction[chosen])
-        draw_box(row[0], row[1])
     return figure
 
 
