@@ -3,14 +3,13 @@
 import csv
 from pathlib import Path
 
-import measure_leaks
 import numpy as np
 import papermill
 import pytest
-import store_failure
 
 import helpers
 from course.workspace import COURSE_FOLDER
+from tools import measure_leaks, store_failure
 
 SLICES = {
     "train": [{"patient": patient} for patient in ("a", "a", "a", "twin", "twin", "b", "b", "b", "b")],
@@ -85,7 +84,7 @@ def test_the_failure_is_run_as_it_is_told_and_both_files_are_stored(tmp_path, mo
     (tmp_path / "docs").mkdir()
     (tmp_path / "notebooks").symlink_to(COURSE_FOLDER / "notebooks")
     monkeypatch.setattr(papermill, "execute_notebook", execute)
-    monkeypatch.setattr(store_failure, "COURSE", tmp_path)
+    monkeypatch.setattr(store_failure, "COURSE_FOLDER", tmp_path)
     store_failure.main()
     assert [name for name, _ in ran] == ["01", "02", "03", "04"]
     assert len({parameters.pop("work_dir") for _, parameters in ran}) == 1

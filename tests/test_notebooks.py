@@ -7,12 +7,11 @@ import shutil
 import subprocess
 import sys
 
-import make_slides
 import nbformat
 import pytest
-import store_notebooks
 
 from course.workspace import COURSE_FOLDER as COURSE
+from tools import make_slides, store_notebooks
 
 NOTEBOOKS = sorted((COURSE / "notebooks").glob("*.ipynb"))
 LESSONS = [path for path in NOTEBOOKS if not path.name.startswith("00")]
