@@ -308,15 +308,11 @@ def test_a_worker_that_always_dies_is_told_in_words():
 
 
 def test_the_time_left_is_that_of_the_complete_runs_shared_by_the_workers():
-    class Client:
-        def nthreads(self):
-            return {"one": 1, "two": 1}
-
     took = [("complete", 100.0), ("complete", 200.0), ("reused", 5000.0), ("failed", 3.0)]
     outcomes = {str(number): {"state": state, "seconds": seconds} for number, (state, seconds) in enumerate(took)}
-    line = batch._time_left(dict.fromkeys("0123456789"), outcomes, Client())
+    line = batch._time_left(dict.fromkeys("0123456789"), outcomes, workers=2)
     assert line == "4 of 10 runs are done, 1 of them failed, about 8 minutes left"  # 6 runs of 150 s on two workers
-    assert batch._time_left(dict.fromkeys("01"), {}, Client()) == "0 of 2 runs are done"
+    assert batch._time_left(dict.fromkeys("01"), {}, workers=2) == "0 of 2 runs are done"
 
 
 def test_a_failed_run_ends_the_batch_with_its_name():
