@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 import helpers
-from course.figures import look_closer
+from course.figures import look_closer, shade_surface
 
 matplotlib.use("agg")
 
@@ -231,3 +231,39 @@ def test_the_three_planes_are_cut_where_they_should_be():
     assert len(cube.collections) == 3
     low, high = cube.get_ylim()
     assert low > high  # row 0 is at the back, as it is above in a picture
+
+
+def test_a_volume_is_cut_through_the_middle_of_its_mask_in_its_true_proportions():
+    pictures = np.random.default_rng(0).random((6, 20, 30), np.float32)
+    mask = np.zeros(pictures.shape, bool)
+    mask[1:4, 5:10, 8:19] = True  # its middle: slice 2, row 7, column 13
+    sizes = [1.0, 0.5, 4.0]  # mm from row to row, column to column, slice to slice
+    figure = helpers.plot_planes(pictures, mask, sizes)
+    cuts, surfaces = figure.axes[::2], figure.axes[1::2]
+    titles = ["cut: slice", "cut: along the rows", "cut: along the columns"]
+    assert [axes.get_title() for axes in cuts] == titles
+    for axes, cut in zip(cuts, (pictures[2], pictures[:, 7], pictures[:, :, 13])):
+        assert np.array_equal(axes.images[0].get_array(), cut)
+    assert [axes.get_aspect() for axes in cuts] == [2, 8, 4]
+    assert [axes.yaxis_inverted() for axes in figure.axes] == [True, True, False, False, False, False]  # slice 0 below
+    outlines = [axes.collections[0] for axes in cuts]
+    columns, rows, slices = (7.5, 18.5), (4.5, 9.5), (0.5, 3.5)
+    assert [extent(outline) for outline in outlines] == [columns + rows, columns + slices, rows + slices]
+    assert {color_of(outline) for outline in outlines} == {helpers.PREDICTION_COLOR}
+    for axes, (height, width) in zip(surfaces, ((5, 5.5), (12, 5.5), (12, 5))):  # of the mask, in mm
+        rows, columns = np.nonzero(axes.images[0].get_array())
+        assert (np.ptp(rows) / 2, np.ptp(columns) / 2) == pytest.approx((height, width), rel=0.2)
+    nothing = helpers.plot_planes(pictures, mask & False, sizes)
+    assert np.array_equal(nothing.axes[2].images[0].get_array(), pictures[:, 10]) and not nothing.axes[2].collections
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_surface_is_brightest_where_it_faces_the_upper_left(axis):
+    ball = (np.mgrid[-10:11, -10:11, -10:11] ** 2).sum(0) <= 64
+    picture = shade_surface(ball, axis, (1.0, 1.0, 1.0))
+    inside = np.hypot(*np.mgrid[-10:11, -10:11])
+    assert picture.shape == inside.shape and np.all(picture[inside > 9] == 0)
+    assert picture[inside < 7].min() >= 0.2 and picture.max() == pytest.approx(1, abs=0.02)
+    towards_light = np.array([-0.4, -0.45]) / np.linalg.norm([0.8, 0.4, 0.45])  # of a normal of length 1: rows, columns
+    brightest = np.argwhere(picture > 0.98 * picture.max()).mean(axis=0)
+    assert brightest == pytest.approx(10 + 8 * towards_light, abs=1)
