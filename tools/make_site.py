@@ -47,25 +47,23 @@ def with_formulas(text: str) -> str:
     return "".join(parts)
 
 
-def title_of(text: str) -> str:
-    """Return the title of a text in Markdown: its first line, without the sign."""
-    return text.partition("\n")[0].removeprefix("# ").strip()
+def make_page(file: str, text: str, body: str) -> dict[str, str]:
+    """Return a page of the site: its file, its title, what it promises (Markdown) and its body (HTML).
 
-
-def promise_of(text: str) -> str:
-    """Return what a lesson's first cell says one will learn, or else its first paragraph."""
+    text: Markdown, the title first. body: its links to notebooks and to the teacher's page shall lead to pages here.
+    """
     promise = re.search(r"\*\*You will learn\*\* (.+?)\n\n", text + "\n\n", flags=re.DOTALL)
-    return f"You will learn {promise[1]}" if promise else text.split("\n\n")[1]
-
-
-def own_links(page: str) -> str:
-    """Return a page whose links to notebooks and to the teacher's page lead to pages of the site."""
-    page = re.sub(r'href="(?:\./)?(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', page)
-    return re.sub(r'href="(?:\.\./docs/)?TEACHING\.md"', 'href="teaching.html"', page)
+    body = re.sub(r'href="(?:\./)?(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', body)
+    return {
+        "file": file,
+        "title": text.partition("\n")[0].removeprefix("# ").strip(),
+        "promise": f"You will learn {promise[1]}" if promise else text.split("\n\n")[1],
+        "body": re.sub(r'href="(?:\.\./docs/)?TEACHING\.md"', 'href="teaching.html"', body),
+    }
 
 
 def make_pages(notebooks: dict[str, nbformat.NotebookNode], teaching: str) -> list[dict[str, str]]:
-    """Return the pages of the site in their order, as dicts of file, title, promise (Markdown) and body (HTML).
+    """Return the pages of the site in their order, as `make_page` makes them.
 
     notebooks: {name: notebook}, in the order of the site. teaching: the text of the teacher's page.
     """
@@ -81,16 +79,14 @@ def make_pages(notebooks: dict[str, nbformat.NotebookNode], teaching: str) -> li
     )
     pages = []
     for name, notebook in notebooks.items():
-        first = notebook.cells[0].source
+        text = notebook.cells[0].source
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 badge_as_words = re.sub(r"\[!\[Open in Colab\]\([^)]*\)\]", "[Open in Colab]", cell.source)
                 cell.source = with_formulas(badge_as_words)
         body, _ = exporter.from_notebook_node(notebook)
-        page = {"file": f"{name}.html", "title": title_of(first), "promise": promise_of(first)}
-        pages.append({**page, "body": own_links(body)})
-    page = {"file": "teaching.html", "title": title_of(teaching), "promise": promise_of(teaching)}
-    return [*pages, {**page, "body": own_links(markdown2html(with_formulas(teaching)))}]
+        pages.append(make_page(f"{name}.html", text, body))
+    return [*pages, make_page("teaching.html", teaching, markdown2html(with_formulas(teaching)))]
 
 
 def contents(pages: list[dict[str, str]]) -> str:
