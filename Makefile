@@ -59,13 +59,13 @@ ladder: setup
 	  'import json; from course.recipes import LADDER; print(json.dumps({"seed": [0, 1, 2], "recipe": list(LADDER)}))')"
 
 failure: setup
-	$(BIN)/python tools/store_failure.py
+	$(BIN)/python -m tools.store_failure
 
 leaks: setup
-	$(BIN)/python tools/measure_leaks.py "$(DATASET)"
+	$(BIN)/python -m tools.measure_leaks "$(DATASET)"
 
 segment: setup
-	@$(BIN)/python tools/segment.py "$(SCAN)" "$(RUN)" $(if $(OUT),--out "$(OUT)")
+	@$(BIN)/python -m tools.segment "$(SCAN)" "$(RUN)" $(if $(OUT),--out "$(OUT)")
 
 lint: setup
 	$(BIN)/ruff check
@@ -75,20 +75,20 @@ test: setup
 	$(BIN)/python -m pytest --nbval -n logical --maxprocesses 4
 
 faults: setup
-	$(BIN)/python tools/plant_faults.py
+	$(BIN)/python -m tools.plant_faults
 
 mutants: setup
 	$(BIN)/python -m pip install --quiet -r tools/requirements.txt -c tools/constraints.txt
-	$(BIN)/python tools/mutants.py --count $(or $(COUNT),300) $(MODULES)
+	$(BIN)/python -m tools.mutants --count $(or $(COUNT),300) $(MODULES)
 
 bench: setup
-	$(BIN)/python tools/benchmarks/run.py
+	$(BIN)/python -m tools.benchmarks.run
 
 matrix: setup
-	$(BIN)/python tools/matrix.py $(ONLY)
+	$(BIN)/python -m tools.matrix $(ONLY)
 
 browser: setup data/browser/environment/installed
-	data/browser/environment/bin/python tools/browser.py $(BIN)/python
+	data/browser/environment/bin/python -m tools.browser $(BIN)/python
 
 data/browser/environment/installed:
 	$(PYTHON) -m venv data/browser/environment
@@ -102,13 +102,13 @@ coverage: setup
 	$(BIN)/python -m coverage report
 
 notebooks: setup
-	$(BIN)/python tools/store_notebooks.py
+	$(BIN)/python -m tools.store_notebooks
 
 slides: setup
-	$(BIN)/python tools/make_slides.py
+	$(BIN)/python -m tools.make_slides
 
 site: setup
-	$(BIN)/python tools/make_site.py
+	$(BIN)/python -m tools.make_site
 
 heart-pictures: setup
-	$(BIN)/python tools/heart_pictures.py $(RUN)
+	$(BIN)/python -m tools.heart_pictures $(RUN)

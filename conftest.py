@@ -3,30 +3,23 @@
 import os
 import tempfile
 import tomllib
-from pathlib import Path
 
 import pytest
 
 from course.machine import keep_freed_memory
+from course.workspace import COURSE_FOLDER
 
-_pyproject = (Path(__file__).parent / "pyproject.toml").read_text(encoding="utf-8")
-COURSE_SETTINGS = tomllib.loads(_pyproject)["tool"]["course"]
-_folder = pytest.StashKey()
+SETTINGS = tomllib.loads((COURSE_FOLDER / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
 
 
 def pytest_configure(config):
-    """Give the whole run a fresh work folder, so that nobody's data/ is touched."""
-    config.stash[_folder] = tempfile.TemporaryDirectory(prefix="unet-course-")
-    os.environ["UNET_WORK_DIR"] = os.path.join(config.stash[_folder].name, "data")
+    """Give the whole run a fresh work folder, so that nobody's data/ is touched; it is removed at the end."""
+    folder = tempfile.TemporaryDirectory(prefix="unet-course-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["UNET_WORK_DIR"] = os.path.join(folder.name, "data")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     keep_freed_memory()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # TensorFlow's log lines differ from machine to machine
-
-
-def pytest_unconfigure(config):
-    """Remove the work folder."""
-    if _folder in config.stash:
-        config.stash[_folder].cleanup()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -48,4 +41,4 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_runtest_setup(item):
     """Run the batch notebook in the smallest profile, the others in the one they were stored with."""
     is_batch = item.path.name == "00_run_all.ipynb"
-    os.environ["UNET_PROFILE"] = "smoke" if is_batch else COURSE_SETTINGS["notebook_profile"]
+    os.environ["UNET_PROFILE"] = "smoke" if is_batch else SETTINGS["notebook_profile"]

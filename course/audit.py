@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from course.figures import PREDICTION_COLOR, TRUTH_COLOR, plain_text
+from course.figures import PREDICTION_COLOR, TRUTH_COLOR, draw_outline, plain_text
 from course.folds import same_scans
 from course.metrics import add_counts, confusion_counts, scores
 from course.pictures import SUBSETS, Pair, read_picture
@@ -300,9 +300,7 @@ def _draw(panel, description, work_dir, subset, name, title, color=TRUTH_COLOR):
     """Draw a picture with the outline of its mask."""
     image, mask = (read_picture(path).pixels for path in pair_paths(description, work_dir, subset, name))
     panel.imshow(image, cmap="gray")
-    outline = mask == description["mask_values"][1]
-    if outline.any() and not outline.all():
-        panel.contour(outline, levels=[0.5], colors=[color], linewidths=1)
+    draw_outline(panel, mask == description["mask_values"][1], color, width=1)
     panel.set_title(plain_text(title), fontsize="small")
     panel.set_axis_off()
 

@@ -25,6 +25,8 @@ from helpers import prepare_arrays
 
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
 SET_BY_THE_BATCH = {"work_dir", "open_test"}  # the same for all runs, so a grid does not name them
+OF_THE_IMPORT = set(inspect.signature(import_dataset).parameters)  # these decide which dataset is imported, and how
+WITHOUT_NUMBERS = ("batch", "ownership", "report", "terminal", "workers")  # modules that run what makes the results
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take 5 to 8 hours on two cores
 
 
@@ -36,7 +38,7 @@ def resolve_dataset(dataset: str) -> str:
     if dataset in ("sample", "heart"):
         return dataset
     path = Path(dataset).expanduser()
-    if not str(dataset).strip() or not path.exists():
+    if not dataset.strip() or not path.exists():
         raise CourseError(f"There is no dataset at {dataset}: give 'sample', 'heart', or a folder or archive.")
     return str(path.resolve())
 
@@ -95,14 +97,10 @@ def code_fingerprint() -> str:
     """Return a hash of all code that makes a result: modules and notebooks, not their outputs, not the batch itself."""
     import nbformat
 
-    without = ("batch.py", "ownership.py", "report.py", "terminal.py", "workers.py")
-    modules = [
-        COURSE_FOLDER / "helpers.py",
-        *sorted(path for path in (COURSE_FOLDER / "course").glob("*.py") if path.name not in without),
-    ]
+    modules = [path for path in (COURSE_FOLDER / "course").glob("*.py") if path.stem not in WITHOUT_NUMBERS]
     notebooks = [nbformat.read(COURSE_FOLDER / "notebooks" / f"{name}.ipynb", as_version=4) for name in NOTEBOOKS]
     sources = [cell.source for notebook in notebooks for cell in notebook.cells if cell.cell_type == "code"]
-    return fingerprint(sources, *modules)
+    return fingerprint(sources, COURSE_FOLDER / "helpers.py", *sorted(modules))
 
 
 def share_dataset(folder: Path, dataset: str, options: dict) -> str:
@@ -110,9 +108,9 @@ def share_dataset(folder: Path, dataset: str, options: dict) -> str:
 
     The archive of the heart data lies in the work folder itself, where 01 looks for it too: `run_batch` has fetched it.
     """
-    home = Path(folder) / "shared" / f"dataset-{fingerprint(dataset, options)}"
+    home = folder / "shared" / f"dataset-{fingerprint(dataset, options)}"
     if dataset == "heart":
-        options = {**options, "heart_source": fetch_heart(Path(folder).parents[1], progress=False)}
+        options = {**options, "heart_source": fetch_heart(folder.parents[1], progress=False)}
     import_dataset(dataset, home, progress=False, **options)
     return str(home / "dataset.json")
 
@@ -143,7 +141,7 @@ def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameter
     import papermill
 
     source = COURSE_FOLDER / "notebooks" / f"{name}.ipynb"
-    executed = Path(run_dir) / "notebooks" / source.name
+    executed = run_dir / "notebooks" / source.name
     executed.parent.mkdir(parents=True, exist_ok=True)
     arguments = [
         "--IPKernelApp.log_level=ERROR",  # else kernels warn of their unencrypted connection to this machine
@@ -152,10 +150,10 @@ def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameter
     if batch:
         arguments.append(
             f"--IPKernelApp.exec_lines=import sys; sys.path.insert(0, {str(COURSE_FOLDER)!r}); "
-            f"from course import ownership; ownership.end_with_owner({str(Path(run_dir).parent)!r}, {batch!r})"
+            f"from course import ownership; ownership.end_with_owner({str(run_dir.parent)!r}, {batch!r})"
         )
     try:
-        with open(Path(run_dir) / "run.log", "a", encoding="utf-8") as log, stderr_to(log):
+        with open(run_dir / "run.log", "a", encoding="utf-8") as log, stderr_to(log):
             print(f"--- {name}, {time.strftime('%Y-%m-%d %H:%M:%S')}", file=log, flush=True)
             papermill.execute_notebook(
                 source,
@@ -186,20 +184,25 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
 
     Meanwhile run.json says which batch is at work, and at which notebook.
     """
-    run_dir = Path(folder) / name
+    run_dir = folder / name
     run_dir.mkdir(parents=True, exist_ok=True)
     description = read_json(dataset_file, NOTEBOOKS[0])
     inputs = fingerprint(run, open_test, description["fingerprint"], code_fingerprint())
-    shared = {"path": dataset_file, "fingerprint": description["fingerprint"]}
-    record = {"name": name, "parameters": run, "open_test": open_test, "shared": shared, "inputs": inputs}
-    record.update(batch=batch, host=socket.gethostname())
+    record = {
+        "name": name,
+        "parameters": run,
+        "open_test": open_test,
+        "shared": {"path": dataset_file, "fingerprint": description["fingerprint"]},
+        "inputs": inputs,
+        "batch": batch,
+        "host": socket.gethostname(),
+    }
     if (run_dir / "run.json").exists() and (run_dir / "results" / "metrics.json").exists():
         earlier = read_json(run_dir / "run.json", "00_run_all")
         if earlier["inputs"] == inputs and earlier["state"] == "complete":
             return {**earlier, "state": "reused"}
-    imported = inspect.signature(import_dataset).parameters  # what decides the import, which is done
     given = {
-        **{key: value for key, value in run.items() if key not in imported},
+        **{key: value for key, value in run.items() if key not in OF_THE_IMPORT},  # which is done
         "dataset": dataset_file,
         "seed": run["seed"],
         "work_dir": str(run_dir),
@@ -250,7 +253,8 @@ def run_batch(
         fetch_heart(folder.parents[1])  # once, before several workers look for it
     with open_cluster(runs, scheduler) as client, own(folder) as (batch, beat):
         while waiting or running:
-            while waiting and len(running) < max(1, len(client.nthreads())):  # a training takes a whole worker
+            workers = max(1, len(client.nthreads()))
+            while waiting and len(running) < workers:  # a training takes a whole worker
                 name = waiting.pop(0)
                 arrays = _share(client, folder, runs[name], seed)
                 running[name] = client.submit(
@@ -259,7 +263,7 @@ def run_batch(
                 shared += arrays  # kept, so that dask makes once what runs share
             lines = [_progress(name, folder / name, batch) for name in running]
             if len(runs) > 1:
-                lines += [_time_left(runs, outcomes, client), f"dashboard: {client.dashboard_link}"]
+                lines += [_time_left(runs, outcomes, workers), f"dashboard: {client.dashboard_link}"]
             if lines != shown:
                 show("\n".join(lines))
             shown = lines
@@ -273,8 +277,7 @@ def run_batch(
 
 
 def _share(client, folder, run, seed):
-    names = set(inspect.signature(import_dataset).parameters) & set(run) - {"dataset", "seed", "fold"}
-    options = {"seed": seed, **{name: run[name] for name in sorted(names)}}
+    options = {name: run[name] for name in OF_THE_IMPORT & set(run) - {"dataset", "fold"}} | {"seed": seed}
     if run["dataset"] == "sample":
         options["sample"] = PROFILES[run["profile"]]["sample"]
     image_size = run.get("image_size") or PROFILES[run["profile"]]["image_size"]
@@ -316,17 +319,17 @@ def _epochs(run_dir):
         training = read_json(run_dir / "model" / "training.json", NOTEBOOKS[3])
         left = training["seconds"] / training["epochs"] * (epochs - len(rows))
         dice = rows[-1]["val_dice_coef"]
-    except (OSError, LookupError, ValueError, TypeError, ZeroDivisionError):
+    except (OSError, LookupError, ValueError, ZeroDivisionError):
         return ", before its first epoch"  # or these files are just being written
     return f", epoch {len(rows)} of {epochs}, {duration(left)} left, soft Dice {dice:.3f}"
 
 
-def _time_left(runs, outcomes, client):
+def _time_left(runs, outcomes, workers):
     failed = sum(outcome["state"] == "failed" for outcome in outcomes.values())
     line = f"{len(outcomes)} of {len(runs)} runs are done" + (f", {failed} of them failed" if failed else "")
     worked = [outcome["seconds"] for outcome in outcomes.values() if outcome["state"] == "complete"]
     if worked and len(outcomes) < len(runs):
-        left = (len(runs) - len(outcomes)) * sum(worked) / len(worked) / max(1, len(client.nthreads()))
+        left = (len(runs) - len(outcomes)) * sum(worked) / len(worked) / workers
         line += f", about {duration(left)} left"
     return line
 

@@ -144,7 +144,7 @@ def plot_pairs(description: dict, work_dir: Path, patients: int = 3):
         pictures = [pair_paths(description, work_dir, subset, name) for name in names]
         masks = [read_picture(mask_path)[0] == description["mask_values"][1] for _, mask_path in pictures]
         largest = int(np.argmax([np.count_nonzero(mask) for mask in masks]))
-        draw_outlines(row[0], read_picture(pictures[largest][0])[0], masks[largest], np.zeros_like(masks[largest]))
+        draw_outlines(row[0], read_picture(pictures[largest][0])[0], masks[largest])
         row[1].imshow(masks[largest], cmap="gray")
         for axes, title in zip(row, (plain_text(f"{names[largest]}, {subset}"), "its mask")):
             axes.set_title(title, fontsize=10)

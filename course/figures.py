@@ -1,15 +1,22 @@
 """Figures: how they are saved, and those that need nothing but what they are given."""
 
+from __future__ import annotations
+
 import html
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from course.arrays import load_arrays, read_arrays_record
 from course.metrics import bounding_box, rank_slices
 from course.workspace import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind readers, clear on grey
 
@@ -19,14 +26,14 @@ def plain_text(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def save_figure(figure, path):
+def save_figure(figure: Figure, path: Path) -> None:
     """Save a Matplotlib figure as a PNG file, whole or not at all."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         figure.savefig(part, dpi=120, bbox_inches="tight", format="png")
 
 
-def figure_as_png(figure):
+def figure_as_png(figure: Figure) -> bytes:
     """Return a pyplot figure as the bytes of a PNG picture, and close it."""
     import matplotlib.pyplot as plt
 
@@ -36,11 +43,11 @@ def figure_as_png(figure):
     return stream.getvalue()
 
 
-def plot_history(histories, accuracy_of_nothing=None):
+def plot_history(histories: dict[str, list[dict]], accuracy_of_nothing: float | None = None) -> Figure:
     """Plot loss, accuracy and IoU against the epoch, for train and valid: a row each, a column for each training.
 
     histories: {title: rows of a history}. accuracy_of_nothing: of predicting nothing on valid, a dotted line.
-    Returns a Matplotlib figure; the rows share their scale.
+    The rows share their scale.
     """
     import matplotlib.pyplot as plt
 
@@ -64,15 +71,14 @@ def plot_history(histories, accuracy_of_nothing=None):
     return figure
 
 
-def plot_looks(runs):
+def plot_looks(runs: dict[str, dict]) -> Figure:
     """Draw what networks answered for a slice while they learned: a row for each epoch, a column for each training.
 
     runs: {title: look}. A look holds `truth` (height, width), `epochs`, and `levels` (epochs, height, width), uint8:
     the probability in 256 steps, so that 128 is one half. Each panel shows the probabilities, and the outlines of truth
-    (orange) and mask (dashed blue), enlarged around both. Returns a Matplotlib figure.
+    (orange) and mask (dashed blue), enlarged around both.
     """
     import matplotlib.pyplot as plt
-    import numpy as np
 
     rows = max(len(look["epochs"]) for look in runs.values())
     figure, panels = plt.subplots(rows, len(runs), figsize=(5.5, 2.95 * rows), squeeze=False, layout="constrained")
@@ -90,56 +96,46 @@ def plot_looks(runs):
     return figure
 
 
-def plot_three_planes(volume, mask, centre):
+def plot_three_planes(volume: np.ndarray, mask: np.ndarray, centre: tuple[int, int, int]) -> Figure:
     """Draw a volume as a cube with its three planes through a point, and beside it the cut in each plane.
 
     volume: (slices, height, width), 0 to 1; mask: bool of that shape, outlined on the cuts; centre: (slice, row,
-    column). The cuts along rows and columns are stretched to squares. Returns a Matplotlib figure.
+    column). The cuts along rows and columns are stretched to squares.
     """
     import matplotlib.pyplot as plt
-    import numpy as np
 
-    depth, height, width = volume.shape
-    cuts = {
-        "a slice": (volume[centre[0]], mask[centre[0]], ("column", "row")),
-        "a cut along the rows": (volume[:, centre[1]], mask[:, centre[1]], ("column", "slice")),
-        "a cut along the columns": (volume[:, :, centre[2]], mask[:, :, centre[2]], ("row", "slice")),
-    }
+    names = ("slice", "row", "column")
+    titles = ("a slice", "a cut along the rows", "a cut along the columns")
     figure = plt.figure(figsize=(5.5, 5.6), layout="constrained")
     cube = figure.add_subplot(2, 2, 1, projection="3d")
-    steps = [np.linspace(0, length - 1, 33).astype(int) for length in (depth, height, width)]
-    for fixed in range(3):
-        others = [axis for axis in range(3) if axis != fixed]
-        places = np.meshgrid(*(steps[axis] for axis in others), indexing="ij")
-        where = [None, None, None]
-        where[fixed] = np.full_like(places[0], centre[fixed])
-        for axis, place in zip(others, places):
-            where[axis] = place
-        grey = plt.get_cmap("gray")(volume[tuple(where)])
-        cube.plot_surface(where[2], where[1], where[0], facecolors=grey, rcount=33, ccount=33, shade=False)
+    steps = [np.linspace(0, length - 1, 33).astype(int) for length in volume.shape]
+    for axis, (place, title) in enumerate(zip(centre, titles)):
+        plane = np.meshgrid(*(place if each == axis else step for each, step in enumerate(steps)), indexing="ij")
+        slices, rows, columns = (places.squeeze(axis) for places in plane)
+        grey = plt.get_cmap("gray")(volume[slices, rows, columns])
+        cube.plot_surface(columns, rows, slices, facecolors=grey, rcount=33, ccount=33, shade=False)
+        cut = figure.add_subplot(2, 2, axis + 2)
+        draw_outlines(cut, volume.take(place, axis), mask.take(place, axis))
+        down, across = (name for each, name in enumerate(names) if each != axis)
+        cut.set(title=title, xlabel=across, ylabel=down, aspect="auto", box_aspect=1)
+        cut.title.set_fontsize(10)
     cube.set(xticks=[], yticks=[], zticks=[])
-    for axis, name in ((cube.xaxis, "column"), (cube.yaxis, "row"), (cube.zaxis, "slice")):
+    for axis, name in zip((cube.zaxis, cube.yaxis, cube.xaxis), names):
         axis.set_label_text(name)
         axis.labelpad = -12
     cube.invert_yaxis()
     cube.set_box_aspect(None, zoom=0.9)
-    for number, (title, (cut, outline, labels)) in enumerate(cuts.items(), start=2):
-        axes = figure.add_subplot(2, 2, number)
-        draw_outlines(axes, cut, outline, np.zeros_like(outline))
-        axes.set(title=title, xlabel=labels[0], ylabel=labels[1], aspect="auto", box_aspect=1)
-        axes.title.set_fontsize(10)
     return figure
 
 
-def plot_predictions(work_dir, subset, slice_counts, masks):
+def plot_predictions(work_dir: Path, subset: str, slice_counts: list[dict], masks: np.ndarray) -> Figure:
     """Draw the best, the median and the worst slice that hold atrium, and the worst large one.
 
     Large: with at least as much atrium as the median slice. Left the whole slice with a box, right what is in the
     box, with the outlines of truth and prediction. slice_counts and masks are what `evaluate_subset` returned for the
-    subset. Returns a Matplotlib figure.
+    subset.
     """
     import matplotlib.pyplot as plt
-    import numpy as np
 
     slices = read_arrays_record(work_dir)["slices"][subset]
     X, y = load_arrays(work_dir, subset)
@@ -151,29 +147,42 @@ def plot_predictions(work_dir, subset, slice_counts, masks):
     for (left, right), (label, rank) in zip(panels, shown.items()):
         index = order[rank]
         image, truth, prediction = X[index, ..., 0], y[index, ..., 0], masks[index]
-        left.imshow(image, cmap="gray")
-        left.set(xticks=[], yticks=[], title=f"{label}:\n{slices[index]['name']}")
-        draw_outlines(right, image, truth, prediction)
-        look_closer(right, truth | prediction)
+        draw_enlarged(left, right, image, truth, prediction)
+        left.set_title(f"{label}:\n{slices[index]['name']}")
         right.set_title(f"Dice {values[rank]:.2f}\n{areas[rank]} pixels of atrium")
-        draw_box(left, right)
     panels[-1, 1].set_xlabel("truth orange, prediction dashed blue")
     return figure
 
 
-def draw_outlines(axes, image, truth, prediction):
+def draw_outline(axes: Axes, mask: np.ndarray, color: str, style: str = "solid", width: float = 1.2) -> None:
+    """Draw the outline of a mask (height, width), half way between the pixels inside and outside; it may have none."""
+    if mask.any() and not mask.all():
+        axes.contour(mask, [0.5], colors=color, linestyles=style, linewidths=width)
+
+
+def draw_outlines(axes: Axes, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray | None = None) -> None:
     """Draw an image and the outlines of two masks: the truth orange and solid, the prediction blue and dashed.
 
     All three are of one shape (height, width); a mask may be empty.
     """
     axes.imshow(image, cmap="gray")
     axes.set(xticks=[], yticks=[])
-    for mask, color, style in ((truth, TRUTH_COLOR, "solid"), (prediction, PREDICTION_COLOR, "dashed")):
-        if mask.any():
-            axes.contour(mask, [0.5], colors=color, linestyles=style, linewidths=1.2)
+    draw_outline(axes, truth, TRUTH_COLOR)
+    if prediction is not None:
+        draw_outline(axes, prediction, PREDICTION_COLOR, "dashed")
 
 
-def look_closer(axes, mask):
+def draw_enlarged(whole: Axes, closer: Axes, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
+    """Draw an image with a box around two masks on the axes `whole`, and on `closer` what is in it, with outlines."""
+    whole.imshow(image, cmap="gray")
+    whole.set(xticks=[], yticks=[])
+    draw_outlines(closer, image, truth, prediction)
+    look_closer(closer, truth | prediction)
+    (left, right), (bottom, top) = closer.get_xlim(), closer.get_ylim()
+    whole.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="white", linewidth=1)
+
+
+def look_closer(axes: Axes, mask: np.ndarray) -> None:
     """Show of a picture only the square around the True pixels of a mask, with a margin of a tenth of its height.
 
     At the edge of the picture the square is moved inwards, and it is no larger than the picture. Where the mask
@@ -190,18 +199,12 @@ def look_closer(axes, mask):
         axes.set(xlim=(column - half, column + half), ylim=(row + half, row - half))
 
 
-def draw_box(axes, closer):
-    """Draw on a picture the box of it that other axes show."""
-    (left, right), (bottom, top) = closer.get_xlim(), closer.get_ylim()
-    axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="white", linewidth=1)
-
-
 def is_numeric(rows: Sequence[Sequence], column: int) -> bool:
     """Return whether a column of a table holds nothing but numbers."""
     return all(isinstance(row[column], (int, float)) for row in rows)
 
 
-def format_table(rows, headers):
+def format_table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
     """Return a plain-text table: columns aligned, numbers to the right, a line under the headers."""
     texts = [[str(cell) for cell in row] for row in [headers, *rows]]
     widths = [max(map(len, column)) for column in zip(*texts)]
@@ -215,31 +218,36 @@ def format_table(rows, headers):
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
+def html_table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
+    """Return a table in HTML, its cells escaped; wider than the page, it slides by itself."""
+    sides = ["right" if is_numeric(rows, column) else "left" for column in range(len(headers))]
+
+    def line(cells, tag):
+        """Return a row of the table, each cell on its side."""
+        written = (
+            f'<{tag} style="text-align: {side}">{html.escape(str(cell))}</{tag}>'
+            for cell, side in zip(cells, sides, strict=True)
+        )
+        return f"<tr>{''.join(written)}</tr>"
+
+    body = "\n".join(line(row, "td") for row in rows)
+    return (
+        '<div style="overflow-x: auto">\n<table>\n'
+        f"<thead>{line(headers, 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+    )
+
+
 class Table:
     """Rows and headers that a notebook shows as HTML, and as plain text where there is no page."""
 
-    def __init__(self, rows, headers):
+    def __init__(self, rows: Iterable[Sequence], headers: Sequence[str]):
         self.rows, self.headers = list(rows), list(headers)
 
     def __repr__(self):
         return format_table(self.rows, self.headers)
 
     def _repr_html_(self):
-        sides = ["right" if is_numeric(self.rows, column) else "left" for column in range(len(self.headers))]
-
-        def line(cells, tag):
-            """Return a row of the table, each cell escaped and on its side."""
-            written = (
-                f'<{tag} style="text-align: {side}">{html.escape(str(cell))}</{tag}>'
-                for cell, side in zip(cells, sides, strict=True)
-            )
-            return f"<tr>{''.join(written)}</tr>"
-
-        body = "\n".join(line(row, "td") for row in self.rows)
-        return (
-            '<div style="overflow-x: auto">\n<table>\n'
-            f"<thead>{line(self.headers, 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
-        )
+        return html_table(self.rows, self.headers)
 
 
 def table(rows: Iterable[Sequence], headers: Sequence[str]) -> Table:
@@ -250,11 +258,11 @@ def table(rows: Iterable[Sequence], headers: Sequence[str]) -> Table:
     return Table(rows, headers)
 
 
-def plot_planes(pictures, mask, spacing):
+def plot_planes(pictures: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> Figure:
     """Draw a volume cut in three planes through the middle of a mask, and the mask's surface seen along each of them.
 
     pictures, mask: arrays (slices, height, width); spacing: [row, column, slice] in mm, so that all is drawn in its
-    true proportions. Returns a Matplotlib figure.
+    true proportions.
     """
     import matplotlib.pyplot as plt
 
@@ -269,16 +277,14 @@ def plot_planes(pictures, mask, spacing):
         down, across = (size for place, size in enumerate(sizes) if place != axis)
         origin = "lower" if axis else "upper"  # the first slice lies at the bottom
         cut.imshow(pictures.take(middle[axis], axis), cmap="gray", origin=origin, aspect=down / across)
-        outline = mask.take(middle[axis], axis)
-        if outline.any():
-            cut.contour(outline, [0.5], colors=PREDICTION_COLOR, linewidths=1.2)
+        draw_outline(cut, mask.take(middle[axis], axis), PREDICTION_COLOR)
         surface.imshow(shade_surface(mask, axis, sizes), cmap="gray", origin=origin, vmin=0, vmax=1)
         cut.set(title=f"cut: {title}", xticks=[], yticks=[])
         surface.set(title="surface, seen that way", xticks=[], yticks=[])
     return figure
 
 
-def shade_surface(mask, axis, sizes):
+def shade_surface(mask: np.ndarray, axis: int, sizes: Sequence[float]) -> np.ndarray:
     """Return a picture of a mask's surface seen along an axis, with pixels as large as the smallest side of a voxel.
 
     mask: bool, three axes; sizes: of a voxel along them, in mm. What is not surface is 0. The surface, 0.2 to 1, is

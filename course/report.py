@@ -14,23 +14,23 @@ from pathlib import Path
 
 import numpy as np
 
-from course.figures import figure_as_png
+from course.figures import figure_as_png, html_table, plain_text
 from course.metrics import bootstrap_interval
 from course.pictures import SUBSETS
 from course.training import read_history
-from course.workspace import whole_file
+from course.workspace import read_json, whole_file
 
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; color: #111; }
 h1 { line-height: 1.2; } h1, h2 { overflow-wrap: anywhere; }
-div.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid #bbb; text-align: left; vertical-align: top; }
 td { font-variant-numeric: tabular-nums; }
 img { max-width: 100%; height: auto; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 600px) { table { font-size: .75rem; } th, td { padding: .2rem; } }
 @media print { body { max-width: none; font-size: 10pt; } img, tr, pre { break-inside: avoid; }
-  h2 { break-after: avoid; } div.table { overflow: visible; } table { font-size: 8pt; } }
+  h2 { break-after: avoid; } div { overflow: visible !important; } table { font-size: 8pt; } }
 """
 RESULT_HEADERS = ["group", "runs", "patients", "Dice", "SD patients", "SD seeds", "precision", "recall"]
 COMPARISON_HEADERS = ["comparison", "n patients", "difference", "95 % interval", "p"]
@@ -50,7 +50,7 @@ def read_groups(folder: Path, outcomes: dict[str, dict]) -> Groups:
     groups = defaultdict(list)
     for outcome in finished:
         run_dir = Path(folder) / outcome["name"]
-        metrics = json.loads((run_dir / "results" / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_json(run_dir / "results" / "metrics.json", "05_evaluation")
         chosen = {key: outcome["parameters"].get(key) for key in varied or ["recipe"]}
         label = ", ".join(str(value) if key == "recipe" else f"{key} {value}" for key, value in chosen.items())
         groups[label].append({**outcome, "run_dir": run_dir, "metrics": metrics, "history": read_history(run_dir)})
@@ -175,10 +175,6 @@ def _colors(groups):
     return dict(zip(groups, plt.get_cmap("tab10" if len(groups) <= 10 else "viridis")(places)))
 
 
-def _text(label):
-    return label.replace("$", r"\$")  # else Matplotlib sets what stands between two of them as a formula
-
-
 def plot_curves(groups: Groups):
     """Overlay the loss and the soft Dice on valid of all runs, a colour a group; returns a Matplotlib figure."""
     import matplotlib.pyplot as plt
@@ -188,9 +184,8 @@ def plot_curves(groups: Groups):
         for label, color in _colors(groups).items():
             for number, run in enumerate(groups[label]):
                 epochs, values = zip(*((int(row["epoch"]) + 1, row[name]) for row in run["history"]))
-                axes.plot(
-                    epochs, values, "-o", markersize=3, color=color, alpha=0.7, label=None if number else _text(label)
-                )
+                named = None if number else plain_text(label)
+                axes.plot(epochs, values, "-o", markersize=3, color=color, alpha=0.7, label=named)
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0].legend()
@@ -209,7 +204,7 @@ def plot_patients(groups: Groups, subset: str):
             axes.vlines(np.mean(values), row - 0.35, row + 0.35, color="black")
     axes.set(
         yticks=range(len(groups)),
-        yticklabels=[_text(label) for label in groups],
+        yticklabels=[plain_text(label) for label in groups],
         xlim=(-0.02, 1.02),
         ylim=(len(groups) - 0.5, -0.5),
         xlabel="Dice of a patient's volume",
@@ -228,25 +223,19 @@ def slices_picture(run: dict) -> Path:
     return run["run_dir"] / "results" / "best_median_worst.png"
 
 
-def _table(headers, rows):
-    line = "".join(f"<th>{html.escape(str(cell))}</th>" for cell in headers)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="table"><table><thead><tr>{line}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
 def _picture(png, alt):
     return f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" alt="{html.escape(alt)}">'
 
 
 def _results_on(subset, groups):
-    yield f"<h2>Results on {subset}</h2>" + _table(RESULT_HEADERS, result_rows(groups, subset))
+    yield f"<h2>Results on {subset}</h2>" + html_table(result_rows(groups, subset), RESULT_HEADERS)
     if len(groups) > 1:
         yield (
             "<p>Each group against the first, patient by patient: the mean difference, its 95 % interval (bootstrap "
             "over patients) and the p-value of Wilcoxon's signed-rank test, two-sided, not corrected for the "
             f"number of comparisons ({len(groups) - 1}). With fewer than six patients it cannot fall below 0.05.</p>"
         )
-        yield _table(COMPARISON_HEADERS, comparison_rows(groups, subset))
+        yield html_table(comparison_rows(groups, subset), COMPARISON_HEADERS)
     title = f"Each patient of {subset}"
     yield f"<h3>{title}</h3>" + _picture(figure_as_png(plot_patients(groups, subset)), title)
 
@@ -272,10 +261,10 @@ def write_report(folder: Path, outcomes: dict[str, dict], choices: dict) -> Path
         for what, run in (extremes if len(ranked) > 1 else {"Slices of the run": ranked[0]}).items():
             title = f"{what}: {run['name']}"
             parts += [f"<h2>{html.escape(title)}</h2>", _picture(slices_picture(run).read_bytes(), title)]
-        parts.append("<h2>Time and versions</h2>" + _table(TIME_HEADERS, time_rows(groups)))
+        parts.append("<h2>Time and versions</h2>" + html_table(time_rows(groups), TIME_HEADERS))
     columns = ("state", "notebook", "cell", "message")
     rows = [[run, *(outcome.get(key) or "" for key in columns)] for run, outcome in outcomes.items()]
-    parts.append("<h2>Every run</h2>" + _table(["run", "outcome", *columns[1:]], rows))
+    parts.append("<h2>Every run</h2>" + html_table(rows, ["run", "outcome", *columns[1:]]))
     command = f"papermill notebooks/00_run_all.ipynb out.ipynb --kernel python3 -y {shlex.quote(json.dumps(choices))}"
     parts.append(f"<h2>How to repeat it</h2><pre>{html.escape(command)}</pre>")
     path = Path(folder) / "report.html"

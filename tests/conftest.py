@@ -1,18 +1,21 @@
-"""What the tests share: the course on the import path, the real data where they are, small finished work folders."""
+"""What the tests share: the real data where they are, small finished work folders, small notebooks."""
 
 import os
+import shutil
 from pathlib import Path
 
+import nbformat
 import pytest
 
-COURSE = Path(__file__).resolve().parent.parent
+import helpers
+from course.workspace import COURSE_FOLDER
 
 
 @pytest.fixture(scope="session")
 def heart():
     """The folder of the real data, named by HEART_DATASET; without it the test is skipped."""
     folder = os.environ.get("HEART_DATASET")
-    beside = COURSE.parent / "shared" / "heart"
+    beside = COURSE_FOLDER.parent / "shared" / "heart"
     assert folder or os.environ.get("CI") != "true" or not beside.is_dir(), (
         f"set HEART_DATASET={beside}: the real data are there"
     )
@@ -22,26 +25,32 @@ def heart():
     return Path(folder)
 
 
-def _make_small_dataset(work_dir):
-    import helpers
-
-    settings = helpers.new_settings("sample", "smoke", "report", 0)
-    helpers.write_json(work_dir / "settings.json", settings)
-    return helpers.import_dataset("sample", work_dir, seed=0, sample=settings["sample"], progress=False)
-
-
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory):
     """A work folder in which 01 has run with the smoke profile: read it, never write to it."""
     work_dir = tmp_path_factory.mktemp("small") / "data"
     work_dir.mkdir()
-    _make_small_dataset(work_dir)
+    settings = helpers.new_settings("sample", "smoke", "report", 0)
+    helpers.write_json(work_dir / "settings.json", settings)
+    helpers.import_dataset("sample", work_dir, seed=0, sample=settings["sample"], progress=False)
     return work_dir
 
 
 @pytest.fixture()
 def work_dir(small_dataset, tmp_path):
     """A copy of `small_dataset` that a test may change."""
-    import shutil
-
     return Path(shutil.copytree(small_dataset, tmp_path / "data"))
+
+
+@pytest.fixture()
+def write_notebook():
+    """A function that writes a notebook of code cells; the first is that of the parameters."""
+
+    def write_notebook(path, *sources):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+        notebook.cells[0].metadata["tags"] = ["parameters"]
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        path.parent.mkdir(exist_ok=True)
+        nbformat.write(notebook, path)
+
+    return write_notebook

@@ -19,18 +19,11 @@ from course.workspace import fingerprint
 CHOICE = {"dataset": "sample", "profile": "smoke", "recipe": "best", "seed": 0}
 
 
-def make_notebook(folder, *sources):
-    """Write a notebook 01_made_up whose first cell is that of the parameters."""
-    (folder / "notebooks").mkdir()
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-    notebook.cells[0].metadata["tags"] = ["parameters"]
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, folder / "notebooks" / "01_made_up.ipynb")
-
-
-def test_a_notebook_gets_its_parameters_leaves_copy_and_log_and_names_the_cell_that_fails(tmp_path, monkeypatch, capfd):
+def test_a_notebook_gets_its_parameters_leaves_copy_and_log_and_names_the_cell_that_fails(
+    tmp_path, monkeypatch, capfd, write_notebook
+):
     printing = "import os\nos.write(2, b'a line of TensorFlow')\nprint('the seed is', seed)"
-    make_notebook(tmp_path, "seed = 0  # a number", printing, "1 / 0")
+    write_notebook(tmp_path / "notebooks" / "01_made_up.ipynb", "seed = 0  # a number", printing, "1 / 0")
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
     with pytest.raises(batch.NotebookFailed) as caught:
         batch.run_notebook("01_made_up", tmp_path / "run", seed=7)
@@ -45,9 +38,9 @@ def test_a_notebook_gets_its_parameters_leaves_copy_and_log_and_names_the_cell_t
     assert capfd.readouterr().err == ""
 
 
-def test_a_kernel_that_does_not_start_is_an_error_of_its_own(tmp_path, monkeypatch):
+def test_a_kernel_that_does_not_start_is_an_error_of_its_own(tmp_path, monkeypatch, write_notebook):
     """It is not the notebook's: dask starts the run again."""
-    make_notebook(tmp_path, "seed = 0  # a number")
+    write_notebook(tmp_path / "notebooks" / "01_made_up.ipynb", "seed = 0  # a number")
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
     kernel = {"argv": ["false"], "display_name": "Python 3", "language": "python"}
     (tmp_path / "kernels" / "python3").mkdir(parents=True)
@@ -76,15 +69,6 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
     expected = {**CHOICE, "recipe": "report", "fold": 2, "image_size": 32}
     assert runs["recipe-report_seed-0_fold-2_image_size-32"] == expected
     assert batch.plan_runs({}, **CHOICE) == ({"recipe-best_seed-0": CHOICE}, True)
-
-
-@pytest.mark.parametrize(
-    "name", ["recipe", "seed", "fold", "profile", "epochs", "image_size", "learning_rate", "threshold", "exclude"]
-)
-def test_a_grid_may_name_any_parameter_of_the_notebooks(name):
-    value = {"recipe": "report", "seed": 3, "profile": "quick", "image_size": 64, "threshold": 0.4}.get(name, 1)
-    [run] = batch.plan_runs({name: [value]}, **CHOICE)[0].values()
-    assert run[name] == value
 
 
 @pytest.mark.parametrize(
@@ -308,15 +292,11 @@ def test_a_worker_that_always_dies_is_told_in_words():
 
 
 def test_the_time_left_is_that_of_the_complete_runs_shared_by_the_workers():
-    class Client:
-        def nthreads(self):
-            return {"one": 1, "two": 1}
-
     took = [("complete", 100.0), ("complete", 200.0), ("reused", 5000.0), ("failed", 3.0)]
     outcomes = {str(number): {"state": state, "seconds": seconds} for number, (state, seconds) in enumerate(took)}
-    line = batch._time_left(dict.fromkeys("0123456789"), outcomes, Client())
+    line = batch._time_left(dict.fromkeys("0123456789"), outcomes, workers=2)
     assert line == "4 of 10 runs are done, 1 of them failed, about 8 minutes left"  # 6 runs of 150 s on two workers
-    assert batch._time_left(dict.fromkeys("01"), {}, Client()) == "0 of 2 runs are done"
+    assert batch._time_left(dict.fromkeys("01"), {}, workers=2) == "0 of 2 runs are done"
 
 
 def test_a_failed_run_ends_the_batch_with_its_name():
@@ -358,6 +338,7 @@ def run_one(folder, run, dataset_file, open_test):
         {},
         {"fold": [2], "exclude": [["la_007"]], "image_size": [48], "learning_rate": [0.01], "threshold": [0.4]},
         {"activation": ["elu"], "epochs": [3], "batch_size": [2], "seed": [5], "largest_component": [True]},
+        {"profile": ["quick"], "recipe": ["report"]},
     ],
 )
 def test_what_reaches_papermill(work_dir, tmp_path, monkeypatch, grid, open_test):
@@ -381,9 +362,7 @@ def test_what_reaches_papermill(work_dir, tmp_path, monkeypatch, grid, open_test
     given = {
         "01_dataset_upload": {
             "dataset": str(work_dir / "dataset.json"),
-            "profile": "smoke",
-            "recipe": "best",
-            "seed": chosen.get("seed", 0),
+            **{name: chosen.get(name, CHOICE[name]) for name in ("profile", "recipe", "seed")},
         },
         "02_preprocessing": {name: chosen[name] for name in ("image_size",) if name in chosen},
         "03_model": {name: chosen[name] for name in ("activation", "learning_rate") if name in chosen},

@@ -16,7 +16,6 @@ import sys
 import time
 
 import dask
-import nbformat
 import pytest
 
 from course import batch, terminal, workers
@@ -91,10 +90,8 @@ def test_hidden_gpus_are_left_alone(machine, monkeypatch, chosen):
     ],
 )
 def test_without_a_gpu_cores_runs_and_memory_bound_the_workers(machine, count, values, expected):
-    assert (
-        planned(count, **values)
-        == [{"TF_NUM_INTRAOP_THREADS": str(4 // expected), "TF_CPP_MIN_LOG_LEVEL": "3"}] * expected
-    )
+    each = {"TF_NUM_INTRAOP_THREADS": str(4 // expected), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    assert planned(count, **values) == [each] * expected
 
 
 def test_the_largest_run_of_a_grid_decides_how_many_fit(machine):
@@ -221,19 +218,14 @@ helpers.write_json(work_dir / "results" / "metrics.json", {"epochs": len(helpers
 
 
 @pytest.fixture()
-def course(tmp_path):
+def course(tmp_path, write_notebook):
     """A copy of the course with short notebooks."""
-    folder = tmp_path / "course"
-    (folder / "notebooks").mkdir(parents=True)
-    shutil.copytree(COURSE_FOLDER / "course", folder / "course")
-    for path in [COURSE_FOLDER / "helpers.py", COURSE_FOLDER / "requirements.txt"]:
-        shutil.copy(path, folder)
+    folder = shutil.copytree(COURSE_FOLDER / "course", tmp_path / "course" / "course").parent
+    for name in ("helpers.py", "requirements.txt"):
+        shutil.copy(COURSE_FOLDER / name, folder)
     for name, (parameters, source) in NOTEBOOKS.items():
         sources = [f"work_dir = None; {parameters}".replace("; ", "\n"), SET_UP.strip(), source.strip()]
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in sources])
-        notebook.cells[0].metadata["tags"] = ["parameters"]
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(notebook, folder / "notebooks" / f"{name}.ipynb")
+        write_notebook(folder / "notebooks" / f"{name}.ipynb", *sources)
     return folder
 
 
@@ -246,16 +238,9 @@ def start(course, tmp_path):
 
     def start(*arguments, **variables):
         environment = {"PYTHONPATH": str(tmp_path / "users"), "UNET_WORK_DIR": str(tmp_path), **variables}
+        options = {"cwd": course, "env": {**os.environ, **environment}, "stderr": subprocess.STDOUT}
         with open(tmp_path / f"process-{len(processes)}.log", "w") as log:
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, *arguments],
-                    cwd=course,
-                    env={**os.environ, **environment},
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-            )
+            processes.append(subprocess.Popen([sys.executable, *arguments], stdout=log, **options))
         return processes[-1]
 
     yield start

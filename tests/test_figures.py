@@ -1,4 +1,4 @@
-"""Figures and tables: the lines, pictures, labels and colours in them."""
+"""Figures and tables: the right lines and pictures, with the right names and colours, the right way round."""
 
 import xml.etree.ElementTree
 
@@ -9,8 +9,20 @@ import pytest
 from matplotlib.colors import to_hex
 
 import helpers
+from course.figures import look_closer, shade_surface
 
 matplotlib.use("agg")
+
+
+def color_of(outline):
+    return to_hex(outline.get_edgecolor()[0]).upper()
+
+
+def extent(outline):
+    """(left, right, top, bottom) of a contour."""
+    corners = np.concatenate([path.vertices for path in outline.get_paths()])
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+    return left, right, top, bottom
 
 
 def test_a_table_is_html_beside_the_plain_text():
@@ -35,7 +47,7 @@ def test_the_figure_of_the_dataset_shows_each_patients_largest_mask_beside_its_s
         image, mask = helpers.pair_paths(description, small_dataset, subset, name)
         assert np.array_equal(slice_axes.images[0].get_array(), helpers.read_image(image))
         assert np.array_equal(mask_axes.images[0].get_array(), helpers.read_mask(mask))
-        assert to_hex(slice_axes.collections[0].get_edgecolor()[0]).upper() == helpers.TRUTH_COLOR
+        assert [color_of(outline) for outline in slice_axes.collections] == [helpers.TRUTH_COLOR]
         patient = name.rpartition("_")[0]
         pictures = [pair["name"] for pair in description["subsets"][subset] if pair["patient"] == patient]
         paths = [helpers.pair_paths(description, small_dataset, subset, picture)[1] for picture in pictures]
@@ -114,3 +126,144 @@ def test_the_network_is_drawn_as_a_u_with_what_it_makes_of_an_image():
     third = ["transposed convolution", "joined with the skip", "convolution", "dropout", "convolution"]
     assert [block.get_facecolor() for block in blocks[-10:-5]] == [color_of[kind] for kind in third]
     assert len(set(color_of.values())) == len(color_of) == 7
+
+
+def history(start):
+    """Three epochs in which every figure has a value of its own."""
+    names = [prefix + name for prefix in ("", "val_") for name in ("loss", "accuracy", "iou")]
+    return [
+        {"epoch": float(epoch), **{name: start + 10 * place + epoch for place, name in enumerate(names)}}
+        for epoch in range(3)
+    ]
+
+
+def test_the_curves_show_train_and_valid_of_each_training():
+    figure = helpers.plot_history({"mine": history(0), "yours": history(100)}, accuracy_of_nothing=0.5)
+    panels = np.reshape(figure.axes, (3, 2))
+    assert [axes.get_title() for axes in panels[0]] == ["mine", "yours"]
+    assert [axes.get_ylabel() for axes in panels[:, 0]] == ["Loss", "Accuracy", "IoU"]
+    assert [axes.get_xlabel() for axes in panels[-1]] == ["epoch", "epoch"]
+    for column, start in zip(panels.T, (0, 100)):
+        for place, axes in enumerate(column):
+            train, valid = axes.lines[:2]
+            assert (train.get_label(), valid.get_label()) == ("train", "valid")
+            assert list(train.get_xdata()) == list(valid.get_xdata()) == [1, 2, 3]
+            assert list(train.get_ydata()) == [start + 10 * place + epoch for epoch in range(3)]
+            assert list(valid.get_ydata()) == [start + 30 + 10 * place + epoch for epoch in range(3)]
+            assert (train.get_color(), train.get_linestyle()) == ("grey", "--")
+            assert (valid.get_color(), valid.get_linestyle()) == ("black", "-")
+        assert [len(axes.lines) for axes in column] == [2, 3, 2]
+        nothing = column[1].lines[2]
+        assert list(nothing.get_ydata()) == [0.5, 0.5] and nothing.get_label() == "nothing found"
+    for left, right in panels:
+        assert left.get_ylim() == right.get_ylim()
+    assert [text.get_text() for text in panels[1, 0].get_legend().get_texts()] == ["train", "valid", "nothing found"]
+    assert [len(axes.lines) for axes in helpers.plot_history({"mine": history(0)}).axes] == [2, 2, 2]
+
+
+def look(epochs, inside):
+    """A look at a slice of 20x20: truth at rows 4 to 7, columns 2 to 9; `inside` the level on columns 4 to 11."""
+    truth, levels = np.zeros((20, 20), bool), np.zeros((len(epochs), 20, 20), np.uint8)
+    truth[4:8, 2:10] = True
+    levels[:, 4:8, 4:12] = np.reshape(inside, (-1, 1, 1))
+    return {"truth": truth, "epochs": np.array(epochs), "levels": levels}
+
+
+def test_a_look_shows_probabilities_truth_and_mask_of_each_epoch():
+    runs = {"mine": look([1, 2, 5], [127, 128, 255]), "stored": look([1, 10], [10, 20])}
+    figure = helpers.plot_looks(runs)
+    panels = np.reshape(figure.axes, (3, 2))
+    titles = [[axes.get_title() for axes in row] for row in panels]
+    assert titles == [
+        ["mine,\nafter epoch 1", "stored,\nafter epoch 1"],
+        ["mine,\nafter epoch 2", "stored,\nafter epoch 10"],
+        ["mine,\nafter epoch 5", ""],
+    ]
+    assert [[axes.axison for axes in row] for row in panels] == [[True, True], [True, True], [True, False]]
+    # 128 of 256 is one half, and belongs to the mask; 127 does not
+    assert [[len(axes.collections) for axes in row] for row in panels] == [[1, 1], [2, 1], [2, 0]]
+    assert np.array_equal(panels[2, 0].images[0].get_array(), runs["mine"]["levels"][2])
+    assert panels[2, 0].images[0].get_clim() == (0, 255)
+    assert [(color_of(outline), extent(outline)) for outline in panels[2, 0].collections] == [
+        (helpers.TRUTH_COLOR, (1.5, 9.5, 3.5, 7.5)),
+        (helpers.PREDICTION_COLOR, (3.5, 11.5, 3.5, 7.5)),
+    ]
+    # columns 2 to 11, and two more to both sides; rows as many, moved down to the picture's edge
+    assert panels[0, 0].get_xlim() == panels[2, 0].get_xlim() == pytest.approx((0, 13))
+    assert panels[0, 0].get_ylim() == pytest.approx((12.5, -0.5))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "xlim", "ylim"),
+    [
+        ((10, 14), (8, 10), (5, 12), (15, 8)),  # in the middle of a picture of 20 rows and 30 columns
+        ((16, 20), (26, 30), (22.5, 29.5), (19.5, 12.5)),  # in the lower right corner
+        ((0, 20), (3, 27), (4.5, 24.5), (19.5, -0.5)),  # wider than the picture is high
+    ],
+)
+def test_the_enlarged_square_stays_in_the_picture(rows, columns, xlim, ylim):
+    axes = matplotlib.figure.Figure().subplots()
+    mask = np.zeros((20, 30), bool)
+    mask[slice(*rows), slice(*columns)] = True
+    axes.imshow(mask)
+    look_closer(axes, mask)
+    assert axes.get_xlim() == pytest.approx(xlim) and axes.get_ylim() == pytest.approx(ylim)
+    look_closer(axes, np.zeros((20, 30), bool))
+    assert axes.get_xlim() == pytest.approx(xlim)
+
+
+def test_the_three_planes_are_cut_where_they_should_be():
+    volume = np.random.default_rng(0).random((6, 8, 10), np.float32)
+    mask = np.zeros(volume.shape, bool)
+    mask[1:3, 2:5, 3:7] = True
+    figure = helpers.plot_three_planes(volume, mask, (2, 4, 5))
+    cube, *panels = figure.axes
+    assert [axes.get_title() for axes in panels] == ["a slice", "a cut along the rows", "a cut along the columns"]
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in panels] == [
+        ("column", "row"),
+        ("column", "slice"),
+        ("row", "slice"),
+    ]
+    for axes, cut in zip(panels, (volume[2], volume[:, 4], volume[:, :, 5])):
+        assert np.array_equal(axes.images[0].get_array(), cut)
+        assert [color_of(outline) for outline in axes.collections] == [helpers.TRUTH_COLOR]
+    assert (cube.get_xlabel(), cube.get_ylabel(), cube.get_zlabel()) == ("column", "row", "slice")
+    assert len(cube.collections) == 3
+    low, high = cube.get_ylim()
+    assert low > high  # row 0 is at the back, as it is above in a picture
+
+
+def test_a_volume_is_cut_through_the_middle_of_its_mask_in_its_true_proportions():
+    pictures = np.random.default_rng(0).random((6, 20, 30), np.float32)
+    mask = np.zeros(pictures.shape, bool)
+    mask[1:4, 5:10, 8:19] = True  # its middle: slice 2, row 7, column 13
+    sizes = [1.0, 0.5, 4.0]  # mm from row to row, column to column, slice to slice
+    figure = helpers.plot_planes(pictures, mask, sizes)
+    cuts, surfaces = figure.axes[::2], figure.axes[1::2]
+    titles = ["cut: slice", "cut: along the rows", "cut: along the columns"]
+    assert [axes.get_title() for axes in cuts] == titles
+    for axes, cut in zip(cuts, (pictures[2], pictures[:, 7], pictures[:, :, 13])):
+        assert np.array_equal(axes.images[0].get_array(), cut)
+    assert [axes.get_aspect() for axes in cuts] == [2, 8, 4]
+    assert [axes.yaxis_inverted() for axes in figure.axes] == [True, True, False, False, False, False]  # slice 0 below
+    outlines = [axes.collections[0] for axes in cuts]
+    columns, rows, slices = (7.5, 18.5), (4.5, 9.5), (0.5, 3.5)
+    assert [extent(outline) for outline in outlines] == [columns + rows, columns + slices, rows + slices]
+    assert {color_of(outline) for outline in outlines} == {helpers.PREDICTION_COLOR}
+    for axes, (height, width) in zip(surfaces, ((5, 5.5), (12, 5.5), (12, 5))):  # of the mask, in mm
+        rows, columns = np.nonzero(axes.images[0].get_array())
+        assert (np.ptp(rows) / 2, np.ptp(columns) / 2) == pytest.approx((height, width), rel=0.2)
+    nothing = helpers.plot_planes(pictures, mask & False, sizes)
+    assert np.array_equal(nothing.axes[2].images[0].get_array(), pictures[:, 10]) and not nothing.axes[2].collections
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_surface_is_brightest_where_it_faces_the_upper_left(axis):
+    ball = (np.mgrid[-10:11, -10:11, -10:11] ** 2).sum(0) <= 64
+    picture = shade_surface(ball, axis, (1.0, 1.0, 1.0))
+    inside = np.hypot(*np.mgrid[-10:11, -10:11])
+    assert picture.shape == inside.shape and np.all(picture[inside > 9] == 0)
+    assert picture[inside < 7].min() >= 0.2 and picture.max() == pytest.approx(1, abs=0.02)
+    towards_light = np.array([-0.4, -0.45]) / np.linalg.norm([0.8, 0.4, 0.45])  # of a normal of length 1: rows, columns
+    brightest = np.argwhere(picture > 0.98 * picture.max()).mean(axis=0)
+    assert brightest == pytest.approx(10 + 8 * towards_light, abs=1)

@@ -3,14 +3,13 @@
 import csv
 from pathlib import Path
 
-import measure_leaks
 import numpy as np
 import papermill
 import pytest
-import store_failure
 
 import helpers
 from course.workspace import COURSE_FOLDER
+from tools import measure_leaks, store_failure
 
 SLICES = {
     "train": [{"patient": patient} for patient in ("a", "a", "a", "twin", "twin", "b", "b", "b", "b")],
@@ -20,38 +19,25 @@ SLICES = {
 ARRAYS = {"train": np.arange(9).reshape(-1, 1, 1, 1), "valid": 100 + np.arange(7).reshape(-1, 1, 1, 1)}
 
 
-@pytest.fixture()
-def learned(monkeypatch):
-    """A function from a variant to the numbers of the slices that it learns from."""
-    monkeypatch.setattr(helpers, "load_arrays", lambda work_dir, subset, kinds: (ARRAYS[subset], -ARRAYS[subset]))
-
-    def numbers(variant):
-        X, share = measure_leaks.training_slices(None, SLICES, ["twin"], variant)
-        assert np.array_equal(X, -share)  # image and mask of the same slices
-        return X.ravel().tolist()
-
-    return numbers
-
-
 def test_half_of_the_slices_of_each_patient_is_held_out():
     half = measure_leaks.held_out(SLICES["valid"])
     assert half.sum() == 3 and half[:3].sum() == 1 and half[3:].sum() == 2
 
 
-def test_by_patient_and_with_skips_cut_learn_from_the_same_slices_and_not_from_the_twin(learned):
-    assert learned("by patient") == learned("skips cut") == [0, 1, 2, 5, 6, 7, 8]
-
-
-def test_with_the_twin_nothing_is_left_out(learned):
-    assert learned("with the twin") == list(range(9))
-
-
-def test_by_slice_learns_from_as_many_slices_and_never_from_those_it_is_scored_on(learned):
-    numbers = learned("by slice")
-    half = measure_leaks.held_out(SLICES["valid"])
-    assert len(set(numbers)) == len(numbers) == len(learned("by patient"))
-    assert {number - 100 for number in numbers if number >= 100} == set(np.flatnonzero(~half))
-    assert {number for number in numbers if number < 100} < {0, 1, 2, 5, 6, 7, 8}
+def test_the_trainings_differ_in_the_slices_that_they_learn_from_alone(monkeypatch):
+    monkeypatch.setattr(helpers, "load_arrays", lambda work_dir, subset, kinds: (ARRAYS[subset], -ARRAYS[subset]))
+    learned = {}
+    for variant in measure_leaks.VARIANTS:
+        X, share = measure_leaks.training_slices(None, SLICES, ["twin"], variant)
+        assert np.array_equal(X, -share)  # image and mask of the same slices
+        learned[variant] = X.ravel().tolist()
+    without_twin = [0, 1, 2, 5, 6, 7, 8]
+    assert learned["by patient"] == learned["skips cut"] == without_twin
+    assert learned["with the twin"] == list(range(9))
+    by_slice, half = set(learned["by slice"]), measure_leaks.held_out(SLICES["valid"])
+    assert len(by_slice) == len(learned["by slice"]) == len(without_twin)  # as many, none of them twice
+    assert {number - 100 for number in by_slice if number >= 100} == set(np.flatnonzero(~half))  # none it is scored on
+    assert {number for number in by_slice if number < 100} < set(without_twin)
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -85,7 +71,7 @@ def test_the_failure_is_run_as_it_is_told_and_both_files_are_stored(tmp_path, mo
     (tmp_path / "docs").mkdir()
     (tmp_path / "notebooks").symlink_to(COURSE_FOLDER / "notebooks")
     monkeypatch.setattr(papermill, "execute_notebook", execute)
-    monkeypatch.setattr(store_failure, "COURSE", tmp_path)
+    monkeypatch.setattr(store_failure, "COURSE_FOLDER", tmp_path)
     store_failure.main()
     assert [name for name, _ in ran] == ["01", "02", "03", "04"]
     assert len({parameters.pop("work_dir") for _, parameters in ran}) == 1

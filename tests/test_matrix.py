@@ -6,12 +6,12 @@ They are both ends of the ranges, and Colab's versions, which satisfy them.
 import json
 import re
 
-import matrix
 import pytest
 from packaging.requirements import Requirement
 
 from course.machine import LESSON_PACKAGES
 from course.workspace import COURSE_FOLDER
+from tools import matrix
 
 
 def parse(text):

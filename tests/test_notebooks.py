@@ -7,12 +7,11 @@ import shutil
 import subprocess
 import sys
 
-import make_slides
 import nbformat
 import pytest
-import store_notebooks
 
 from course.workspace import COURSE_FOLDER as COURSE
+from tools import make_slides, store_notebooks
 
 NOTEBOOKS = sorted((COURSE / "notebooks").glob("*.ipynb"))
 LESSONS = [path for path in NOTEBOOKS if not path.name.startswith("00")]
@@ -153,22 +152,8 @@ def test_every_figure_is_described_in_words(path):
 
 @each_notebook
 def test_only_helpers_and_libraries_of_the_field_are_imported(path):
-    allowed = {
-        "helpers",
-        "subprocess",
-        "sys",
-        "pathlib",
-        "inspect",
-        "json",
-        "csv",
-        "google",
-        "keras",
-        "tensorflow",
-        "numpy",
-        "matplotlib",
-        "nibabel",
-        "ipywidgets",
-    }
+    allowed = {"helpers", "subprocess", "sys", "pathlib", "inspect", "json", "csv", "google"}
+    allowed |= {"keras", "tensorflow", "numpy", "matplotlib", "nibabel", "ipywidgets"}
     allowed |= {"course"} if path.stem == "00_run_all" else set()
     imported = set()
     for cell in code_cells(read(path)):
@@ -277,23 +262,10 @@ def test_nbval_fails_where_one_compared_value_differs(tmp_path):
     for name in ("helpers.py", "conftest.py", "requirements.txt", "pyproject.toml"):
         shutil.copyfile(COURSE / name, tmp_path / name)
     shutil.copytree(COURSE / "course", tmp_path / "course")
-    (tmp_path / "docs").mkdir()
-    for file in (COURSE / "docs").glob("*.csv"):
-        (tmp_path / "docs" / file.name).write_bytes(file.read_bytes())
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--nbval",
-        "-q",
-        "--tb=line",
-        "-rf",
-        "-p",
-        "no:randomly",
-        *map(str, sorted(tmp_path.glob("0*.ipynb"))),
-    ]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=False
-    )
+    shutil.copytree(COURSE / "docs", tmp_path / "docs")
+    command = [sys.executable, "-m", "pytest", "--nbval", "-q", "--tb=line", "-rf", "-p", "no:randomly"]
+    command += sorted(tmp_path.glob("0*.ipynb"))
+    environment = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     failed = re.findall(r"^FAILED .*?(\d\d_\w+)\.ipynb::", done.stdout, flags=re.MULTILINE)
     assert sorted(failed) == sorted(ALTERED), done.stdout[-3000:]

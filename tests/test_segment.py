@@ -6,11 +6,11 @@ import shutil
 import nibabel
 import numpy as np
 import pytest
-import segment
 
 import helpers
 from course import batch
 from course.scan import patient_scan, save_volume
+from tools import segment
 
 
 @pytest.fixture(scope="module")

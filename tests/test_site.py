@@ -5,11 +5,11 @@ import html.parser
 import re
 import urllib.parse
 
-import make_site
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from course.workspace import COURSE_FOLDER
+from tools import make_site
 
 
 class Page(html.parser.HTMLParser):

@@ -35,19 +35,9 @@ def test_notebooks_run_in_a_folder_of_any_name_and_leave_it_as_it_was(course, tm
         "PYTHONDONTWRITEBYTECODE": "1",
         "TF_CPP_MIN_LOG_LEVEL": "0",
     }
-    for name in ("01_dataset_upload", "02_preprocessing"):
-        command = [
-            sys.executable,
-            "-m",
-            "papermill",
-            "--kernel",
-            "python3",
-            "--no-progress-bar",
-            "--cwd",
-            str(course / "notebooks"),
-            str(course / "notebooks" / f"{name}.ipynb"),
-            str(tmp_path / f"{name}.ipynb"),
-        ]
+    papermill = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar"]
+    for name in ("01_dataset_upload.ipynb", "02_preprocessing.ipynb"):
+        command = [*papermill, "--cwd", course / "notebooks", course / "notebooks" / name, tmp_path / name]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "wörk folder" / "npy" / "arrays.json").exists()

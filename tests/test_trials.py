@@ -4,10 +4,10 @@ import csv
 
 import numpy as np
 import pytest
-import trials
 
 import helpers
 from course import batches, prediction
+from tools import trials
 
 
 def pictures_of(*patients):

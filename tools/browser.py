@@ -16,20 +16,11 @@ import time
 import urllib.request
 from pathlib import Path
 
-from playwright.sync_api import TimeoutError as PlaywrightTimeoutError, sync_playwright
+from playwright.sync_api import Page, TimeoutError as PlaywrightTimeoutError, sync_playwright
 
-COURSE = Path(__file__).resolve().parent.parent
-SCREENSHOTS = COURSE / "data" / "browser"
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from course.workspace import COURSE_FOLDER
+
+SCREENSHOTS = COURSE_FOLDER / "data" / "browser"
 PORT, TOKEN = 8899, "course"
 NOTEBOOK = "notebooks/05_evaluation.ipynb"
 DONE = """cells => {
@@ -51,13 +42,13 @@ SLIDER_MOVED = """before => {
 }"""
 
 
-def prepare(folder, python):
-    """Copy the course to `folder`, run 01 to 04 in it, and return the environment for its notebooks, a dict.
+def prepare(folder: Path, python: str) -> dict[str, str]:
+    """Copy the course to `folder`, run 01 to 04 in it, and return the environment variables for JupyterLab.
 
     JupyterLab is set to keep every cell in the page, not only those in view, to start the kernel unasked,
     and to read no news.
     """
-    shutil.copytree(COURSE, folder / "course", ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
+    shutil.copytree(COURSE_FOLDER, folder / "course", ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
     environment = {
         **os.environ,
         "UNET_WORK_DIR": str(folder / "work"),
@@ -75,18 +66,7 @@ def prepare(folder, python):
         if cell["cell_type"] == "code":
             cell.update(outputs=[], execution_count=None)
     notebook.write_text(json.dumps(content), encoding="utf-8")
-    kernel = folder / "jupyter" / "kernels" / "python3"
-    kernel.mkdir(parents=True)
-    (kernel / "kernel.json").write_text(
-        json.dumps(
-            {
-                "display_name": "Python 3",
-                "language": "python",
-                "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            }
-        ),
-        encoding="utf-8",
-    )
+    subprocess.run([python, "-m", "ipykernel", "install", "--prefix", folder], check=True, capture_output=True)
     for name, value in {
         "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
         "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -96,14 +76,14 @@ def prepare(folder, python):
         settings.write_text(json.dumps(value), encoding="utf-8")
     return {
         **environment,
-        "JUPYTER_PATH": str(folder / "jupyter"),
+        "JUPYTER_PATH": str(folder / "share" / "jupyter"),
         "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
-        "JUPYTER_DATA_DIR": str(folder / "share"),
+        "JUPYTER_DATA_DIR": str(folder / "data"),
     }
 
 
-def wait_for_server(seconds=600):
+def wait_for_server(seconds: float = 600) -> None:
     """Return when JupyterLab answers. Raises OSError if it does not."""
     end = time.monotonic() + seconds
     while True:
@@ -115,7 +95,7 @@ def wait_for_server(seconds=600):
             time.sleep(1)
 
 
-def screenshot(page, name, width):
+def screenshot(page: Page, name: str, width: int) -> None:
     """Save the whole notebook as it looks in a window of that width."""
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_timeout(1000)
@@ -127,7 +107,7 @@ def screenshot(page, name, width):
     page.screenshot(path=SCREENSHOTS / name)
 
 
-def run_all_cells(page):
+def run_all_cells(page: Page) -> None:
     """Choose "Run All Cells", and see that it began: JupyterLab forgets it where the kernel is not ready yet."""
     for _ in range(10):
         page.locator(".jp-Notebook .jp-MarkdownCell").first.click()
@@ -141,7 +121,7 @@ def run_all_cells(page):
     raise SystemExit("JupyterLab does not run the cells.")
 
 
-def use(page, folder):
+def use(page: Page, folder: Path) -> None:
     """Run all cells of the notebook in the page, and assert that each ran, none failed, and figures and slider work."""
     notebook = folder / "course" / NOTEBOOK
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -165,9 +145,8 @@ def use(page, folder):
     assert not failed, f"a cell failed: {failed[0]}"
     figures = sum("image/png" in output.get("data", {}) for output in outputs)
     pictures = page.evaluate(PICTURES)
-    assert figures and len(pictures) > figures, (
-        f"{figures} figures, and {len(pictures)} pictures with that of the slider"
-    )
+    shown = f"{figures} figures, and {len(pictures)} pictures with that of the slider"
+    assert figures and len(pictures) > figures, shown
     assert all(min(picture) > 0 for picture in pictures), f"a picture has no size: {pictures}"
     before = page.locator("img.widget-image").first.get_attribute("src")
     page.locator(".widget-slider .noUi-handle").first.press("ArrowRight")
@@ -175,11 +154,9 @@ def use(page, folder):
     print(f"{len(saved)} cells ran, {len(pictures)} pictures are shown, the slider moves.", flush=True)
 
 
-def main(python):
+def main(python: str) -> None:
     """Run the check with that Python as the kernel."""
-    browser_program = shutil.which("chromium") or sys.exit(
-        "There is no program chromium here: apt-get install chromium."
-    )
+    program = shutil.which("chromium") or sys.exit("There is no program chromium here: apt-get install chromium.")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -200,7 +177,7 @@ def main(python):
             try:
                 wait_for_server()
                 with sync_playwright() as playwright:
-                    browser = playwright.chromium.launch(executable_path=browser_program, args=FLAGS)
+                    browser = playwright.chromium.launch(executable_path=program, args=["--disable-gpu"])
                     page = browser.new_page(viewport={"width": 1280, "height": 900})
                     page.set_default_timeout(600_000)
                     try:
@@ -212,7 +189,7 @@ def main(python):
             finally:
                 server.terminate()
                 server.wait(timeout=60)
-    print(f"Pictures of the page: {SCREENSHOTS.relative_to(COURSE)}/desktop.png and phone.png")
+    print(f"Pictures of the page: {SCREENSHOTS.relative_to(COURSE_FOLDER)}/desktop.png and phone.png")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Make the pictures of real hearts in docs/ and in the notebooks that show them: `make heart-pictures`.
 
-From the heart folder (HEART_DATASET) come a slice with its outline, for 01, and a patient in three planes, for the
-README. With the work folder of a
-finished run on these data (RUN) come also the best, the median and the worst slice of one patient of valid, for 06.
+From the heart folder (HEART_DATASET) come a slice with its outline, for 01, and a patient in three planes, for 07 and
+the README. With the work folder of a finished run on these data (RUN) come also the best, the median and the worst
+slice of one patient of valid, for 06.
 A notebook shows a picture by `attachment:NAME` in a cell of text, so that it is seen in Google Colab too.
 Authors, source and licence are in docs/PICTURES.md.
 """
+
+from __future__ import annotations
 
 import base64
 import io
@@ -13,71 +15,70 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageColor
 
-COURSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(COURSE))
+import helpers
+from course.arrays import read_arrays_record
+from course.figures import draw_enlarged
+from course.metrics import bounding_box, rank_slices
+from course.workspace import COURSE_FOLDER
 
-import helpers  # noqa: E402
-from course.figures import draw_box  # noqa: E402
-from course.metrics import bounding_box, rank_slices  # noqa: E402
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-PATIENT = "la_003"  # of train: the slice in which most of its atrium is seen
+PATIENT = "la_003"  # of train
 SLICE_PICTURE, PLANES_PICTURE, PATIENT_PICTURE = "heart_slice.png", "heart_planes.png", "heart_best_median_worst.png"
 SPACING = [1.25, 1.25, 1.37]  # of the heart data, [row, column, slice] in mm
 
 
-def largest_slice(folder, patient=PATIENT):
-    """Return (image, mask), uint8 and bool, of the train slice of a patient that holds most atrium."""
-    masks = {path: helpers.read_mask(path) for path in sorted(Path(folder, "train", "masks").glob(f"{patient}_*.png"))}
-    path = max(masks, key=lambda path: masks[path].sum())
-    return helpers.read_image(path.parents[1] / "images" / path.name), masks[path]
+def whole_patient(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return (images, masks) of PATIENT in the heart folder, uint8 and bool (slices, height, width)."""
+    images = sorted(Path(folder, "train", "images").glob(f"{PATIENT}_*.png"))
+    masks = sorted(Path(folder, "train", "masks").glob(f"{PATIENT}_*.png"))
+    return np.stack([helpers.read_image(path) for path in images]), np.stack(
+        [helpers.read_mask(path) for path in masks]
+    )
 
 
-def plot_slice(image, mask):
-    """Draw a slice (height, width) as the scanner gives it, beside it the same with the outline of its mask."""
+def plot_slice(images: np.ndarray, masks: np.ndarray) -> Figure:
+    """Draw the slice (of slices, height, width) that holds most atrium, beside it the same with its mask's outline."""
     import matplotlib.pyplot as plt
 
-    inside = bounding_box(image > 0)  # around it is a black frame
-    image, mask = image[inside], mask[inside]
+    largest = masks.sum(axis=(1, 2)).argmax()
+    inside = bounding_box(images[largest] > 0)  # around it is a black frame
+    image, mask = images[largest][inside], masks[largest][inside]
     figure, panels = plt.subplots(1, 2, figsize=(6, 3.3), layout="constrained")
     panels[0].imshow(image, cmap="gray")
-    helpers.draw_outlines(panels[1], image, mask, np.zeros_like(mask))
+    helpers.draw_outlines(panels[1], image, mask)
     for axes, title in zip(panels, ("a slice of a real heart", "the left atrium, outlined by a person")):
         axes.set_title(title, fontsize=10)
         axes.axis("off")
     return figure
 
 
-def whole_patient(folder, patient=PATIENT):
-    """Return (images, masks), uint8 and bool (slices, height, width), of a train patient."""
-    names = [path.name for path in sorted(Path(folder, "train", "images").glob(f"{patient}_*.png"))]
-    read = {"images": helpers.read_image, "masks": helpers.read_mask}
-    return [np.stack([read[kind](Path(folder, "train", kind, name)) for name in names]) for kind in read]
-
-
-def median_patient(work_dir):
+def median_patient(work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """Return (images, truth, prediction), (slices, height, width), and the name of the median patient of valid.
 
     Of an even number of patients the lower of the two in the middle is taken.
     """
     metrics = helpers.read_json(work_dir / "results" / "metrics.json", "05_evaluation")
     description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
-    slices = helpers.read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["valid"]
+    slices = read_arrays_record(work_dir)["slices"]["valid"]
     dice_of = metrics["valid"]["dice_per_patient"]
     median = sorted(dice_of, key=dice_of.get)[(len(dice_of) - 1) // 2]
     model = helpers.load_trained_model(work_dir)
     probabilities = helpers.predict_subset(model, work_dir, "valid", metrics["planes"])
-    for patient, rows, truth, probability in helpers.patient_volumes(work_dir, "valid", probabilities):
-        if patient == median:
-            paths = [helpers.pair_paths(description, work_dir, "valid", slices[row]["name"])[0] for row in rows]
-            prediction = helpers.segment(probability, metrics["threshold"], metrics["largest_component"])
-            return np.stack([helpers.read_image(path) for path in paths]), truth, prediction, median
+    volumes = {patient: volume for patient, *volume in helpers.patient_volumes(work_dir, "valid", probabilities)}
+    rows, truth, probability = volumes[median]
+    paths = [helpers.pair_paths(description, work_dir, "valid", slices[row]["name"])[0] for row in rows]
+    prediction = helpers.segment(probability, metrics["threshold"], metrics["largest_component"])
+    return np.stack([helpers.read_image(path) for path in paths]), truth, prediction, median
 
 
-def plot_patient(images, truth, prediction, patient):
+def plot_patient(images: np.ndarray, truth: np.ndarray, prediction: np.ndarray, patient: str) -> Figure:
     """Draw the best, the median and the worst slice of a patient: the whole slice, and what is in the box, outlined."""
     import matplotlib.pyplot as plt
 
@@ -86,23 +87,20 @@ def plot_patient(images, truth, prediction, patient):
     figure.suptitle(f"{patient}: a person orange, the network blue", fontsize=11)
     for row, (label, rank) in zip(panels, {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}.items()):
         chosen = order[rank]
-        row[0].imshow(images[chosen], cmap="gray")
+        draw_enlarged(*row, images[chosen], truth[chosen], prediction[chosen])
         row[0].axis("off")
         row[0].set_title(f"{label} slice: Dice {values[rank]:.2f}", fontsize=10)
-        helpers.draw_outlines(row[1], images[chosen], truth[chosen], prediction[chosen])
-        helpers.look_closer(row[1], truth[chosen] | prediction[chosen])
-        draw_box(row[0], row[1])
     return figure
 
 
-def small_png(figure):
+def small_png(figure: Figure) -> bytes:
     """Return a figure as the bytes of a PNG picture of 32 greys and the two colours of outlines, and close it."""
     greys = [(round(255 * step / 31),) * 3 for step in range(32)]
     outlines = [ImageColor.getrgb(color) for color in (helpers.TRUTH_COLOR, helpers.PREDICTION_COLOR)]
     palette = np.array(greys + outlines)
     with Image.open(io.BytesIO(helpers.figure_as_png(figure))) as picture:
         pixels = np.asarray(picture.convert("RGB"), int)
-    nearest = ((pixels[..., None, :] - palette) ** 2).sum(axis=-1).argmin(axis=-1)
+    nearest = ((pixels[..., None, :] - palette) ** 2).sum(axis=-1).argmin(axis=-1)  # Pillow's `quantize` is less exact
     few = Image.fromarray(nearest.astype(np.uint8))
     few.putpalette(palette.ravel().tolist())
     stream = io.BytesIO()
@@ -110,9 +108,9 @@ def small_png(figure):
     return stream.getvalue()
 
 
-def embed(png, name, folder):
+def embed(png: bytes, name: str, folder: Path) -> None:
     """Give every cell of text in a folder's notebooks that shows `attachment:NAME` the picture."""
-    for path in sorted(Path(folder).glob("*.ipynb")):
+    for path in folder.glob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         showing = [cell for cell in notebook["cells"] if f"(attachment:{name})" in "".join(cell["source"])]
         for cell in showing:
@@ -123,18 +121,16 @@ def embed(png, name, folder):
                 part.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
-def main(folder, run=None):
+def main(folder: str, run: str | None = None) -> None:
     """Write the pictures: of the heart folder, and of a run's work folder where one is named."""
-    pictures = {
-        SLICE_PICTURE: plot_slice(*largest_slice(folder)),
-        PLANES_PICTURE: helpers.plot_planes(*whole_patient(folder), SPACING),
-    }
+    images, masks = whole_patient(folder)
+    pictures = {SLICE_PICTURE: plot_slice(images, masks), PLANES_PICTURE: helpers.plot_planes(images, masks, SPACING)}
     if run:
         pictures[PATIENT_PICTURE] = plot_patient(*median_patient(Path(run)))
     for name, figure in pictures.items():
         png = small_png(figure)
-        (COURSE / "docs" / name).write_bytes(png)
-        embed(png, name, COURSE / "notebooks")
+        (COURSE_FOLDER / "docs" / name).write_bytes(png)
+        embed(png, name, COURSE_FOLDER / "notebooks")
         print(f"made docs/{name}: {len(png) / 1000:.0f} kB")
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import nbformat
 
-COURSE = Path(__file__).resolve().parent.parent
-TEMPLATES = Path(__file__).resolve().parent / "site"
+from course.workspace import COURSE_FOLDER
+
+TEMPLATES = COURSE_FOLDER / "tools" / "site"
 
 
-def draw_formula(tex, size):
+def draw_formula(tex: str, size: float) -> str:
     """Return a TeX formula as the address of an SVG picture, drawn by Matplotlib; `size` of its letters in points."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.mathtext import math_to_image
@@ -26,7 +27,7 @@ def draw_formula(tex, size):
     return f"data:image/svg+xml;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def with_formulas(text):
+def with_formulas(text: str) -> str:
     """Return Markdown in which formulas, between $$ on lines of their own or $ within a line, are pictures."""
 
     def block(found):
@@ -46,25 +47,23 @@ def with_formulas(text):
     return "".join(parts)
 
 
-def title_of(text):
-    """Return the title of a text in Markdown: its first line, without the sign."""
-    return text.partition("\n")[0].removeprefix("# ").strip()
+def make_page(file: str, text: str, body: str) -> dict[str, str]:
+    """Return a page of the site: its file, its title, what it promises (Markdown) and its body (HTML).
 
-
-def promise_of(text):
-    """Return what a lesson's first cell says one will learn, or else its first paragraph."""
+    text: Markdown, the title first. body: its links to notebooks and to the teacher's page shall lead to pages here.
+    """
     promise = re.search(r"\*\*You will learn\*\* (.+?)\n\n", text + "\n\n", flags=re.DOTALL)
-    return f"You will learn {promise[1]}" if promise else text.split("\n\n")[1]
+    body = re.sub(r'href="(?:\./)?(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', body)
+    return {
+        "file": file,
+        "title": text.partition("\n")[0].removeprefix("# ").strip(),
+        "promise": f"You will learn {promise[1]}" if promise else text.split("\n\n")[1],
+        "body": re.sub(r'href="(?:\.\./docs/)?TEACHING\.md"', 'href="teaching.html"', body),
+    }
 
 
-def own_links(page):
-    """Return a page whose links to notebooks and to the teacher's page lead to pages of the site."""
-    page = re.sub(r'href="(?:\./)?(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', page)
-    return re.sub(r'href="(?:\.\./docs/)?TEACHING\.md"', 'href="teaching.html"', page)
-
-
-def make_pages(notebooks, teaching):
-    """Return the pages of the site in their order, as dicts of file, title, promise (Markdown) and body (HTML).
+def make_pages(notebooks: dict[str, nbformat.NotebookNode], teaching: str) -> list[dict[str, str]]:
+    """Return the pages of the site in their order, as `make_page` makes them.
 
     notebooks: {name: notebook}, in the order of the site. teaching: the text of the teacher's page.
     """
@@ -80,19 +79,17 @@ def make_pages(notebooks, teaching):
     )
     pages = []
     for name, notebook in notebooks.items():
-        first = notebook.cells[0].source
+        text = notebook.cells[0].source
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 badge_as_words = re.sub(r"\[!\[Open in Colab\]\([^)]*\)\]", "[Open in Colab]", cell.source)
                 cell.source = with_formulas(badge_as_words)
         body, _ = exporter.from_notebook_node(notebook)
-        page = {"file": f"{name}.html", "title": title_of(first), "promise": promise_of(first)}
-        pages.append({**page, "body": own_links(body)})
-    page = {"file": "teaching.html", "title": title_of(teaching), "promise": promise_of(teaching)}
-    return [*pages, {**page, "body": own_links(markdown2html(with_formulas(teaching)))}]
+        pages.append(make_page(f"{name}.html", text, body))
+    return [*pages, make_page("teaching.html", teaching, markdown2html(with_formulas(teaching)))]
 
 
-def contents(pages):
+def contents(pages: list[dict[str, str]]) -> str:
     """Return the body of index.html: what the course asks, and its pages."""
     from nbconvert.filters import markdown2html
 
@@ -110,7 +107,7 @@ def contents(pages):
     )
 
 
-def write_site(pages, folder):
+def write_site(pages: list[dict[str, str]], folder: Path) -> None:
     """Write the pages, index.html and the style sheet into a folder."""
     from jinja2 import Environment, FileSystemLoader
     from pygments.formatters import HtmlFormatter
@@ -128,11 +125,13 @@ def write_site(pages, folder):
     (folder / "style.css").write_text(f"{style}{colors}\n", encoding="utf-8")
 
 
-def main(folder=COURSE / "data" / "site"):
+def main(folder: Path = COURSE_FOLDER / "data" / "site") -> None:
     """Write the site: the lessons, 00, the teacher's page."""
-    paths = sorted((COURSE / "notebooks").glob("*.ipynb"), key=lambda path: (path.stem.startswith("00"), path.stem))
+    paths = sorted(
+        (COURSE_FOLDER / "notebooks").glob("*.ipynb"), key=lambda path: (path.stem.startswith("00"), path.stem)
+    )
     notebooks = {path.stem: nbformat.read(path, as_version=4) for path in paths}
-    write_site(make_pages(notebooks, (COURSE / "docs" / "TEACHING.md").read_text(encoding="utf-8")), folder)
+    write_site(make_pages(notebooks, (COURSE_FOLDER / "docs" / "TEACHING.md").read_text(encoding="utf-8")), folder)
     print(f"made {len(notebooks) + 2} pages: open data/site/index.html")
 
 

@@ -4,14 +4,12 @@ They are made of the cells with the tag `slide`: a cell of text begins a slide, 
 The code itself is not shown: for that there is the notebook.
 """
 
-from pathlib import Path
-
 import nbformat
 
-COURSE = Path(__file__).resolve().parent.parent
+from course.workspace import COURSE_FOLDER
 
 
-def mark_slides(notebook):
+def mark_slides(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Give every cell the slide type that nbconvert asks for: "slide", "-" (goes on), or "skip"."""
     for cell in notebook.cells:
         shown = "slide" in cell.metadata.get("tags", [])
@@ -20,14 +18,14 @@ def mark_slides(notebook):
     return notebook
 
 
-def main():
-    """Write the slides of 01 to 06."""
+def main() -> None:
+    """Write the slides of the lessons."""
     from nbconvert import SlidesExporter
 
     exporter = SlidesExporter(exclude_input=True, exclude_output_prompt=True, reveal_scroll=True)
-    folder = COURSE / "data" / "slides"
+    folder = COURSE_FOLDER / "data" / "slides"
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted((COURSE / "notebooks").glob("0[1-7]*.ipynb")):
+    for path in sorted((COURSE_FOLDER / "notebooks").glob("0[1-9]*.ipynb")):
         slides, _ = exporter.from_notebook_node(mark_slides(nbformat.read(path, as_version=4)))
         (folder / f"{path.stem}.slides.html").write_text(slides, encoding="utf-8")
         print(f"made data/slides/{path.stem}.slides.html")

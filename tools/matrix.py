@@ -22,11 +22,11 @@ from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
-from plant_faults import COURSE, LESSONS, copy_course
+from course.batch import NOTEBOOKS
+from course.workspace import COURSE_FOLDER, CourseError, open_work_folder, whole_file, write_json
+from tools.plant_faults import copy_course
 
-import helpers
-
-COLAB = COURSE / "tools" / "colab"
+COLAB = COURSE_FOLDER / "tools" / "colab"
 ENVIRONMENTS = {  # name: Python
     "3.11-lowest": "3.11",
     "3.11": "3.11",
@@ -39,24 +39,20 @@ ENVIRONMENTS = {  # name: Python
 SHOWN = ["tensorflow", "keras", "numpy", "matplotlib", "pillow", "scipy", "distributed", "ipython", "pytest"]
 
 
-class NotMade(Exception):
-    """An environment cannot be made; the text says why."""
-
-
-def requirements(name):
+def requirements(name: str) -> str:
     """Return what an environment holds, as the text of a requirements file."""
     if name.startswith("colab-"):
         return (COLAB / f"{name.removeprefix('colab-')}.txt").read_text(encoding="utf-8")
-    text = (COURSE / "requirements.txt").read_text(encoding="utf-8")
+    text = (COURSE_FOLDER / "requirements.txt").read_text(encoding="utf-8")
     if name == "adverse":
         text += "pytest-randomly\n"
     return text.replace(">=", "==") if name.endswith("-lowest") else text
 
 
-def find_python(version):
+def find_python(version: str) -> str:
     """Return the path of an interpreter of that version ("3.12"): this one, one on PATH, or one of pyenv.
 
-    Raises NotMade if there is none.
+    Raises CourseError if there is none.
     """
     installed = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"))
     asks = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])"
@@ -65,13 +61,13 @@ def find_python(version):
             answer = subprocess.run([candidate, "-c", asks], capture_output=True, text=True, check=False)
             if answer.stdout.strip() == version:
                 return str(candidate)
-    raise NotMade(f"there is no Python {version} here")
+    raise CourseError(f"there is no Python {version} here")
 
 
-def make_environment(name, folder):
+def make_environment(name: str, folder: Path) -> Path:
     """Make an environment in folder/name where it is missing or its requirements have changed; return its Python.
 
-    Raises NotMade.
+    Raises CourseError.
     """
     home, text = folder / name, requirements(name)
     python, made_from = home / "bin" / "python", home / "made-from.txt"
@@ -87,26 +83,24 @@ def make_environment(name, folder):
         [python, "-m", "pip", "install", "--quiet", "-r", wanted], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise NotMade(f"not installable: {done.stderr.strip().splitlines()[-1]}")
+        raise CourseError(f"not installable: {done.stderr.strip().splitlines()[-1]}")
     wanted.rename(made_from)
     return python
 
 
-def versions(python):
+def versions(python: Path) -> dict[str, str]:
     """Return {package: version} of an environment; Python itself is in it as "python"."""
-    asks = (
-        "import json, platform; from importlib.metadata import distributions; "
-        "print(json.dumps({'python': platform.python_version(), "
-        "**{d.metadata['Name'].lower(): d.version for d in distributions()}}))"
-    )
-    return json.loads(subprocess.run([python, "-c", asks], capture_output=True, text=True, check=True).stdout)
+    command = [python, "-m", "pip", "inspect"]
+    answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    packages = (package["metadata"] for package in answer["installed"])
+    return {
+        "python": answer["environment"]["python_full_version"],
+        **{package["name"].lower(): package["version"] for package in packages},
+    }
 
 
-def count_cases(reports):
-    """Count the tests of pytest's XML reports, paths; a report that is not there counts as a failure.
-
-    Returns a dict: passed, failed, skipped.
-    """
+def count_cases(reports: list[Path]) -> dict[str, int]:
+    """Count the tests "passed", "failed", "skipped" in pytest's XML reports; one that is not there is a failure."""
     missing = [report for report in reports if not report.exists()]
     cases = [case for report in reports if report.exists() for case in ElementTree.parse(report).iter("testcase")]
     failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
@@ -118,46 +112,38 @@ def count_cases(reports):
     }
 
 
-def run_suite(python, log_file, tests):
+def run_suite(python: Path, log_file: Path, tests: list[str]) -> dict[str, int]:
     """Run pytest with that Python over `tests`, a list (empty: everything); return what `count_cases` does."""
     with tempfile.TemporaryDirectory() as folder, open(log_file, "w", encoding="utf-8") as log:
         report = Path(folder) / "report.xml"
         command = [python, "-m", "pytest", "--nbval", "-rfE", f"--junitxml={report}", *tests]
-        subprocess.run(command, cwd=COURSE, stdout=log, stderr=subprocess.STDOUT, check=False)
+        subprocess.run(command, cwd=COURSE_FOLDER, stdout=log, stderr=subprocess.STDOUT, check=False)
         return count_cases([report])
 
 
-def may_mount():
-    """True where this process can make namespaces of its own and mount in them: on Linux, as root."""
-    return os.name == "posix" and os.geteuid() == 0 and shutil.which("unshare") is not None
+def need_mounts(why: str) -> None:
+    """Raise CourseError where this process cannot make namespaces of its own and mount in them."""
+    if os.name != "posix" or os.geteuid() != 0 or shutil.which("unshare") is None:
+        raise CourseError(f"{why}: that needs Linux, and root")
 
 
-def run_adverse(python, log_file):
+def run_adverse(python: Path, log_file: Path) -> dict[str, int]:
     """Run the suite in adverse circumstances, which `adverse.sh` names; return what `count_cases` does.
 
     The copy of the course lies in a folder with a space and letters beyond ASCII.
-    Raises NotMade where this process may not mount.
+    Raises CourseError where this process may not mount.
     """
-    if not may_mount():
-        raise NotMade("the course is mounted so that it cannot be written to: that needs Linux, and root")
+    need_mounts("the course is mounted so that it cannot be written to")
     with tempfile.TemporaryDirectory() as folder, open(log_file, "w", encoding="utf-8") as log:
         course = copy_course(Path(folder) / "mein Kürs ♥" / "left atrium")
         environment = {**os.environ, "COURSE": str(course), "PYTHON": str(python), "REPORTS": folder}
-        subprocess.run(
-            ["unshare", "--mount", "--net", "sh", str(COURSE / "tools" / "adverse.sh")],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+        command = ["unshare", "--mount", "--net", "sh", str(COURSE_FOLDER / "tools" / "adverse.sh")]
+        subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
         return count_cases([Path(folder) / f"{part}.xml" for part in ("notebooks", "tests")])
 
 
-def run_in_colab(python, exchange, name, parameters):
-    """Run a notebook on a Colab machine of its own.
-
-    Return why it does not count as passed, an empty text if it does.
-    """
+def run_in_colab(python: Path, exchange: Path, name: str, parameters: dict) -> str:
+    """Run a notebook on a Colab machine of its own; return why it has not passed, an empty text if it has."""
     shutil.copy(exchange / "drive" / "MyDrive" / "left-atrium-course" / "notebooks" / f"{name}.ipynb", exchange)
     result_file = exchange / "result" / "result.json"
     result_file.unlink(missing_ok=True)
@@ -165,12 +151,8 @@ def run_in_colab(python, exchange, name, parameters):
     machine.mkdir(exist_ok=True)
     ours = ("PYTHON", "UNET_WORK", "VIRTUAL_ENV", "MPL")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    environment.update(
-        MACHINE=str(machine),
-        EXCHANGE=str(exchange),
-        PYTHON=str(python),
-        UNET_PROFILE=os.environ.get("UNET_PROFILE", "smoke"),
-    )
+    environment |= {"MACHINE": str(machine), "EXCHANGE": str(exchange), "PYTHON": str(python)}
+    environment.setdefault("UNET_PROFILE", "smoke")
     command = ["unshare", "--mount", "sh", str(COLAB / "machine.sh"), f"{name}.ipynb", json.dumps(parameters)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if not result_file.exists():
@@ -179,14 +161,13 @@ def run_in_colab(python, exchange, name, parameters):
     return result["error"] or (f"set-up changed {', '.join(sorted(result['changed']))}" if result["changed"] else "")
 
 
-def run_colab(python, log_file):
+def run_colab(python: Path, log_file: Path) -> dict[str, int]:
     """Run all notebooks as Colab does: each alone on a fresh machine, only the Drive is shared, the course lies on it.
 
     01 comes a second time with an uploaded zip, on another Drive. Returns a dict like `run_suite`.
-    Raises NotMade where this process may not mount.
+    Raises CourseError where this process may not mount.
     """
-    if not may_mount():
-        raise NotMade("a stand-in for Colab's machine is mounted at /content: that needs Linux, and root")
+    need_mounts("a stand-in for Colab's machine is mounted at /content")
     with tempfile.TemporaryDirectory() as folder:
         exchange = Path(folder)
         shutil.copytree(COLAB, exchange / "stand-in")
@@ -194,7 +175,7 @@ def run_colab(python, log_file):
             (exchange / name).mkdir(parents=True)
         drive = exchange / "drive" / "MyDrive"
         copy_course(drive / "left-atrium-course")
-        outcomes = {name: run_in_colab(python, exchange, name, {}) for name in [*LESSONS, "00_run_all"]}
+        outcomes = {name: run_in_colab(python, exchange, name, {}) for name in [*NOTEBOOKS, "00_run_all"]}
         work_dir = drive / "left-atrium-course-data"
         if (work_dir / "dataset").exists():
             shutil.make_archive(str(exchange / "upload" / "mine"), "zip", work_dir / "dataset")
@@ -205,37 +186,39 @@ def run_colab(python, log_file):
     return {"passed": len(outcomes) - failed, "failed": failed, "skipped": 0}
 
 
-def check(name, folder, tests):
+def check(name: str, folder: Path, tests: list[str]) -> dict:
     """Make an environment, run what there is to run in it, and return its row: a dict."""
-    began = time.monotonic()
     if name == "adverse":
         run, what = run_adverse, "everything, in adverse circumstances"
     elif name.startswith("colab-"):
         run, what = run_colab, "notebooks 00 to 05, an upload"
     else:
         run, what = partial(run_suite, tests=tests), " ".join(tests) or "everything"
-    row = {"date": time.strftime("%Y-%m-%d"), "what": what}
+    row, began = {"date": time.strftime("%Y-%m-%d"), "what": what}, time.monotonic()
     try:
         python = make_environment(name, folder)
-        row["versions"] = versions(python)
-        began = time.monotonic()
+        row["versions"], began = versions(python), time.monotonic()
         row |= run(python, folder / f"{name}.log")
-    except NotMade as why:
+    except CourseError as why:
         row["why"] = str(why)
     row["minutes"] = (time.monotonic() - began) / 60
-    helpers.write_json(folder / f"{name}.json", row)
+    write_json(folder / f"{name}.json", row)
     return row
 
 
-def machine():
-    """Return what this machine is, in a few words."""
+def processor_name() -> str:
+    """Return the name of this machine's processor."""
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else None
-    processor = model[1] if model else platform.processor() or platform.machine()
-    return f"{os.cpu_count()} cores of {processor}, {platform.system()}"
+    return model[1] if model else platform.processor() or platform.machine()
 
 
-def table(rows):
+def machine() -> str:
+    """Return what this machine is, in a few words."""
+    return f"{os.cpu_count()} cores of {processor_name()}, {platform.system()}"
+
+
+def table(rows: dict[str, dict]) -> str:
     """Return the Markdown table of {name: row}."""
     lines = [
         f"On {machine()}.",
@@ -252,12 +235,12 @@ def table(rows):
     return "\n".join(lines) + "\n"
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Check the environments that the words name, all without words; return how many did not pass."""
     unknown = set(words) - set(ENVIRONMENTS)
     if unknown:
         raise SystemExit(f"There is no environment {', '.join(sorted(unknown))}: choose of {', '.join(ENVIRONMENTS)}.")
-    folder = helpers.open_work_folder() / "matrix"
+    folder = open_work_folder() / "matrix"
     folder.mkdir(exist_ok=True)
     tests, bad = os.environ.get("TESTS", "").split(), 0
     for name in words or ENVIRONMENTS:
@@ -267,7 +250,7 @@ def main(words):
         print(f"{name}: {outcome}", flush=True)
     kept = {name: folder / f"{name}.json" for name in ENVIRONMENTS if (folder / f"{name}.json").exists()}
     text = table({name: json.loads(path.read_text(encoding="utf-8")) for name, path in kept.items()})
-    with helpers.whole_file(folder / "table.md") as part:
+    with whole_file(folder / "table.md") as part:
         part.write_text(text, encoding="utf-8")
     print(text)
     return bad

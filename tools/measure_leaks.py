@@ -1,4 +1,4 @@
-"""Measure what 06 tells of leaks and skip connections: `measure_leaks.py HEART_FOLDER`, or `make leaks`.
+"""Measure what 06 tells of leaks and skip connections: `make leaks DATASET=<heart folder>`.
 
 One network, one length (profile `quick`), one recipe (`best` in one plane, threshold 0.5), two seeds, four trainings:
 
@@ -11,46 +11,44 @@ Every network is scored on the valid patients: on all slices, and on the half of
 from. Each training appends its rows to docs/leaks.csv as it ends; what the table has already is not trained again.
 """
 
+from __future__ import annotations
+
 import csv
-import platform
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-COURSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(COURSE))
+import numpy as np
 
-import helpers  # noqa: E402
+import helpers
+from course.machine import gpu_found
+from course.planes import TrainingPictures
+from course.workspace import COURSE_FOLDER
+from tools.matrix import processor_name
 
-helpers.set_up()
+if TYPE_CHECKING:
+    import keras
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-
-from course.planes import TrainingPictures  # noqa: E402
-
-TABLE = COURSE / "docs" / "leaks.csv"
+TABLE = COURSE_FOLDER / "docs" / "leaks.csv"
 VARIANTS = ("by patient", "by slice", "with the twin", "skips cut")
 SEEDS = (0, 1)
 
 
-class WithoutSkip(keras.layers.Layer):
-    """Joins what comes from below with zeros in place of what the skip connection brings."""
+def copy_network(model: keras.Model, cut_skips: bool) -> keras.Model:
+    """Return a copy of a U-Net with its weights, for pictures of any size; with `cut_skips` its skips bring 0."""
+    import keras
 
-    def call(self, inputs):
-        """Return (N, S, S, channels of both inputs), the second half 0."""
+    def without_skip(inputs):
         from_below, skip = inputs
         return keras.ops.concatenate([from_below, keras.ops.zeros_like(skip)], axis=-1)
 
-
-def copy_network(model, cut_skips):
-    """Return a copy of a U-Net with its weights, for pictures of any size; with `cut_skips` its skips bring 0."""
-
     def copy(layer):
         if cut_skips and isinstance(layer, keras.layers.Concatenate):
-            return WithoutSkip(name=layer.name, dtype=layer.dtype_policy)
+            return keras.layers.Lambda(without_skip, name=layer.name, dtype=layer.dtype_policy)
         return layer.__class__.from_config(layer.get_config())
 
     image = keras.Input((None, None, 1), name="image")
@@ -60,7 +58,7 @@ def copy_network(model, cut_skips):
     return copied
 
 
-def held_out(slices):
+def held_out(slices: list[dict]) -> np.ndarray:
     """Return for each slice whether it is in the half of its patient's slices that `by slice` does not learn from."""
     patients = np.array([pair["patient"] for pair in slices])
     chosen = np.zeros(len(slices), bool)
@@ -70,11 +68,12 @@ def held_out(slices):
     return chosen
 
 
-def training_slices(work_dir, slices, twins, variant):
+def training_slices(
+    work_dir: Path, slices: dict[str, list[dict]], twins: list[str], variant: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Return images and masks (N, S, S, 1) that a variant learns from."""
-    (train_X, train_share), (valid_X, valid_share) = (
-        helpers.load_arrays(work_dir, subset, ("X", "share")) for subset in ("train", "valid")
-    )
+    train_X, train_share = helpers.load_arrays(work_dir, "train", ("X", "share"))
+    valid_X, valid_share = helpers.load_arrays(work_dir, "valid", ("X", "share"))
     clean = np.array([pair["patient"] not in twins for pair in slices["train"]])
     if variant == "with the twin":
         return train_X, train_share
@@ -85,8 +84,10 @@ def training_slices(work_dir, slices, twins, variant):
     return train_X[clean], train_share[clean]
 
 
-def train(X, share, settings, variant):
+def train(X: np.ndarray, share: np.ndarray, settings: dict, variant: str) -> keras.Model:
     """Return the network of a variant, trained."""
+    import keras
+
     keras.utils.set_random_seed(settings["seed"])
     model = helpers.create_model(
         image_size=settings["image_size"],
@@ -102,7 +103,9 @@ def train(X, share, settings, variant):
     return model
 
 
-def score(model, work_dir, slices, settings, variant):
+def score(
+    model: keras.Model, work_dir: Path, slices: dict[str, list[dict]], settings: dict, variant: str
+) -> Iterator[tuple[str, str, float]]:
     """Yield (which slices, patient, Dice) for the valid patients, at the resolution of the masks as they were drawn."""
     X, _ = helpers.load_arrays(work_dir, "valid")
     probabilities = np.concatenate([model(X[row : row + 8], training=False) for row in range(0, len(X), 8)])[..., 0]
@@ -114,33 +117,23 @@ def score(model, work_dir, slices, settings, variant):
         yield "held-out half", patient, helpers.dice(truth[half[rows]], mask[half[rows]])
 
 
-def machine():
-    """Return the name of the processor, or of the GPU that TensorFlow trains on."""
-    import tensorflow as tf
-
-    for device in tf.config.list_physical_devices("GPU"):
-        return tf.config.experimental.get_device_details(device)["device_name"]
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return names[0].partition(": ")[2] if names else platform.processor()
-
-
-def append(rows):
-    """Append rows, dicts of one kind, to the table; it keeps its header."""
-    new = not TABLE.exists()
+def append(rows: list[dict]) -> None:
+    """Append rows of the same columns to the table; it keeps its header."""
     with open(TABLE, "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        if new:
+        if file.tell() == 0:
             writer.writeheader()
         writer.writerows(rows)
 
 
-def main(dataset):
+def main(dataset: str) -> None:
     """Train and score what the table does not hold yet."""
+    helpers.set_up()
     done = set()
     if TABLE.exists():
         with open(TABLE, newline="", encoding="utf-8") as file:
             done = {(row["variant"], int(row["seed"])) for row in csv.DictReader(file)}
-    command = ["git", "-C", str(COURSE), "rev-parse", "--short", "HEAD"]
+    command = ["git", "-C", str(COURSE_FOLDER), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     with tempfile.TemporaryDirectory() as folder:
         work_dir = Path(folder)
@@ -162,19 +155,13 @@ def main(dataset):
                 "image_size": settings["image_size"],
                 "seconds": round(time.perf_counter() - started),
                 "commit": commit,
-                "machine": machine(),
+                "machine": helpers.device_name() if gpu_found() else processor_name(),
                 **helpers.versions(),
             }
-            append(
-                [
-                    {"variant": variant, "seed": seed, "slices": which, "patient": patient, "dice": dice, **made}
-                    for which, patient, dice in scored
-                ]
-            )
-            print(
-                f"{variant}, seed {seed}: {np.mean([dice for which, _, dice in scored if which != 'all']):.3f}",
-                flush=True,
-            )
+            trained = {"variant": variant, "seed": seed}
+            append([{**trained, "slices": which, "patient": who, "dice": dice, **made} for which, who, dice in scored])
+            mean = np.mean([dice for which, _, dice in scored if which == "held-out half"])
+            print(f"{variant}, seed {seed}: {mean:.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ by an assertion or a comparison. Another exception, such as a failed import, pro
 named must pass in the copy without a fault. Words on the command line choose the faults in whose line they occur.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,10 +15,10 @@ import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
-import nbformat
-from store_notebooks import COURSE, course_settings
+from course.batch import NOTEBOOKS
+from course.workspace import COURSE_FOLDER
+from tools.store_notebooks import course_settings
 
-LESSONS = ["01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation"]
 BY_COMPARISON = (
     "AssertionError",
     "assert ",
@@ -27,33 +28,24 @@ BY_COMPARISON = (
 )
 
 
-def read_faults():
+def read_faults() -> list[dict[str, str]]:
     """Return the table of faults, a list of dicts: what, file, text, replacement, noticed_by."""
-    return tomllib.loads((COURSE / "tools" / "faults.toml").read_text(encoding="utf-8"))["fault"]
+    return tomllib.loads((COURSE_FOLDER / "tools" / "faults.toml").read_text(encoding="utf-8"))["fault"]
 
 
-def sources(path):
-    """Return the text of a Python file, or of each cell of a notebook, as a list."""
-    if path.suffix == ".ipynb":
-        return [cell.source for cell in nbformat.read(path, as_version=4).cells]
-    return [path.read_text(encoding="utf-8")]
+def plant(copy: Path, fault: dict[str, str]) -> None:
+    """Put a fault into the copy of the course. Raises SystemExit where its text does not stand there once."""
+    path, text, replacement = copy / fault["file"], fault["text"], fault["replacement"]
+    if path.suffix == ".ipynb":  # its cells stand there as JSON
+        text, replacement = (json.dumps(part, ensure_ascii=False)[1:-1] for part in (text, replacement))
+    source = path.read_text(encoding="utf-8")
+    if source.count(text) != 1:
+        raise SystemExit(f"{fault['file']} has {source.count(text)} times {text!r}: mend tools/faults.toml.")
+    path.write_text(source.replace(text, replacement), encoding="utf-8")
 
 
-def plant(copy, fault):
-    """Put a fault into the copy of the course."""
-    path = copy / fault["file"]
-    if path.suffix == ".ipynb":
-        notebook = nbformat.read(path, as_version=4)
-        for cell in notebook.cells:
-            cell.source = cell.source.replace(fault["text"], fault["replacement"])
-        nbformat.write(notebook, path)
-    else:
-        text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace(fault["text"], fault["replacement"]), encoding="utf-8")
-
-
-def run(copy, names, work_dir=None):
-    """Run tests or notebooks of a copy; return the exceptions of those that failed, as lists of (name, text).
+def run(copy: Path, names: list[str], work_dir: Path | None = None) -> list[tuple[str, str]]:
+    """Run tests or notebooks of a copy; return (name, text of the exception) of those that failed.
 
     Notebooks get `work_dir` as the work folder, tests one of their own.
     """
@@ -75,21 +67,23 @@ def run(copy, names, work_dir=None):
     return failed
 
 
-def copy_course(folder):
-    """Copy what the suite needs of the course into `folder`."""
-    return Path(shutil.copytree(COURSE, folder, ignore=shutil.ignore_patterns(".git", ".venv", "data", "__pycache__")))
+def copy_course(folder: Path) -> Path:
+    """Copy what the suite needs of the course to `folder`, and return it."""
+    without = shutil.ignore_patterns(".git", ".venv", "data", "__pycache__")
+    return shutil.copytree(COURSE_FOLDER, folder, ignore=without)
 
 
-def check(fault, folder, work_dir):
-    """Plant a fault and return why it does not count as noticed; an empty text if it does."""
-    copy = copy_course(folder / "copy")
-    plant(copy, fault)
-    by_notebook = fault["noticed_by"].endswith(".ipynb")
-    own_work_dir = shutil.copytree(work_dir, folder / "work") if by_notebook else None
-    failed = run(copy, [fault["noticed_by"]], own_work_dir)
-    for used in (copy, own_work_dir):
-        if used:
-            shutil.rmtree(used)
+def check(fault: dict[str, str], work_dir: Path) -> str:
+    """Plant a fault and return why it does not count as noticed; an empty text if it does.
+
+    work_dir: a work folder in which the lessons have run, if a notebook is to notice it.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        copy = copy_course(Path(name) / "copy")
+        plant(copy, fault)
+        by_notebook = fault["noticed_by"].endswith(".ipynb")
+        own_work_dir = shutil.copytree(work_dir, Path(name) / "work") if by_notebook else None
+        failed = run(copy, [fault["noticed_by"]], own_work_dir)
     if not failed:
         return "nothing failed"
     if any(mark in text for _, text in failed for mark in BY_COMPARISON):
@@ -97,22 +91,21 @@ def check(fault, folder, work_dir):
     return f"failed otherwise: {failed[0][1].strip().splitlines()[0]}"
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Check the faults that the words choose, all without words; return how many were not noticed."""
     faults = [fault for fault in read_faults() if all(word in " ".join(fault.values()) for word in words)]
     missed = 0
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        copy, work_dir = copy_course(folder / "sound"), folder / "sound work"
+        copy, work_dir = copy_course(Path(name) / "sound"), Path(name) / "work"
         work_dir.mkdir()
         tests = sorted({fault["noticed_by"] for fault in faults if "::" in fault["noticed_by"]})
         failed = run(copy, tests) if tests else []
         if any(fault["noticed_by"].endswith(".ipynb") for fault in faults):
-            failed += run(copy, [f"notebooks/{lesson}.ipynb" for lesson in LESSONS], work_dir)
+            failed += run(copy, [f"notebooks/{lesson}.ipynb" for lesson in NOTEBOOKS], work_dir)
         if failed:
             raise SystemExit(f"Without any fault these fail: {', '.join(name for name, _ in failed)}.")
         for number, fault in enumerate(faults, start=1):
-            reason = check(fault, folder, work_dir)
+            reason = check(fault, work_dir)
             missed += bool(reason)
             outcome = "NOT noticed" if reason else "noticed"
             print(f"{number:3} {outcome}: {fault['what']}{reason and f' ({reason})'}", flush=True)

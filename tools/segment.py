@@ -16,15 +16,12 @@ import nbformat
 import papermill
 from nbconvert import HTMLExporter
 
-COURSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(COURSE))
+from course.report import write_page
+from course.scan import find_scans, scan_name
+from course.workers import stderr_to
+from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, whole_file, write_json
 
-from course.report import write_page  # noqa: E402
-from course.scan import find_scans, scan_name  # noqa: E402
-from course.workers import stderr_to  # noqa: E402
-from course.workspace import CourseError, fingerprint, read_json, whole_file, write_json  # noqa: E402
-
-NOTEBOOK = COURSE / "notebooks" / "07_your_own_scan.ipynb"
+NOTEBOOK = COURSE_FOLDER / "notebooks" / "07_your_own_scan.ipynb"
 
 
 def answer_scan(scan: Path, run: Path, out: Path, options: dict) -> dict:

@@ -8,7 +8,6 @@ the repository in pyproject.toml is written into every set-up cell, and gives ev
 import os
 import re
 import shutil
-import sys
 import tempfile
 import tomllib
 from pathlib import Path
@@ -16,10 +15,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 
-COURSE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(COURSE))
-
-from helpers import whole_file  # noqa: E402
+from course.workspace import COURSE_FOLDER, whole_file
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
 # of a cell's metadata: what it is for, what its figure shows in words, which nbconvert puts into the page, and that
@@ -31,17 +27,17 @@ GPU_METADATA = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider without its kernel shows nothing
 
 
-def course_settings():
+def course_settings() -> dict[str, str]:
     """Return what pyproject.toml says under [tool.course]."""
-    return tomllib.loads((COURSE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
+    return tomllib.loads((COURSE_FOLDER / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["course"]
 
 
-def colab_address(address, name):
+def colab_address(address: str, name: str) -> str:
     """Return where Colab opens a notebook of a GitHub repository."""
     return f"{address.replace('https://github.com', 'https://colab.research.google.com/github')}/blob/main/notebooks/{name}"
 
 
-def stamp(notebook, name, address):
+def stamp(notebook: nbformat.NotebookNode, name: str, address: str) -> None:
     """Write the repository's address into the set-up cell and the badge under the title."""
     first = notebook.cells[0]
     first.source = re.sub(r"\n\n\[!\[Open in Colab\].*", "", first.source)
@@ -53,7 +49,7 @@ def stamp(notebook, name, address):
             cell.source = re.sub(r'^REPOSITORY = ".*?"', f'REPOSITORY = "{address}"', cell.source, flags=re.MULTILINE)
 
 
-def clean(notebook, folder):
+def clean(notebook: nbformat.NotebookNode, folder: Path) -> None:
     """Take out of an executed notebook what differs from machine to machine."""
     notebook.metadata = {
         **(GPU_METADATA if notebook.metadata.get("accelerator") == "GPU" else {}),
@@ -63,19 +59,16 @@ def clean(notebook, folder):
     for cell in notebook.cells:
         cell.metadata = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
         if cell.cell_type == "code":
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if output.get("name") != "stderr" and WIDGET not in output.get("data", {})
-            ]
+            kept = (output for output in cell.outputs if output.get("name") != "stderr")
+            cell.outputs = [output for output in kept if WIDGET not in output.get("data", {})]
             for output in cell.outputs:
                 if output.output_type == "stream":
                     output.text = output.text.replace(f"{folder}{os.sep}", "")
 
 
-def execute(name, folder, profile):
+def execute(name: str, folder: Path, profile: str) -> None:
     """Execute one notebook in its own folder and write it back, whole or not at all."""
-    path = COURSE / "notebooks" / name
+    path = COURSE_FOLDER / "notebooks" / name
     notebook = nbformat.read(path, as_version=4)
     stamp(notebook, name, course_settings()["repository"])
     os.environ.update(UNET_WORK_DIR=str(folder / "data"), UNET_PROFILE=profile, TF_CPP_MIN_LOG_LEVEL="3")
@@ -89,13 +82,13 @@ def execute(name, folder, profile):
     print(f"stored {name}", flush=True)
 
 
-def main():
+def main() -> None:
     """Store all notebooks, in the order of their numbers: each reads what the one before left."""
-    names = sorted(path.name for path in (COURSE / "notebooks").glob("*.ipynb"))
+    names = sorted(path.name for path in (COURSE_FOLDER / "notebooks").glob("*.ipynb"))
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             execute(name, Path(folder), "smoke" if name.startswith("00") else course_settings()["notebook_profile"])
-        with whole_file(COURSE / "docs" / "result.png") as part:  # the picture in the README
+        with whole_file(COURSE_FOLDER / "docs" / "result.png") as part:  # the picture in the README
             shutil.copyfile(Path(folder) / "data" / "results" / "best_median_worst.png", part)
 
 

@@ -1,6 +1,6 @@
 """Trials: one training with one thing changed, and a row in docs/trials.csv when it ends.
 
-`python tools/trials.py NAME --dataset FOLDER` trains the recipe `best` with what TRIALS says under NAME, answers for
+`python -m tools.trials NAME --dataset FOLDER` trains the recipe `best` with what TRIALS says under NAME, answers for
 the patients held out and appends a row; its verdict is written by hand. A training that was stopped goes on from its
 last epoch when the same command is given again. Test is never opened.
 Held out are the valid patients, or with `--held-out train` those of train, from whom the valid patients' network then
@@ -18,13 +18,12 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-from store_notebooks import COURSE
 
 import helpers
 from course import batches, prediction
-from course.workspace import fingerprint
+from course.workspace import COURSE_FOLDER, fingerprint
 
-TABLE = COURSE / "docs" / "trials.csv"
+TABLE = COURSE_FOLDER / "docs" / "trials.csv"
 THRESHOLDS = np.arange(0.1, 0.91, 0.05)
 
 
@@ -338,7 +337,7 @@ def read_arguments():
     parser.add_argument("--held-out", choices=("valid", "train"), default="valid")
     parser.add_argument("--answers", action="store_true", help="train nothing, try other masks")
     parser.add_argument("--profile", default="hour", help="size of the pictures and length of an epoch")
-    parser.add_argument("--folder", type=Path, default=COURSE / "data" / "trials")
+    parser.add_argument("--folder", type=Path, default=COURSE_FOLDER / "data" / "trials")
     parser.add_argument("--machine", default="")
     return parser.parse_args()
 
@@ -366,7 +365,7 @@ def main():
         "start": f"best, {arguments.start} pictures" if arguments.start else "",
         "pictures": arguments.pictures,
         "machine": arguments.machine,
-        "commit": subprocess.run(log, cwd=COURSE, capture_output=True, text=True, check=True).stdout.strip(),
+        "commit": subprocess.run(log, cwd=COURSE_FOLDER, capture_output=True, text=True, check=True).stdout.strip(),
         "date": datetime.date.today().isoformat(),
     }
     if arguments.answers:

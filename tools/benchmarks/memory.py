@@ -1,4 +1,4 @@
-"""How much memory a training takes: `memory.py BATCH_SIZE [LIMIT]`.
+"""How much memory a training takes: `python -m tools.benchmarks.memory BATCH_SIZE [LIMIT]`.
 
 Prints MB of anonymous memory at its highest as JSON. Trains a few steps at 256x256 on arrays as large as the report's
 (2271 slices), read from memory maps. With LIMIT, in MB, the arrays are twice as large as the limit and the process may
@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-from preparation import anonymous_megabytes
+
+from tools.benchmarks.preparation import anonymous_megabytes
 
 SIZE, SLICES, STEPS = 256, 2271, 6
 

@@ -1,7 +1,7 @@
-"""Time the same network in PyTorch: `network_pytorch.py PRECISION LAYOUT SIZE,BATCH ...`.
+"""Time the same network in PyTorch: `python -m tools.benchmarks.network_pytorch PRECISION LAYOUT SIZE,BATCH ...`.
 
 Prints images a second as JSON. LAYOUT is contiguous, channels_last, or compiled (channels_last under torch.compile).
-`network_pytorch.py ceiling` prints the billions of operations a second of a large matrix product instead.
+With `ceiling` as the only argument it prints the billions of operations a second of a large matrix product instead.
 """
 
 import json

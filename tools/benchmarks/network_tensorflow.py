@@ -1,4 +1,4 @@
-"""Time the course's network: `network_tensorflow.py PRECISION plain|xla SIZE,BATCH ...`.
+"""Time the course's network: `python -m tools.benchmarks.network_tensorflow PRECISION plain|xla SIZE,BATCH ...`.
 
 Prints images a second as JSON.
 """
@@ -7,10 +7,8 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import keras
 import numpy as np

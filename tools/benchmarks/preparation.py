@@ -1,6 +1,7 @@
-"""Time ways to make arrays of 256x256 from picture files: `preparation.py WAY WORK_DIR`; prints seconds as JSON.
+"""Time ways to make arrays of 256x256 from picture files: `python -m tools.benchmarks.preparation WAY WORK_DIR`.
 
-WORK_DIR is a work folder in which 01 has run. `memory` counts how much anonymous memory the course's way adds.
+Prints seconds as JSON. WORK_DIR is a work folder in which 01 has run. `memory` counts how much anonymous memory the
+course's way adds.
 """
 
 import json
@@ -15,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 SIZE = 256
 
 

@@ -11,23 +11,22 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-COURSE = HERE.parents[1]
-sys.path[:0] = [str(COURSE), str(COURSE / "tools")]
-
-from matrix import machine
-
 import helpers
+from course.workspace import COURSE_FOLDER
+from tools.matrix import machine
+
+HERE = COURSE_FOLDER / "tools" / "benchmarks"
+
 
 ROUNDS = 3
-PEERS = COURSE / "data" / "bench" / "peers"  # the environment of what the course is timed against
+PEERS = COURSE_FOLDER / "data" / "bench" / "peers"  # the environment of what the course is timed against
 CASES = ["256,4", "128,8", "96,4"]  # image size, batch size; the last is that of the profile `hour`
 NETWORKS = {
-    "course": ("network_tensorflow.py", "plain"),
-    "course, XLA": ("network_tensorflow.py", "xla"),
-    "PyTorch": ("network_pytorch.py", "contiguous"),
-    "PyTorch, channels last": ("network_pytorch.py", "channels_last"),
-    "PyTorch, compiled": ("network_pytorch.py", "compiled"),
+    "course": ("network_tensorflow", "plain"),
+    "course, XLA": ("network_tensorflow", "xla"),
+    "PyTorch": ("network_pytorch", "contiguous"),
+    "PyTorch, channels last": ("network_pytorch", "channels_last"),
+    "PyTorch, compiled": ("network_pytorch", "compiled"),
 }
 COMPILED = ["course, XLA", "PyTorch, compiled"]  # compiling takes a while: at one size, in float32
 WAYS = {"course": True, "plain_loop": True, "keras_directory": True, "decoding": True, "opencv": False}
@@ -37,10 +36,10 @@ RIGHT_PYTHON = {True: sys.executable, False: str(PEERS / "bin" / "python")}
 
 def measure(script, *arguments, ours=True):
     """Run one measurement in a process of its own; return the JSON of its last line, None if it stopped."""
-    command = [RIGHT_PYTHON[ours], str(HERE / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [RIGHT_PYTHON[ours], "-m", f"tools.benchmarks.{script}", *map(str, arguments)]
+    done = subprocess.run(command, cwd=COURSE_FOLDER, capture_output=True, text=True, check=False)
     if done.returncode:
-        print(f"{' '.join(command[1:])} stopped: {done.stderr.strip().splitlines()[-1]}")
+        print(f"{' '.join(command[2:])} stopped: {done.stderr.strip().splitlines()[-1]}")
         return None
     return json.loads(done.stdout.strip().splitlines()[-1])
 
@@ -58,13 +57,13 @@ def time_networks():
     """Return {(case, precision, network): [results]} and the results of the matrix product."""
     times, ceilings = {}, []
     for number in range(ROUNDS):
-        ceilings.append(measure("network_pytorch.py", "ceiling", ours=False))
+        ceilings.append(measure("network_pytorch", "ceiling", ours=False))
         for precision in dict.fromkeys(("float32", helpers.choose_precision("auto"))):
             for network, (script, way) in NETWORKS.items():
                 if network not in COMPILED or precision == "float32":
                     print(f"round {number + 1}: {network}, {precision}", flush=True)
                     cases = CASES[1:2] if network in COMPILED else CASES
-                    results = measure(script, precision, way, *cases, ours=script == "network_tensorflow.py")
+                    results = measure(script, precision, way, *cases, ours=script == "network_tensorflow")
                     for case, result in (results or {}).items():
                         times.setdefault((case, precision, network), []).append(result)
     return times, ceilings
@@ -78,10 +77,10 @@ def time_preparation(folder):
     for number in range(ROUNDS):
         for way, ours in WAYS.items():
             print(f"round {number + 1}: preparation, {way}", flush=True)
-            times[way].append(measure("preparation.py", way, folder, ours=ours))
-    memory = {500: measure("preparation.py", "memory", folder)}
+            times[way].append(measure("preparation", way, folder, ours=ours))
+    memory = {500: measure("preparation", "memory", folder)}
     multiply(folder, 100)
-    memory[50_000] = measure("preparation.py", "memory", folder)
+    memory[50_000] = measure("preparation", "memory", folder)
     return times, memory
 
 
@@ -97,7 +96,9 @@ def time_start():
 
     def seconds(code):
         program = f"import time; start = time.perf_counter(); {code}; print(time.perf_counter() - start)"
-        done = subprocess.run([sys.executable, "-c", program], cwd=COURSE, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=COURSE_FOLDER, capture_output=True, text=True, check=True
+        )
         return float(done.stdout)
 
     return statistics.median(seconds("import helpers") for _ in range(3 * ROUNDS))
@@ -214,9 +215,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         preparation, memory = time_preparation(Path(folder).resolve())
     training_memory = {
-        "batch 8": measure("memory.py", 8),
-        "batch 32": measure("memory.py", 32),
-        "batch 8, arrays of 8 GB, limit 4 GB": measure("memory.py", 8, 4000),
+        "batch 8": measure("memory", 8),
+        "batch 32": measure("memory", 32),
+        "batch 8, arrays of 8 GB, limit 4 GB": measure("memory", 8, 4000),
     }
     start = time_start()
     times, ceilings = time_networks()

@@ -1,8 +1,9 @@
 """Seconds of training until the mean Dice of the valid patients first passes 0.75 and 0.85.
 
-`time_to_dice.py DATASET RECIPE PROFILE MINUTES`: trains as notebook 04 does, scores the valid patients after every
-epoch as 05 does (threshold 0.5, all components), and stops at 0.85 or after MINUTES of training. Scoring is not timed.
-Prints a line an epoch and, last, the result as JSON.
+    python -m tools.benchmarks.time_to_dice DATASET RECIPE PROFILE MINUTES
+
+Trains as notebook 04 does, scores the valid patients after every epoch as 05 does (threshold 0.5, all components), and
+stops at 0.85 or after MINUTES of training. Scoring is not timed. Prints a line an epoch and, last, the result as JSON.
 """
 
 import json
@@ -13,7 +14,6 @@ import time
 from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import keras
 import numpy as np

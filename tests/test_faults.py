@@ -1,0 +1,16 @@
+"""Each fault of tools/faults.toml can be planted, and what must notice it is there."""
+
+from course.workspace import COURSE_FOLDER
+from tools import plant_faults
+
+
+def test_the_text_of_each_fault_stands_in_its_file_once_and_its_test_is_there(tmp_path):
+    copy = plant_faults.copy_course(tmp_path / "copy")
+    for fault in plant_faults.read_faults():
+        path = copy / fault["file"]
+        sound = path.read_text(encoding="utf-8")
+        plant_faults.plant(copy, fault)  # it refuses a text that is not there, or twice
+        assert path.read_text(encoding="utf-8") != sound, fault
+        path.write_text(sound, encoding="utf-8")
+        file, _, test = fault["noticed_by"].partition("::")
+        assert f"def {test.partition('[')[0]}(" in (COURSE_FOLDER / file).read_text(encoding="utf-8") or not test, fault
