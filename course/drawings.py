@@ -75,12 +75,13 @@ def _parts(model):
     return [parts[0][:1], parts[0][1:], *parts[1:-1], parts[-1][:-1], parts[-1][-1:]]
 
 
-def plot_network(model: keras.Model, image: np.ndarray) -> Figure:
+def plot_network(model: keras.Model, image: np.ndarray, mask: np.ndarray | None = None) -> Figure:
     """Draw a U-Net as a U, from the model itself, with what it makes of an image (1, S, S, 1), values 0 to 1.
 
-    Down the left side, along the bottom, and up the right side: for each size of the picture the two feature maps that
-    vary most, each from its own lowest value (black) to its highest (white), and below them a block for each layer in
-    order. Arrows are the skip connections. Returns a Matplotlib figure.
+    Down the left side, along the bottom, and up the right side: for each size of the picture two feature maps, each
+    from its own lowest value (black) to its highest (white), and below them a block for each layer in order. Arrows are
+    the skip connections. The maps are those that vary most; with the mask (S, S) of a structure, bool, those in which
+    it differs most from the rest.
     """
     import keras
     import matplotlib.pyplot as plt
@@ -93,7 +94,7 @@ def plot_network(model: keras.Model, image: np.ndarray) -> Figure:
         level = min(number, 2 * bottom - number)
         left = 0.12 * level if number < bottom else 4.5 - 0.12 * level if number > bottom else 2.25
         top = -1.9 * level
-        _draw_part(axes, part, np.asarray(answer[0], np.float32), left, top)
+        _draw_part(axes, part, np.asarray(answer[0], np.float32), mask, left, top)
         place |= {layer.name: (left, top) for layer in part}
     for layer in model.layers:
         if type(layer).__name__ == "Concatenate":
@@ -112,10 +113,18 @@ def plot_network(model: keras.Model, image: np.ndarray) -> Figure:
     return figure
 
 
-def _draw_part(axes, part, answer, left, top):
-    """Draw the two channels of an answer (S, S, channels) that vary most, what it is, and a block for each layer."""
+def _tells(answer, mask):
+    """Return for each channel of an answer (S, S, channels) by how many standard deviations a structure stands out."""
+    size, deviation = len(answer), answer.std(axis=(0, 1))
+    share = mask.reshape(size, len(mask) // size, size, -1).mean(axis=(1, 3))  # of each place, that is the structure
+    inside, outside = (np.tensordot(part, answer, 2) / part.sum() for part in (share, 1 - share))
+    return np.abs(inside - outside) / np.where(deviation > 0, deviation, 1)
+
+
+def _draw_part(axes, part, answer, mask, left, top):
+    """Draw two channels of an answer (S, S, channels), what it is, and a block for each layer."""
     size, _, channels = answer.shape
-    chosen = np.argsort(answer.std(axis=(0, 1)))[-2:]
+    chosen = np.argsort(answer.std(axis=(0, 1)) if mask is None else _tells(answer, mask))[-2:]
     for right, channel in enumerate(chosen):
         extent = (left + 1.05 * right, left + 1.05 * right + 1, top - 1, top)
         axes.imshow(answer[..., channel], cmap="gray", extent=extent)

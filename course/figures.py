@@ -76,7 +76,7 @@ def plot_looks(runs: dict[str, dict]) -> Figure:
 
     runs: {title: look}. A look holds `truth` (height, width), `epochs`, and `levels` (epochs, height, width), uint8:
     the probability in 256 steps, so that 128 is one half. Each panel shows the probabilities, and the outlines of truth
-    (orange) and mask (dashed blue), enlarged around both.
+    (orange) and mask (dashed blue), enlarged around both: looks at the same slice show the same part of it.
     """
     import matplotlib.pyplot as plt
 
@@ -86,7 +86,8 @@ def plot_looks(runs: dict[str, dict]) -> Figure:
         axes.set_axis_off()
     for column, (title, look) in zip(panels.T, runs.items()):
         masks = look["levels"] >= 128
-        region = np.any([look["truth"], *masks], axis=0)
+        same_slice = [each["levels"] for each in runs.values() if np.array_equal(each["truth"], look["truth"])]
+        region = look["truth"] | (np.concatenate(same_slice) >= 128).any(axis=0)
         for axes, epoch, levels, mask in zip(column, look["epochs"], look["levels"], masks):
             axes.set_axis_on()
             draw_outlines(axes, levels, look["truth"], mask)

@@ -105,6 +105,14 @@ def test_the_network_is_drawn_as_a_u_with_what_it_makes_of_an_image():
     most = sorted(range(256), key=lambda channel: maps[..., channel].std())[-2:]
     drawn = [picture for _, picture in sorted(min(places.items())[1], key=lambda shown: shown[0])]
     assert all(np.allclose(picture, maps[..., channel], atol=1e-5) for picture, channel in zip(drawn, most))
+    places_of_it = np.zeros((4, 4), bool)  # a structure that fills places of the lowest level
+    places_of_it[1:3, 2] = True
+    each = np.moveaxis(maps, -1, 0)
+    gaps = [abs(one[places_of_it].mean() - one[~places_of_it].mean()) / max(one.std(), 1e-9) for one in each]
+    told = helpers.plot_network(model, image, np.kron(places_of_it, np.ones((8, 8), bool))).axes[0]
+    lowest = sorted((picture.get_extent()[2], picture.get_extent()[0], i) for i, picture in enumerate(told.images))[:2]
+    shown = [np.asarray(told.images[i].get_array()) for *_, i in lowest]
+    assert all(np.allclose(picture, maps[..., i], atol=1e-5) for picture, i in zip(shown, np.argsort(gaps)[-2:]))
     arrows = [text for text in axes.texts if getattr(text, "arrow_patch", None)]
     level_of = {height: number for number, height in enumerate(sorted(places, reverse=True))}
     skips = [arrow for arrow in arrows if arrow.xy[1] == arrow.xyann[1]]
@@ -171,6 +179,8 @@ def look(epochs, inside):
 
 def test_a_look_shows_probabilities_truth_and_mask_of_each_epoch():
     runs = {"mine": look([1, 2, 5], [127, 128, 255]), "stored": look([1, 10], [10, 20])}
+    another = look([1], [10])
+    another["truth"] = another["truth"].T
     figure = helpers.plot_looks(runs)
     panels = np.reshape(figure.axes, (3, 2))
     titles = [[axes.get_title() for axes in row] for row in panels]
@@ -189,8 +199,10 @@ def test_a_look_shows_probabilities_truth_and_mask_of_each_epoch():
         (helpers.PREDICTION_COLOR, (3.5, 11.5, 3.5, 7.5)),
     ]
     # columns 2 to 11, and two more to both sides; rows as many, moved down to the picture's edge
-    assert panels[0, 0].get_xlim() == panels[2, 0].get_xlim() == pytest.approx((0, 13))
-    assert panels[0, 0].get_ylim() == pytest.approx((12.5, -0.5))
+    assert [axes.get_xlim() for axes in panels.flat[:5]] == [pytest.approx((0, 13))] * 5
+    assert [axes.get_ylim() for axes in panels.flat[:5]] == [pytest.approx((12.5, -0.5))] * 5
+    alone = helpers.plot_looks({"mine": runs["stored"], "stored": another}).axes[0]
+    assert alone.get_xlim() == pytest.approx((0, 11)) and alone.get_ylim() == pytest.approx((11, 0))
 
 
 @pytest.mark.parametrize(
