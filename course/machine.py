@@ -120,12 +120,20 @@ def visible_gpus() -> list[tuple[str, float]]:
 CARD_PEAKS = {"T4": 65, "V100": 125, "L4": 121, "A100": 312, "H100": 989, "H200": 989}
 CARD_SHARE = 0.1  # of the peak that a training reaches: 97 of 989 were measured on an H200, batches of 32 of 256x256
 CARD_STEP = 0.008  # seconds that a step takes besides, however small it is: 6 to 9 ms were measured there
-CORE_RATES = {"float32": 80e9, "mixed_float16": 80e9, "mixed_bfloat16": 130e9}  # operations a second, measured on EPYC
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # of a CPU that multiplies bfloat16 numbers by itself
+# Operations a second that a core makes in a training, measured on EPYC: in bfloat16; with AVX-512; with AVX2 alone
+CORE_RATES = (130e9, 80e9, 35e9)
 
 
 def cpu_cores() -> int:
     """Return how many cores TensorFlow uses here."""
     return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or os.cpu_count() or 1)
+
+
+def cpu_flags() -> set[str]:
+    """Return the names of what the processor can do, such as "avx2", as Linux lists them; nothing elsewhere."""
+    listing = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return set(listing.split())
 
 
 def device_name() -> str:
@@ -139,10 +147,12 @@ def estimate_seconds(operations: float, steps: int, arithmetic: str) -> float | 
     """Return about how long `steps` with so many floating-point operations in all take here; None for a card unknown.
 
     The rule: on a GPU CARD_STEP for each step, and the operations at CARD_SHARE of the card's peak; on a CPU the
-    operations at the rate of its cores. Both rates are of one machine each, so other machines may differ by half.
+    operations at the rate of its cores. All rates are of one machine each, so other machines may differ by half.
     """
     if not gpu_found():
-        return operations / (cpu_cores() * CORE_RATES[arithmetic])
+        bfloat16, avx512, avx2 = CORE_RATES
+        rate = bfloat16 if arithmetic == "mixed_bfloat16" else avx512 if "avx512f" in cpu_flags() else avx2
+        return operations / (cpu_cores() * rate)
     words = {word for name, _ in visible_gpus()[:1] for word in re.split(r"[ -]", name)}
     peaks = [peak for card, peak in CARD_PEAKS.items() if card in words]
     return steps * CARD_STEP + operations / (CARD_SHARE * peaks[0] * 1e12) if peaks else None
@@ -160,8 +170,7 @@ def choose_precision(precision: str) -> str:
     if gpu_found():
         weakest = min((capability for _, capability in visible_gpus()), default=0)
         return "mixed_bfloat16" if weakest >= 8 else "mixed_float16" if weakest >= 7 else "float32"
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return "mixed_bfloat16" if re.search(r"\b(avx512_bf16|amx_bf16)\b", flags) else "float32"
+    return "mixed_bfloat16" if BFLOAT16_FLAGS & cpu_flags() else "float32"
 
 
 def check_device(settings: dict, allow_slow: bool = False) -> None:

@@ -159,21 +159,33 @@ def load_settings(work_dir: Path, **overrides) -> dict:
 OPERATIONS_A_PIXEL = 0.834e6  # of a training step of the U-Net, forward and backward: counted for 256x256
 
 
+def _work(settings, steps):
+    """Return (side of a picture, steps, floating-point operations) of a training with so many steps an epoch."""
+    side = round(settings["crop_share"] * settings["image_size"] / 8) * 8
+    steps *= settings["epochs"]
+    return side, steps, steps * settings["batch_size"] * side**2 * OPERATIONS_A_PIXEL
+
+
 def training_plan(work_dir: Path, settings: dict, steps: int) -> str:
     """Return a sentence for 04: the device, the work of the training, and about how long it will take.
 
-    steps: batches of an epoch. Raises CourseError if 03 has not run.
+    steps: batches of an epoch. Where it takes more than an hour, a second sentence names a shorter choice.
+    Raises CourseError if 03 has not run.
     """
     arithmetic = read_json(work_dir / "model" / "untrained.json", "03_model")["arithmetic"]
-    side = round(settings["crop_share"] * settings["image_size"] / 8) * 8
-    steps *= settings["epochs"]
-    operations = steps * settings["batch_size"] * side**2 * OPERATIONS_A_PIXEL
+    side, steps, operations = _work(settings, steps)
     seconds = estimate_seconds(operations, steps, arithmetic)
     time = f"about {duration(seconds)}, by an estimate" if seconds else "there is no estimate of the time for this card"
-    return (
+    plan = (
         f"Device: {device_name()}. Arithmetic: {arithmetic}. {steps:,} steps of {settings['batch_size']} pictures of "
         f"{side} x {side} pixels: {time}."
     )
+    if seconds and seconds > 3600:
+        quick = {**settings, **PROFILES["quick"]}
+        _, steps, operations = _work(quick, quick["images_per_epoch"] // settings["batch_size"])
+        seconds = estimate_seconds(operations, steps, arithmetic)
+        plan += f" Shorter: profile 'quick', chosen in 01, takes about {duration(seconds)}."
+    return plan
 
 
 def _is_number(value):

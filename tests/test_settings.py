@@ -129,8 +129,13 @@ def test_the_time_is_estimated_from_the_cards_peak_or_the_cores(monkeypatch, tmp
     assert machine.estimate_seconds(1e12, 10, "mixed_bfloat16") is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
-    assert machine.estimate_seconds(160e9, 10, "float32") == pytest.approx(1)
-    assert machine.estimate_seconds(260e9, 10, "mixed_bfloat16") == pytest.approx(1)
+    for flags, arithmetic, operations in (
+        ({"avx2", "avx512f"}, "float32", 160e9),
+        ({"avx2"}, "float32", 70e9),
+        ({"avx2", "avx512f", "avx512_bf16"}, "mixed_bfloat16", 260e9),
+    ):
+        monkeypatch.setattr(machine, "cpu_flags", lambda flags=flags: flags)
+        assert machine.estimate_seconds(operations, 10, arithmetic) == pytest.approx(1)
 
 
 def test_the_plan_says_device_work_and_time(work_dir, monkeypatch):
@@ -147,6 +152,12 @@ def test_the_plan_says_device_work_and_time(work_dir, monkeypatch):
         "about 5 minutes, by an estimate."
     )
     assert asked == [(pytest.approx(15600 * 4 * 152 * 152 * 0.834e6), 15600, "mixed_float16")]
+    times = iter([3601, 130])
+    monkeypatch.setattr(recipes, "estimate_seconds", lambda *given: asked.append(given) or next(times))
+    assert helpers.training_plan(work_dir, settings, 780).endswith(
+        ": about 60 minutes, by an estimate. Shorter: profile 'quick', chosen in 01, takes about 2 minutes."
+    )
+    assert asked[2:] == [(pytest.approx(10 * 360 * 56 * 56 * 0.834e6), 900, "mixed_float16")]
     monkeypatch.setattr(recipes, "estimate_seconds", lambda *given: None)
     assert helpers.training_plan(work_dir, settings, 780).endswith(": there is no estimate of the time for this card.")
 
