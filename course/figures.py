@@ -259,11 +259,13 @@ def table(rows: Iterable[Sequence], headers: Sequence[str]) -> Table:
     return Table(rows, headers)
 
 
-def plot_planes(pictures: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> Figure:
+def plot_planes(
+    pictures: np.ndarray, mask: np.ndarray, spacing: Sequence[float], color: str = PREDICTION_COLOR
+) -> Figure:
     """Draw a volume cut in three planes through the middle of a mask, and the mask's surface seen along each of them.
 
     pictures, mask: arrays (slices, height, width); spacing: [row, column, slice] in mm, so that all is drawn in its
-    true proportions.
+    true proportions; color: of the outline, TRUTH_COLOR for a mask that a person drew.
     """
     import matplotlib.pyplot as plt
 
@@ -278,7 +280,7 @@ def plot_planes(pictures: np.ndarray, mask: np.ndarray, spacing: Sequence[float]
         down, across = (size for place, size in enumerate(sizes) if place != axis)
         origin = "lower" if axis else "upper"  # the first slice lies at the bottom
         cut.imshow(pictures.take(middle[axis], axis), cmap="gray", origin=origin, aspect=down / across)
-        draw_outline(cut, mask.take(middle[axis], axis), PREDICTION_COLOR)
+        draw_outline(cut, mask.take(middle[axis], axis), color)
         surface.imshow(shade_surface(mask, axis, sizes), cmap="gray", origin=origin, vmin=0, vmax=1)
         cut.set(title=f"cut: {title}", xticks=[], yticks=[])
         surface.set(title="surface, seen that way", xticks=[], yticks=[])

@@ -265,6 +265,8 @@ def test_a_volume_is_cut_through_the_middle_of_its_mask_in_its_true_proportions(
     for axes, (height, width) in zip(surfaces, ((5, 5.5), (12, 5.5), (12, 5))):  # of the mask, in mm
         rows, columns = np.nonzero(axes.images[0].get_array())
         assert (np.ptp(rows) / 2, np.ptp(columns) / 2) == pytest.approx((height, width), rel=0.2)
+    drawn_by_hand = helpers.plot_planes(pictures, mask, sizes, helpers.TRUTH_COLOR)
+    assert {color_of(axes.collections[0]) for axes in drawn_by_hand.axes[::2]} == {helpers.TRUTH_COLOR}
     nothing = helpers.plot_planes(pictures, mask & False, sizes)
     assert np.array_equal(nothing.axes[2].images[0].get_array(), pictures[:, 10]) and not nothing.axes[2].collections
 

@@ -124,7 +124,8 @@ def embed(png: bytes, name: str, folder: Path) -> None:
 def main(folder: str, run: str | None = None) -> None:
     """Write the pictures: of the heart folder, and of a run's work folder where one is named."""
     images, masks = whole_patient(folder)
-    pictures = {SLICE_PICTURE: plot_slice(images, masks), PLANES_PICTURE: helpers.plot_planes(images, masks, SPACING)}
+    planes = helpers.plot_planes(images, masks, SPACING, helpers.TRUTH_COLOR)
+    pictures = {SLICE_PICTURE: plot_slice(images, masks), PLANES_PICTURE: planes}
     if run:
         pictures[PATIENT_PICTURE] = plot_patient(*median_patient(Path(run)))
     for name, figure in pictures.items():
