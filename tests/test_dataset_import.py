@@ -49,20 +49,33 @@ TRUTH = {
 }
 
 
-def write(folder, place="{subset}/{kind}/{name}.png", save_image=None, save_mask=None):
+def saved(change=lambda values: values, **options):
+    """Return a function (pixels, path) that saves what `change` makes of pixels, as Pillow is told by the options."""
+
+    def save(values, path):
+        made = change(values)
+        (made if isinstance(made, Image.Image) else Image.fromarray(made)).save(path, **options)
+
+    return save
+
+
+def white(values):
+    return values * np.uint8(255)
+
+
+save_plain, save_white = saved(), saved(white)
+
+
+def write(folder, place="{subset}/{kind}/{name}.png", save_image=save_plain, save_mask=save_white):
     """Write TRUTH below `folder`; `place` says where, the functions (pixels, path) how."""
     for name, pixels in TRUTH.items():
         for kind, values, save in zip(("images", "masks"), pixels, (save_image, save_mask)):
             subset, patient, index = PLACES[name[:2]], *name.split("_")
             ending = "_mask" if kind == "masks" else ""
-            path = folder / place.format(
-                subset=subset, kind=kind, name=name, patient=patient, index=index, ending=ending
-            )
+            said = {"subset": subset, "kind": kind, "name": name, "patient": patient, "index": index, "ending": ending}
+            path = folder / place.format(**said)
             path.parent.mkdir(parents=True, exist_ok=True)
-            if save:
-                save(values, path)
-            else:
-                Image.fromarray(values * (255 if kind == "masks" else 1)).save(path)
+            save(values, path)
     return folder
 
 
@@ -143,28 +156,8 @@ def test_an_archive_is_unpacked_into_the_work_folder(pack, name, dataset, work_d
     hold_truth(description, work_dir)
 
 
-def save_as(**options):
-    return lambda values, path: Image.fromarray(values).save(path, **options)
-
-
-def save_sixteen_bit(values, path):
-    Image.fromarray(values.astype(np.uint16) * 257).save(path)
-
-
-def save_thirty_two_bit(values, path):
-    Image.fromarray(values.astype(np.int32) * 9).save(path)
-
-
-def save_mode(mode, factor=1):
-    return lambda values, path: Image.fromarray(values * factor).convert(mode).save(path)
-
-
-def save_two_colours(values, path):
-    Image.fromarray(np.where(values[..., None], (250, 40, 0), (10, 0, 90)).astype(np.uint8)).save(path)
-
-
-def save_blurred(values, path):
-    Image.fromarray(values * np.uint8(255)).save(path, quality=60)
+def in_mode(mode):
+    return lambda values: Image.fromarray(values).convert(mode)
 
 
 WAYS = {
@@ -178,20 +171,23 @@ WAYS = {
     "numbered files, patients below a folder of their own": {"place": "{subset}/scans/{patient}/{index}{ending}.png"},
     "masks by their ending": {"place": "{subset}/{name}{ending}.png"},
     "masks by folder and ending": {"place": "{subset}/{kind}/{name}{ending}.png"},
-    "masks of 0 and 1": {"save_mask": save_as()},
-    "masks of one bit": {"save_mask": save_mode("1", 255)},
-    "masks in two colours": {"save_mask": save_two_colours},
-    "masks of 16 bit": {"save_mask": save_sixteen_bit},
-    "blurred masks": {"place": "{subset}/{kind}/{name}.jpg", "save_mask": save_blurred, "tolerance": 255},
+    "masks of 0 and 1": {"save_mask": save_plain},
+    "masks of one bit": {"save_mask": saved(lambda values: Image.fromarray(values > 0))},
+    "masks in two colours": {"save_mask": saved(lambda values: np.uint8([(10, 0, 90), (250, 40, 0)])[values])},
+    "masks of 16 bit": {"save_mask": saved(lambda values: values * np.uint16(65535))},
+    "blurred masks": {"place": "{subset}/{kind}/{name}.jpg", "save_mask": saved(white, quality=60), "tolerance": 255},
     "BMP": {"place": "{subset}/{kind}/{name}.bmp"},
     "TIFF": {"place": "{subset}/{kind}/{name}.tiff"},
-    "JPEG images": {"save_image": save_as(format="JPEG", quality=95), "tolerance": 60},
-    "RGB": {"save_image": save_mode("RGB"), "save_mask": save_mode("RGB", 255)},
-    "RGBA": {"save_image": save_mode("RGBA"), "save_mask": save_mode("RGBA", 255)},
-    "grey with alpha": {"save_image": save_mode("LA")},
-    "images with a palette": {"save_image": save_mode("P")},
-    "images of 16 bit": {"save_image": save_sixteen_bit},
-    "images of 32 bit": {"save_image": save_thirty_two_bit, "place": "{subset}/{kind}/{name}.tif"},
+    "JPEG images": {"save_image": saved(format="JPEG", quality=95), "tolerance": 60},
+    "RGB": {"save_image": saved(in_mode("RGB")), "save_mask": saved(lambda values: in_mode("RGB")(white(values)))},
+    "RGBA": {"save_image": saved(in_mode("RGBA")), "save_mask": saved(lambda values: in_mode("RGBA")(white(values)))},
+    "grey with alpha": {"save_image": saved(in_mode("LA"))},
+    "images with a palette": {"save_image": saved(in_mode("P"))},
+    "images of 16 bit": {"save_image": saved(lambda values: values * np.uint16(257))},
+    "images of 32 bit": {
+        "save_image": saved(lambda values: values * np.int32(9)),
+        "place": "{subset}/{kind}/{name}.tif",
+    },
 }
 
 
@@ -208,10 +204,7 @@ def test_pictures_are_taken_however_they_are_stored(way, tmp_path, work_dir):
 
 
 def test_sixteen_bit_images_are_scaled_by_the_maximum_of_their_patient(tmp_path, work_dir):
-    def save(values, path):
-        Image.fromarray(values.astype(np.uint16) * 16).save(path)
-
-    folder = write(tmp_path / "source", save_image=save)
+    folder = write(tmp_path / "source", save_image=saved(lambda values: values * np.uint16(16)))
     dim = np.full((SIZE, SIZE + 4), 1000, np.uint16)
     Image.fromarray(dim).save(folder / "train" / "images" / "p1_002.png")
     pixels = written(take(folder, work_dir), work_dir)
@@ -222,14 +215,11 @@ def test_sixteen_bit_images_are_scaled_by_the_maximum_of_their_patient(tmp_path,
 def test_a_picture_that_its_exif_turns_is_turned(tmp_path, work_dir):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise by a quarter
-
-    def save(values, path):
-        Image.fromarray(np.rot90(values)).save(path, exif=exif)
-
-    def save_drawn(values, path):
-        save(values * np.uint8(255), path)
-
-    hold_truth(take(write(tmp_path / "source", save_image=save, save_mask=save_drawn), work_dir), work_dir)
+    turned = {
+        "save_image": saved(np.rot90, exif=exif),
+        "save_mask": saved(lambda values: np.rot90(white(values)), exif=exif),
+    }
+    hold_truth(take(write(tmp_path / "source", **turned), work_dir), work_dir)
 
 
 def test_a_folder_far_up_that_names_no_three_subsets_is_no_subset(tmp_path, work_dir):
@@ -239,12 +229,12 @@ def test_a_folder_far_up_that_names_no_three_subsets_is_no_subset(tmp_path, work
 
 
 def test_several_label_values_can_be_chosen(tmp_path, work_dir):
-    def save(values, path):
+    def with_corner(values):
         drawn = values * np.uint8(2)
         drawn[:3, :3] = 1
-        Image.fromarray(drawn).save(path)
+        return drawn
 
-    folder = write(tmp_path / "source", save_mask=save)
+    folder = write(tmp_path / "source", save_mask=saved(with_corner))
     hold_truth(take(folder, work_dir, foreground=2), work_dir)
     both = written(take(folder, work_dir, foreground=[1, 2]), work_dir)
     assert both["p1_000"][1].sum() == TRUTH["p1_000"][1].sum() + 9
