@@ -203,25 +203,6 @@ def test_pictures_are_taken_however_they_are_stored(way, tmp_path, work_dir):
     hold_truth(description, work_dir, tolerance)
 
 
-def test_sixteen_bit_images_are_scaled_by_the_maximum_of_their_patient(tmp_path, work_dir):
-    folder = write(tmp_path / "source", save_image=saved(lambda values: values * np.uint16(16)))
-    dim = np.full((SIZE, SIZE + 4), 1000, np.uint16)
-    Image.fromarray(dim).save(folder / "train" / "images" / "p1_002.png")
-    pixels = written(take(folder, work_dir), work_dir)
-    assert np.unique(pixels["p1_002"][0]).tolist() == [round(1000 * 255 / (255 * 16))]
-    assert (pixels["p1_000"][0] == TRUTH["p1_000"][0]).all()
-
-
-def test_a_picture_that_its_exif_turns_is_turned(tmp_path, work_dir):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise by a quarter
-    turned = {
-        "save_image": saved(np.rot90, exif=exif),
-        "save_mask": saved(lambda values: np.rot90(white(values)), exif=exif),
-    }
-    hold_truth(take(write(tmp_path / "source", **turned), work_dir), work_dir)
-
-
 def test_a_folder_far_up_that_names_no_three_subsets_is_no_subset(tmp_path, work_dir):
     """All below training/: so this is no subset, and the patients are split by chance."""
     description = take(write(tmp_path / "source", "training/heart/{kind}/{name}.png"), work_dir)
@@ -419,25 +400,13 @@ def test_our_own_copy_can_be_imported_again(dataset, work_dir, tmp_path):
     hold_truth(take(root, work_dir), work_dir)
 
 
-def test_a_dataset_in_the_work_folder_itself_is_found_without_our_copies(work_dir):
-    write(work_dir, "{subset}/{kind}/{name}.bmp")
-    take(work_dir, work_dir)
-    description = take(work_dir, work_dir)
-    hold_truth(description, work_dir)
-
-
-def test_a_users_own_folder_called_dataset_is_found_and_stays(work_dir):
-    folder = write(work_dir / "dataset", "{subset}/{kind}/{name}.bmp")
-    hold_truth(take(folder, work_dir), work_dir)
-    hold_truth(take(folder, work_dir), work_dir)
-    assert {"train", "valid", "test"} < set(os.listdir(folder))
-
-
-def test_a_users_folder_is_never_changed(tmp_path, work_dir):
-    folder = write(tmp_path / "source", "{subset}/{kind}/{name}.bmp")
+@pytest.mark.parametrize("place", ["source", "work folder ü", "work folder ü/dataset"])
+def test_a_users_folder_is_read_wherever_it_lies_and_never_changed(place, tmp_path, work_dir):
+    folder = write(tmp_path / place, "{subset}/{kind}/{name}.bmp")
     before = {path: path.read_bytes() for path in folder.rglob("*.bmp")}
-    take(folder, work_dir)
-    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+    for _ in range(2):  # the second time our own copies lie beside it
+        hold_truth(take(folder, work_dir), work_dir)
+    assert {path: path.read_bytes() for path in folder.rglob("*.bmp")} == before
 
 
 # --- killed, or without room ----------------------------------------------------------------------------
