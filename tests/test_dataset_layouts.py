@@ -195,6 +195,8 @@ def cells(folder):
         ("gt{n}_07.png", "gt{n}_07_mask.png", "gt{n}_07"),
         ("p{n}_07.PNG", "p{n}_mask_07.PNG", "p{n}_07"),
         ("data/case{n}/image.png", "data/case{n}/segmentation.png", "case{n}"),
+        ("p{p}/scan{n}/image.png", "p{p}/scan{n}/mask.png", "scan{n}"),
+        ("p{n}/scan/image.png", "p{n}/scan/mask.png", "p{n}-scan"),
         ("images/p{n}_0.png", "images/p{n}_0_seg.png", "p{n}_0"),
     ],
 )
