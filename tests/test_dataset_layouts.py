@@ -214,12 +214,13 @@ def test_the_image_of_a_mask_is_called_as_the_mask_without_its_word(mask, images
 
 
 def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
-    lay_out(tmp_path / "source", {"images/{n}.png": picture}, 3)
-    monkeypatch.setattr(layout, "MAX_FILES", 3)
-    assert [path.name for path in layout._walk(tmp_path / "source", tmp_path)] == ["0.png", "1.png", "2.png"]
-    put(tmp_path / "source", "images/3.png", picture(3))
-    with pytest.raises(CourseError, match="source holds more than 3 files: give the dataset's own folder"):
-        list(layout._walk(tmp_path / "source", tmp_path))
+    lay_out(tmp_path / "source", {"images/{n}.png": picture, "masks/{n}.png": mask}, 3)
+    put(tmp_path / "source", "thumbs.db/0.png", picture(0))  # a stray
+    monkeypatch.setattr(layout, "MAX_FILES", 6)
+    assert len(together(take(tmp_path / "source", tmp_path / "work")[1])) == 3
+    (tmp_path / "source" / "notes.txt").write_text("one more")
+    with pytest.raises(CourseError, match="source holds more than 6 files: give the dataset's own folder"):
+        take(tmp_path / "source", tmp_path / "work")
 
 
 @pytest.mark.parametrize("make", READ, ids=lambda make: make.__name__)
