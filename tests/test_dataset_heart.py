@@ -314,7 +314,7 @@ def test_an_excluded_patient_is_left_out_and_recorded(tmp_path):
 SPACING = (2, 3, 4)
 
 
-def write_task(folder, patients=4, labels=(1,), names=None, image=None):
+def write_task(folder, patients=4, labels=(1,), names=None, image=None, title="Organ"):
     """A decathlon task of small volumes with the given label values."""
     for number in range(patients):
         values = np.random.default_rng(number).integers(0, 900, (8, 6, 5)).astype(np.int16) if image is None else image
@@ -324,12 +324,13 @@ def write_task(folder, patients=4, labels=(1,), names=None, image=None):
         for kind, content in (("imagesTr", values), ("labelsTr", label)):
             (folder / kind).mkdir(parents=True, exist_ok=True)
             (folder / kind / f"case_{number}.nii.gz").write_bytes(volume_bytes(content, SPACING))
-    (folder / "dataset.json").write_text(json.dumps({"name": "Organ", "labels": names or {"0": "background"}}))
+    (folder / "dataset.json").write_text(json.dumps({"name": title, "labels": names or {"0": "background"}}))
     return folder
 
 
-def test_volumes_of_another_task_are_split_by_patient_with_their_spacing(tmp_path):
-    description = import_dataset(write_task(tmp_path / "Task00"), tmp_path / "data", progress=False)
+@pytest.mark.parametrize("title", ["Organ", "LeftAtrium"])  # of other patients than the heart data
+def test_volumes_of_another_task_are_split_by_patient_with_their_spacing(title, tmp_path):
+    description = import_dataset(write_task(tmp_path / "Task00", title=title), tmp_path / "data", progress=False)
     assert {subset: len(found) for subset, found in slices_of_patients(description).items()} == {
         "train": 2,
         "valid": 1,

@@ -191,6 +191,7 @@ def cells(folder):
         ("image/{n}.png", "label/{n}_predict.png", "{n}"),
         ("images/cat{n}_1.png", "annotations/trimaps/cat{n}_1.png", "cat{n}_1"),
         ("p{p}/MRI/{n}.png", "p{p}/seg/{n}.png", "p{p}_{n}"),
+        ("h{p}/p{p}/MRI/{n}.png", "h{p}/p{p}/seg/{n}.png", "h{p}_p{p}_{n}"),
         ("Original/{n}.png", "Ground Truth/{n}.png", "{n}"),
         ("gt{n}_07.png", "gt{n}_07_mask.png", "gt{n}_07"),
         ("p{n}_07.PNG", "p{n}_mask_07.PNG", "p{n}_07"),
@@ -235,9 +236,10 @@ def test_each_image_gets_its_own_mask_and_what_is_passed_over_is_told(make, tmp_
 
 @refused
 def modalities(folder):
-    case = "BraTS_{n:03d}/BraTS_{n:03d}"
-    lay_out(folder, {f"{case}_t1.png": picture, f"{case}_flair.png": picture, f"{case}_seg.png": mask})
-    return r"BraTS_000_seg.png has several images \(BraTS_000_flair, BraTS_000_t1\), as channels or modalities"
+    case = "B_{n:03d}/B_{n:03d}"
+    lay_out(folder, {f"{case}_{kind}.png": picture for kind in ("t1", "t2", "pd", "dwi", "flair")})
+    lay_out(folder, {f"{case}_seg.png": mask})
+    return r"B_000_seg.png has several images \(B_000_dwi, B_000_flair, B_000_pd, B_000_t1 ...\), as channels or modal"
 
 
 @refused
@@ -398,12 +400,15 @@ TIMES = {
 def test_times_and_sides_of_one_patient_stay_in_one_subset_and_one_fold(names, tmp_path):
     for seed in range(3):
         description, found = take(with_names(tmp_path / f"source{seed}", names), tmp_path / "work", seed=seed)
-        where = {}
-        for subset, pairs in found.items():
-            for number in pairs.values():
-                where.setdefault(number // (len(names) // 6), set()).add(subset)
+        where, first = {}, set()
+        for subset, pairs in description["subsets"].items():
+            for pair in pairs:
+                number = found[subset][pair["name"]] // (len(names) // 6)
+                where.setdefault(number, set()).add(subset)
+                first |= {pair["patient"]} if number == 0 else set()
         assert sorted(where) == list(range(6)) and all(len(subsets) == 1 for subsets in where.values())
-        assert "are taken as times or sides of one patient (6 such patients)" in " ".join(description["notes"])
+        told = f"{' and '.join(map(repr, sorted(first)))} are taken as times or sides of one patient (6 such patients)"
+        assert told in " ".join(description["notes"])
         folds = [{name.replace("left", "").replace("right", "") for name in fold} for fold in description["folds"]]
         assert all(not (one & other) for one in folds for other in folds if one is not other)
 
