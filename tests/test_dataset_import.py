@@ -141,6 +141,11 @@ def pack_zip(folder, path):
     return path
 
 
+@pytest.fixture()
+def packed(dataset, tmp_path):
+    return pack_zip(dataset, tmp_path / "data.zip")
+
+
 def pack_tar(folder, path):
     with tarfile.open(path, "w:gz") as packed:
         packed.add(folder, "./outer/inner")
@@ -364,24 +369,21 @@ def test_the_sample_is_made_by_its_seed(work_dir):
 # --- what it leaves -------------------------------------------------------------------------------------
 
 
-def test_the_same_dataset_again_changes_nothing(dataset, work_dir, tmp_path):
-    packed = pack_zip(dataset, tmp_path / "data.zip")
+def test_the_same_dataset_again_changes_nothing(packed, work_dir):
     first = take(packed, work_dir)
     places_before = {path: path.stat().st_mtime_ns for path in (work_dir / "dataset").rglob("*")}
     assert take(packed, work_dir) == first
     assert {path: path.stat().st_mtime_ns for path in (work_dir / "dataset").rglob("*")} == places_before
 
 
-def test_an_altered_copy_is_not_taken_for_the_dataset(dataset, work_dir, tmp_path):
-    packed = pack_zip(dataset, tmp_path / "data.zip")
+def test_an_altered_copy_is_not_taken_for_the_dataset(packed, work_dir):
     root = dataset_root(take(packed, work_dir), work_dir)
     Image.fromarray(picture(99)).save(root / "train" / "images" / "p1_000.png")
     hold_truth(take(packed, work_dir), work_dir)
     assert len(os.listdir(work_dir / "dataset")) == 1
 
 
-def test_another_dataset_replaces_the_earlier_copy(dataset, work_dir, tmp_path):
-    packed = pack_zip(dataset, tmp_path / "data.zip")
+def test_another_dataset_replaces_the_earlier_copy(packed, work_dir):
     earlier = take(packed, work_dir)
     (work_dir / "dataset" / "mine").mkdir()
     later = take(packed, work_dir, exclude="p2")
@@ -389,14 +391,14 @@ def test_another_dataset_replaces_the_earlier_copy(dataset, work_dir, tmp_path):
     assert earlier["root"] != later["root"]
 
 
-def test_a_work_folder_can_be_moved(dataset, work_dir, tmp_path):
-    description = take(pack_zip(dataset, tmp_path / "data.zip"), work_dir)
+def test_a_work_folder_can_be_moved(packed, work_dir, tmp_path):
+    description = take(packed, work_dir)
     work_dir.rename(tmp_path / "moved")
     hold_truth(description, tmp_path / "moved")
 
 
-def test_our_own_copy_can_be_imported_again(dataset, work_dir, tmp_path):
-    root = dataset_root(take(pack_zip(dataset, tmp_path / "data.zip"), work_dir), work_dir)
+def test_our_own_copy_can_be_imported_again(packed, work_dir):
+    root = dataset_root(take(packed, work_dir), work_dir)
     hold_truth(take(root, work_dir), work_dir)
 
 
@@ -495,8 +497,7 @@ def test_what_a_killed_import_left_is_removed_by_the_next(dataset, work_dir):
     assert sorted(os.listdir(work_dir)) == ["dataset.importing-def", "dataset.json"]
 
 
-def test_without_room_the_earlier_data_stay_and_a_sentence_says_so(dataset, work_dir, tmp_path, monkeypatch):
-    packed = pack_zip(dataset, tmp_path / "data.zip")
+def test_without_room_the_earlier_data_stay_and_a_sentence_says_so(packed, work_dir, monkeypatch):
     description = take(packed, work_dir)
 
     def full(*_):
@@ -569,8 +570,8 @@ def pretend_colab(monkeypatch, uploaded):
     monkeypatch.setitem(sys.modules, "google.colab.files", files)
 
 
-def test_an_upload_is_kept_in_the_work_folder(monkeypatch, dataset, work_dir, tmp_path):
-    pretend_colab(monkeypatch, {"data.zip": pack_zip(dataset, tmp_path / "data.zip").read_bytes()})
+def test_an_upload_is_kept_in_the_work_folder(packed, monkeypatch, work_dir):
+    pretend_colab(monkeypatch, {"data.zip": packed.read_bytes()})
     path = importing.upload_file(work_dir)
     assert path == work_dir / "data.zip"
     hold_truth(take(path, work_dir), work_dir)
