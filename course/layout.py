@@ -77,11 +77,14 @@ def _raise(error):
     raise error
 
 
-def _walk(folder, work_dir):
-    """Yield the files below a folder, strays and the work folder's own copies passed over."""
+def _list_files(folder, work_dir):
+    """Return the pictures and volumes below a folder, and the files of all other types.
+
+    Strays and the work folder's own copies are passed over.
+    """
     skipped = {path.resolve() for path in [*import_copies(work_dir), *work_dir.glob("dataset.importing-*")]}
     skipped -= {folder.resolve(), *folder.resolve().parents}
-    seen, count = set(), 0
+    seen, found, other = set(), [], []
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         real = Path(place).resolve()
         if real in seen or real in skipped:
@@ -91,17 +94,9 @@ def _walk(folder, work_dir):
         folders[:] = sorted(name for name in folders if not is_stray(name))
         for name in sorted(files):
             if not is_stray(name):
-                count += 1
-                if count > MAX_FILES:
-                    raise CourseError(f"{folder} holds more than {MAX_FILES:,} files: give the dataset's own folder.")
-                yield Path(place, name)
-
-
-def _list_files(folder, work_dir):
-    """Return the pictures and volumes below a folder, and the files of all other types."""
-    found, other = [], []
-    for path in _walk(folder, work_dir):
-        (found if file_suffix(path.name) in PICTURES + VOLUMES else other).append(path)
+                (found if file_suffix(name) in PICTURES + VOLUMES else other).append(Path(place, name))
+        if len(found) + len(other) > MAX_FILES:
+            raise CourseError(f"{folder} holds more than {MAX_FILES:,} files: give the dataset's own folder.")
     for path in found:
         for part in path.parts:
             if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in part):  # control, and no text at all

@@ -49,20 +49,33 @@ TRUTH = {
 }
 
 
-def write(folder, place="{subset}/{kind}/{name}.png", save_image=None, save_mask=None):
+def saved(change=lambda values: values, **options):
+    """Return a function (pixels, path) that saves what `change` makes of pixels, as Pillow is told by the options."""
+
+    def save(values, path):
+        made = change(values)
+        (made if isinstance(made, Image.Image) else Image.fromarray(made)).save(path, **options)
+
+    return save
+
+
+def white(values):
+    return values * np.uint8(255)
+
+
+save_plain, save_white = saved(), saved(white)
+
+
+def write(folder, place="{subset}/{kind}/{name}.png", save_image=save_plain, save_mask=save_white):
     """Write TRUTH below `folder`; `place` says where, the functions (pixels, path) how."""
     for name, pixels in TRUTH.items():
         for kind, values, save in zip(("images", "masks"), pixels, (save_image, save_mask)):
             subset, patient, index = PLACES[name[:2]], *name.split("_")
             ending = "_mask" if kind == "masks" else ""
-            path = folder / place.format(
-                subset=subset, kind=kind, name=name, patient=patient, index=index, ending=ending
-            )
+            said = {"subset": subset, "kind": kind, "name": name, "patient": patient, "index": index, "ending": ending}
+            path = folder / place.format(**said)
             path.parent.mkdir(parents=True, exist_ok=True)
-            if save:
-                save(values, path)
-            else:
-                Image.fromarray(values * (255 if kind == "masks" else 1)).save(path)
+            save(values, path)
     return folder
 
 
@@ -128,6 +141,11 @@ def pack_zip(folder, path):
     return path
 
 
+@pytest.fixture()
+def packed(dataset, tmp_path):
+    return pack_zip(dataset, tmp_path / "data.zip")
+
+
 def pack_tar(folder, path):
     with tarfile.open(path, "w:gz") as packed:
         packed.add(folder, "./outer/inner")
@@ -143,28 +161,8 @@ def test_an_archive_is_unpacked_into_the_work_folder(pack, name, dataset, work_d
     hold_truth(description, work_dir)
 
 
-def save_as(**options):
-    return lambda values, path: Image.fromarray(values).save(path, **options)
-
-
-def save_sixteen_bit(values, path):
-    Image.fromarray(values.astype(np.uint16) * 257).save(path)
-
-
-def save_thirty_two_bit(values, path):
-    Image.fromarray(values.astype(np.int32) * 9).save(path)
-
-
-def save_mode(mode, factor=1):
-    return lambda values, path: Image.fromarray(values * factor).convert(mode).save(path)
-
-
-def save_two_colours(values, path):
-    Image.fromarray(np.where(values[..., None], (250, 40, 0), (10, 0, 90)).astype(np.uint8)).save(path)
-
-
-def save_blurred(values, path):
-    Image.fromarray(values * np.uint8(255)).save(path, quality=60)
+def in_mode(mode):
+    return lambda values: Image.fromarray(values).convert(mode)
 
 
 WAYS = {
@@ -178,20 +176,23 @@ WAYS = {
     "numbered files, patients below a folder of their own": {"place": "{subset}/scans/{patient}/{index}{ending}.png"},
     "masks by their ending": {"place": "{subset}/{name}{ending}.png"},
     "masks by folder and ending": {"place": "{subset}/{kind}/{name}{ending}.png"},
-    "masks of 0 and 1": {"save_mask": save_as()},
-    "masks of one bit": {"save_mask": save_mode("1", 255)},
-    "masks in two colours": {"save_mask": save_two_colours},
-    "masks of 16 bit": {"save_mask": save_sixteen_bit},
-    "blurred masks": {"place": "{subset}/{kind}/{name}.jpg", "save_mask": save_blurred, "tolerance": 255},
+    "masks of 0 and 1": {"save_mask": save_plain},
+    "masks of one bit": {"save_mask": saved(lambda values: Image.fromarray(values > 0))},
+    "masks in two colours": {"save_mask": saved(lambda values: np.uint8([(10, 0, 90), (250, 40, 0)])[values])},
+    "masks of 16 bit": {"save_mask": saved(lambda values: values * np.uint16(65535))},
+    "blurred masks": {"place": "{subset}/{kind}/{name}.jpg", "save_mask": saved(white, quality=60), "tolerance": 255},
     "BMP": {"place": "{subset}/{kind}/{name}.bmp"},
     "TIFF": {"place": "{subset}/{kind}/{name}.tiff"},
-    "JPEG images": {"save_image": save_as(format="JPEG", quality=95), "tolerance": 60},
-    "RGB": {"save_image": save_mode("RGB"), "save_mask": save_mode("RGB", 255)},
-    "RGBA": {"save_image": save_mode("RGBA"), "save_mask": save_mode("RGBA", 255)},
-    "grey with alpha": {"save_image": save_mode("LA")},
-    "images with a palette": {"save_image": save_mode("P")},
-    "images of 16 bit": {"save_image": save_sixteen_bit},
-    "images of 32 bit": {"save_image": save_thirty_two_bit, "place": "{subset}/{kind}/{name}.tif"},
+    "JPEG images": {"save_image": saved(format="JPEG", quality=95), "tolerance": 60},
+    "RGB": {"save_image": saved(in_mode("RGB")), "save_mask": saved(lambda values: in_mode("RGB")(white(values)))},
+    "RGBA": {"save_image": saved(in_mode("RGBA")), "save_mask": saved(lambda values: in_mode("RGBA")(white(values)))},
+    "grey with alpha": {"save_image": saved(in_mode("LA"))},
+    "images with a palette": {"save_image": saved(in_mode("P"))},
+    "images of 16 bit": {"save_image": saved(lambda values: values * np.uint16(257))},
+    "images of 32 bit": {
+        "save_image": saved(lambda values: values * np.int32(9)),
+        "place": "{subset}/{kind}/{name}.tif",
+    },
 }
 
 
@@ -207,31 +208,6 @@ def test_pictures_are_taken_however_they_are_stored(way, tmp_path, work_dir):
     hold_truth(description, work_dir, tolerance)
 
 
-def test_sixteen_bit_images_are_scaled_by_the_maximum_of_their_patient(tmp_path, work_dir):
-    def save(values, path):
-        Image.fromarray(values.astype(np.uint16) * 16).save(path)
-
-    folder = write(tmp_path / "source", save_image=save)
-    dim = np.full((SIZE, SIZE + 4), 1000, np.uint16)
-    Image.fromarray(dim).save(folder / "train" / "images" / "p1_002.png")
-    pixels = written(take(folder, work_dir), work_dir)
-    assert np.unique(pixels["p1_002"][0]).tolist() == [round(1000 * 255 / (255 * 16))]
-    assert (pixels["p1_000"][0] == TRUTH["p1_000"][0]).all()
-
-
-def test_a_picture_that_its_exif_turns_is_turned(tmp_path, work_dir):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise by a quarter
-
-    def save(values, path):
-        Image.fromarray(np.rot90(values)).save(path, exif=exif)
-
-    def save_drawn(values, path):
-        save(values * np.uint8(255), path)
-
-    hold_truth(take(write(tmp_path / "source", save_image=save, save_mask=save_drawn), work_dir), work_dir)
-
-
 def test_a_folder_far_up_that_names_no_three_subsets_is_no_subset(tmp_path, work_dir):
     """All below training/: so this is no subset, and the patients are split by chance."""
     description = take(write(tmp_path / "source", "training/heart/{kind}/{name}.png"), work_dir)
@@ -239,12 +215,12 @@ def test_a_folder_far_up_that_names_no_three_subsets_is_no_subset(tmp_path, work
 
 
 def test_several_label_values_can_be_chosen(tmp_path, work_dir):
-    def save(values, path):
+    def with_corner(values):
         drawn = values * np.uint8(2)
         drawn[:3, :3] = 1
-        Image.fromarray(drawn).save(path)
+        return drawn
 
-    folder = write(tmp_path / "source", save_mask=save)
+    folder = write(tmp_path / "source", save_mask=saved(with_corner))
     hold_truth(take(folder, work_dir, foreground=2), work_dir)
     both = written(take(folder, work_dir, foreground=[1, 2]), work_dir)
     assert both["p1_000"][1].sum() == TRUTH["p1_000"][1].sum() + 9
@@ -393,24 +369,21 @@ def test_the_sample_is_made_by_its_seed(work_dir):
 # --- what it leaves -------------------------------------------------------------------------------------
 
 
-def test_the_same_dataset_again_changes_nothing(dataset, work_dir, tmp_path):
-    packed = pack_zip(dataset, tmp_path / "data.zip")
+def test_the_same_dataset_again_changes_nothing(packed, work_dir):
     first = take(packed, work_dir)
     places_before = {path: path.stat().st_mtime_ns for path in (work_dir / "dataset").rglob("*")}
     assert take(packed, work_dir) == first
     assert {path: path.stat().st_mtime_ns for path in (work_dir / "dataset").rglob("*")} == places_before
 
 
-def test_an_altered_copy_is_not_taken_for_the_dataset(dataset, work_dir, tmp_path):
-    packed = pack_zip(dataset, tmp_path / "data.zip")
+def test_an_altered_copy_is_not_taken_for_the_dataset(packed, work_dir):
     root = dataset_root(take(packed, work_dir), work_dir)
     Image.fromarray(picture(99)).save(root / "train" / "images" / "p1_000.png")
     hold_truth(take(packed, work_dir), work_dir)
     assert len(os.listdir(work_dir / "dataset")) == 1
 
 
-def test_another_dataset_replaces_the_earlier_copy(dataset, work_dir, tmp_path):
-    packed = pack_zip(dataset, tmp_path / "data.zip")
+def test_another_dataset_replaces_the_earlier_copy(packed, work_dir):
     earlier = take(packed, work_dir)
     (work_dir / "dataset" / "mine").mkdir()
     later = take(packed, work_dir, exclude="p2")
@@ -418,36 +391,24 @@ def test_another_dataset_replaces_the_earlier_copy(dataset, work_dir, tmp_path):
     assert earlier["root"] != later["root"]
 
 
-def test_a_work_folder_can_be_moved(dataset, work_dir, tmp_path):
-    description = take(pack_zip(dataset, tmp_path / "data.zip"), work_dir)
+def test_a_work_folder_can_be_moved(packed, work_dir, tmp_path):
+    description = take(packed, work_dir)
     work_dir.rename(tmp_path / "moved")
     hold_truth(description, tmp_path / "moved")
 
 
-def test_our_own_copy_can_be_imported_again(dataset, work_dir, tmp_path):
-    root = dataset_root(take(pack_zip(dataset, tmp_path / "data.zip"), work_dir), work_dir)
+def test_our_own_copy_can_be_imported_again(packed, work_dir):
+    root = dataset_root(take(packed, work_dir), work_dir)
     hold_truth(take(root, work_dir), work_dir)
 
 
-def test_a_dataset_in_the_work_folder_itself_is_found_without_our_copies(work_dir):
-    write(work_dir, "{subset}/{kind}/{name}.bmp")
-    take(work_dir, work_dir)
-    description = take(work_dir, work_dir)
-    hold_truth(description, work_dir)
-
-
-def test_a_users_own_folder_called_dataset_is_found_and_stays(work_dir):
-    folder = write(work_dir / "dataset", "{subset}/{kind}/{name}.bmp")
-    hold_truth(take(folder, work_dir), work_dir)
-    hold_truth(take(folder, work_dir), work_dir)
-    assert {"train", "valid", "test"} < set(os.listdir(folder))
-
-
-def test_a_users_folder_is_never_changed(tmp_path, work_dir):
-    folder = write(tmp_path / "source", "{subset}/{kind}/{name}.bmp")
+@pytest.mark.parametrize("place", ["source", "work folder ü", "work folder ü/dataset"])
+def test_a_users_folder_is_read_wherever_it_lies_and_never_changed(place, tmp_path, work_dir):
+    folder = write(tmp_path / place, "{subset}/{kind}/{name}.bmp")
     before = {path: path.read_bytes() for path in folder.rglob("*.bmp")}
-    take(folder, work_dir)
-    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+    for _ in range(2):  # the second time our own copies lie beside it
+        hold_truth(take(folder, work_dir), work_dir)
+    assert {path: path.read_bytes() for path in folder.rglob("*.bmp")} == before
 
 
 # --- killed, or without room ----------------------------------------------------------------------------
@@ -536,8 +497,7 @@ def test_what_a_killed_import_left_is_removed_by_the_next(dataset, work_dir):
     assert sorted(os.listdir(work_dir)) == ["dataset.importing-def", "dataset.json"]
 
 
-def test_without_room_the_earlier_data_stay_and_a_sentence_says_so(dataset, work_dir, tmp_path, monkeypatch):
-    packed = pack_zip(dataset, tmp_path / "data.zip")
+def test_without_room_the_earlier_data_stay_and_a_sentence_says_so(packed, work_dir, monkeypatch):
     description = take(packed, work_dir)
 
     def full(*_):
@@ -610,8 +570,8 @@ def pretend_colab(monkeypatch, uploaded):
     monkeypatch.setitem(sys.modules, "google.colab.files", files)
 
 
-def test_an_upload_is_kept_in_the_work_folder(monkeypatch, dataset, work_dir, tmp_path):
-    pretend_colab(monkeypatch, {"data.zip": pack_zip(dataset, tmp_path / "data.zip").read_bytes()})
+def test_an_upload_is_kept_in_the_work_folder(packed, monkeypatch, work_dir):
+    pretend_colab(monkeypatch, {"data.zip": packed.read_bytes()})
     path = importing.upload_file(work_dir)
     assert path == work_dir / "data.zip"
     hold_truth(take(path, work_dir), work_dir)

@@ -36,10 +36,17 @@ def mask(seed):
     return values
 
 
+ALL_WHITE = np.full((HEIGHT, WIDTH), 255, np.uint8)
+
+
 def put(folder, name, values):
+    """Save a picture or, where the name says so, a volume of four such slices."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    (values if isinstance(values, Image.Image) else Image.fromarray(values)).save(path)
+    if name.endswith(".nii.gz"):
+        nibabel.save(nibabel.Nifti1Image(np.stack([values] * 4, axis=-1), np.eye(4)), path)
+    else:
+        Image.fromarray(values).save(path)
 
 
 def take(folder, work_dir, **options):
@@ -65,44 +72,65 @@ def together(found):
     return {name: seed for subset in SUBSETS for name, seed in found[subset].items()}
 
 
+def lay_out(folder, templates, count=6):
+    """For each seed put what the functions of it make, {template of the path: function}; p is the seed's half."""
+    for seed in range(count):
+        for template, make in templates.items():
+            put(folder, template.format(n=seed, p=seed // 2, subset=("train", "val", "test")[seed % 3]), make(seed))
+
+
 # --- which folder is the mask ---------------------------------------------------------------------------
 
+READ, REFUSED = [], []
 
+
+def read(make):
+    """Register a function that makes a dataset and returns what is read, {name: seed}, and words of the notes."""
+    READ.append(make)
+    return make
+
+
+def refused(make):
+    """Register a function that makes a dataset and returns the sentence that refuses it."""
+    REFUSED.append(make)
+    return make
+
+
+@read
 def retina(folder):
     for seed in range(21, 27):
         put(folder, f"images/{seed}_training.tif", picture(seed))
         put(folder, f"1st_manual/{seed}_manual1.png", mask(seed))
         put(folder, f"2nd_manual/{seed}_manual2.png", mask(seed + 1))
-        put(folder, f"mask/{seed}_training_mask.png", np.full((HEIGHT, WIDTH), 255, np.uint8))
+        put(folder, f"mask/{seed}_training_mask.png", ALL_WHITE)
     return {f"{seed}_training": seed for seed in range(21, 27)}, ["second person", "field of view"]
 
 
+@read
 def retina_fov(folder):
-    for seed in range(1, 7):
-        put(folder, f"images/{seed:02d}_dr.png", picture(seed))
-        put(folder, f"manual1/{seed:02d}_dr.tif", mask(seed))
-        put(folder, f"FOV/{seed:02d}_dr.png", np.full((HEIGHT, WIDTH), 255, np.uint8))
-    return {f"{seed:02d}_dr": seed for seed in range(1, 7)}, ["FOV/01_dr.png (and 5 more) was passed over"]
+    lay_out(folder, {"images/{n}_dr.png": picture, "manual1/{n}_dr.tif": mask, "FOV/{n}_dr.png": lambda _: ALL_WHITE})
+    return {f"{seed}_dr": seed for seed in range(6)}, ["FOV/0_dr.png (and 5 more) was passed over"]
 
 
+@read
 def two_annotators_in_one_folder(folder):
-    for seed in range(1, 7):
-        name = f"Image_{(seed + 1) // 2:02d}{'LR'[seed % 2]}"
+    names = {f"Image_{seed // 2:02d}{'LR'[seed % 2]}": seed for seed in range(6)}
+    for name, seed in names.items():
         put(folder, f"{name}.png", picture(seed))
         put(folder, f"{name}_1stHO.png", mask(seed))
         put(folder, f"{name}_2ndHO.png", mask(seed + 1))
-    names = {f"Image_{(seed + 1) // 2:02d}{'LR'[seed % 2]}": seed for seed in range(1, 7)}
-    return names, ["second person", "'Image_01L' and 'Image_01R' are taken as times or sides of one patient (3 such"]
+    return names, ["second person", "'Image_00L' and 'Image_00R' are taken as times or sides of one patient (3 such"]
 
 
+@read
 def cars(folder):
-    for seed in range(6):
-        put(folder, f"train/car{seed}_01.png", picture(seed))
-        put(folder, f"train_masks/car{seed}_01_mask.png", mask(seed))
-        put(folder, f"test/bus{seed}_01.png", picture(seed + 6))
+    lay_out(
+        folder, {"train/car{n}_01.png": picture, "train_masks/car{n}_01_mask.png": mask, "test/bus{n}_01.png": picture}
+    )
     return {f"car{seed}_01": seed for seed in range(6)}, ["test/bus0_01.png (and 5 more) was passed over"]
 
 
+@read
 def lesions(folder):
     for seed in range(6):
         part = f"ISBI_Part1_{'Training' if seed < 4 else 'Test'}"
@@ -112,117 +140,71 @@ def lesions(folder):
     return {f"ISIC_000000{seed}": seed for seed in range(6)}, ["All names begin with ISIC_", "superpixels"]
 
 
+@read
 def channel_number(folder):
-    for seed in range(6):
-        put(folder, f"imagesTr/case_{seed}_0000.png", picture(seed))
-        put(folder, f"labelsTr/case_{seed}.png", mask(seed))
-        put(folder, f"imagesTs/case_{seed + 6}_0000.png", picture(seed + 6))
+    lay_out(
+        folder,
+        {"imagesTr/case_{n}_0000.png": picture, "labelsTr/case_{n}.png": mask, "imagesTs/c_{n}_0000.png": picture},
+    )
     return {f"case_{seed}": seed for seed in range(6)}, ["has no mask: nothing of test has one"]
 
 
+def part_of_mask(where):
+    """A function of the seed that makes its mask with nothing but a part of it."""
+
+    def make(seed):
+        values = np.zeros((HEIGHT, WIDTH), np.uint8)
+        values[where] = mask(seed)[where]
+        return values
+
+    return make
+
+
+@read
 def several_masks_of_one(folder):
     for seed in range(6):
-        whole, first, second = mask(seed), mask(seed), mask(seed)
-        first[:14], second[14:] = 0, 0
-        for name, values in {"": picture(seed), "_mask": first, "_mask_1": second}.items():
-            put(folder, f"{'benign' if seed % 2 else 'normal'}/benign ({seed}){name}.png", values)
-        assert np.array_equal(np.maximum(first, second), whole)
+        name = f"{'benign' if seed % 2 else 'normal'}/benign ({seed})"
+        put(folder, f"{name}.png", picture(seed))
+        put(folder, f"{name}_mask.png", part_of_mask(np.s_[14:])(seed))
+        put(folder, f"{name}_mask_1.png", part_of_mask(np.s_[:14])(seed))
     return {f"benign ({seed})": seed for seed in range(6)}, ["_mask_1.png (and 5 more) is one of several masks"]
 
 
+@read
 def cells(folder):
-    for seed in range(6):
-        left, right = mask(seed), mask(seed)
-        left[:, :8], right[:, 8:] = 0, 0
-        put(folder, f"stage1_train/{seed}ab/images/{seed}ab.png", picture(seed))
-        put(folder, f"stage1_train/{seed}ab/masks/9{seed}c.png", left)
-        put(folder, f"stage1_train/{seed}ab/masks/1{seed}d.png", right)
+    place = "stage1_train/{n}ab"
+    left, right = part_of_mask(np.s_[:, :8]), part_of_mask(np.s_[:, 8:])
+    lay_out(
+        folder,
+        {
+            f"{place}/images/{{n}}ab.png": picture,
+            f"{place}/masks/9{{n}}c.png": left,
+            f"{place}/masks/1{{n}}d.png": right,
+        },
+    )
     return {f"{seed}ab": seed for seed in range(6)}, ["(and 5 more) is one of several masks of one image"]
 
 
-def other_words(folder):
-    for seed in range(6):
-        put(folder, f"Original/{seed}.png", picture(seed))
-        put(folder, f"Ground Truth/{seed}.png", mask(seed))
-    return {f"{seed}": seed for seed in range(6)}, []
-
-
-def words_before_numbers(folder):
-    for seed in range(6):
-        subset = ("train", "val", "test")[seed % 3]
-        put(folder, f"{subset}/images/image_{seed}.png", picture(seed))
-        put(folder, f"{subset}/labels/label_{seed}.png", mask(seed))
-    return {f"image_{seed}": seed for seed in range(6)}, ["All names begin with image_, which is taken for the dataset"]
-
-
-def images_that_are_called_as_masks_are(folder):
-    for seed in range(6):
-        put(folder, f"gt{seed}_07.png", picture(seed))
-        put(folder, f"gt{seed}_07_mask.png", mask(seed))
-    return {f"gt{seed}_07": seed for seed in range(6)}, []
-
-
-def word_within(folder):
-    for seed in range(6):
-        put(folder, f"p{seed}_mask_07.PNG", mask(seed))
-        put(folder, f"p{seed}_07.PNG", picture(seed))
-    return {f"p{seed}_07": seed for seed in range(6)}, []
-
-
-def a_folder_for_each(folder):
-    for seed in range(6):
-        put(folder, f"data/case{seed}/image.png", picture(seed))
-        put(folder, f"data/case{seed}/segmentation.png", mask(seed))
-    return {f"case{seed}": seed for seed in range(6)}, []
-
-
-def masks_beside_images_in_one_folder(folder):
-    for seed in range(6):
-        put(folder, f"images/p{seed}_0.png", picture(seed))
-        put(folder, f"images/p{seed}_0_seg.png", mask(seed))
-    return {f"p{seed}_0": seed for seed in range(6)}, []
-
-
-def any_word_after_the_name(folder):
-    for seed in range(6):
-        put(folder, f"image/{seed}.png", picture(seed))
-        put(folder, f"label/{seed}_predict.png", mask(seed))
-    return {f"{seed}": seed for seed in range(6)}, []
-
-
-def a_folder_below_the_masks(folder):
-    for seed in range(6):
-        put(folder, f"images/cat{seed}_1.png", picture(seed))
-        put(folder, f"annotations/trimaps/cat{seed}_1.png", mask(seed))
-    return {f"cat{seed}_1": seed for seed in range(6)}, []
-
-
-def numbers_in_folders_of_other_words(folder):
-    for seed in range(6):
-        put(folder, f"p{seed // 2}/MRI/{seed}.png", picture(seed))
-        put(folder, f"p{seed // 2}/seg/{seed}.png", mask(seed))
-    return {f"p{seed // 2}_{seed}": seed for seed in range(6)}, []
-
-
-READ = [
-    any_word_after_the_name,
-    a_folder_below_the_masks,
-    numbers_in_folders_of_other_words,
-    retina,
-    retina_fov,
-    two_annotators_in_one_folder,
-    cars,
-    lesions,
-    channel_number,
-    several_masks_of_one,
-    cells,
-    other_words,
-    words_before_numbers,
-    images_that_are_called_as_masks_are,
-    word_within,
-    a_folder_for_each,
-    masks_beside_images_in_one_folder,
-]
+@pytest.mark.parametrize(
+    ("image", "drawn", "name"),
+    [
+        ("image/{n}.png", "label/{n}_predict.png", "{n}"),
+        ("images/cat{n}_1.png", "annotations/trimaps/cat{n}_1.png", "cat{n}_1"),
+        ("p{p}/MRI/{n}.png", "p{p}/seg/{n}.png", "p{p}_{n}"),
+        ("h{p}/p{p}/MRI/{n}.png", "h{p}/p{p}/seg/{n}.png", "h{p}_p{p}_{n}"),
+        ("Original/{n}.png", "Ground Truth/{n}.png", "{n}"),
+        ("gt{n}_07.png", "gt{n}_07_mask.png", "gt{n}_07"),
+        ("p{n}_07.PNG", "p{n}_mask_07.PNG", "p{n}_07"),
+        ("data/case{n}/image.png", "data/case{n}/segmentation.png", "case{n}"),
+        ("p{p}/scan{n}/image.png", "p{p}/scan{n}/mask.png", "scan{n}"),
+        ("p{n}/scan/image.png", "p{n}/scan/mask.png", "p{n}-scan"),
+        ("images/p{n}_0.png", "images/p{n}_0_seg.png", "p{n}_0"),
+    ],
+)
+def test_masks_are_found_by_their_folder_or_name(image, drawn, name, tmp_path):
+    lay_out(tmp_path / "source", {image: picture, drawn: mask})
+    _, found = take(tmp_path / "source", tmp_path / "work")
+    assert together(found) == {name.format(n=seed, p=seed // 2): seed for seed in range(6)}
 
 
 @pytest.mark.parametrize(
@@ -233,13 +215,13 @@ def test_the_image_of_a_mask_is_called_as_the_mask_without_its_word(mask, images
 
 
 def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
-    for seed in range(3):
-        put(tmp_path / "source", f"images/{seed}.png", picture(seed))
-    monkeypatch.setattr(layout, "MAX_FILES", 3)
-    assert [path.name for path in layout._walk(tmp_path / "source", tmp_path)] == ["0.png", "1.png", "2.png"]
-    put(tmp_path / "source", "images/3.png", picture(3))
-    with pytest.raises(CourseError, match="source holds more than 3 files: give the dataset's own folder"):
-        list(layout._walk(tmp_path / "source", tmp_path))
+    lay_out(tmp_path / "source", {"images/{n}.png": picture, "masks/{n}.png": mask}, 3)
+    put(tmp_path / "source", "thumbs.db/0.png", picture(0))  # a stray
+    monkeypatch.setattr(layout, "MAX_FILES", 6)
+    assert len(together(take(tmp_path / "source", tmp_path / "work")[1])) == 3
+    (tmp_path / "source" / "notes.txt").write_text("one more")
+    with pytest.raises(CourseError, match="source holds more than 6 files: give the dataset's own folder"):
+        take(tmp_path / "source", tmp_path / "work")
 
 
 @pytest.mark.parametrize("make", READ, ids=lambda make: make.__name__)
@@ -252,95 +234,69 @@ def test_each_image_gets_its_own_mask_and_what_is_passed_over_is_told(make, tmp_
     assert all(len(note) < 400 for note in description["notes"])
 
 
+@refused
 def modalities(folder):
-    for seed in range(4):
-        for ending in ("t1", "flair"):
-            put(folder, f"BraTS_{seed:03d}/BraTS_{seed:03d}_{ending}.png", picture(seed))
-        put(folder, f"BraTS_{seed:03d}/BraTS_{seed:03d}_seg.png", mask(seed))
-    return r"BraTS_000_seg.png has several images \(BraTS_000_flair, BraTS_000_t1\), as channels or modalities"
+    case = "B_{n:03d}/B_{n:03d}"
+    lay_out(folder, {f"{case}_{kind}.png": picture for kind in ("t1", "t2", "pd", "dwi", "flair")})
+    lay_out(folder, {f"{case}_seg.png": mask})
+    return r"B_000_seg.png has several images \(B_000_dwi, B_000_flair, B_000_pd, B_000_t1 ...\), as channels or modal"
 
 
+@refused
 def channels(folder):
-    for seed in range(4):
-        for channel in range(2):
-            put(folder, f"imagesTr/case_{seed}_000{channel}.png", picture(seed + 10 * channel))
-        put(folder, f"labelsTr/case_{seed}.png", mask(seed))
+    images = {f"imagesTr/case_{{n}}_000{channel}.png": picture for channel in range(2)}
+    lay_out(folder, {**images, "labelsTr/case_{n}.png": mask})
     return r"case_0.png has several images \(case_0_0000, case_0_0001\)"
 
 
+@refused
 def two_label_folders(folder):
-    for seed in range(4):
-        put(folder, f"images/{seed}.png", picture(seed))
-        put(folder, f"labels-ah/{seed}.png", mask(seed))
-        put(folder, f"labels-vk/{seed}.png", mask(seed + 1))
+    lay_out(folder, {"images/{n}.png": picture, "labels-ah/{n}.png": mask, "labels-vk/{n}.png": mask})
     return "labels-ah/0.png and .*labels-vk/0.png are masks of the same name"
 
 
+@refused
 def a_folder_of_an_unknown_word(folder):
-    for seed in range(4):
-        put(folder, f"images/{seed}.png", picture(seed))
-        put(folder, f"heart/{seed}.png", mask(seed))
-    return (
-        r"images/0.png has no mask, and no other image has one: .*Passed over: source/heart/0.png and the like \(4 pict"
-    )
+    lay_out(folder, {"images/{n}.png": picture, "heart/{n}.png": mask})
+    return r"images/0.png has no mask, and no other image.*: .*Passed over: source/heart/0.png and the like \(6 pict"
 
 
+@refused
 def masks_of_a_type_that_is_not_read(folder):
-    for seed in range(4):
-        put(folder, f"images/{seed}.png", picture(seed))
-        (folder / "masks").mkdir(exist_ok=True)
-        (folder / f"masks/{seed}.nrrd").write_bytes(b"NRRD0004")
-    return (
-        r"no other image has one.*masks/0.nrrd and the like \(4 of the type .nrrd; convert it to NIfTI with SimpleITK"
-    )
+    lay_out(folder, {"images/{n}.png": picture})
+    (folder / "masks").mkdir()
+    for seed in range(6):
+        (folder / "masks" / f"{seed}.nrrd").write_bytes(b"NRRD0004")
+    return r"no other image.*masks/0.nrrd and the like \(6 of the type .nrrd; convert it to NIfTI with SimpleITK"
 
 
-def images_of_dicom(folder):
-    for seed in range(4):
-        put(folder, f"masks/{seed}.png", mask(seed))
-        (folder / "images").mkdir(exist_ok=True)
-        (folder / f"images/{seed}.dcm").write_bytes(bytes(128) + b"DICM")
-    return r"images/0.dcm is DICOM, which this course does not read: convert each series to NIfTI with dcm2niix"
-
-
+@refused
 def one_mask_forgotten_in_a_set_of_cars(folder):
     cars(folder)
     (folder / "train_masks/car3_01_mask.png").unlink()
     return "train/car3_01.png has no mask: add a mask"
 
 
+@refused
 def masks_of_two_sizes_for_one_image(folder):
     several_masks_of_one(folder)
     put(folder, "benign/benign (1)_mask_1.png", mask(1)[:-1])
     return r"benign \(1\)_mask.png and .*benign \(1\)_mask_1.png differ in size"
 
 
+@refused
 def a_patient_in_two_times_in_two_subsets(folder):
-    for number, place in enumerate(("train/images/p1_ED", "test/images/p1_ES", "valid/images/p2_ED")):
-        put(folder, f"{place}_0.png", picture(number))
-        put(folder, f"{place.replace('images', 'masks')}_0.png", mask(number))
+    for number, place in enumerate(("train/{}/p1_ED_0", "test/{}/p1_ES_0", "valid/{}/p2_ED_0")):
+        put(folder, f"{place.format('images')}.png", picture(number))
+        put(folder, f"{place.format('masks')}.png", mask(number))
     return "'p1_ES' and 'p1_ED' look like two times or sides of one patient, who is in two subsets"
 
 
+@refused
 def a_name_too_long_for_its_slices(folder):
-    for seed in range(4):
-        put(folder, f"{seed}{'x' * 100}/{'y' * 150}/images/1.png", picture(seed))
-        put(folder, f"{seed}{'x' * 100}/{'y' * 150}/masks/1.png", mask(seed))
+    place = f"{{n}}{'x' * 100}/{'y' * 150}"
+    lay_out(folder, {f"{place}/images/1.png": picture, f"{place}/masks/1.png": mask})
     return "The name of .* is too long to be kept with its folders: shorten it"
-
-
-REFUSED = [
-    modalities,
-    channels,
-    two_label_folders,
-    a_folder_of_an_unknown_word,
-    masks_of_a_type_that_is_not_read,
-    images_of_dicom,
-    one_mask_forgotten_in_a_set_of_cars,
-    masks_of_two_sizes_for_one_image,
-    a_patient_in_two_times_in_two_subsets,
-    a_name_too_long_for_its_slices,
-]
 
 
 @pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
@@ -352,14 +308,19 @@ def test_what_cannot_be_known_gets_one_sentence_and_nothing_is_left(make, tmp_pa
     assert not (tmp_path / "work").exists()
 
 
+def with_names(folder, names):
+    for seed, name in enumerate(names):
+        put(folder, f"images/{name}.png", picture(seed))
+        put(folder, f"masks/{name}.png", mask(seed))
+    return folder
+
+
 # --- names ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["p{}$x^$_0", "-p{}_0", "p{} ;'\"&_0", "p{}_" + "0" * 246])
 def test_strange_names_are_kept(name, tmp_path):
-    for seed in range(3):
-        put(tmp_path / "source", f"images/{name.format(seed)}.PNG", picture(seed))
-        put(tmp_path / "source", f"masks/{name.format(seed)}.PNG", mask(seed))
+    with_names(tmp_path / "source", [name.format(seed) for seed in range(3)])
     _, found = take(tmp_path / "source", tmp_path / "work")
     assert together(found) == {name.format(seed): seed for seed in range(3)}
 
@@ -409,17 +370,6 @@ def test_test_is_drawn_from_train_where_it_is_missing_or_has_no_masks(tmp_path):
     assert description["notes"][1].startswith("The dataset has no test: it was drawn from the patients of train")
 
 
-def test_one_subset_alone_is_split_into_three(tmp_path):
-    description, _ = take(with_subsets(tmp_path / "source", training=4), tmp_path / "work")
-    assert [len(who) for who in patients(description).values()] == [2, 1, 1]
-    assert description["notes"][0].startswith("The dataset has no subsets but train: its patients were split")
-
-
-def test_valid_and_test_without_train_are_refused(tmp_path):
-    with pytest.raises(CourseError, match="The subset train holds no image, but valid and test do"):
-        take(with_subsets(tmp_path / "source", val=4, test=2), tmp_path / "work")
-
-
 def test_several_test_sets_beside_one_train_set_are_all_test(tmp_path):
     for seed in range(12):
         place = "TrainDataset" if seed < 6 else f"TestDataset/{'Clinic' if seed < 9 else 'Colon'}"
@@ -433,14 +383,6 @@ def test_several_test_sets_beside_one_train_set_are_all_test(tmp_path):
 
 
 # --- who is one patient ---------------------------------------------------------------------------------
-
-
-def with_names(folder, names):
-    for seed, name in enumerate(names):
-        put(folder, f"images/{name}.png", picture(seed))
-        put(folder, f"masks/{name}.png", mask(seed))
-    return folder
-
 
 TIMES = {
     "times in names": [f"patient{p}_{time}_{n}" for p in range(6) for time in ("ED", "ES") for n in range(2)],
@@ -458,12 +400,15 @@ TIMES = {
 def test_times_and_sides_of_one_patient_stay_in_one_subset_and_one_fold(names, tmp_path):
     for seed in range(3):
         description, found = take(with_names(tmp_path / f"source{seed}", names), tmp_path / "work", seed=seed)
-        where = {}
-        for subset, pairs in found.items():
-            for number in pairs.values():
-                where.setdefault(number // (len(names) // 6), set()).add(subset)
+        where, first = {}, set()
+        for subset, pairs in description["subsets"].items():
+            for pair in pairs:
+                number = found[subset][pair["name"]] // (len(names) // 6)
+                where.setdefault(number, set()).add(subset)
+                first |= {pair["patient"]} if number == 0 else set()
         assert sorted(where) == list(range(6)) and all(len(subsets) == 1 for subsets in where.values())
-        assert "are taken as times or sides of one patient (6 such patients)" in " ".join(description["notes"])
+        told = f"{' and '.join(map(repr, sorted(first)))} are taken as times or sides of one patient (6 such patients)"
+        assert told in " ".join(description["notes"])
         folds = [{name.replace("left", "").replace("right", "") for name in fold} for fold in description["folds"]]
         assert all(not (one & other) for one in folds for other in folds if one is not other)
 
@@ -494,13 +439,12 @@ def test_names_that_begin_alike_are_told_with_the_pattern_that_joins_them(names,
     assert set().union(*patients(joined).values()) == {name.partition("_")[0] for name in names}
 
 
-def test_one_name_before_all_numbers_of_several_subsets_is_nobody(tmp_path):
-    for seed, subset in enumerate(("train", "train", "valid", "test")):
-        put(tmp_path / "source", f"{subset}/images/img_{seed}.png", picture(seed))
-        put(tmp_path / "source", f"{subset}/masks/img_{seed}.png", mask(seed))
-    description, _ = take(tmp_path / "source", tmp_path / "work")
-    assert patients(description)["train"] == {"img_0", "img_1"}
-    assert description["notes"][0].startswith("All names begin with img_, which is taken for the dataset's name")
+def test_one_word_before_all_numbers_of_several_subsets_is_nobody(tmp_path):
+    lay_out(tmp_path / "source", {"{subset}/images/image_{n}.png": picture, "{subset}/labels/label_{n}.png": mask})
+    description, found = take(tmp_path / "source", tmp_path / "work")
+    assert together(found) == {f"image_{seed}": seed for seed in range(6)}
+    assert patients(description)["train"] == {"image_0", "image_3"}
+    assert description["notes"][0].startswith("All names begin with image_, which is taken for the dataset's name")
 
 
 def test_plain_patients_and_numbers_raise_no_doubt(tmp_path):
@@ -512,17 +456,11 @@ def test_plain_patients_and_numbers_raise_no_doubt(tmp_path):
 # --- volumes --------------------------------------------------------------------------------------------
 
 
-def put_volume(folder, name, seed, is_mask=False):
-    values = np.stack([mask(seed) // 255 if is_mask else picture(seed)] * 4, axis=-1)
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder / name)
-
-
 def test_volumes_of_two_times_of_one_patient_stay_together(tmp_path):
     for seed in range(8):
         case = f"patient{seed // 2:03d}/patient{seed // 2:03d}_frame{1 + 9 * (seed % 2):02d}"
-        put_volume(tmp_path / "source", f"{case}.nii.gz", seed)
-        put_volume(tmp_path / "source", f"{case}_gt.nii.gz", seed, is_mask=True)
+        put(tmp_path / "source", f"{case}.nii.gz", picture(seed))
+        put(tmp_path / "source", f"{case}_gt.nii.gz", mask(seed))
     for seed in range(3):
         description = import_dataset(tmp_path / "source", tmp_path / "work", seed=seed, progress=False)
         who = patients(description)
@@ -536,8 +474,8 @@ def test_volumes_of_two_times_of_one_patient_stay_together(tmp_path):
 def test_volumes_for_test_with_labels_are_test_and_without_are_passed_over(tmp_path):
     for seed in range(5):
         place = "Tr" if seed < 3 else "Ts"
-        put_volume(tmp_path / "source", f"images{place}/c{seed}_0000.nii.gz", seed)
-        put_volume(tmp_path / "source", f"labels{place}/c{seed}.nii.gz", seed, is_mask=True)
+        put(tmp_path / "source", f"images{place}/c{seed}_0000.nii.gz", picture(seed))
+        put(tmp_path / "source", f"labels{place}/c{seed}.nii.gz", mask(seed))
     packed = shutil.make_archive(tmp_path / "packed", "zip", tmp_path / "source")
     for dataset in (tmp_path / "source", packed):
         description = import_dataset(dataset, tmp_path / "work", progress=False)
@@ -552,15 +490,11 @@ def test_volumes_for_test_with_labels_are_test_and_without_are_passed_over(tmp_p
 
 
 def test_volumes_of_several_channels_or_with_two_masks_are_refused(tmp_path):
-    for seed in range(3):
-        for channel in range(2):
-            put_volume(tmp_path / "source", f"imagesTr/c{seed}_000{channel}.nii.gz", seed)
-        put_volume(tmp_path / "source", f"labelsTr/c{seed}.nii.gz", seed, is_mask=True)
+    images = {f"imagesTr/c{{n}}_000{channel}.nii.gz": picture for channel in range(2)}
+    lay_out(tmp_path / "source", {**images, "labelsTr/c{n}.nii.gz": mask}, 3)
     with pytest.raises(CourseError, match=r"c0.nii.gz has several images \(c0_0000, c0_0001\)"):
         import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
-    for seed in range(3):
-        put_volume(tmp_path / "other", f"c{seed}.nii.gz", seed)
-        for ending in ("seg", "seg_2"):
-            put_volume(tmp_path / "other", f"c{seed}_{ending}.nii.gz", seed, is_mask=True)
+    masks = {f"c{{n}}_{ending}.nii.gz": mask for ending in ("seg", "seg_2")}
+    lay_out(tmp_path / "other", {"c{n}.nii.gz": picture, **masks}, 3)
     with pytest.raises(CourseError, match=r"c0_seg_2.nii.gz \(and 2 more\) is a second mask of one volume"):
         import_dataset(tmp_path / "other", tmp_path / "work", progress=False)
