@@ -286,11 +286,7 @@ def test_a_series_that_is_no_single_volume_is_one_sentence(tmp_path, body, case)
 FILES = {  # what is given of a folder, and what lies in it
     "nothing": ("x", [], "There is no scan at"),
     "empty": ("", [], "holds no volume, no picture and no DICOM file"),
-    "mixed": (
-        "",
-        ["0.png", "a.dcm", "b.dcm"],
-        r"holds 1 files such as 0\.png and 2 files such as a\.dcm: .*one kind",
-    ),
+    "mixed": ("", ["0.png", "a.dcm", "b.dcm"], r"holds 1 files such as 0\.png and 2 files such as a\.dcm: .*one kind"),
     "two volumes": ("", ["a.nii", "b.nii.gz"], r"holds 2 volumes \(a\.nii and others\): give one of them"),
     "no DICOM": ("", ["a.dcm"], "scan cannot be read as DICOM .*dcm2niix"),
     "one file": ("a.dcm", ["a.dcm"], r"a\.dcm is a single slice: give the folder"),
