@@ -75,7 +75,9 @@ def test_a_patient_like_those_of_the_training_passes(learned):
     [
         (lambda volume: volume[:, ::-1], "does not look like|upside down"),
         (lambda volume: volume[:, :, ::-1], "does not look like|mirrored"),
-        (lambda volume: np.rot90(volume, axes=(1, 2)), "does not look like|turned by"),
+        (lambda volume: volume[:, ::-1, ::-1], "does not look like|turned by half"),
+        (lambda volume: np.rot90(volume, axes=(1, 2)), "does not look like|turned by three quarters"),
+        (lambda volume: np.rot90(volume, -1, axes=(1, 2)), "does not look like|turned by a quarter"),
         (lambda volume: volume / 4, "median brightness"),
         (lambda volume: volume * 0, "black all over"),
         (lambda volume: np.random.default_rng(0).random(volume.shape), "does not look like"),
