@@ -230,6 +230,16 @@ def test_an_even_part_within_a_picture_is_no_frame():
     assert audit.near_copies([Pair("p", pictures[0]), Pair("q", pictures[1])], set()) == {}
 
 
+def test_what_all_pictures_have_in_common_makes_no_copies():
+    rng = np.random.default_rng(0)
+    common, *own = rng.normal(0, 1, (7, 32, 32))
+    drawn = [np.clip(128 + 30 * common + 10 * noise, 0, 255).astype(np.uint8) for noise in own]  # correlation 0.9
+    pairs = [Pair(f"p{number}", pixels) for number, pixels in enumerate(drawn)]
+    assert audit.near_copies(pairs, set()) == {}
+    pairs[5].facts.thumbnail = np.clip(drawn[2] + rng.normal(0, 1, (32, 32)), 0, 255).astype(np.uint8)
+    assert list(audit.near_copies(pairs, set())) == [("p2", "p5")]
+
+
 @pytest.mark.parametrize("mirrored", [2, 3])
 def test_copies_are_called_mirrored_if_most_of_them_are(mirrored):
     pairs = [Pair(patient, scan(number)[0, ::2, ::2]) for patient in "pq" for number in range(5)]

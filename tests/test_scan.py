@@ -235,6 +235,7 @@ def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
             packed.write(file, f"slices/{file.name}")
     zipped = scans.read_scan(tmp_path / "slices.zip")
     assert np.array_equal(zipped.values, scan.values) and not zipped.knows_space and "spacing" in zipped.notes[0]
+    assert np.array_equal(zipped.affine, np.eye(4))
 
 
 def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, body):
