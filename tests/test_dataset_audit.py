@@ -296,6 +296,8 @@ def test_many_near_copies_are_summed_up(take, masks):
 
 def test_an_inverted_image_is_found(take, scans, masks):
     scans["p2"][2] = 255 - scans["p2"][2]
+    noise = np.random.default_rng(0).integers(0, 200, (SIZE // 2, SIZE // 2)).repeat(2, axis=0).repeat(2, axis=1)
+    scans["p3"][1] = (noise + (255 - scans["p3"][1]) / 5).astype(np.uint8)  # somewhat like an inverted one
     assert findings(take(scans, masks)) == {"image that looks inverted beside the others": 1}
 
 
