@@ -41,8 +41,8 @@ def file_suffix(name: str) -> str:
 
 
 def is_stray(name: str) -> bool:
-    """Tell whether a file or folder of this name is no data: a system's or editor's trace, or images without masks."""
-    return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "imagests")
+    """Tell whether a file or folder of this name is no data: a system's trace, a CD's index, images without masks."""
+    return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "dicomdir", "imagests")
 
 
 def is_dicom(path: Path) -> bool:

@@ -241,6 +241,7 @@ def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
 def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, body):
     (tmp_path / "b.2").mkdir()
     series = save_series(tmp_path / "d.4", body, affine())
+    (series / "DICOMDIR").write_bytes(bytes(128) + b"DICM")  # the index of a CD
     with zipfile.ZipFile(tmp_path / "c.3.zip", "w") as packed:
         for file in series.iterdir():
             packed.write(file, f"export/{file.stem}")  # hospitals give no endings
