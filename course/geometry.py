@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from course.workspace import CourseError, end_of_path
@@ -100,12 +101,6 @@ def _check_axes(axes, where):
         )
 
 
-def common_spacing(geometry: dict[str, dict]) -> list[float] | None:
-    """Return the spacing that all patients share (to a thousandth of it), or None."""
-    first, *others = [entry["spacing"] for entry in geometry.values()]
-    return first if all(_are_alike(first, other) for other in others) else None
-
-
 def _are_alike(spacing, other):
     """Tell whether two spacings are the same to a thousandth, or both unknown."""
     if None in (spacing, other):
@@ -113,7 +108,7 @@ def _are_alike(spacing, other):
     return all(math.isclose(one, two, rel_tol=1e-3) for one, two in zip(spacing, other))
 
 
-def merged(entries: list[tuple[str, dict]]) -> dict[str, dict]:
+def merged(entries: Iterable[tuple[str, dict]]) -> dict[str, dict]:
     """Return {patient: `geometry_of`} of tuples (patient, `geometry_of`); what one patient has in two ways is None."""
     geometry = {}
     for patient, entry in entries:
@@ -121,6 +116,11 @@ def merged(entries: list[tuple[str, dict]]) -> dict[str, dict]:
         first["spacing"] = first["spacing"] if _are_alike(first["spacing"], entry["spacing"]) else None
         first["axes"] = first["axes"] if first["axes"] == entry["axes"] else None
     return geometry
+
+
+def common_spacing(geometry: dict[str, dict]) -> list[float] | None:
+    """Return the spacing that all patients share (to a thousandth of it), or None."""
+    return merged(("all", entry) for entry in geometry.values())["all"]["spacing"]
 
 
 def uneven_sentences(geometry: dict[str, dict]) -> list[str]:

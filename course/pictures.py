@@ -41,8 +41,8 @@ def file_suffix(name: str) -> str:
 
 
 def is_stray(name: str) -> bool:
-    """Tell whether a file or folder of this name is no data but a system's or editor's trace."""
-    return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini")
+    """Tell whether a file or folder of this name is no data but a trace of a system or editor, or a CD's index."""
+    return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "dicomdir")
 
 
 def is_dicom(path: Path) -> bool:

@@ -94,7 +94,7 @@ def test_the_table_tells_what_the_dataset_is(take, scans, masks):
 def test_one_scan_under_two_names_is_found_by_content_with_the_dice_of_its_annotations(take, scans, masks, tmp_path):
     scans["p4"] = scans["p1"]
     masks["p4"] = np.stack([disc(33)] * SLICES)
-    masks["p1"][0, 30] = 0  # so that most is drawn in p1_001
+    masks["p1"][0, 30:32] = 0  # so that most is drawn in p1_001
     description = take(scans, masks)
     one, other = masks["p1"] > 0, masks["p4"] > 0
     dice = 2 * (one & other).sum() / (one.sum() + other.sum())
@@ -222,6 +222,24 @@ def test_more_patients_than_can_be_compared_are_evenly_chosen(monkeypatch):
     assert [pair.patient for pair in audit._compared([Pair(number, None) for number in range(9)])] == [0, 2, 4, 6, 8]
 
 
+def test_an_even_part_within_a_picture_is_no_frame():
+    """What differs there alone is no copy, though all around it is the same."""
+    pictures = [np.random.default_rng(0).integers(100, 160, (32, 32)).astype(np.uint8) for _ in range(2)]
+    for picture, grey in zip(pictures, (20, 240)):
+        picture[8:24, 8:24] = grey
+    assert audit.near_copies([Pair("p", pictures[0]), Pair("q", pictures[1])], set()) == {}
+
+
+def test_what_all_pictures_have_in_common_makes_no_copies():
+    rng = np.random.default_rng(0)
+    common, *own = rng.normal(0, 1, (7, 32, 32))
+    drawn = [np.clip(128 + 30 * common + 10 * noise, 0, 255).astype(np.uint8) for noise in own]  # correlation 0.9
+    pairs = [Pair(f"p{number}", pixels) for number, pixels in enumerate(drawn)]
+    assert audit.near_copies(pairs, set()) == {}
+    pairs[5].facts.thumbnail = np.clip(drawn[2] + rng.normal(0, 1, (32, 32)), 0, 255).astype(np.uint8)
+    assert list(audit.near_copies(pairs, set())) == [("p2", "p5")]
+
+
 @pytest.mark.parametrize("mirrored", [2, 3])
 def test_copies_are_called_mirrored_if_most_of_them_are(mirrored):
     pairs = [Pair(patient, scan(number)[0, ::2, ::2]) for patient in "pq" for number in range(5)]
@@ -278,6 +296,8 @@ def test_many_near_copies_are_summed_up(take, masks):
 
 def test_an_inverted_image_is_found(take, scans, masks):
     scans["p2"][2] = 255 - scans["p2"][2]
+    noise = np.random.default_rng(0).integers(0, 200, (SIZE // 2, SIZE // 2)).repeat(2, axis=0).repeat(2, axis=1)
+    scans["p3"][1] = (noise + (255 - scans["p3"][1]) / 5).astype(np.uint8)  # somewhat like an inverted one
     assert findings(take(scans, masks)) == {"image that looks inverted beside the others": 1}
 
 

@@ -327,6 +327,7 @@ TINY = np.where(LABEL, np.float32(0.9999), np.float32(0.0002))
         (LABEL * 1.5 + SOFT, {1}, np.floor(LABEL * 1.5 + SOFT + 0.5), [0, 1, 2], ("rounded",)),
         (LABEL * 1.5 + SOFT, None, None, None, None),
         (MANY, None, MANY, range(1, 41), ()),
+        (IGNORED, None, IGNORED, [0, 1, 255], ()),  # a few whole numbers are labels, not the blur of the largest
     ],
 )
 def test_labels_become_whole(tmp_path, values, chosen, expected, present, told):

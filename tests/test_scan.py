@@ -235,11 +235,13 @@ def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
             packed.write(file, f"slices/{file.name}")
     zipped = scans.read_scan(tmp_path / "slices.zip")
     assert np.array_equal(zipped.values, scan.values) and not zipped.knows_space and "spacing" in zipped.notes[0]
+    assert np.array_equal(zipped.affine, np.eye(4))
 
 
 def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, body):
     (tmp_path / "b.2").mkdir()
     series = save_series(tmp_path / "d.4", body, affine())
+    (series / "DICOMDIR").write_bytes(bytes(128) + b"DICM")  # the index of a CD
     with zipfile.ZipFile(tmp_path / "c.3.zip", "w") as packed:
         for file in series.iterdir():
             packed.write(file, f"export/{file.stem}")  # hospitals give no endings
@@ -257,11 +259,11 @@ def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, bod
 SERIES = {  # what is changed in a good series
     "two series": (
         {"SeriesInstanceUID": lambda n: f"1.2.{n // 8}", "SeriesDescription": "cine"},
-        r"holds 2 series: cine \(8 files, .*, cine \(5 files",
+        r"holds 2 series: cine \(8 files, .*scan/000\.dcm\), cine \(5 files, .*scan/056\.dcm\)",
     ),
     "missing slice": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 5)]}, "1.00 to 2.00 mm apart: slices are mis"),
     "two times": ({"ImagePositionPatient": lambda n: [0, 0, n // 2]}, "two slices at one place"),
-    "no position": ({"ImagePositionPatient": None}, "lacks ImagePositionPatient"),
+    "no position": ({"PixelSpacing": None, "ImagePositionPatient": None}, "lacks ImagePositionPatient, so its place"),
     "empty position": ({"ImagePositionPatient": ""}, "lacks ImagePositionPatient"),
     "several frames": ({"NumberOfFrames": 4}, "no single slice of grey values"),
     "colours": ({"SamplesPerPixel": 3}, "no single slice of grey values"),
