@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -103,30 +102,26 @@ def _is_whole(record, folder, name):
     return path.exists() and path.stat().st_size == record["files"][name]["bytes"]
 
 
-def _check_room(folder, subset, count, image_size):
-    """Refuse arrays that are larger than what their disk has left: a memory map would end the process there."""
+def _check_room(disk, subset, count, image_size):
+    """Refuse arrays that are larger than what a disk has left: a memory map would end the process there."""
     needed = count * image_size**2 * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
-    # On Drive a subset is written to the local disk first
-    for disk in {folder, workspace.COLAB_FOLDER if is_on_drive(folder) else folder}:
-        if shutil.disk_usage(disk).free < needed:
-            raise CourseError(
-                f"The arrays of {subset} take {needed / 1e6:,.0f} MB, more than the disk of {disk} has left: "
-                "free some space, or choose a smaller image_size."
-            )
+    if shutil.disk_usage(disk).free < needed:
+        raise CourseError(
+            f"The arrays of {subset} take {needed / 1e6:,.0f} MB, more than the disk of {disk} has left: "
+            "free some space, or choose a smaller image_size."
+        )
 
 
 def _write_subset(folder, subset, slices, image_size, prepare, progress):
-    """Write X, y and share of a subset, all three whole or none."""
-    _check_room(folder, subset, len(slices), image_size)
-    with ExitStack() as stack:
-        parts = [stack.enter_context(whole_file(folder / f"{subset}_{kind}.npy")) for kind in ARRAYS]
-        drafts = parts
-        if is_on_drive(folder):  # a memory map is for a local disk
-            local = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=workspace.COLAB_FOLDER)))
-            drafts = [local / part.name for part in parts]
+    """Write X, y and share of a subset, all three whole or none: first as drafts, on a local disk."""
+    local = workspace.COLAB_FOLDER if is_on_drive(folder) else folder  # a memory map is for a local disk
+    for disk in {folder, local}:
+        _check_room(disk, subset, len(slices), image_size)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=local) as drafts:
+        paths = [Path(drafts) / f"{subset}_{kind}.npy" for kind in ARRAYS]
         arrays = [
-            np.lib.format.open_memmap(draft, mode="w+", dtype=dtype, shape=(len(slices), image_size, image_size, 1))
-            for draft, dtype in zip(drafts, ARRAYS.values())
+            np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(len(slices), image_size, image_size, 1))
+            for path, dtype in zip(paths, ARRAYS.values())
         ]
 
         def fill(row):
@@ -146,9 +141,9 @@ def _write_subset(folder, subset, slices, image_size, prepare, progress):
                 "choose a larger image_size, or other patients for it."
             )
         arrays.clear()  # Windows moves no file that is mapped
-        for draft, part in zip(drafts, parts):
-            if draft != part:
-                shutil.copyfile(draft, part)
+        for path in paths:
+            with whole_file(folder / path.name) as part:
+                shutil.move(path, part)
 
 
 def read_arrays_record(work_dir: Path, settings: dict | None = None) -> dict:
