@@ -43,7 +43,7 @@ def figure_as_png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def plot_history(histories: dict[str, list[dict]], accuracy_of_nothing: float | None = None) -> Figure:
+def plot_history(histories: dict[str, list[dict]], accuracy_of_nothing: float) -> Figure:
     """Plot loss, accuracy and IoU against the epoch, for train and valid: a row each, a column for each training.
 
     histories: {title: rows of a history}. accuracy_of_nothing: of predicting nothing on valid, a dotted line.
@@ -60,8 +60,7 @@ def plot_history(histories: dict[str, list[dict]], accuracy_of_nothing: float | 
             for prefix, label, style, color in (("", "train", "--s", "grey"), ("val_", "valid", "-o", "black")):
                 values = [row[prefix + name] for row in history]
                 axes.plot(epochs, values, style, color=color, markersize=3, label=label)
-        if accuracy_of_nothing is not None:
-            column[1].axhline(accuracy_of_nothing, color="black", linestyle="dotted", label="nothing found")
+        column[1].axhline(accuracy_of_nothing, color="black", linestyle="dotted", label="nothing found")
         column[0].set_title(title)
         column[-1].set_xlabel("epoch")
         column[-1].xaxis.get_major_locator().set_params(integer=True)
