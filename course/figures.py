@@ -154,8 +154,11 @@ def plot_predictions(work_dir: Path, subset: str, slice_counts: list[dict], mask
 
 
 def draw_outline(axes: Axes, mask: np.ndarray, color: str, style: str = "solid", width: float = 1.2) -> None:
-    """Draw the outline of a mask (height, width), half way between the pixels inside and outside; it may have none."""
-    if mask.any() and not mask.all():
+    """Draw the outline of a mask (height, width), half way between the pixels inside and outside.
+
+    There is none where all pixels are alike, and Matplotlib draws none in a picture of one row.
+    """
+    if mask.any() and not mask.all() and min(mask.shape) > 1:
         axes.contour(mask, [0.5], colors=color, linestyles=style, linewidths=width)
 
 

@@ -89,6 +89,9 @@ def test_the_results_are_means_over_patients_and_runs(batch):
         for recipe, values in both.items()
     ]
     assert report.result_rows(groups, "test") == []
+    for run in groups["best"]:
+        run["metrics"]["test"] = run["metrics"]["valid"]
+    assert report.result_rows(groups, "test") == report.result_rows(groups, "valid")[1:]
     assert report.time_rows(groups)[0] == ["report", "1.0", "10.0", "3.0", "python 3"]
 
 
@@ -220,14 +223,19 @@ def test_the_page_needs_nothing_but_itself(batch):
     )
 
 
-def test_of_one_run_the_page_compares_nothing(batch):
+@pytest.mark.parametrize(
+    ("count", "slices"),
+    [
+        (1, ["Slices of the run: recipe-report_seed-0"]),
+        (2, ["Slices of the best run: recipe-report_seed-1", "Slices of the worst run: recipe-report_seed-0"]),
+    ],
+)
+def test_of_one_group_the_page_compares_nothing(batch, count, slices):
     folder, outcomes = batch
-    path = report.write_report(folder, dict(itertools.islice(outcomes.items(), 1)), {})
+    path = report.write_report(folder, dict(itertools.islice(outcomes.items(), count)), {})
     page = Page(path.read_text(encoding="utf-8"))
-    assert page.headings[0] == f"{folder.name}: 1 run" and page.tags.count("table") == 3
-    assert [title for title in page.pictures if title.startswith("Slices")] == [
-        "Slices of the run: recipe-report_seed-0"
-    ]
+    assert page.headings[0] == f"{folder.name}: {count} run{'s' if count > 1 else ''}" and page.tags.count("table") == 3
+    assert [title for title in page.pictures if title.startswith("Slices")] == slices
 
 
 def test_runs_are_ranked_by_their_dice_on_valid(batch):
