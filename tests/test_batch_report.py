@@ -2,13 +2,13 @@
 
 import base64
 import csv
-import html.parser
 import io
 import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from pages import Page
 from PIL import Image
 from scipy.stats import wilcoxon
 
@@ -173,29 +173,6 @@ def test_a_name_with_dollars_is_drawn_as_it_is_written(batch):
         plt.close(figure)
 
 
-class Page(html.parser.HTMLParser):
-    """The tags of a page, the addresses that it names, its pictures by their description, its headings."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.addresses, self.pictures, self.headings = [], [], {}, []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        named = ("src", "href", "srcset", "action", "data", "poster")
-        self.addresses += [value for name, value in attributes if name in named]
-        if tag == "img":
-            picture = dict(attributes)
-            png = base64.b64decode(picture["src"].removeprefix("data:image/png;base64,"))
-            self.pictures[picture["alt"]] = Image.open(io.BytesIO(png))
-
-    def handle_data(self, text):
-        if self.tags and self.tags[-1] in ("h1", "h2", "h3") and text.strip():
-            self.headings.append(text)
-            self.tags.append("")
-
-
 def test_the_page_needs_nothing_but_itself(batch):
     path = report.write_report(*batch, {"grid": {"recipe": ["report", "best"]}})
     text = path.read_text(encoding="utf-8")
@@ -213,9 +190,10 @@ def test_the_page_needs_nothing_but_itself(batch):
     ]
     assert list(page.pictures) == [page.headings[number] for number in (2, 3, 4, 5)]
     for title, recipe, seed in ((page.headings[4], "best", 1), (page.headings[5], "report", 0)):
-        assert page.pictures[title].getpixel((0, 0)) == int(255 * dice_of(recipe, seed, 0))
+        png = base64.b64decode(page.pictures[title].removeprefix("data:image/png;base64,"))
+        assert Image.open(io.BytesIO(png)).getpixel((0, 0)) == int(255 * dice_of(recipe, seed, 0))
     assert page.tags.count("table") == 4 and "script" not in page.tags
-    assert all(address.startswith("data:") for address in page.addresses)
+    assert not page.links and all(address.startswith("data:") for address in page.loaded)
     assert "@import" not in text and "url(" not in text
     assert "4 ran, 0 were reused, 1 failed" in text and "&lt;b&gt;no &amp; no&lt;/b&gt;" in text and "viewport" in text
     assert (
