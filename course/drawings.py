@@ -31,7 +31,7 @@ def plot_convolution(picture: np.ndarray, weights: np.ndarray, row: int, column:
     """Draw what a 3x3 convolution does at one place of a picture, in numbers, and what it gives everywhere.
 
     picture: (height, width), with two more pixels on each side of the place. weights: (3, 3).
-    Beyond its border the picture counts as 0. Returns a Matplotlib figure.
+    Beyond its border the picture counts as 0.
     """
     import matplotlib.pyplot as plt
     from scipy import ndimage
@@ -136,10 +136,10 @@ def _draw_part(axes, part, answer, mask, left, top):
         axes.bar(left + 0.1 + 0.3 * right, 0.14, bottom=top - 1.2, width=0.22, color=color, label=label)
 
 
-def plot_pairs(description: dict, work_dir: Path, patients: int = 3):
-    """Draw a slice of each of a few patients, spread evenly over all, with the atrium outlined; beside it its mask.
+def plot_pairs(description: dict, work_dir: Path) -> Figure:
+    """Draw a slice of each of three patients, spread evenly over all, with the atrium outlined; beside it its mask.
 
-    Of each patient it is the slice that holds most atrium. Returns a Matplotlib figure.
+    Of each patient it is the slice that holds most atrium.
     """
     import matplotlib.pyplot as plt
 
@@ -147,7 +147,7 @@ def plot_pairs(description: dict, work_dir: Path, patients: int = 3):
     for subset in SUBSETS:
         for pair in description["subsets"][subset]:
             names_of.setdefault((subset, pair["patient"]), []).append(pair["name"])
-    spread = np.linspace(0, len(names_of) - 1, min(patients, len(names_of))).round().astype(int)
+    spread = np.linspace(0, len(names_of) - 1, min(3, len(names_of))).round().astype(int)
     figure, panels = plt.subplots(len(spread), 2, figsize=(6, 3.1 * len(spread)), layout="constrained", squeeze=False)
     for row, ((subset, _), names) in zip(panels, [list(names_of.items())[number] for number in spread]):
         pictures = [pair_paths(description, work_dir, subset, name) for name in names]

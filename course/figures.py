@@ -43,7 +43,7 @@ def figure_as_png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def plot_history(histories: dict[str, list[dict]], accuracy_of_nothing: float | None = None) -> Figure:
+def plot_history(histories: dict[str, list[dict]], accuracy_of_nothing: float) -> Figure:
     """Plot loss, accuracy and IoU against the epoch, for train and valid: a row each, a column for each training.
 
     histories: {title: rows of a history}. accuracy_of_nothing: of predicting nothing on valid, a dotted line.
@@ -60,8 +60,7 @@ def plot_history(histories: dict[str, list[dict]], accuracy_of_nothing: float | 
             for prefix, label, style, color in (("", "train", "--s", "grey"), ("val_", "valid", "-o", "black")):
                 values = [row[prefix + name] for row in history]
                 axes.plot(epochs, values, style, color=color, markersize=3, label=label)
-        if accuracy_of_nothing is not None:
-            column[1].axhline(accuracy_of_nothing, color="black", linestyle="dotted", label="nothing found")
+        column[1].axhline(accuracy_of_nothing, color="black", linestyle="dotted", label="nothing found")
         column[0].set_title(title)
         column[-1].set_xlabel("epoch")
         column[-1].xaxis.get_major_locator().set_params(integer=True)
@@ -156,8 +155,11 @@ def plot_predictions(work_dir: Path, subset: str, slice_counts: list[dict], mask
 
 
 def draw_outline(axes: Axes, mask: np.ndarray, color: str, style: str = "solid", width: float = 1.2) -> None:
-    """Draw the outline of a mask (height, width), half way between the pixels inside and outside; it may have none."""
-    if mask.any() and not mask.all():
+    """Draw the outline of a mask (height, width), half way between the pixels inside and outside.
+
+    There is none where all pixels are alike, and Matplotlib draws none in a picture of one row.
+    """
+    if mask.any() and not mask.all() and min(mask.shape) > 1:
         axes.contour(mask, [0.5], colors=color, linestyles=style, linewidths=width)
 
 

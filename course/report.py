@@ -3,6 +3,8 @@
 Runs that differ in seed and fold alone make a group. A group's Dice of a patient is the mean over its runs.
 """
 
+from __future__ import annotations
+
 import base64
 import csv
 import html
@@ -11,6 +13,7 @@ import json
 import shlex
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +22,9 @@ from course.metrics import bootstrap_interval
 from course.pictures import SUBSETS
 from course.training import read_history
 from course.workspace import read_json, whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STYLE = """
 :root { color-scheme: light; }
@@ -49,7 +55,7 @@ def read_groups(folder: Path, outcomes: dict[str, dict]) -> Groups:
     varied = [key for key in keys if len({json.dumps(run["parameters"].get(key)) for run in finished}) > 1]
     groups = defaultdict(list)
     for outcome in finished:
-        run_dir = Path(folder) / outcome["name"]
+        run_dir = folder / outcome["name"]
         metrics = read_json(run_dir / "results" / "metrics.json", "05_evaluation")
         chosen = {key: outcome["parameters"].get(key) for key in varied or ["recipe"]}
         label = ", ".join(str(value) if key == "recipe" else f"{key} {value}" for key, value in chosen.items())
@@ -117,7 +123,7 @@ def write_patients(folder: Path, groups: Groups) -> Path:
                         **metrics["versions"],
                     }
                 )
-    path = Path(folder) / "patients.csv"
+    path = folder / "patients.csv"
     with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
         writer.writeheader()
@@ -175,8 +181,8 @@ def _colors(groups):
     return dict(zip(groups, plt.get_cmap("tab10" if len(groups) <= 10 else "viridis")(places)))
 
 
-def plot_curves(groups: Groups):
-    """Overlay the loss and the soft Dice on valid of all runs, a colour a group; returns a Matplotlib figure."""
+def plot_curves(groups: Groups) -> Figure:
+    """Overlay the loss and the soft Dice on valid of all runs, a colour a group."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, 1, figsize=(6, 6.4), layout="constrained")
@@ -192,8 +198,8 @@ def plot_curves(groups: Groups):
     return figure
 
 
-def plot_patients(groups: Groups, subset: str):
-    """Draw the Dice of each patient, a row a group, with the mean as a line; returns a Matplotlib figure."""
+def plot_patients(groups: Groups, subset: str) -> Figure:
+    """Draw the Dice of each patient, a row a group, with the mean as a line."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 1.4 + 0.6 * len(groups)), layout="constrained")
@@ -242,7 +248,7 @@ def _results_on(subset, groups):
 
 def write_report(folder: Path, outcomes: dict[str, dict], choices: dict) -> Path:
     """Write report.html into a batch's folder; return its path. `choices`: the parameters of 00 that make it again."""
-    groups, name = read_groups(folder, outcomes), html.escape(Path(folder).name)
+    groups, name = read_groups(folder, outcomes), html.escape(folder.name)
     counts = Counter(outcome["state"] for outcome in outcomes.values())
     parts = [
         f"<h1>{name}: {len(outcomes)} run{'s' if len(outcomes) > 1 else ''}</h1>",
@@ -267,7 +273,7 @@ def write_report(folder: Path, outcomes: dict[str, dict], choices: dict) -> Path
     parts.append("<h2>Every run</h2>" + html_table(rows, ["run", "outcome", *columns[1:]]))
     command = f"papermill notebooks/00_run_all.ipynb out.ipynb --kernel python3 -y {shlex.quote(json.dumps(choices))}"
     parts.append(f"<h2>How to repeat it</h2><pre>{html.escape(command)}</pre>")
-    path = Path(folder) / "report.html"
+    path = folder / "report.html"
     write_page(path, f"Batch {name}", "\n".join(parts))
     return path
 

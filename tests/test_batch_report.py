@@ -2,13 +2,13 @@
 
 import base64
 import csv
-import html.parser
 import io
 import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from pages import Page
 from PIL import Image
 from scipy.stats import wilcoxon
 
@@ -89,6 +89,9 @@ def test_the_results_are_means_over_patients_and_runs(batch):
         for recipe, values in both.items()
     ]
     assert report.result_rows(groups, "test") == []
+    for run in groups["best"]:
+        run["metrics"]["test"] = run["metrics"]["valid"]
+    assert report.result_rows(groups, "test") == report.result_rows(groups, "valid")[1:]
     assert report.time_rows(groups)[0] == ["report", "1.0", "10.0", "3.0", "python 3"]
 
 
@@ -170,29 +173,6 @@ def test_a_name_with_dollars_is_drawn_as_it_is_written(batch):
         plt.close(figure)
 
 
-class Page(html.parser.HTMLParser):
-    """The tags of a page, the addresses that it names, its pictures by their description, its headings."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.addresses, self.pictures, self.headings = [], [], {}, []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        named = ("src", "href", "srcset", "action", "data", "poster")
-        self.addresses += [value for name, value in attributes if name in named]
-        if tag == "img":
-            picture = dict(attributes)
-            png = base64.b64decode(picture["src"].removeprefix("data:image/png;base64,"))
-            self.pictures[picture["alt"]] = Image.open(io.BytesIO(png))
-
-    def handle_data(self, text):
-        if self.tags and self.tags[-1] in ("h1", "h2", "h3") and text.strip():
-            self.headings.append(text)
-            self.tags.append("")
-
-
 def test_the_page_needs_nothing_but_itself(batch):
     path = report.write_report(*batch, {"grid": {"recipe": ["report", "best"]}})
     text = path.read_text(encoding="utf-8")
@@ -210,9 +190,10 @@ def test_the_page_needs_nothing_but_itself(batch):
     ]
     assert list(page.pictures) == [page.headings[number] for number in (2, 3, 4, 5)]
     for title, recipe, seed in ((page.headings[4], "best", 1), (page.headings[5], "report", 0)):
-        assert page.pictures[title].getpixel((0, 0)) == int(255 * dice_of(recipe, seed, 0))
+        png = base64.b64decode(page.pictures[title].removeprefix("data:image/png;base64,"))
+        assert Image.open(io.BytesIO(png)).getpixel((0, 0)) == int(255 * dice_of(recipe, seed, 0))
     assert page.tags.count("table") == 4 and "script" not in page.tags
-    assert all(address.startswith("data:") for address in page.addresses)
+    assert not page.links and all(address.startswith("data:") for address in page.loaded)
     assert "@import" not in text and "url(" not in text
     assert "4 ran, 0 were reused, 1 failed" in text and "&lt;b&gt;no &amp; no&lt;/b&gt;" in text and "viewport" in text
     assert (
@@ -220,14 +201,19 @@ def test_the_page_needs_nothing_but_itself(batch):
     )
 
 
-def test_of_one_run_the_page_compares_nothing(batch):
+@pytest.mark.parametrize(
+    ("count", "slices"),
+    [
+        (1, ["Slices of the run: recipe-report_seed-0"]),
+        (2, ["Slices of the best run: recipe-report_seed-1", "Slices of the worst run: recipe-report_seed-0"]),
+    ],
+)
+def test_of_one_group_the_page_compares_nothing(batch, count, slices):
     folder, outcomes = batch
-    path = report.write_report(folder, dict(itertools.islice(outcomes.items(), 1)), {})
+    path = report.write_report(folder, dict(itertools.islice(outcomes.items(), count)), {})
     page = Page(path.read_text(encoding="utf-8"))
-    assert page.headings[0] == f"{folder.name}: 1 run" and page.tags.count("table") == 3
-    assert [title for title in page.pictures if title.startswith("Slices")] == [
-        "Slices of the run: recipe-report_seed-0"
-    ]
+    assert page.headings[0] == f"{folder.name}: {count} run{'s' if count > 1 else ''}" and page.tags.count("table") == 3
+    assert [title for title in page.pictures if title.startswith("Slices")] == slices
 
 
 def test_runs_are_ranked_by_their_dice_on_valid(batch):

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from scipy.ndimage import gaussian_filter
 
 import helpers
 from course.figures import look_closer, shade_surface
@@ -94,10 +95,13 @@ def test_the_network_is_drawn_as_a_u_with_what_it_makes_of_an_image():
     assert [text.get_text() for text in axes.texts].count("skip") == 3
     places = {}
     for picture in axes.images:
-        left, _, bottom, _ = picture.get_extent()
+        left, right, bottom, top = picture.get_extent()
+        assert axes.get_xlim()[0] < left < right < axes.get_xlim()[1] and axes.get_ylim()[0] < bottom < top
         places.setdefault(round(bottom, 3), []).append((left, np.asarray(picture.get_array())))
     sizes = {height: {len(picture) for _, picture in shown} for height, shown in places.items()}
     assert [sizes[height] for height in sorted(sizes, reverse=True)] == [{32}, {32}, {16}, {8}, {4}]
+    middles = {round(np.mean([left for left, _ in shown]), 3) for shown in places.values() if len(shown) > 2}
+    assert middles == {round(np.mean([left for left, _ in min(places.items())[1]]), 3)}  # the lowest is in the middle
     top_left, top_right = sorted(max(places.items())[1], key=lambda shown: shown[0])
     assert np.allclose(top_left[1], image[0, ..., 0])
     assert np.allclose(top_right[1], model.predict(image, verbose=0)[0, ..., 0], atol=1e-5)
@@ -166,7 +170,6 @@ def test_the_curves_show_train_and_valid_of_each_training():
     for left, right in panels:
         assert left.get_ylim() == right.get_ylim()
     assert [text.get_text() for text in panels[1, 0].get_legend().get_texts()] == ["train", "valid", "nothing found"]
-    assert [len(axes.lines) for axes in helpers.plot_history({"mine": history(0)}).axes] == [2, 2, 2]
 
 
 def look(epochs, inside):
@@ -230,6 +233,7 @@ def test_the_three_planes_are_cut_where_they_should_be():
     mask[1:3, 2:5, 3:7] = True
     figure = helpers.plot_three_planes(volume, mask, (2, 4, 5))
     cube, *panels = figure.axes
+    assert [axes.get_subplotspec().num1 for axes in figure.axes] == [0, 1, 2, 3]  # none covers another
     assert [axes.get_title() for axes in panels] == ["a slice", "a cut along the rows", "a cut along the columns"]
     assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in panels] == [
         ("column", "row"),
@@ -267,6 +271,9 @@ def test_a_volume_is_cut_through_the_middle_of_its_mask_in_its_true_proportions(
         assert (np.ptp(rows) / 2, np.ptp(columns) / 2) == pytest.approx((height, width), rel=0.2)
     drawn_by_hand = helpers.plot_planes(pictures, mask, sizes, helpers.TRUTH_COLOR)
     assert {color_of(axes.collections[0]) for axes in drawn_by_hand.axes[::2]} == {helpers.TRUTH_COLOR}
+    assert figure.axes[0].get_gridspec().get_height_ratios() == pytest.approx([20 / 15, 24 / 15, 24 / 20])
+    flat = helpers.plot_planes(pictures[:1], mask[1:2], sizes)  # one slice of 4 mm is drawn half as high as wide
+    assert flat.axes[0].get_gridspec().get_height_ratios() == pytest.approx([20 / 15, 0.5, 0.5])
     nothing = helpers.plot_planes(pictures, mask & False, sizes)
     assert np.array_equal(nothing.axes[2].images[0].get_array(), pictures[:, 10]) and not nothing.axes[2].collections
 
@@ -278,6 +285,7 @@ def test_a_surface_is_brightest_where_it_faces_the_upper_left(axis):
     inside = np.hypot(*np.mgrid[-10:11, -10:11])
     assert picture.shape == inside.shape and np.all(picture[inside > 9] == 0)
     assert picture[inside < 7].min() >= 0.2 and picture.max() == pytest.approx(1, abs=0.02)
+    assert np.array_equal(picture > 0, (gaussian_filter(ball.astype(float), 1.5) >= 0.5).any(axis))  # a little smoothed
     towards_light = np.array([-0.4, -0.45]) / np.linalg.norm([0.8, 0.4, 0.45])  # of a normal of length 1: rows, columns
     brightest = np.argwhere(picture > 0.98 * picture.max()).mean(axis=0)
     assert brightest == pytest.approx(10 + 8 * towards_light, abs=1)

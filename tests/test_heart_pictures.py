@@ -87,6 +87,7 @@ def test_of_a_patient_best_median_and_worst_slice_are_drawn():
     titles = [axes.get_title() for axes in figure.axes[::2]]
     assert titles == ["best slice: Dice 1.00", "median slice: Dice 0.67", "worst slice: Dice 0.40"]
     assert "la_000" in figure.get_suptitle()
+    assert all(axes.lines[0].get_linewidth() > 0 for axes in figure.axes[::2])  # the box
 
 
 def test_the_median_patient_of_a_run_comes_with_its_slices_its_masks_and_what_the_run_found(work_dir, monkeypatch):

@@ -1,34 +1,15 @@
 """The web pages of the lessons: whole, linked, and readable without a network."""
 
 import base64
-import html.parser
 import re
 import urllib.parse
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from pages import Page
 
 from course.workspace import COURSE_FOLDER
 from tools import make_site
-
-
-class Page(html.parser.HTMLParser):
-    """What a page links to, shows and loads, and the places in it that can be linked to."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.links, self.loaded, self.places, self.tags = [], [], set(), []
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attributes):
-        values = dict(attributes)
-        self.tags.append(tag)
-        self.places |= {values["id"]} if "id" in values else set()
-        if tag == "a":
-            self.links.append(values["href"])
-        self.loaded += [values[name] for name in ("src", "srcset") if name in values]
-        if tag == "link":
-            self.loaded.append(values["href"])
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +23,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def site(folder):
     """The pages of the site as {file name: Page}."""
-    return {path.name: Page(path) for path in sorted(folder.glob("*.html"))}
+    return {path.name: Page(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.html"))}
 
 
 def test_there_is_a_page_for_each_notebook_for_the_teacher_and_for_the_contents(site):

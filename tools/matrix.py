@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -218,21 +219,22 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {processor_name()}, {platform.system()}"
 
 
+def markdown_table(header: list[str], rows: Iterable[list]) -> str:
+    """Return a table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
 def table(rows: dict[str, dict]) -> str:
-    """Return the Markdown table of {name: row}."""
-    lines = [
-        f"On {machine()}.",
-        "",
-        f"| environment | date | Python | {' | '.join(SHOWN)} | what ran | passed | failed | skipped | minutes |",
-        "|---" * (len(SHOWN) + 8) + "|",
-    ]
+    """Return the table of {name: row}, with what machine this is."""
+    lines = []
     for name, row in rows.items():
         found = row.get("versions", {})
-        counts = [str(row[key]) for key in ("passed", "failed", "skipped")] if "passed" in row else [row["why"], "", ""]
+        counts = [row[key] for key in ("passed", "failed", "skipped")] if "passed" in row else [row["why"], "", ""]
         shown = [found.get(package, "") for package in ("python", *SHOWN)]
-        cells = [name, row["date"], *shown, row["what"], *counts, f"{row['minutes']:.0f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append([name, row["date"], *shown, row["what"], *counts, f"{row['minutes']:.0f}"])
+    header = ["environment", "date", "Python", *SHOWN, "what ran", "passed", "failed", "skipped", "minutes"]
+    return f"On {machine()}.\n\n{markdown_table(header, lines)}\n"
 
 
 def main(words: list[str]) -> int:

@@ -39,6 +39,7 @@ from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec
 
 from course.workspace import COURSE_FOLDER
+from tools.matrix import markdown_table
 from tools.plant_faults import copy_course
 
 FOLDER = COURSE_FOLDER / "data" / "mutants"
@@ -206,12 +207,12 @@ def read_results(modules: Iterable[Path]) -> list[dict]:
 
 def table(results: list[dict]) -> str:
     """Return the score of each module and the list of survivors as Markdown."""
-    lines = ["| module | changes | noticed | |", "|---|---|---|---|"]
+    rows = []
     for module in [*sorted({result["part"] for result in results}), "all"]:
         of_module = [result for result in results if module in ("all", result["part"])]
         noticed = sum(result["outcome"] == "noticed" for result in of_module)
-        lines.append(f"| {module} | {len(of_module)} | {noticed} | {noticed / len(of_module):.0%} |")
-    lines.append("")
+        rows.append([module, len(of_module), noticed, f"{noticed / len(of_module):.0%}"])
+    lines = [markdown_table(["module", "changes", "noticed", ""], rows), ""]
     for result in sorted(results, key=lambda result: (result["module"], result["line"])):
         if result["outcome"] != "noticed":
             place = f"{result['module']}:{result['line']} ({result['function']}, {result['outcome']})"

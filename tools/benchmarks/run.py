@@ -13,7 +13,7 @@ from pathlib import Path
 
 import helpers
 from course.workspace import COURSE_FOLDER
-from tools.matrix import machine
+from tools.matrix import machine, markdown_table
 
 HERE = COURSE_FOLDER / "tools" / "benchmarks"
 
@@ -120,24 +120,9 @@ def rows_of_networks(times, ceilings, task):
         for network in networks:
             value = median[case, precision, network]
             work = value * gflop[case] * (3 if task == "training" else 1)
-            rows.append(
-                [
-                    *case.split(","),
-                    numbers,
-                    network,
-                    f"{value:.1f}",
-                    f"{value / peer:.2f}",
-                    f"{work:.0f}",
-                    f"{100 * work / ceiling:.0f} %",
-                ]
-            )
+            speed = f"{value:.1f}", f"{value / peer:.2f}", f"{work:.0f}", f"{100 * work / ceiling:.0f} %"
+            rows.append([*case.split(","), numbers, network, *speed])
     return rows
-
-
-def markdown_table(header, rows):
-    """Return a table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def write_results(times, ceilings, preparation, memory, start, training_memory):
@@ -147,16 +132,8 @@ def write_results(times, ceilings, preparation, memory, start, training_memory):
     for name in ("float32", "bfloat16"):
         product = statistics.median(entry[name] for entry in ceilings)
         parts.append(f"A matrix product in {name}: {product:.0f} GFLOP/s.  ")
-    header = [
-        "image",
-        "batch",
-        "arithmetic",
-        "network",
-        "images/s",
-        "to the fastest PyTorch",
-        "GFLOP/s",
-        "of the product",
-    ]
+    header = ["image", "batch", "arithmetic", "network", "images/s", "to the fastest PyTorch", "GFLOP/s"]
+    header.append("of the product")
     for task in ("training", "prediction"):
         parts += [f"\n## {task.capitalize()}\n", markdown_table(header, rows_of_networks(times, ceilings, task))]
     base = statistics.median(preparation["plain_loop"])
