@@ -31,7 +31,8 @@ CONTENT = np.random.default_rng(0).bytes(300_000)
 class Server(http.server.ThreadingHTTPServer):
     """A server on loopback that serves `content` and counts; the options say how it misbehaves.
 
-    cuts: after how many bytes to cut the next connections. repeats: how often it sends the content.
+    cuts: after how many bytes to cut the next connections. ranges: True, False, or "all", which promises a range and
+    sends all. repeats: how often it sends the content.
     """
 
     daemon_threads = True
@@ -63,7 +64,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         start = 0
         if server.ranges and self.headers.get("Range"):
-            start = int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1])
+            start = 0 if server.ranges == "all" else int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1])
             if start >= len(server.content):
                 self.send_error(416)
                 return
@@ -133,8 +134,9 @@ def test_a_whole_part_needs_no_network(tmp_path):
     assert get("http://127.0.0.1:9/", tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_a_server_that_refuses_ranges_is_asked_for_all(serve, tmp_path):
-    server = serve(CONTENT, ranges=False, cuts=[100_000])
+@pytest.mark.parametrize("ranges", [False, "all"])
+def test_a_server_that_refuses_ranges_is_asked_for_all(ranges, serve, tmp_path):
+    server = serve(CONTENT, ranges=ranges, cuts=[100_000])
     assert get(server.url(), tmp_path / "file").read_bytes() == CONTENT
 
 
