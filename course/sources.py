@@ -152,6 +152,9 @@ def _archive_errors(archive):
         yield
     except CourseError:
         raise
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        name = "/".join(Path(error.filename).parts[-3:])
+        raise CourseError(f"{archive.name} holds {name} below or above a file of that name: pack it again.") from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise

@@ -1,5 +1,6 @@
 """The heart data: the download from a server that misbehaves, and volumes turned into slices."""
 
+import errno
 import gzip
 import hashlib
 import http.server
@@ -9,6 +10,7 @@ import os
 import re
 import tarfile
 import threading
+import urllib.request
 from collections import Counter
 
 import nibabel
@@ -29,7 +31,8 @@ CONTENT = np.random.default_rng(0).bytes(300_000)
 class Server(http.server.ThreadingHTTPServer):
     """A server on loopback that serves `content` and counts; the options say how it misbehaves.
 
-    cuts: after how many bytes to cut the next connections. repeats: how often it sends the content.
+    cuts: after how many bytes to cut the next connections. ranges: True, False, or "all", which promises a range and
+    sends all. repeats: how often it sends the content.
     """
 
     daemon_threads = True
@@ -61,7 +64,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         start = 0
         if server.ranges and self.headers.get("Range"):
-            start = int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1])
+            start = 0 if server.ranges == "all" else int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1])
             if start >= len(server.content):
                 self.send_error(416)
                 return
@@ -131,8 +134,9 @@ def test_a_whole_part_needs_no_network(tmp_path):
     assert get("http://127.0.0.1:9/", tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_a_server_that_refuses_ranges_is_asked_for_all(serve, tmp_path):
-    server = serve(CONTENT, ranges=False, cuts=[100_000])
+@pytest.mark.parametrize("ranges", [False, "all"])
+def test_a_server_that_refuses_ranges_is_asked_for_all(ranges, serve, tmp_path):
+    server = serve(CONTENT, ranges=ranges, cuts=[100_000])
     assert get(server.url(), tmp_path / "file").read_bytes() == CONTENT
 
 
@@ -165,6 +169,25 @@ def test_what_is_not_the_file_is_refused_and_only_what_may_help_is_tried_again(c
     assert server.times_sent < 500  # what has no end is not written beyond the size
 
 
+def test_a_short_file_is_refused_though_a_part_of_it_is_here(serve, tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT[:250_000])
+    with pytest.raises(CourseError, match="is 299,000 bytes long where 300,000 are expected"):
+        get(serve(SHORT).url(), tmp_path / "file")
+
+
+def test_a_full_disk_is_no_broken_connection(tmp_path, monkeypatch):
+    tries = []
+
+    def full(*_, **options):
+        tries.append(options)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(urllib.request, "urlopen", full)
+    with pytest.raises(OSError, match="No space left"):
+        get("http://127.0.0.1:9/", tmp_path / "file")
+    assert len(tries) == 1
+
+
 def test_a_part_that_is_too_long_is_deleted(tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT + b"more")
     with pytest.raises(CourseError, match=DAMAGED):
@@ -175,7 +198,7 @@ def test_a_part_that_is_too_long_is_deleted(tmp_path):
 def test_without_a_network_one_sentence_names_the_alternatives(tmp_path):
     with pytest.raises(CourseError) as caught:
         fetch_heart(tmp_path, url="http://127.0.0.1:9/x.tar", attempts=2, wait=0.001, progress=False)
-    assert "could not be downloaded" in str(caught.value)
+    assert "could not be downloaded" in str(caught.value) and "; 0 of 455,721,472 bytes" in str(caught.value)
     assert "put Task02_Heart.tar" in str(caught.value)
     assert "dataset='sample'" in str(caught.value)
 

@@ -1,5 +1,6 @@
 """Converted data on Google Drive, with a stand-in for it: one archive there, the files on a machine's own disk."""
 
+import errno
 import os
 import shutil
 import tarfile
@@ -123,6 +124,16 @@ def test_an_archive_that_is_gone_is_told(colab, source, tmp_path):
     (colab / description["root"]).unlink()
     with pytest.raises(CourseError, match="The files of the dataset are gone .* run 01_dataset_upload again"):
         dataset_root(description, colab)
+
+
+def test_what_is_being_made_lies_on_the_machine_and_the_disk_that_is_full_is_named(colab, tmp_path):
+    with store.building_folder(tmp_path / "plain") as building:
+        assert building.parent == tmp_path / "plain"
+    with store.building_folder(colab) as building:
+        assert building.parent == tmp_path / "content"
+    for file, disk in {None: colab, colab / "dataset.json": colab, building / "a.png": tmp_path / "content"}.items():
+        with pytest.raises(CourseError, match=f"The disk of {disk} is full; earlier"), store.building_folder(colab):
+            raise OSError(errno.ENOSPC, "No space left on device", file)
 
 
 def test_a_refusal_leaves_drive_and_the_machine_as_they_were(colab, source, tmp_path):
