@@ -112,6 +112,7 @@ def test_one_scan_under_two_names_is_found_by_content_with_the_dice_of_its_annot
     outlines = [[(to_hex(c.get_edgecolor()[0]).upper(), lowest(c)) for c in panel.collections] for panel in figure.axes]
     first, second = (TRUTH_COLOR, 38.5), (PREDICTION_COLOR, 41.5)  # discs of radius 8 around rows 30 and 33
     assert outlines == [[first], [second], [first, second]]
+    assert all(outline.get_linewidth() > 0 for panel in figure.axes for outline in panel.collections)
     figure = plot_findings(description, tmp_path / "data")
     [part] = figure.subfigs
     assert part.get_suptitle() == f"{2 * SLICES}: {sentence}"
