@@ -441,7 +441,8 @@ def test_a_training_ends_with_its_epochs_or_where_no_better_one_comes(folder, ch
 
 @pytest.mark.parametrize(("monitor", "expected"), [("val_loss", 1), ("val_iou", 2), (None, 3)])
 def test_the_epoch_that_is_kept(monitor, expected):
-    rows = [{"val_loss": loss, "val_iou": iou} for loss, iou in ((0.3, 0.1), (0.1, 0.2), (0.2, 0.9), (0.4, 0.5))]
+    figures = ((0.3, 0.1), (0.1, 0.2), (0.2, 0.9), (0.4, 0.5))
+    rows = [{"loss": 0.1, "accuracy": 0.9, "val_loss": loss, "val_iou": iou} for loss, iou in figures]
     assert training.kept_epoch(rows, monitor) == expected
 
 
