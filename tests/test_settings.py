@@ -359,7 +359,7 @@ class Pip:
     def __call__(self, command, **options):
         constraints = Path(command[command.index("--constraint") + 1]).read_text().splitlines()
         self.calls.append((command[1:5], command[command.index("--constraint") + 2 :], constraints))
-        return types.SimpleNamespace(returncode=self.code, stderr=self.said)
+        return types.SimpleNamespace(returncode=self.code, stderr=self.said if options["text"] else self.said.encode())
 
 
 def hide(monkeypatch, *names):
