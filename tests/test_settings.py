@@ -349,6 +349,11 @@ def test_equal_inputs_have_equal_fingerprints(tmp_path):
     assert first != workspace.fingerprint({"a": 1, "b": [2]}, path)
 
 
+def test_json_is_written_to_be_read_by_people_too(tmp_path):
+    helpers.write_json(tmp_path / "file.json", {"name": "Kürş"})
+    assert (tmp_path / "file.json").read_text(encoding="utf-8") == '{\n  "name": "Kürş"\n}\n'
+
+
 class Pip:
     """Stands in for pip: remembers what it was told, with the constraints, and ends with a code."""
 
