@@ -1,7 +1,6 @@
 """The check of an exercise: one sentence, whatever the reader wrote."""
 
 import dis
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -43,8 +42,8 @@ def _is_blank(answer: Any) -> bool:
 def _watched(function: Callable) -> Callable:
     """Return the reader's function; where it fails, or returns None, it raises Mistake."""
 
-    @functools.wraps(function)
     def watched(*arguments, **named):
+        """Call the function."""
         try:
             answer = function(*arguments, **named)
         except Exception as error:

@@ -93,6 +93,7 @@ def test_arrays_are_made_again_only_where_they_have_to_be(tmp_path):
         {"description": {**DESCRIPTION, "fingerprint": "5"}},
         {"description": {**DESCRIPTION, "subsets": subsets}},
     ):
+        make(tmp_path)
         changed, asked = make(tmp_path, **change)
         assert len(asked) == (6 if "leave_out" in change else 7)
         assert make(tmp_path, **change) == (changed, [])

@@ -93,6 +93,7 @@ def test_pictures_too_large_to_be_held_are_read_from_the_arrays_and_give_the_sam
     pictures = make_pictures()
     settings = {**SETTINGS, "augment": True, "crop_share": 0.5}
     held = as_arrays(helpers.training_batches(pictures, settings))
+    assert 2 * batches.MOST_HELD == 2**30  # pictures and masks together take a GiB at most
     monkeypatch.setattr(TrainingPictures, "take", None)
     for room in (0, 1):
         monkeypatch.setattr(batches, "MOST_HELD", pictures.pixels + room)

@@ -38,7 +38,9 @@ def test_missing_slices_end_a_volume():
 
 
 def test_two_slices_of_one_number_are_no_neighbours():
-    assert rows_of_volumes(make_slices("a", [*range(5, 14), 13, *range(14, 22)])) == [(0, 9), (9, 18)]
+    slices = make_slices("a", [*range(5, 14), 13, *range(14, 22)])
+    assert rows_of_volumes(slices) == [(0, 9), (9, 18)]
+    assert rows_of_volumes([*make_slices("b", [None] * 40), *slices]) == [(40, 49), (49, 58)]
 
 
 def test_numbers_may_go_in_steps():

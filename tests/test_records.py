@@ -217,12 +217,13 @@ def test_arrays_of_another_work_folder_are_not_used_once_they_are_replaced_there
 
 
 def test_a_sentence_names_three_settings_at_most():
-    recorded = {"settings": dict.fromkeys("abcde", 1)}
-    with pytest.raises(helpers.CourseError) as refusal:
-        check_made_from(recorded, {"settings": dict.fromkeys("abcde", 2)}, "02")
-    assert str(refusal.value) == (
-        "02 ran with other settings (a was 1, now 2; b was 1, now 2; c was 1, now 2; 2 more): run 02 again."
-    )
+    recorded = {"settings": dict.fromkeys("abcd", 1)}
+    for names, more in (("abc", ""), ("abcd", "; 1 more")):
+        with pytest.raises(helpers.CourseError) as refusal:
+            check_made_from(recorded, {"settings": dict.fromkeys(names, 2)}, "02")
+        assert str(refusal.value) == (
+            f"02 ran with other settings (a was 1, now 2; b was 1, now 2; c was 1, now 2{more}): run 02 again."
+        )
     check_made_from(recorded, recorded, "02")
 
 
@@ -441,7 +442,8 @@ def test_a_training_ends_with_its_epochs_or_where_no_better_one_comes(folder, ch
 
 @pytest.mark.parametrize(("monitor", "expected"), [("val_loss", 1), ("val_iou", 2), (None, 3)])
 def test_the_epoch_that_is_kept(monitor, expected):
-    rows = [{"val_loss": loss, "val_iou": iou} for loss, iou in ((0.3, 0.1), (0.1, 0.2), (0.2, 0.9), (0.4, 0.5))]
+    figures = ((0.3, 0.1), (0.1, 0.2), (0.2, 0.9), (0.4, 0.5))
+    rows = [{"loss": 0.1, "accuracy": 0.9, "val_loss": loss, "val_iou": iou} for loss, iou in figures]
     assert training.kept_epoch(rows, monitor) == expected
 
 
@@ -576,6 +578,20 @@ def test_a_hash_of_code_covers_what_it_names_and_no_comments(monkeypatch, tmp_pa
         module = load_module(monkeypatch, "course.made_up", tmp_path / f"made_up{number}.py", text)
         hashes.append(source_fingerprint(module.Counter))
     assert (hashes[0] != hashes[1]) is is_other
+
+
+LAMBDAS = [
+    {"loss": lambda value: value + 1},
+    {
+        "loss": lambda value: value + 1  # this line alone is no Python
+    },
+    {"loss": lambda value: value + 2},
+]
+
+
+def test_a_lambda_is_told_by_its_lines():
+    hashes = [source_fingerprint(losses["loss"]) for losses in LAMBDAS]
+    assert len(set(hashes)) == 3 and hashes == [source_fingerprint(losses["loss"]) for losses in LAMBDAS]
 
 
 # --- through the notebooks --------------------------------------------------------------------------------------------

@@ -360,6 +360,11 @@ def test_equal_inputs_have_equal_fingerprints(tmp_path):
     assert first != workspace.fingerprint({"a": 1, "b": [2]}, path)
 
 
+def test_json_is_written_to_be_read_by_people_too(tmp_path):
+    helpers.write_json(tmp_path / "file.json", {"name": "Kürş"})
+    assert (tmp_path / "file.json").read_text(encoding="utf-8") == '{\n  "name": "Kürş"\n}\n'
+
+
 class Pip:
     """Stands in for pip: remembers what it was told, with the constraints, and ends with a code."""
 
@@ -370,7 +375,7 @@ class Pip:
     def __call__(self, command, **options):
         constraints = Path(command[command.index("--constraint") + 1]).read_text().splitlines()
         self.calls.append((command[1:5], command[command.index("--constraint") + 2 :], constraints))
-        return types.SimpleNamespace(returncode=self.code, stderr=self.said)
+        return types.SimpleNamespace(returncode=self.code, stderr=self.said if options["text"] else self.said.encode())
 
 
 def hide(monkeypatch, *names):
