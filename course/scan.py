@@ -16,7 +16,7 @@ import numpy as np
 
 from course.geometry import OPPOSITE, check_spacing
 from course.greys import greys_of
-from course.nifti import read_grid, read_values, turn_values
+from course.nifti import listed, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
 from course.pictures import PICTURES, VOLUMES, file_suffix, is_dicom, is_stray, read_picture
 from course.planes import patient_spacing
@@ -98,17 +98,22 @@ def _read_nifti(path: Path, name: str) -> Scan:
     return Scan(name, values, affine, grid.spacing is not None, is_placed, header=header, notes=tuple(notes))
 
 
-def read_truth(path: str | Path, scan: Scan) -> np.ndarray:
-    """Return the true mask of a scan, uint8 of its shape, 0 and 1, from a NIfTI file: 1 where a label is.
+def read_truth(path: str | Path, scan: Scan) -> tuple[np.ndarray, list[str]]:
+    """Return the true mask of a scan, uint8 of its shape, 0 and 1, from a NIfTI file, and what must be told of it.
 
-    Raises CourseError where the file lies elsewhere than the scan, or has another shape.
+    Raises CourseError where the file lies elsewhere than the scan, has another shape, or holds more than one label.
     """
+    path = Path(path).expanduser()
     truth = read_scan(path)
     if truth.values.shape != scan.values.shape or not np.allclose(truth.affine, scan.affine, atol=1e-3):
         raise CourseError(
             f"The truth {truth.name} has another shape or affine than the scan {scan.name}: resample it onto the scan."
         )
-    return (truth.values > 0).astype(np.uint8)
+    values, present, told = read_labels(path)
+    labels = [f"{value:g}" for value in present if value]
+    if len(labels) > 1:
+        raise CourseError(f"The truth {truth.name} holds several labels ({listed(labels)}): save the atrium's alone.")
+    return (values != 0).astype(np.uint8), told_sentences({path: told})
 
 
 def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan:

@@ -215,8 +215,13 @@ def test_a_dicom_file_alone_in_its_folder_is_a_slice_of_1_mm_and_that_is_told(tm
 
 def test_a_truth_is_1_where_a_label_is_and_lies_where_the_scan_lies(tmp_path, body):
     scan = scans.read_scan(save(tmp_path / "scan.nii", body, affine()))
-    labels = (body % 3).astype(np.uint8)
-    assert np.array_equal(scans.read_truth(save(tmp_path / "a.nii", labels, affine()), scan), body % 3 > 0)
+    labels = (7 * (body % 3 > 0)).astype(np.uint8)
+    soft = np.array([0.3, 0.5, 1], np.float32)[body % 3]
+    for values, note in ((labels, ""), (soft, "a.nii holds a soft label")):
+        truth, told = scans.read_truth(save(tmp_path / "a.nii", values, affine()), scan)
+        assert truth.dtype == np.uint8 and np.array_equal(truth, body % 3 > 0) and note in " ".join(told)
+    with pytest.raises(CourseError, match=r"The truth b holds several labels \(1, 2\)"):
+        scans.read_truth(save(tmp_path / "b.nii", (body % 3).astype(np.uint8), affine()), scan)
     for other in ((labels[1:], affine()), (labels, affine(origin=(-3.0, 5.0, 7.1)))):
         with pytest.raises(CourseError, match="The truth b has another shape or affine than the scan scan"):
             scans.read_truth(save(tmp_path / "b.nii", *other), scan)
