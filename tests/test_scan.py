@@ -207,10 +207,28 @@ def test_dicom_values_are_rescaled_and_inverted_as_their_tags_say(tmp_path, body
     assert np.array_equal(scan.values, body.max() - body)  # the lowest is 0
 
 
-def test_a_dicom_file_alone_in_its_folder_is_a_slice_of_1_mm_and_that_is_told(tmp_path, body):
-    scan = scans.read_scan(save_series(tmp_path / "one", body[:, :, :1], affine()))
-    assert np.array_equal(scan.values, body[:, :, :1]) and scan.voxel_millilitres == pytest.approx(0.7 * 1.1 / 1000)
-    assert "taken to be 1 mm thick" in scan.notes[0]
+@pytest.mark.parametrize(
+    ("tags", "thickness", "note"),
+    [
+        ({"SpacingBetweenSlices": 9, "SliceThickness": 8}, 9, "SpacingBetweenSlices says that it is 9 mm thick"),
+        ({"SpacingBetweenSlices": "", "SliceThickness": 8}, 8, "SliceThickness says that it is 8 mm thick"),
+        ({"SliceThickness": 0}, None, "does not say how thick it is, so its volume is unknown"),
+        ({}, None, "does not say how thick it is, so its volume is unknown"),
+    ],
+)
+def test_a_dicom_file_alone_in_its_folder_is_as_thick_as_it_says(tmp_path, body, tags, thickness, note):
+    scan = scans.read_scan(save_series(tmp_path / "one", body[:, :, :1], affine(), **tags))
+    assert np.array_equal(scan.values, body[:, :, :1]) and scan.knows_space is (thickness is not None)
+    assert scan.voxel_millilitres == pytest.approx(0.7 * 1.1 * (thickness or 1) / 1000) and note in scan.notes[0]
+
+
+def test_slices_whose_positions_are_rounded_are_even_and_that_is_told(tmp_path, body):
+    def position(number):
+        return [0, 0, round(1.25 * number, 1)]
+
+    scan = scans.read_scan(save_series(tmp_path / "one", body, affine(), ImagePositionPatient=position))
+    assert scan.affine[2, 2] == pytest.approx(1.25) and scan.knows_space
+    assert "lie 1.20 to 1.30 mm apart, up to 0.05 mm off a straight line" in scan.notes[0]
 
 
 def test_a_truth_is_1_where_a_label_is_and_lies_where_the_scan_lies(tmp_path, body):
@@ -266,17 +284,35 @@ SERIES = {  # what is changed in a good series
         {"SeriesInstanceUID": lambda n: f"1.2.{n // 8}", "SeriesDescription": "cine"},
         r"holds 2 series: cine \(8 files, .*scan/000\.dcm\), cine \(5 files, .*scan/056\.dcm\)",
     ),
-    "missing slice": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 5)]}, "1.00 to 2.00 mm apart: slices are mis"),
+    "missing slice": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 5)]}, "1.00 to 2.00 mm apart, .* are missing"),
+    "first missing": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 0)]}, "1.00 to 2.00 mm apart, .* are missing"),
+    "growing steps": ({"ImagePositionPatient": lambda n: [0, 0, n + n * n / 60]}, "1.02 to 1.38 mm apart, .* missing"),
+    "askew": ({"ImagePositionPatient": lambda n: [0, 5 * np.sin(n), 3 * n]}, r"up to 6\.74 mm off a straight line"),
     "two times": ({"ImagePositionPatient": lambda n: [0, 0, n // 2]}, "two slices at one place"),
-    "no position": ({"PixelSpacing": None, "ImagePositionPatient": None}, "lacks ImagePositionPatient, so its place"),
+    "no position": ({"PixelSpacing": None, "ImagePositionPatient": None}, "lacks ImagePositionPatient, as 3 .* place"),
     "empty position": ({"ImagePositionPatient": ""}, "lacks ImagePositionPatient"),
+    "position of two": ({"ImagePositionPatient": lambda n: [0, n]}, "lacks ImagePositionPatient, as 3 finite numbers"),
+    "position NaN": ({"ImagePositionPatient": lambda n: ["nan", 0, n]}, "lacks ImagePositionPatient, as 3 finite"),
+    "direction of five": ({"ImageOrientationPatient": [1, 0, 0, 0, 1]}, "lacks ImageOrientationPatient, as 6 finite"),
+    "direction of length 2": ({"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]}, "000.dcm .* two directions of length 1"),
+    "directions alike": ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "two directions of length 1 at right angles"),
+    "spacing of one": ({"PixelSpacing": [1.0]}, "lacks PixelSpacing, as 2 finite numbers"),
+    "spacing empty": ({"PixelSpacing": ""}, "lacks PixelSpacing"),
+    "spacing 0": ({"PixelSpacing": [0, 1]}, "has a PixelSpacing of 0"),
+    "frames empty, slope empty": ({"NumberOfFrames": "", "RescaleSlope": "", "RescaleIntercept": ""}, "read as DICOM"),
+    "slope NaN": ({"RescaleSlope": "nan", "RescaleIntercept": 0}, "not finite"),
+    "numbers of colours": ({"PhotometricInterpretation": "PALETTE COLOR"}, "000.dcm is no single slice of grey values"),
+    "white as lowest and highest": (
+        {"PhotometricInterpretation": lambda n: f"MONOCHROME{1 + n % 2}"},
+        "differ in size, spacing, direction or in what is white",
+    ),
     "several frames": ({"NumberOfFrames": 4}, "no single slice of grey values"),
     "colours": ({"SamplesPerPixel": 3}, "no single slice of grey values"),
     "pixels cut short": ({"PixelData": b"\0\0"}, "cannot be read as DICOM .*dcm2niix"),
-    "sizes": ({"PixelSpacing": lambda n: [1, 1 + (n > 3)]}, "differ in size, spacing or direction"),
+    "sizes": ({"PixelSpacing": lambda n: [1, 1 + (n > 3)]}, "differ in size, spacing, direction"),
     "directions": (
         {"ImageOrientationPatient": lambda n: [1, 0, 0, 0, 1, 0] if n else [0, 1, 0, 0, 0, 1]},
-        "differ in size, spacing or direction",
+        "differ in size, spacing, direction",
     ),
 }
 
@@ -295,7 +331,7 @@ FILES = {  # what is given of a folder, and what lies in it
     "empty": ("", [], "holds no volume, no picture and no DICOM file"),
     "mixed": ("", ["0.png", "a.dcm", "b.dcm"], r"holds 1 files such as 0\.png and 2 files such as a\.dcm: .*one kind"),
     "two volumes": ("", ["a.nii", "b.nii.gz"], r"holds 2 volumes \(a\.nii and others\): give one of them"),
-    "no DICOM": ("", ["a.dcm"], "scan cannot be read as DICOM .*dcm2niix"),
+    "no DICOM": ("", ["a.dcm"], r"scan/a\.dcm cannot be read as DICOM .*dcm2niix"),
     "one file": ("a.dcm", ["a.dcm"], r"a\.dcm is a single slice: give the folder"),
     "one picture": ("3.png", ["3.png"], r"3\.png is a single slice: give the folder"),
     "gap in numbers": ("", ["0.png", "1.png", "3.png", "5.png"], r"lacks the slice 2 \(2 missing\)"),
