@@ -4,6 +4,7 @@ A scan is an array of voxels with an *affine*, the 4 x 4 matrix that says where 
 the three indices of a voxel to millimetres towards the patient's right, front and head ("RAS", as NIfTI counts).
 """
 
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from course.geometry import OPPOSITE, check_spacing
+from course.geometry import OPPOSITE, picture_geometry
 from course.greys import greys_of
 from course.nifti import listed, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
-from course.pictures import PICTURES, VOLUMES, file_suffix, is_dicom, is_stray, read_picture
+from course.pictures import PICTURES, VOLUMES, Pair, file_suffix, is_dicom, is_stray, read_picture
 from course.planes import patient_spacing
 from course.sources import unpack
 from course.store import pair_paths
@@ -65,10 +66,11 @@ class Scan:
 def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
     """Read a scan: a NIfTI volume, a folder of slices (pictures, or one DICOM series), or a zip of either.
 
-    spacing: of pictures, [row, column, slice] in mm; other files hold their own. Raises CourseError, with one sentence,
-    for what cannot be read as one volume, and for a spacing where the files hold one.
+    spacing: of pictures, [row, column, slice] in mm; other files hold their own, and so may a geometry.json (see
+    `course.geometry`) beside pictures. Raises CourseError, with one sentence, for what cannot be read as one volume,
+    and for a spacing where the files hold one.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.abspath(Path(path).expanduser()))  # "." has no name
     if not path.exists():
         raise CourseError(f"There is no scan at {path}: give a NIfTI file, a folder of slices, or a zip.")
     if path.is_dir() or file_suffix(path.name) in VOLUMES:
@@ -95,6 +97,8 @@ def _read_nifti(path: Path, name: str) -> Scan:
     is_placed = grid.axes is not None and not np.allclose(grid.affine, np.diag(np.abs(np.diag(grid.affine))))
     notes = told_sentences({path: (*grid.told, *(() if is_placed else ("no_axes",)))})
     affine = grid.affine if grid.spacing else np.eye(4)
+    if np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise CourseError(f"The affine of {path.name} lays all voxels into a plane: mend its header.")
     header = nibabel.load(path).header
     return Scan(name, values, affine, grid.spacing is not None, is_placed, header=header, notes=tuple(notes))
 
@@ -134,7 +138,7 @@ def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan
     if len(volumes) > 1:
         raise CourseError(f"{name} holds {len(volumes)} volumes ({volumes[0].name} and others): give one of them.")
     if pictures:
-        return _read_pictures(pictures, name, spacing)
+        return _read_pictures(pictures, place, name, spacing)
     if spacing is not None:
         raise CourseError(f"{name} holds its own spacing: leave spacing=None.")
     if volumes:
@@ -143,9 +147,10 @@ def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan
         return _read_dicom(series, name)
 
 
-def _read_pictures(files: list[Path], name: str, spacing: Sequence[float] | None) -> Scan:
-    """Stack pictures in the order of the last number in their names."""
-    check_spacing(spacing, f"spacing={spacing!r}")
+def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence[float] | None) -> Scan:
+    """Stack pictures in the order of the last number in their names; geometry.json may say how they lie."""
+    pairs = [Pair(None, file.stem, name, None, file, file) for file in files]
+    spacing, axes = picture_geometry(pairs, folder, spacing)[name].values()
     file_of = {int(digits[-1]): file for file in files if (digits := re.findall(r"\d+", file.stem))}
     if len(file_of) < len(files):
         raise CourseError(f"The pictures of {name} are not numbered, each once: call them slice_000.png and so on.")
@@ -155,30 +160,36 @@ def _read_pictures(files: list[Path], name: str, spacing: Sequence[float] | None
         first = next(number + 1 for number in numbers if number + 1 not in file_of)
         raise CourseError(f"{name} lacks the slice {first} ({missing:,} missing): a volume needs all of them.")
     pictures = [read_picture(file_of[number]).pixels for number in numbers]
-    sizes = {picture.shape for picture in pictures}
-    if len(sizes) > 1:
-        raise CourseError(f"The pictures of {name} differ in size ({sorted(sizes)[0]}, {sorted(sizes)[1]}).")
-    row, column, depth = spacing or (1.0, 1.0, 1.0)
+    kinds = sorted({f"{picture.shape} {picture.dtype}" for picture in pictures})
+    if len(kinds) > 1:
+        raise CourseError(f"The pictures of {name} differ in size or type ({kinds[0]}, {kinds[1]}): save them alike.")
     note = () if spacing else (f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm.",)
-    values, affine = stacked(pictures), np.diag([column, row, depth, 1.0])
-    return Scan(name, values, affine, spacing is not None, False, values.dtype == np.uint8, notes=note)
+    values = stacked(pictures)
+    affine = _affine_of_pictures(axes, spacing, values.shape)
+    return Scan(name, values, affine, spacing is not None, axes is not None, values.dtype == np.uint8, notes=note)
+
+
+def _affine_of_pictures(axes: Sequence[str] | None, spacing: Sequence[float] | None, shape: tuple) -> np.ndarray:
+    """Return the affine of stacked pictures: axes and spacing of their rows, columns and slices, None: as imported."""
+    from nibabel import orientations
+
+    row, column, depth = axes or UPRIGHT
+    sizes = [spacing[1], spacing[0], spacing[2]] if spacing else [1.0, 1.0, 1.0]
+    stored = orientations.axcodes2ornt((column, OPPOSITE[row], depth))
+    affine = np.linalg.inv(orientations.inv_ornt_aff(stored, shape))  # to voxels counted right, front, head
+    affine[stored[:, 0].astype(int)] *= np.array(sizes)[:, None]
+    return affine
 
 
 def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -> tuple[Scan, np.ndarray]:
     """Return a patient of the dataset as a scan, and the true mask (uint8, 0 and 1) as an array of its shape."""
-    from nibabel import orientations
-
     names = [pair["name"] for pair in description["subsets"][subset] if pair["patient"] == patient]
     paths = [pair_paths(description, work_dir, subset, name) for name in names]
     image, mask = (stacked([read_picture(path).pixels for path in kind]) for kind in zip(*paths))
     truth = (mask == description["mask_values"][1]).astype(np.uint8)
     spacing = patient_spacing(description, patient)
     own = description.get("geometry", {}).get(patient, {}).get("axes")
-    row, column, depth = own or UPRIGHT
-    sizes = [spacing[1], spacing[0], spacing[2]] if spacing else [1.0, 1.0, 1.0]
-    stored = orientations.axcodes2ornt((column, OPPOSITE[row], depth))
-    affine = np.linalg.inv(orientations.inv_ornt_aff(stored, image.shape))  # to voxels counted right, front, head
-    affine[stored[:, 0].astype(int)] *= np.array(sizes)[:, None]
+    affine = _affine_of_pictures(own, spacing, image.shape)
     return Scan(patient, image, affine, spacing is not None, own is not None, True), truth
 
 
@@ -381,7 +392,7 @@ def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
 def find_scans(folder: str | Path) -> Iterable[Path]:
     """Return the scans in a folder, sorted: NIfTI volumes, zips, and folders of slices; the folder itself if it is one.
 
-    Raises CourseError where there is none, and where two have one `scan_name`.
+    Raises CourseError where there is none, where two have one `scan_name`, and where slices lie beside scans.
     """
     folder = Path(folder).expanduser()
     if folder.is_file():
@@ -389,10 +400,17 @@ def find_scans(folder: str | Path) -> Iterable[Path]:
     entries = sorted(entry for entry in folder.iterdir() if not is_stray(entry.name)) if folder.is_dir() else []
     if not entries:
         raise CourseError(f"There is no scan in {folder}: give a NIfTI file, a folder of slices, or a zip.")
-    scan_of = {}
+    scan_of, slices = {}, []
     for entry in entries:
         if entry.is_dir() or file_suffix(entry.name) in (*VOLUMES, ".zip"):
-            other = scan_of.setdefault(scan_name(entry), entry)
+            other = scan_of.setdefault(scan_name(entry).casefold(), entry)
             if other is not entry:
                 raise CourseError(f"{other.name} and {entry.name} would get one answer: give each a name of its own.")
+        elif file_suffix(entry.name) in PICTURES or is_dicom(entry):
+            slices.append(entry)
+    if scan_of and slices:
+        raise CourseError(
+            f"{folder} holds slices such as {slices[0].name} beside scans such as {[*scan_of.values()][0].name}: "
+            "move the slices into a folder of their own."
+        )
     return [*scan_of.values()] or [folder]

@@ -176,6 +176,18 @@ def test_a_mask_has_the_scans_shape_affine_and_codes(tmp_path, body, sform, qfor
     assert scan.voxel_millilitres == pytest.approx(0.7 * 1.1 * 2.5 / 1000) and scan.name == "one"
 
 
+@pytest.mark.parametrize(("shape", "unit"), [(SHAPE, "meter"), ((*SHAPE, 1), "mm"), (SHAPE[:2], "mm")])
+def test_a_mask_is_read_where_the_scan_is_read_whatever_its_unit_and_axes(tmp_path, body, shape, unit):
+    volume = nibabel.Nifti1Image(body[:, :, : np.prod(shape) // 54].reshape(shape), affine())
+    volume.header.set_xyzt_units(unit)
+    nibabel.save(volume, tmp_path / "scan.nii")
+    scan = scans.read_scan(tmp_path / "scan.nii")
+    scans.save_volume(np.uint8(scan.values > 9), scan, tmp_path / "mask.nii.gz")
+    mask = scans.read_scan(tmp_path / "mask.nii.gz")
+    assert nibabel.load(tmp_path / "mask.nii.gz").shape == shape
+    assert np.array_equal(mask.values, scan.values > 9) and np.array_equal(mask.affine, scan.affine)
+
+
 def test_a_mask_of_another_shape_is_refused(tmp_path, body):
     with pytest.raises(ValueError, match="shape"):
         scans.save_volume(body[1:], scans.Scan("scan", body, affine(), True), tmp_path / "mask.nii.gz")
@@ -259,9 +271,15 @@ def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
     zipped = scans.read_scan(tmp_path / "slices.zip")
     assert np.array_equal(zipped.values, scan.values) and not zipped.knows_space and "spacing" in zipped.notes[0]
     assert np.array_equal(zipped.affine, np.eye(4))
+    (tmp_path / "slices" / "geometry.json").write_text('{"spacing": [1.5, 2, 3], "axes": ["I", "A", "R"]}')
+    placed = scans.read_scan(tmp_path / "slices")
+    pictures, spacing = scans.to_pictures(placed, ("I", "A", "R"))
+    assert np.array_equal(pictures[:, 0, 0], range(0, 110, 10)) and spacing == [1.5, 2, 3] and placed.is_placed
+    with pytest.raises(CourseError, match="both give a spacing"):
+        scans.read_scan(tmp_path / "slices", spacing=[1.5, 2, 3])
 
 
-def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, body):
+def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, body, monkeypatch):
     (tmp_path / "b.2").mkdir()
     series = save_series(tmp_path / "d.4", body, affine())
     (series / "DICOMDIR").write_bytes(bytes(128) + b"DICM")  # the index of a CD
@@ -272,6 +290,9 @@ def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, bod
     for path, name in zip((*given, tmp_path / "c.3.zip", series), ("a.1", "b.2", "c.3", "d.4")):
         scan = scans.read_scan(path)
         assert scan.name == scans.scan_name(path) == name and np.array_equal(scan.values, body)
+        if path.is_dir():
+            monkeypatch.chdir(path)
+            assert scans.read_scan(".").name == name
         with pytest.raises(CourseError, match=f"{name} holds its own spacing"):
             scans.read_scan(path, spacing=[1, 1, 1])
 
@@ -336,6 +357,10 @@ FILES = {  # what is given of a folder, and what lies in it
     "one picture": ("3.png", ["3.png"], r"3\.png is a single slice: give the folder"),
     "gap in numbers": ("", ["0.png", "1.png", "3.png", "5.png"], r"lacks the slice 2 \(2 missing\)"),
     "dates": ("", ["20261127101500.png", "20271127101500.png"], r"\(9,999,999,999 missing\)"),
+    "two types": ("", ["0.png", "1.tif"], r"differ in size or type \(\(4, 4\) int32, \(4, 4\) uint8\)"),
+    "two sizes": ("", ["0.png", "1.bmp"], r"differ in size or type \(\(4, 4\) uint8, \(8, 4\) uint8\)"),
+    "flat affine": ("", ["flat.nii"], "The affine of flat.nii lays all voxels into a plane"),
+    "wrong geometry": ("", ["0.png", "geometry.json"], "geometry.json is not readable as JSON"),
     "a number twice": ("", ["a1.png", "b01.png"], "are not numbered, each once"),
     "no number": ("", ["a.png"], "are not numbered, each once"),
 }
@@ -347,7 +372,11 @@ def test_files_that_are_no_single_volume_are_one_sentence(tmp_path, case):
     (tmp_path / "scan").mkdir()
     for name in names:
         path = tmp_path / "scan" / name
-        Image.new("L", (4, 4)).save(path) if path.suffix == ".png" else path.write_text("nothing")
+        picture = {".png": ("L", (4, 4)), ".tif": ("I", (4, 4)), ".bmp": ("L", (4, 8))}.get(path.suffix)
+        Image.new(*picture).save(path) if picture else path.write_text("nothing")
+        if name == "flat.nii":
+            space = np.array([[1, 1, 0, 5], [0, 0, 0, 5], [0, 0, 1, 5], [0, 0, 0, 1]])
+            save(path, np.zeros(SHAPE, np.int16), space, qform=0)
     with pytest.raises(CourseError, match=sentence) as raised:
         scans.read_scan(tmp_path / "scan" / given)
     assert len(str(raised.value)) < 400
@@ -359,10 +388,11 @@ def test_without_pydicom_the_sentence_names_it(tmp_path, body, monkeypatch):
         scans.read_scan(save_series(tmp_path / "series", body, affine()))
 
 
-def test_an_impossible_spacing_is_refused(tmp_path):
+@pytest.mark.parametrize("spacing", [[1, 1, -2], 1.5, ["1", "1", "3"], np.array([1.0, 1.0, 3.0]), "113"])
+def test_an_impossible_spacing_is_refused(tmp_path, spacing):
     Image.new("L", (4, 4)).save(tmp_path / "0.png")
-    with pytest.raises(CourseError, match=r"spacing=\[1, 1, -2\]: a spacing is three numbers above 0"):
-        scans.read_scan(tmp_path, spacing=[1, 1, -2])
+    with pytest.raises(CourseError, match=r"spacing=.*: a spacing is three numbers above 0"):
+        scans.read_scan(tmp_path, spacing=spacing)
 
 
 def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
@@ -377,3 +407,6 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
     save(tmp_path / "b.nii", body, affine())
     with pytest.raises(CourseError, match=r"b\.nii and b\.nii\.gz would get one answer"):
         scans.find_scans(tmp_path)
+    (tmp_path / "b.nii").rename(tmp_path / "a" / "old.nii")
+    with pytest.raises(CourseError, match=r"holds slices such as 000\.dcm beside scans such as old\.nii"):
+        scans.find_scans(tmp_path / "a")
