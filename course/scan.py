@@ -4,32 +4,32 @@ A scan is an array of voxels with an *affine*, the 4 x 4 matrix that says where 
 the three indices of a voxel to millimetres towards the patient's right, front and head ("RAS", as NIfTI counts).
 """
 
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from course.geometry import OPPOSITE, check_spacing
+from course.dicom import read_series
+from course.geometry import OPPOSITE, picture_geometry
 from course.greys import greys_of
-from course.nifti import read_grid, read_values, turn_values
+from course.nifti import listed, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
-from course.pictures import PICTURES, VOLUMES, file_suffix, is_dicom, is_stray, read_picture
+from course.pictures import PICTURES, VOLUMES, Pair, file_suffix, is_dicom, is_stray, read_picture
 from course.planes import patient_spacing
 from course.sources import unpack
 from course.store import pair_paths
 from course.volumes import picture_axes, stacked
-from course.workspace import CourseError, end_of_path, whole_file
+from course.workspace import CourseError, whole_file
 
 if TYPE_CHECKING:
     import nibabel
 
 UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head: a volume of these axes as the import turns it
-DICOM_ADVICE = "convert the series with dcm2niix and give the NIfTI file"
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,11 @@ class Scan:
 def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
     """Read a scan: a NIfTI volume, a folder of slices (pictures, or one DICOM series), or a zip of either.
 
-    spacing: of pictures, [row, column, slice] in mm; other files hold their own. Raises CourseError, with one sentence,
-    for what cannot be read as one volume, and for a spacing where the files hold one.
+    spacing: of pictures, [row, column, slice] in mm; other files hold their own, and so may a geometry.json (see
+    `course.geometry`) beside pictures. Raises CourseError, with one sentence, for what cannot be read as one volume,
+    and for a spacing where the files hold one.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.abspath(Path(path).expanduser()))  # "." has no name
     if not path.exists():
         raise CourseError(f"There is no scan at {path}: give a NIfTI file, a folder of slices, or a zip.")
     if path.is_dir() or file_suffix(path.name) in VOLUMES:
@@ -94,21 +95,28 @@ def _read_nifti(path: Path, name: str) -> Scan:
     is_placed = grid.axes is not None and not np.allclose(grid.affine, np.diag(np.abs(np.diag(grid.affine))))
     notes = told_sentences({path: (*grid.told, *(() if is_placed else ("no_axes",)))})
     affine = grid.affine if grid.spacing else np.eye(4)
+    if np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise CourseError(f"The affine of {path.name} lays all voxels into a plane: mend its header.")
     header = nibabel.load(path).header
     return Scan(name, values, affine, grid.spacing is not None, is_placed, header=header, notes=tuple(notes))
 
 
-def read_truth(path: str | Path, scan: Scan) -> np.ndarray:
-    """Return the true mask of a scan, uint8 of its shape, 0 and 1, from a NIfTI file: 1 where a label is.
+def read_truth(path: str | Path, scan: Scan) -> tuple[np.ndarray, list[str]]:
+    """Return the true mask of a scan, uint8 of its shape, 0 and 1, from a NIfTI file, and what must be told of it.
 
-    Raises CourseError where the file lies elsewhere than the scan, or has another shape.
+    Raises CourseError where the file lies elsewhere than the scan, has another shape, or holds more than one label.
     """
+    path = Path(path).expanduser()
     truth = read_scan(path)
     if truth.values.shape != scan.values.shape or not np.allclose(truth.affine, scan.affine, atol=1e-3):
         raise CourseError(
             f"The truth {truth.name} has another shape or affine than the scan {scan.name}: resample it onto the scan."
         )
-    return (truth.values > 0).astype(np.uint8)
+    values, present, told = read_labels(path)
+    labels = [f"{value:g}" for value in present if value]
+    if len(labels) > 1:
+        raise CourseError(f"The truth {truth.name} holds several labels ({listed(labels)}): save the atrium's alone.")
+    return (values != 0).astype(np.uint8), told_sentences({path: told})
 
 
 def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan:
@@ -128,15 +136,19 @@ def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan
     if len(volumes) > 1:
         raise CourseError(f"{name} holds {len(volumes)} volumes ({volumes[0].name} and others): give one of them.")
     if pictures:
-        return _read_pictures(pictures, name, spacing)
+        return _read_pictures(pictures, place, name, spacing)
     if spacing is not None:
         raise CourseError(f"{name} holds its own spacing: leave spacing=None.")
-    return _read_nifti(volumes[0], name) if volumes else _read_dicom(series, name)
+    if volumes:
+        return _read_nifti(volumes[0], name)
+    values, affine, knows_space, notes = read_series(series, name)
+    return Scan(name, values, affine, knows_space, notes=tuple(notes))
 
 
-def _read_pictures(files: list[Path], name: str, spacing: Sequence[float] | None) -> Scan:
-    """Stack pictures in the order of the last number in their names."""
-    check_spacing(spacing, f"spacing={spacing!r}")
+def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence[float] | None) -> Scan:
+    """Stack pictures in the order of the last number in their names; geometry.json may say how they lie."""
+    pairs = [Pair(None, file.stem, name, None, file, file) for file in files]
+    spacing, axes = picture_geometry(pairs, folder, spacing)[name].values()
     file_of = {int(digits[-1]): file for file in files if (digits := re.findall(r"\d+", file.stem))}
     if len(file_of) < len(files):
         raise CourseError(f"The pictures of {name} are not numbered, each once: call them slice_000.png and so on.")
@@ -146,108 +158,37 @@ def _read_pictures(files: list[Path], name: str, spacing: Sequence[float] | None
         first = next(number + 1 for number in numbers if number + 1 not in file_of)
         raise CourseError(f"{name} lacks the slice {first} ({missing:,} missing): a volume needs all of them.")
     pictures = [read_picture(file_of[number]).pixels for number in numbers]
-    sizes = {picture.shape for picture in pictures}
-    if len(sizes) > 1:
-        raise CourseError(f"The pictures of {name} differ in size ({sorted(sizes)[0]}, {sorted(sizes)[1]}).")
-    row, column, depth = spacing or (1.0, 1.0, 1.0)
+    kinds = sorted({f"{picture.shape} {picture.dtype}" for picture in pictures})
+    if len(kinds) > 1:
+        raise CourseError(f"The pictures of {name} differ in size or type ({kinds[0]}, {kinds[1]}): save them alike.")
     note = () if spacing else (f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm.",)
-    values, affine = stacked(pictures), np.diag([column, row, depth, 1.0])
-    return Scan(name, values, affine, spacing is not None, False, values.dtype == np.uint8, notes=note)
+    values = stacked(pictures)
+    affine = _affine_of_pictures(axes, spacing, values.shape)
+    return Scan(name, values, affine, spacing is not None, axes is not None, values.dtype == np.uint8, notes=note)
+
+
+def _affine_of_pictures(axes: Sequence[str] | None, spacing: Sequence[float] | None, shape: tuple) -> np.ndarray:
+    """Return the affine of stacked pictures: axes and spacing of their rows, columns and slices, None: as imported."""
+    from nibabel import orientations
+
+    row, column, depth = axes or UPRIGHT
+    sizes = [spacing[1], spacing[0], spacing[2]] if spacing else [1.0, 1.0, 1.0]
+    stored = orientations.axcodes2ornt((column, OPPOSITE[row], depth))
+    affine = np.linalg.inv(orientations.inv_ornt_aff(stored, shape))  # to voxels counted right, front, head
+    affine[stored[:, 0].astype(int)] *= np.array(sizes)[:, None]
+    return affine
 
 
 def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -> tuple[Scan, np.ndarray]:
     """Return a patient of the dataset as a scan, and the true mask (uint8, 0 and 1) as an array of its shape."""
-    from nibabel import orientations
-
     names = [pair["name"] for pair in description["subsets"][subset] if pair["patient"] == patient]
     paths = [pair_paths(description, work_dir, subset, name) for name in names]
     image, mask = (stacked([read_picture(path).pixels for path in kind]) for kind in zip(*paths))
     truth = (mask == description["mask_values"][1]).astype(np.uint8)
     spacing = patient_spacing(description, patient)
     own = description.get("geometry", {}).get(patient, {}).get("axes")
-    row, column, depth = own or UPRIGHT
-    sizes = [spacing[1], spacing[0], spacing[2]] if spacing else [1.0, 1.0, 1.0]
-    stored = orientations.axcodes2ornt((column, OPPOSITE[row], depth))
-    affine = np.linalg.inv(orientations.inv_ornt_aff(stored, image.shape))  # to voxels counted right, front, head
-    affine[stored[:, 0].astype(int)] *= np.array(sizes)[:, None]
+    affine = _affine_of_pictures(own, spacing, image.shape)
     return Scan(patient, image, affine, spacing is not None, own is not None, True), truth
-
-
-# --- DICOM --------------------------------------------------------------------------------------------------
-
-
-def _read_dicom(files: list[Path], name: str) -> Scan:
-    """Read one DICOM series: slices sorted by their position, spacing and orientation from the tags."""
-    try:
-        from pydicom import dcmread
-        from pydicom.pixels import apply_rescale
-    except ImportError as error:
-        raise CourseError(f"{name} is DICOM, which needs one more package: pip install pydicom.") from error
-    with _told_by_name(name):
-        slices = [dcmread(file) for file in files]
-    of_series = {}
-    for file, entry in zip(files, slices):
-        of_series.setdefault(str(entry.get("SeriesInstanceUID", "")), []).append((file, entry))
-    if len(of_series) > 1:
-        told = ", ".join(
-            f"{group[0][1].get('SeriesDescription', 'without a name')} ({len(group)} files, {end_of_path(group[0][0])})"
-            for group in list(of_series.values())[:3]
-        )
-        raise CourseError(f"{name} holds {len(of_series)} series: {told}. Give a folder with the files of one.")
-    for file, entry in zip(files, slices):
-        _check_slice(file, entry)
-    axes = [np.array(entry.ImageOrientationPatient, float) for entry in slices]
-    shapes = {(entry.Rows, entry.Columns, *map(float, entry.PixelSpacing)) for entry in slices}
-    if len(shapes) > 1 or np.ptp(axes, axis=0).max() > 1e-3:
-        raise CourseError(f"The slices of {name} differ in size, spacing or direction: they are not one volume.")
-    along_row, along_column = axes[0][:3], axes[0][3:]  # as the column grows, as the row grows
-    normal = np.cross(along_row, along_column)
-    slices.sort(key=lambda entry: float(np.dot(normal, np.array(entry.ImagePositionPatient, float))))
-    positions = np.array([entry.ImagePositionPatient for entry in slices], float)
-    _check_steps(np.diff(positions @ normal), name)
-    row, column = map(float, slices[0].PixelSpacing)
-    affine = np.eye(4)
-    step = (positions[-1] - positions[0]) / (len(slices) - 1) if len(slices) > 1 else normal
-    affine[:3] = np.column_stack([along_row * column, along_column * row, step, positions[0]])
-    affine[:2] *= -1  # DICOM counts towards the patient's left and back
-    with _told_by_name(name):
-        values = np.stack([apply_rescale(entry.pixel_array, entry).T for entry in slices], axis=-1)
-    if slices[0].get("PhotometricInterpretation") == "MONOCHROME1":  # with white as the lowest value
-        values = values.max() - values + values.min()
-    notes = () if len(slices) > 1 else (f"{name} is a single slice: it was taken to be 1 mm thick.",)
-    return Scan(name, values, affine, True, notes=notes)
-
-
-@contextmanager
-def _told_by_name(name):
-    """Say of whatever goes wrong which scan cannot be read: pydicom has no common error for damaged files."""
-    try:
-        yield
-    except Exception as error:
-        raise CourseError(f"{name} cannot be read as DICOM ({error}): {DICOM_ADVICE}.") from error
-
-
-def _check_slice(file: Path, entry) -> None:
-    """Raise CourseError for a DICOM file that is no single slice of grey values with its place in the patient."""
-    needed = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "Rows", "Columns")
-    missing = [tag for tag in needed if not entry.get(tag)]
-    if missing:
-        raise CourseError(
-            f"{end_of_path(file)} lacks {missing[0]}, so its place in the patient is unknown: {DICOM_ADVICE}."
-        )
-    if int(entry.get("NumberOfFrames", 1)) > 1 or int(entry.get("SamplesPerPixel", 1)) > 1:
-        raise CourseError(f"{end_of_path(file)} is no single slice of grey values: {DICOM_ADVICE}.")
-
-
-def _check_steps(steps: np.ndarray, name: str) -> None:
-    """Raise CourseError where the distances between slices, in mm, are 0 or uneven, as with missing slices."""
-    if (steps < 1e-3).any():
-        raise CourseError(f"{name} holds two slices at one place, as with several times: give the files of one time.")
-    if len(steps) and np.ptp(steps) > 0.01 * np.median(steps):
-        raise CourseError(
-            f"The slices of {name} lie {steps.min():.2f} to {steps.max():.2f} mm apart: slices are missing, "
-            "or the distance changes; give all slices of one series."
-        )
 
 
 # --- turning ------------------------------------------------------------------------------------------------
@@ -337,7 +278,7 @@ def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
 def find_scans(folder: str | Path) -> Iterable[Path]:
     """Return the scans in a folder, sorted: NIfTI volumes, zips, and folders of slices; the folder itself if it is one.
 
-    Raises CourseError where there is none, and where two have one `scan_name`.
+    Raises CourseError where there is none, where two have one `scan_name`, and where slices lie beside scans.
     """
     folder = Path(folder).expanduser()
     if folder.is_file():
@@ -345,10 +286,17 @@ def find_scans(folder: str | Path) -> Iterable[Path]:
     entries = sorted(entry for entry in folder.iterdir() if not is_stray(entry.name)) if folder.is_dir() else []
     if not entries:
         raise CourseError(f"There is no scan in {folder}: give a NIfTI file, a folder of slices, or a zip.")
-    scan_of = {}
+    scan_of, slices = {}, []
     for entry in entries:
         if entry.is_dir() or file_suffix(entry.name) in (*VOLUMES, ".zip"):
-            other = scan_of.setdefault(scan_name(entry), entry)
+            other = scan_of.setdefault(scan_name(entry).casefold(), entry)
             if other is not entry:
                 raise CourseError(f"{other.name} and {entry.name} would get one answer: give each a name of its own.")
+        elif file_suffix(entry.name) in PICTURES or is_dicom(entry):
+            slices.append(entry)
+    if scan_of and slices:
+        raise CourseError(
+            f"{folder} holds slices such as {slices[0].name} beside scans such as {[*scan_of.values()][0].name}: "
+            "move the slices into a folder of their own."
+        )
     return [*scan_of.values()] or [folder]

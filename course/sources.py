@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from course.pictures import DICOM, PICTURES, VOLUMES, file_suffix, is_stray
+from course.pictures import DICOM, PICTURES, VOLUMES, file_suffix, is_stray, refuse_dicom
 from course.workspace import FULL_DISK, CourseError, progress_bar
 
 MAX_UNPACKED = 16 * 2**30  # bytes that may come out of an archive; the official heart archive holds 0.5 GB
@@ -61,6 +61,9 @@ def _open_archive(archive):
     try:
         return tarfile.open(archive, tarinfo=_Entry)
     except tarfile.TarError as error:
+        refuse_dicom([archive])
+        if file_suffix(archive.name) in PICTURES + VOLUMES:
+            raise CourseError(f"{archive.name} is a single file: give the folder with all images and masks.") from error
         raise CourseError(
             f"{archive.name} is neither a zip nor a tar archive, or it is damaged: "
             "pack the dataset's folder as a zip, or give the folder itself."

@@ -270,7 +270,9 @@ SCANS = "scans.zip", {"scans/images/0.dcm": DICOM, "scans/masks/0.png": png_byte
 STORED = [], "heart.zip", zipfile.ZIP_STORED
 
 case("a text called zip", rf"heart\.zip {NO_ARCHIVE}", file, "heart.zip", b"This is not a zip.")
-case("a single picture", rf"one\.png {NO_ARCHIVE}", file, "one.png", png_bytes(picture()))
+case("a single picture", r"one\.png is a single file: give the folder", file, "one.png", png_bytes(picture()))
+case("a single volume", r"one\.nii\.gz is a single file: give the folder", file, "one.nii.gz", gzip.compress(NOISE))
+case("a single DICOM file", r"one is DICOM, which this course does not read", file, "one", DICOM)
 case("a zip that was cut", rf"heart\.zip {NO_ARCHIVE}", changed, cut, zip_with)
 wrong_byte = partial(alter, place=100)
 case("a zip with a wrong byte", r"heart\.zip is damaged \(Bad CRC-32", changed, wrong_byte, zip_with, *STORED)

@@ -176,6 +176,18 @@ def test_a_mask_has_the_scans_shape_affine_and_codes(tmp_path, body, sform, qfor
     assert scan.voxel_millilitres == pytest.approx(0.7 * 1.1 * 2.5 / 1000) and scan.name == "one"
 
 
+@pytest.mark.parametrize(("shape", "unit"), [(SHAPE, "meter"), ((*SHAPE, 1), "mm"), (SHAPE[:2], "mm")])
+def test_a_mask_is_read_where_the_scan_is_read_whatever_its_unit_and_axes(tmp_path, body, shape, unit):
+    volume = nibabel.Nifti1Image(body[:, :, : np.prod(shape) // 54].reshape(shape), affine())
+    volume.header.set_xyzt_units(unit)
+    nibabel.save(volume, tmp_path / "scan.nii")
+    scan = scans.read_scan(tmp_path / "scan.nii")
+    scans.save_volume(np.uint8(scan.values > 9), scan, tmp_path / "mask.nii.gz")
+    mask = scans.read_scan(tmp_path / "mask.nii.gz")
+    assert nibabel.load(tmp_path / "mask.nii.gz").shape == shape
+    assert np.array_equal(mask.values, scan.values > 9) and np.array_equal(mask.affine, scan.affine)
+
+
 def test_a_mask_of_another_shape_is_refused(tmp_path, body):
     with pytest.raises(ValueError, match="shape"):
         scans.save_volume(body[1:], scans.Scan("scan", body, affine(), True), tmp_path / "mask.nii.gz")
@@ -207,16 +219,39 @@ def test_dicom_values_are_rescaled_and_inverted_as_their_tags_say(tmp_path, body
     assert np.array_equal(scan.values, body.max() - body)  # the lowest is 0
 
 
-def test_a_dicom_file_alone_in_its_folder_is_a_slice_of_1_mm_and_that_is_told(tmp_path, body):
-    scan = scans.read_scan(save_series(tmp_path / "one", body[:, :, :1], affine()))
-    assert np.array_equal(scan.values, body[:, :, :1]) and scan.voxel_millilitres == pytest.approx(0.7 * 1.1 / 1000)
-    assert "taken to be 1 mm thick" in scan.notes[0]
+@pytest.mark.parametrize(
+    ("tags", "thickness", "note"),
+    [
+        ({"SpacingBetweenSlices": 9, "SliceThickness": 8}, 9, "SpacingBetweenSlices says that it is 9 mm thick"),
+        ({"SpacingBetweenSlices": "", "SliceThickness": 8}, 8, "SliceThickness says that it is 8 mm thick"),
+        ({"SliceThickness": 0}, None, "does not say how thick it is, so its volume is unknown"),
+        ({}, None, "does not say how thick it is, so its volume is unknown"),
+    ],
+)
+def test_a_dicom_file_alone_in_its_folder_is_as_thick_as_it_says(tmp_path, body, tags, thickness, note):
+    scan = scans.read_scan(save_series(tmp_path / "one", body[:, :, :1], affine(), **tags))
+    assert np.array_equal(scan.values, body[:, :, :1]) and scan.knows_space is (thickness is not None)
+    assert scan.voxel_millilitres == pytest.approx(0.7 * 1.1 * (thickness or 1) / 1000) and note in scan.notes[0]
+
+
+def test_slices_whose_positions_are_rounded_are_even_and_that_is_told(tmp_path, body):
+    def position(number):
+        return [0, 0, round(1.25 * number, 1)]
+
+    scan = scans.read_scan(save_series(tmp_path / "one", body, affine(), ImagePositionPatient=position))
+    assert scan.affine[2, 2] == pytest.approx(1.25) and scan.knows_space
+    assert "lie 1.20 to 1.30 mm apart, up to 0.05 mm off a straight line" in scan.notes[0]
 
 
 def test_a_truth_is_1_where_a_label_is_and_lies_where_the_scan_lies(tmp_path, body):
     scan = scans.read_scan(save(tmp_path / "scan.nii", body, affine()))
-    labels = (body % 3).astype(np.uint8)
-    assert np.array_equal(scans.read_truth(save(tmp_path / "a.nii", labels, affine()), scan), body % 3 > 0)
+    labels = (7 * (body % 3 > 0)).astype(np.uint8)
+    soft = np.array([0.3, 0.5, 1], np.float32)[body % 3]
+    for values, note in ((labels, ""), (soft, "a.nii holds a soft label")):
+        truth, told = scans.read_truth(save(tmp_path / "a.nii", values, affine()), scan)
+        assert truth.dtype == np.uint8 and np.array_equal(truth, body % 3 > 0) and note in " ".join(told)
+    with pytest.raises(CourseError, match=r"The truth b holds several labels \(1, 2\)"):
+        scans.read_truth(save(tmp_path / "b.nii", (body % 3).astype(np.uint8), affine()), scan)
     for other in ((labels[1:], affine()), (labels, affine(origin=(-3.0, 5.0, 7.1)))):
         with pytest.raises(CourseError, match="The truth b has another shape or affine than the scan scan"):
             scans.read_truth(save(tmp_path / "b.nii", *other), scan)
@@ -236,9 +271,15 @@ def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
     zipped = scans.read_scan(tmp_path / "slices.zip")
     assert np.array_equal(zipped.values, scan.values) and not zipped.knows_space and "spacing" in zipped.notes[0]
     assert np.array_equal(zipped.affine, np.eye(4))
+    (tmp_path / "slices" / "geometry.json").write_text('{"spacing": [1.5, 2, 3], "axes": ["I", "A", "R"]}')
+    placed = scans.read_scan(tmp_path / "slices")
+    pictures, spacing = scans.to_pictures(placed, ("I", "A", "R"))
+    assert np.array_equal(pictures[:, 0, 0], range(0, 110, 10)) and spacing == [1.5, 2, 3] and placed.is_placed
+    with pytest.raises(CourseError, match="both give a spacing"):
+        scans.read_scan(tmp_path / "slices", spacing=[1.5, 2, 3])
 
 
-def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, body):
+def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, body, monkeypatch):
     (tmp_path / "b.2").mkdir()
     series = save_series(tmp_path / "d.4", body, affine())
     (series / "DICOMDIR").write_bytes(bytes(128) + b"DICM")  # the index of a CD
@@ -249,6 +290,9 @@ def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, bod
     for path, name in zip((*given, tmp_path / "c.3.zip", series), ("a.1", "b.2", "c.3", "d.4")):
         scan = scans.read_scan(path)
         assert scan.name == scans.scan_name(path) == name and np.array_equal(scan.values, body)
+        if path.is_dir():
+            monkeypatch.chdir(path)
+            assert scans.read_scan(".").name == name
         with pytest.raises(CourseError, match=f"{name} holds its own spacing"):
             scans.read_scan(path, spacing=[1, 1, 1])
 
@@ -261,17 +305,35 @@ SERIES = {  # what is changed in a good series
         {"SeriesInstanceUID": lambda n: f"1.2.{n // 8}", "SeriesDescription": "cine"},
         r"holds 2 series: cine \(8 files, .*scan/000\.dcm\), cine \(5 files, .*scan/056\.dcm\)",
     ),
-    "missing slice": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 5)]}, "1.00 to 2.00 mm apart: slices are mis"),
+    "missing slice": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 5)]}, "1.00 to 2.00 mm apart, .* are missing"),
+    "first missing": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 0)]}, "1.00 to 2.00 mm apart, .* are missing"),
+    "growing steps": ({"ImagePositionPatient": lambda n: [0, 0, n + n * n / 60]}, "1.02 to 1.38 mm apart, .* missing"),
+    "askew": ({"ImagePositionPatient": lambda n: [0, 5 * np.sin(n), 3 * n]}, r"up to 6\.74 mm off a straight line"),
     "two times": ({"ImagePositionPatient": lambda n: [0, 0, n // 2]}, "two slices at one place"),
-    "no position": ({"PixelSpacing": None, "ImagePositionPatient": None}, "lacks ImagePositionPatient, so its place"),
+    "no position": ({"PixelSpacing": None, "ImagePositionPatient": None}, "lacks ImagePositionPatient, as 3 .* place"),
     "empty position": ({"ImagePositionPatient": ""}, "lacks ImagePositionPatient"),
+    "position of two": ({"ImagePositionPatient": lambda n: [0, n]}, "lacks ImagePositionPatient, as 3 finite numbers"),
+    "position NaN": ({"ImagePositionPatient": lambda n: ["nan", 0, n]}, "lacks ImagePositionPatient, as 3 finite"),
+    "direction of five": ({"ImageOrientationPatient": [1, 0, 0, 0, 1]}, "lacks ImageOrientationPatient, as 6 finite"),
+    "direction of length 2": ({"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]}, "000.dcm .* two directions of length 1"),
+    "directions alike": ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "two directions of length 1 at right angles"),
+    "spacing of one": ({"PixelSpacing": [1.0]}, "lacks PixelSpacing, as 2 finite numbers"),
+    "spacing empty": ({"PixelSpacing": ""}, "lacks PixelSpacing"),
+    "spacing 0": ({"PixelSpacing": [0, 1]}, "has a PixelSpacing of 0"),
+    "frames empty, slope empty": ({"NumberOfFrames": "", "RescaleSlope": "", "RescaleIntercept": ""}, "read as DICOM"),
+    "slope NaN": ({"RescaleSlope": "nan", "RescaleIntercept": 0}, "not finite"),
+    "numbers of colours": ({"PhotometricInterpretation": "PALETTE COLOR"}, "000.dcm is no single slice of grey values"),
+    "white as lowest and highest": (
+        {"PhotometricInterpretation": lambda n: f"MONOCHROME{1 + n % 2}"},
+        "differ in size, spacing, direction or in what is white",
+    ),
     "several frames": ({"NumberOfFrames": 4}, "no single slice of grey values"),
     "colours": ({"SamplesPerPixel": 3}, "no single slice of grey values"),
     "pixels cut short": ({"PixelData": b"\0\0"}, "cannot be read as DICOM .*dcm2niix"),
-    "sizes": ({"PixelSpacing": lambda n: [1, 1 + (n > 3)]}, "differ in size, spacing or direction"),
+    "sizes": ({"PixelSpacing": lambda n: [1, 1 + (n > 3)]}, "differ in size, spacing, direction"),
     "directions": (
         {"ImageOrientationPatient": lambda n: [1, 0, 0, 0, 1, 0] if n else [0, 1, 0, 0, 0, 1]},
-        "differ in size, spacing or direction",
+        "differ in size, spacing, direction",
     ),
 }
 
@@ -290,11 +352,15 @@ FILES = {  # what is given of a folder, and what lies in it
     "empty": ("", [], "holds no volume, no picture and no DICOM file"),
     "mixed": ("", ["0.png", "a.dcm", "b.dcm"], r"holds 1 files such as 0\.png and 2 files such as a\.dcm: .*one kind"),
     "two volumes": ("", ["a.nii", "b.nii.gz"], r"holds 2 volumes \(a\.nii and others\): give one of them"),
-    "no DICOM": ("", ["a.dcm"], "scan cannot be read as DICOM .*dcm2niix"),
+    "no DICOM": ("", ["a.dcm"], r"scan/a\.dcm cannot be read as DICOM .*dcm2niix"),
     "one file": ("a.dcm", ["a.dcm"], r"a\.dcm is a single slice: give the folder"),
     "one picture": ("3.png", ["3.png"], r"3\.png is a single slice: give the folder"),
     "gap in numbers": ("", ["0.png", "1.png", "3.png", "5.png"], r"lacks the slice 2 \(2 missing\)"),
     "dates": ("", ["20261127101500.png", "20271127101500.png"], r"\(9,999,999,999 missing\)"),
+    "two types": ("", ["0.png", "1.tif"], r"differ in size or type \(\(4, 4\) int32, \(4, 4\) uint8\)"),
+    "two sizes": ("", ["0.png", "1.bmp"], r"differ in size or type \(\(4, 4\) uint8, \(8, 4\) uint8\)"),
+    "flat affine": ("", ["flat.nii"], "The affine of flat.nii lays all voxels into a plane"),
+    "wrong geometry": ("", ["0.png", "geometry.json"], "geometry.json is not readable as JSON"),
     "a number twice": ("", ["a1.png", "b01.png"], "are not numbered, each once"),
     "no number": ("", ["a.png"], "are not numbered, each once"),
 }
@@ -306,7 +372,11 @@ def test_files_that_are_no_single_volume_are_one_sentence(tmp_path, case):
     (tmp_path / "scan").mkdir()
     for name in names:
         path = tmp_path / "scan" / name
-        Image.new("L", (4, 4)).save(path) if path.suffix == ".png" else path.write_text("nothing")
+        picture = {".png": ("L", (4, 4)), ".tif": ("I", (4, 4)), ".bmp": ("L", (4, 8))}.get(path.suffix)
+        Image.new(*picture).save(path) if picture else path.write_text("nothing")
+        if name == "flat.nii":
+            space = np.array([[1, 1, 0, 5], [0, 0, 0, 5], [0, 0, 1, 5], [0, 0, 0, 1]])
+            save(path, np.zeros(SHAPE, np.int16), space, qform=0)
     with pytest.raises(CourseError, match=sentence) as raised:
         scans.read_scan(tmp_path / "scan" / given)
     assert len(str(raised.value)) < 400
@@ -318,10 +388,11 @@ def test_without_pydicom_the_sentence_names_it(tmp_path, body, monkeypatch):
         scans.read_scan(save_series(tmp_path / "series", body, affine()))
 
 
-def test_an_impossible_spacing_is_refused(tmp_path):
+@pytest.mark.parametrize("spacing", [[1, 1, -2], 1.5, ["1", "1", "3"], np.array([1.0, 1.0, 3.0]), "113"])
+def test_an_impossible_spacing_is_refused(tmp_path, spacing):
     Image.new("L", (4, 4)).save(tmp_path / "0.png")
-    with pytest.raises(CourseError, match=r"spacing=\[1, 1, -2\]: a spacing is three numbers above 0"):
-        scans.read_scan(tmp_path, spacing=[1, 1, -2])
+    with pytest.raises(CourseError, match=r"spacing=.*: a spacing is three numbers above 0"):
+        scans.read_scan(tmp_path, spacing=spacing)
 
 
 def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
@@ -336,3 +407,6 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
     save(tmp_path / "b.nii", body, affine())
     with pytest.raises(CourseError, match=r"b\.nii and b\.nii\.gz would get one answer"):
         scans.find_scans(tmp_path)
+    (tmp_path / "b.nii").rename(tmp_path / "a" / "old.nii")
+    with pytest.raises(CourseError, match=r"holds slices such as 000\.dcm beside scans such as old\.nii"):
+        scans.find_scans(tmp_path / "a")

@@ -2,14 +2,16 @@
 
 import csv
 import shutil
+from pathlib import Path
 
+import nbformat
 import nibabel
 import numpy as np
 import pytest
 
 import helpers
 from course import batch
-from course.scan import patient_scan, save_volume
+from course.scan import patient_scan, save_volume, scan_name
 from tools import segment
 
 
@@ -76,6 +78,31 @@ def test_of_several_scans_one_that_cannot_be_read_does_not_stop_the_others(run_d
     rows = list(csv.DictReader((tmp_path / "out" / "scans.csv").open(encoding="utf-8")))
     assert "damaged" in rows[0]["failed"] and float(rows[1]["millilitres"]) >= 0
     assert not (tmp_path / "out" / "one_mask.nii.gz").exists()
+
+
+def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeypatch):
+    for place in ("store/1/scan.nii", "store/2/scan.nii", "run/model/best.keras"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_text(place)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "anna.1.nii").symlink_to(tmp_path / "store" / "1" / "scan.nii")
+    (tmp_path / "links" / "anna.2.nii").symlink_to(tmp_path / "store" / "2" / "scan.nii")
+
+    def execute(_, executed, parameters, **__):
+        """Answer a scan as 07 does, with no more than its name and a volume."""
+        name = scan_name(Path(parameters["scan"]))
+        helpers.write_json(Path(parameters["out"]) / f"{name}.json", {"name": name, "millilitres": 1.0, "warnings": []})
+        nbformat.write(nbformat.v4.new_notebook(), executed)
+
+    monkeypatch.setattr(segment.papermill, "execute_notebook", execute)
+    assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 0
+    assert "1 of 2, anna.1: 1.0 ml" in capsys.readouterr().out
+    assert segment.main([str(tmp_path / "store"), str(tmp_path / "run")]) == 0  # folders, 1 and 2
+    written = {path.name for path in (tmp_path / "run" / "segmented").glob("*.json")}
+    assert written == {"anna.1.json", "anna.2.json", "1.json", "2.json"}
+    for number, failed in (("1", 0), ("2", 1), ("1", 0)):
+        assert segment.main([str(tmp_path / "store" / number / "scan.nii"), str(tmp_path / "run")]) == failed
+    assert "scan.json is the answer to" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -27,15 +27,19 @@ NOTEBOOK = COURSE_FOLDER / "notebooks" / "07_your_own_scan.ipynb"
 def answer_scan(scan: Path, run: Path, out: Path, options: dict) -> dict:
     """Run notebook 07 for one scan unless its answer is there; return what NAME.json holds.
 
-    Raises CourseError if the notebook stops.
+    Raises CourseError if the notebook stops, and where `out` holds the answer to another scan of this name.
     """
     files = sorted(path for path in scan.rglob("*") if path.is_file()) if scan.is_dir() else [scan]
     truth = [Path(options["truth"])] if options["truth"] else []
     inputs = fingerprint(*files, *truth, run / "model" / "best.keras", options)
     name = scan_name(scan)
     record, executed = out / f"{name}.json", out / f"{name}.ipynb"
-    if record.exists() and (earlier := read_json(record, NOTEBOOK.stem)).get("inputs") == inputs:
+    earlier = read_json(record, NOTEBOOK.stem) if record.exists() else {}
+    if earlier.get("inputs") == inputs:
         return earlier
+    other = Path(earlier.get("scan", scan))
+    if other != scan and other.exists():
+        raise CourseError(f"{record} is the answer to {other}: give another OUT, or one of the two another name.")
     parameters = {"work_dir": str(run), "scan": str(scan), "out": str(out), **options}
     try:
         with open(os.devnull, "w") as silence, stderr_to(silence):  # what TensorFlow and the kernel say as they start
@@ -51,7 +55,7 @@ def answer_scan(scan: Path, run: Path, out: Path, options: dict) -> dict:
     except papermill.PapermillExecutionError as error:
         raise CourseError(str(error.evalue)) from None
     write_answer(nbformat.read(executed, as_version=4), name, out / f"{name}.html")
-    answered = {**read_json(record, NOTEBOOK.stem), "inputs": inputs}
+    answered = {**read_json(record, NOTEBOOK.stem), "scan": str(scan), "inputs": inputs}
     write_json(record, answered)
     executed.unlink()
     return answered
@@ -71,7 +75,7 @@ def write_answer(notebook, name: str, path: Path) -> None:
 def write_table(records: list[dict], path: Path) -> None:
     """Write scans.csv, a row for each scan."""
     rows = [{**record, "warnings": " ".join(record["warnings"])} for record in records]
-    columns = list(dict.fromkeys(name for row in rows for name in row if name != "inputs"))
+    columns = list(dict.fromkeys(name for row in rows for name in row if name not in ("scan", "inputs")))
     with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
@@ -89,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--probabilities", action="store_true", help="save these too")
     given = parser.parse_args(arguments)
     try:
-        run, scans = Path(given.run).expanduser().resolve(), [path.resolve() for path in find_scans(given.scan)]
+        run, scans = Path(given.run).expanduser().resolve(), [*map(Path, map(os.path.abspath, find_scans(given.scan)))]
         if not (run / "model" / "best.keras").exists():
             raise CourseError(f"{run} holds no trained network (model/best.keras): give the folder of a run.")
         truth = Path(given.truth).expanduser().resolve() if given.truth else None

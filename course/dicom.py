@@ -1,0 +1,129 @@
+"""A DICOM series, as scanners write it, is read as one volume."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from course.workspace import CourseError, end_of_path
+
+UNEVEN = 1.5  # a step between slices that is so many times another is no rounding: slices are missing
+DICOM_ADVICE = "convert the series with dcm2niix and give the NIfTI file"
+
+
+def read_series(files: list[Path], name: str) -> tuple[np.ndarray, np.ndarray, bool, list[str]]:
+    """Read one DICOM series: slices sorted by their position, spacing and orientation from the tags.
+
+    Returns (values, affine, whether the size of a voxel is known, notes), values and affine as in `course.scan.Scan`.
+    Raises CourseError, with one sentence, for what is not one volume; `name` is what it calls the series.
+    """
+    with _told_by_name(name):
+        return _read_series(files, name)
+
+
+def _read_series(files, name):
+    try:
+        from pydicom import dcmread
+        from pydicom.pixels import apply_rescale
+    except ImportError as error:
+        raise CourseError(f"{name} is DICOM, which needs one more package: pip install pydicom.") from error
+    slices, of_series = [], {}
+    for file in files:
+        with _told_by_name(end_of_path(file)):
+            slices.append(dcmread(file))
+    for file, entry in zip(files, slices):
+        of_series.setdefault(str(entry.get("SeriesInstanceUID", "")), []).append((file, entry))
+    if len(of_series) > 1:
+        told = ", ".join(
+            f"{group[0][1].get('SeriesDescription', 'without a name')} ({len(group)} files, {end_of_path(group[0][0])})"
+            for group in list(of_series.values())[:3]
+        )
+        raise CourseError(f"{name} holds {len(of_series)} series: {told}. Give a folder with the files of one.")
+    for file, entry in zip(files, slices):
+        _check_slice(file, entry)
+    axes = [np.reshape(entry.ImageOrientationPatient, (2, 3)).astype(float) for entry in slices]
+    kinds = {
+        (entry.Rows, entry.Columns, *map(float, entry.PixelSpacing), entry.PhotometricInterpretation)
+        for entry in slices
+    }
+    if len(kinds) > 1 or np.ptp(axes, axis=0).max() > 1e-3:
+        raise CourseError(
+            f"The slices of {name} differ in size, spacing, direction or in what is white: they are not one volume."
+        )
+    along_row, along_column = axes[0] / np.linalg.norm(axes[0], axis=1, keepdims=True)  # as the column, the row grows
+    normal = np.cross(along_row, along_column)
+    slices.sort(key=lambda entry: float(np.dot(normal, np.array(entry.ImagePositionPatient, float))))
+    positions = np.array([entry.ImagePositionPatient for entry in slices], float)
+    row, column = map(float, slices[0].PixelSpacing)
+    affine, knows_space = np.eye(4), True
+    if len(slices) > 1:
+        step, notes = (positions[-1] - positions[0]) / (len(slices) - 1), _notes_on_places(positions, normal, name)
+    else:
+        thickness, told = _thickness(slices[0])
+        step, knows_space, notes = normal * (thickness or 1), bool(thickness), [f"{name} is a single slice: {told}."]
+    affine[:3] = np.column_stack([along_row * column, along_column * row, step, positions[0]])
+    affine[:2] *= -1  # DICOM counts towards the patient's left and back
+    values = np.stack([apply_rescale(entry.pixel_array, entry).T for entry in slices], axis=-1)
+    if not np.isfinite(values).all():
+        raise ValueError("it holds values that are not finite")
+    if slices[0].PhotometricInterpretation == "MONOCHROME1":  # with white as the lowest value
+        values = values.max() - values + values.min()
+    return values, affine, knows_space, notes
+
+
+@contextmanager
+def _told_by_name(name):
+    """Say of whatever goes wrong which scan cannot be read: pydicom has no common error for damaged files."""
+    try:
+        yield
+    except CourseError:
+        raise
+    except Exception as error:
+        raise CourseError(f"{name} cannot be read as DICOM ({error}): {DICOM_ADVICE}.") from error
+
+
+def _check_slice(file: Path, entry) -> None:
+    """Raise CourseError for a DICOM file that is no single slice of grey values with its place in the patient."""
+    needed = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
+    for tag, count in needed.items():
+        values = np.array(entry.get(tag) or [], float).ravel()
+        if len(values) != count or not np.isfinite(values).all():
+            raise CourseError(
+                f"{end_of_path(file)} lacks {tag}, as {count} finite numbers, so its place in the patient is unknown: "
+                f"{DICOM_ADVICE}."
+            )
+    sides = np.reshape(entry.ImageOrientationPatient, (2, 3)).astype(float)
+    if min(entry.PixelSpacing) <= 0 or not np.allclose(sides @ sides.T, np.eye(2), atol=0.02):
+        raise CourseError(
+            f"{end_of_path(file)} has a PixelSpacing of 0, or an ImageOrientationPatient that is not two directions of "
+            f"length 1 at right angles: {DICOM_ADVICE}."
+        )
+    is_grey = entry.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+    if not is_grey or (entry.get("NumberOfFrames") or 1) > 1 or (entry.get("SamplesPerPixel") or 1) > 1:
+        raise CourseError(f"{end_of_path(file)} is no single slice of grey values: {DICOM_ADVICE}.")
+
+
+def _thickness(entry) -> tuple[float | None, str]:
+    """Return how thick a single DICOM slice is, in mm, and where that is known from; None where it is not."""
+    for tag in ("SpacingBetweenSlices", "SliceThickness"):
+        if (entry.get(tag) or 0) > 0:
+            return float(entry.get(tag)), f"{tag} says that it is {entry.get(tag):g} mm thick"
+    return None, "it does not say how thick it is, so its volume is unknown"
+
+
+def _notes_on_places(positions: np.ndarray, normal: np.ndarray, name: str) -> list[str]:
+    """Return a sentence, in a list, where slices lie a little off a straight line of even steps, as rounded ones do.
+
+    positions: (slices, 3) in mm, in order. Raises CourseError where they lie far off, as with missing slices.
+    """
+    steps = np.diff(positions @ normal)
+    if (steps < 1e-3).any():
+        raise CourseError(f"{name} holds two slices at one place, as with several times: give the files of one time.")
+    off = np.linalg.norm(positions - np.linspace(positions[0], positions[-1], len(positions)), axis=1).max()
+    told = (
+        f"The slices of {name} lie {steps.min():.2f} to {steps.max():.2f} mm apart, up to {off:.2f} mm off a straight "
+        "line of even steps"
+    )
+    if steps.max() > UNEVEN * steps.min() or off > steps.min() / 2:
+        raise CourseError(f"{told}: slices are missing, or lie askew; give all slices of one series.")
+    return [f"{told}: they were taken as even."] if off > 0.01 * steps.min() else []
