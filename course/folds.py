@@ -109,7 +109,7 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
             f"once): {needed} are needed; if file names hold no patient, give patient_pattern=None."
         )
     random.Random(seed).shuffle(groups)
-    subset_of = {pair.patient: pair.subset for pair in pairs} | {pair.patient: "train" for pair in pool}
+    subset_of = {pair.patient: "train" for pair in pool}
     shares = sum(SHARES[subset] for subset in ["train", *missing])
     for left, subset in enumerate(reversed(missing)):
         wanted = max(1, round(SHARES[subset] / shares * len({pair.patient for pair in pool})))
@@ -117,7 +117,9 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
             patients = groups.pop()
             wanted -= len(patients)
             subset_of.update(dict.fromkeys(patients, subset))
-    sizes = Counter(subset_of.values())
+    free = set(pool)  # a patient who is also in a subset that was given stays there too: `check_subsets` refuses that
+    split = [replace(pair, subset=subset_of[pair.patient]) if pair in free else pair for pair in pairs]
+    sizes = Counter(subset for subset, _ in {(pair.subset, pair.patient) for pair in split})
     counts = ", ".join(f"{sizes[subset]} {subset}" for subset in SUBSETS)
     if len(present) < 2:
         lack = f"no subsets but {present.pop()}" if present else "no subsets"
@@ -125,7 +127,7 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
     else:
         lack = f"no {missing[0]}: it was drawn from the patients of train"
         note = f"The dataset has {lack}, by chance (seed {seed}); {counts}."
-    return [replace(pair, subset=subset_of[pair.patient]) for pair in pairs], [note]
+    return split, [note]
 
 
 def _shortened(name):

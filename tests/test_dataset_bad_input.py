@@ -342,6 +342,9 @@ case("outside the subsets", r"/p5_000\.png \(and 1 more\) lies outside train, va
 case("a name that is no text", rf"The name 'p1_0\\udce9\.png' {NO_TEXT}", with_image, b"", "p1_0\udce9.png")
 case("a name of two lines", rf"The name 'p1\\n0\.png' {NO_TEXT}", with_image, b"", "p1\n0.png")
 case("a folder that is no text", rf"The name 'd\\udce9' {NO_TEXT}", files, ".", {"d\udce9/images/p1_000.png": b""})
+NO_VALID = "train/p1", "train/p2", "train/p3", "test/p4"
+TRAIN_FIRST = r"Patient 'p1' is in two subsets \(test/p1_004 and train/p1_000\)"
+case("patient in train and test, valid to be drawn", TRAIN_FIRST, with_copies, IN_TWO, NO_VALID)
 case("patient in two subsets", r"Patient 'p1' is in two subsets \(test/p1_004 and train/p1_000\)", with_copies, IN_TWO)
 case("two patients", r"2 patients are too few to split into train, valid and test \(p1, p2;", make_dataset, TWO)
 case("names that only look like it", r"1 patient is too few .* give patient_pattern=None", make_dataset, ("slice",), 9)

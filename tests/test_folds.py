@@ -218,6 +218,13 @@ def test_a_hundred_patients_are_split_into_51_25_and_24():
     assert folds.fill_subsets(split, 3) == (split, [])
 
 
+def test_only_what_lacks_a_subset_gets_one():
+    pairs = [*(pair(f"p{number}", subset="train") for number in range(4)), pair("p0", 1, subset="test")]
+    for seed in range(5):
+        split, [note] = folds.fill_subsets(pairs, seed)
+        assert split[-1].subset == "test" and note.endswith("; 3 train, 1 valid, 1 test.")
+
+
 def test_every_subset_gets_somebody_though_one_person_has_nearly_all_names():
     people = {f"a{number}": "a" for number in range(28)}
     for seed in range(6):
