@@ -385,9 +385,12 @@ def test_an_altered_copy_is_not_taken_for_the_dataset(packed, work_dir):
 
 def test_another_dataset_replaces_the_earlier_copy(packed, work_dir):
     earlier = take(packed, work_dir)
-    (work_dir / "dataset" / "mine").mkdir()
+    mine = ["mine", "202406151230", "202406151231.tar"]  # the second and third have names that copies may have
+    for name in mine[:2]:
+        (work_dir / "dataset" / name / "labels").mkdir(parents=True)
+    (work_dir / "dataset" / mine[2]).write_bytes(b"mine")
     later = take(packed, work_dir, exclude="p2")
-    assert sorted(os.listdir(work_dir / "dataset")) == sorted([Path(later["root"]).name, "mine"])
+    assert sorted(os.listdir(work_dir / "dataset")) == sorted([Path(later["root"]).name, *mine])
     assert earlier["root"] != later["root"]
 
 
