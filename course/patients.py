@@ -11,7 +11,6 @@ from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, sentence_about
 
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
-PERSON_PATTERN = r"(?P<patient>.+)_[^_]+"  # joins the patients whose names differ in their last part
 
 
 def _compile_pattern(patient_pattern):
@@ -138,12 +137,13 @@ def group_people(pairs: list[Pair], advice: str | None = None) -> tuple[dict[str
             f"{names} are taken as times or sides of one patient ({len({people[name] for name in joined})} such "
             "patients), who stays in one subset; if they are not, give a patient_pattern of your own."
         )
-    alike = begin_alike(set(people.values()))
+    alike, pattern = begin_alike(set(people.values()))
     if alike:
         end = r"_(?P<slice>\d+)" if all(pair.slice is not None for pair in pairs) else ""
+        advice = advice or (f"give patient_pattern={pattern + end!r}" if pattern else "spell their names alike")
         notes.append(
             f"{end_of_path(alike[0])!r} and {end_of_path(alike[1])!r} begin alike and are taken as two patients: if "
-            f"they are one patient, {advice or f'give patient_pattern={PERSON_PATTERN + end!r}'}."
+            f"they are one patient, {advice}."
         )
     return people, notes
 

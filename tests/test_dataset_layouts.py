@@ -428,7 +428,11 @@ def test_a_pattern_of_the_users_own_is_followed(tmp_path):
             [f"site{s}_p{p}_{n}" for s in "ABC" for p in range(2) for n in range(2)],
             r"(?P<patient>.+)_[^_]+_(?P<slice>\\d+)",
         ),
-        ([f"ann{p}_{c}" for p in range(6) for c in "abc"], r"(?P<patient>.+)_[^_]+"),
+        ([f"ann{p}_{c}" for p in range(6) for c in "abc"], r"(?P<patient>ann\\D*\\d+).*"),
+        (
+            [f"P{p}_{view}_T1_{n}" for p in range(3) for view in ("2CH", "4CH") for n in range(2)],
+            r"(?P<patient>P\\D*\\d+).*_(?P<slice>\\d+)",
+        ),
     ],
 )
 def test_names_that_begin_alike_are_told_with_the_pattern_that_joins_them(names, pattern, tmp_path):
