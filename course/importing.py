@@ -41,7 +41,7 @@ from course.patients import (
     is_heart_task,
     pairs_of_pictures,
 )
-from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, read_picture, reading_order
+from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, read_picture, reading_order, refuse_dicom
 from course.sources import fetch_heart, is_data, unpack
 from course.store import building_folder, dataset_root, find_place, forget_earlier, put_in_place
 from course.volumes import pairs_of_volumes
@@ -199,6 +199,7 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
         raise CourseError(f"{source} does not exist: {hint}, or choose dataset='sample'.")
     if source.is_dir():
         return source.resolve(), None
+    refuse_dicom([source])
 
     def is_wanted(parts):
         """Tell whether a file is to be unpacked; in the official heart archive imagesTs has no labels."""

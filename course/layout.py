@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from course.matching import IMAGE_AFFIX, MASK_ENDING, File, Layout, bare_names, match_masks
-from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray, refuse_dicom
+from course.pictures import PICTURES, UNREAD, UNREAD_VOLUMES, VOLUMES, file_suffix, is_dicom, is_stray, refuse_dicom
 from course.store import import_copies
 from course.workspace import CourseError, end_of_path, sentence_about
 
@@ -30,7 +30,6 @@ SECOND_OPINION = re.compile(
     r"2nd|manual[ _-]?2(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[2b](?!\w)", re.IGNORECASE
 )
 NEITHER = re.compile(r"(^|[ _./-])(fov|superpixels)($|[ _./-])", re.IGNORECASE)
-UNREAD_VOLUMES = (".mha", ".mhd", ".nrrd")
 MAX_FILES = 200_000
 MAX_NAME = 255  # bytes of a file's name
 
@@ -53,6 +52,12 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     files, notes = _set_aside(_tell_masks_by_name([_classify(path, folder, shared) for path in paths]))
     files, passed = _tell_images_by_masks(files)
     layout = Layout(notes=notes, left=_of_types(unread, only_data=True))
+    data = [path for path in unread if file_suffix(path.name) in UNREAD or (not path.suffix and is_dicom(path))]
+    if data:
+        types = ", ".join(sorted({file_suffix(path.name) or "DICOM" for path in data}))
+        notes.append(
+            sentence_about(data, "was passed over", f"{types} are not read; if it is of the dataset, convert it.")
+        )
     if passed:
         notes.append(sentence_about(passed, "was passed over", "it is neither an image nor the mask of one."))
         layout.left = f"{end_of_path(min(passed))} and the like ({len(passed):,} pictures)"
@@ -114,7 +119,8 @@ def _of_types(paths, only_data=False):
         return ""
     [(suffix, count)] = Counter(file_suffix(path.name) for path in paths).most_common(1)
     example = next(path for path in paths if file_suffix(path.name) == suffix)
-    hint = "; convert it to NIfTI with SimpleITK" if suffix in UNREAD_VOLUMES else ""
+    hint = "; unpack it" if suffix == ".zip" else ""
+    hint = "; convert it to NIfTI with SimpleITK" if suffix in UNREAD_VOLUMES else hint
     return f"{end_of_path(example)} and the like ({count:,} of the type {suffix or 'without ending'}{hint})"
 
 

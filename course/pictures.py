@@ -19,6 +19,9 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 VOLUMES = (".nii.gz", ".nii")
 DICOM = (".dcm", ".dicom", ".ima")
+UNREAD_VOLUMES = (".mha", ".mhd", ".nrrd")
+UNREAD_PICTURES = (".webp", ".heic", ".jp2", ".ppm", ".pgm")
+UNREAD = (*DICOM, *UNREAD_VOLUMES, *UNREAD_PICTURES, ".npy", ".npz", ".mgz", ".hdr", ".img", ".gz", ".zip")  # also data
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # tags of TIFF
 
 # From pixels that were turned upright back to those that are stored, for each orientation of EXIF.

@@ -280,8 +280,10 @@ case("a zip with a name twice", r"holds 'train/images/p1_000\.png' twice", zip_w
 case("names that differ in case", r"holds 'TRAIN/images/P1_000\.png' twice", zip_with, TWICE_BUT_FOR_CASE)
 case("a file below a file", r"A file cannot be read or written: Not a directory \(p1_001\.png\)", zip_with, BELOW)
 case("a zip with a link", r"train/images/p5_000\.png cannot be read as a picture", zip_with, LINK)
-case("a zip in a zip", r"outer\.zip holds no picture and no volume, only heart\.zip and the like", zip_of, *OUTER)
+case("a zip in a zip", r"outer\.zip is not a dataset: .* only .*heart\.zip and the like .*; unpack", zip_of, *OUTER)
 case("DICOM in a zip", r"images/0\.dcm is DICOM, which this course does not read", zip_of, *SCANS)
+case("DICOM without an ending in a zip", r"a/IM0 is DICOM, which this course", zip_of, "scans.zip", {"a/IM0": DICOM})
+case("a file of DICOM", r"0\.dcm is DICOM, which this course does not read", file, "0.dcm", DICOM)
 for path, told in {
     "../../evil.png": r"'\.\./\.\./evil\.png', which leads out of its folder",
     "/tmp/evil.png": r"'/tmp/evil\.png', which leads out of its folder",

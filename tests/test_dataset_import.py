@@ -249,6 +249,18 @@ def test_pictures_outside_images_and_masks_are_passed_over_with_a_note(dataset, 
     hold_truth(description, work_dir)
 
 
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_data_of_a_type_that_is_not_read_are_told(is_packed, dataset, work_dir, tmp_path):
+    for name in ("train/images/p5_000.webp", "valid/images/p6.MHA", "valid/notes.pdf"):
+        (dataset / name).write_bytes(b"data")
+    description = take(pack_zip(dataset, tmp_path / "data.zip") if is_packed else dataset, work_dir)
+    [note] = description["notes"]
+    assert note.endswith(
+        "images/p5_000.webp (and 1 more) was passed over: .mha, .webp are not read; if it is of the dataset, convert it."
+    )
+    hold_truth(description, work_dir)
+
+
 def test_a_link_that_leads_back_does_not_lead_round_and_round(dataset, work_dir):
     (dataset / "train" / "again").symlink_to(dataset, target_is_directory=True)
     hold_truth(take(dataset, work_dir), work_dir)
