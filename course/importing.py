@@ -28,7 +28,7 @@ from PIL import Image
 from course.audit import audit
 from course.folds import apply_fold, check_masks, check_subsets, draw_folds, fill_subsets, undo_fold
 from course.geometry import SAGITTAL, common_spacing, geometry_file, picture_geometry, uneven_sentences
-from course.greys import dark_sentences, grey_windows, to_greys
+from course.greys import crowded_sentences, dark_sentences, grey_windows, to_greys
 from course.labels import choose_foreground
 from course.layout import find_files
 from course.nifti import foreground_values
@@ -110,6 +110,7 @@ def import_dataset(
             geometry = picture_geometry(pairs, folder, made_spacing or spacing, SAGITTAL if made_spacing else None)
             pairs = _unite_masks(pairs, layout.masks, building / "united", progress)
         pairs = measure_pairs(pairs, progress)
+        notes += [] if layout.has_volumes else crowded_sentences(pairs)
         notes += uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
         is_foreground, mask_values, told = choose_foreground(pairs, foreground_values(foreground, {}), _read_mask)
         check_subsets(pairs, people)

@@ -18,6 +18,10 @@ TOLD = {
         "holds a few values far brighter than all others",
         "they were clipped at the 99.5th percentile.",
     ),
+    "crowded": (
+        "holds values far from all others",
+        "beside them these share no more than a quarter of the greys; take markers and the like out of the data.",
+    ),
     "spacing_of_affine": ("has one spacing in its affine and another in pixdim", "that of the affine was taken."),
     "spacing_of_pixdim": (
         "has a spacing in pixdim and none in its affine, where it is 1 mm",

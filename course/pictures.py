@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from course.greys import GreyRange, to_greys
+from course.greys import GreyRange, are_crowded, to_greys
 from course.workspace import CourseError, end_of_path, parallel
 
 SUBSETS = ("train", "valid", "test")
@@ -85,6 +85,7 @@ class Facts:
     mask_hash: str
     thumbnail: np.ndarray  # uint8, THUMBNAIL x THUMBNAIL
     palette: dict[tuple, int]  # colour -> the label that the mask's palette gives it; empty for other masks
+    crowded: bool  # see `are_crowded`
     told: tuple[str, ...]  # keys of TOLD: what must not be done in silence
 
     @property
@@ -297,6 +298,7 @@ def measure_pair(pair: Pair) -> Pair:
         mask_hash=_hash(labels),
         thumbnail=np.asarray(thumbnail),
         palette=mask.palette,
+        crowded=are_crowded(np.clip(pixels, *greys.window()[:2])),
         told=told,
     )
     return replace(pair, facts=facts)

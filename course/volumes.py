@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from course.geometry import OPPOSITE, geometry_of, merged
-from course.greys import GreyRange, to_greys
+from course.greys import GreyRange, are_crowded, to_greys
 from course.matching import Layout
 from course.nifti import Grid, foreground_values, listed, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
@@ -138,6 +138,8 @@ def write_volume(
     labels, present, label_told = read_labels(volume.label, foreground)
     structure = turn_values(np.isin(labels, list(foreground or {*present} - {0})), volume.label_axes, axes)
     black, white, told = GreyRange.of(values).window()
+    if are_crowded(np.clip(values, black, white)):
+        told = (*told, "crowded")
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for name, picture, drawn in zip(names, upright(values, along), upright(structure, along)):

@@ -329,11 +329,13 @@ COUNTED = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)  # 0 to 239
 OUTLIER = np.where(COUNTED, COUNTED, 65535).astype(np.uint16)
 NEGATIVE = (COUNTED * 10.0 - 1000).astype(np.float32)
 GREYS = np.rint(COUNTED / 239 * 255)
+MARKED = np.where(COUNTED < 4, 255, IMAGE // 12).astype(np.uint8)  # 1.7 % of the pixels
 DOUBTED = {  # image, ending, options, image as it is imported, what is told
     "outlier": (OUTLIER, "png", {}, np.where(COUNTED, GREYS, 255), "png holds a few values far brighter than all"),
     "negative": (NEGATIVE, "tif", {}, GREYS, "tif holds negative values: the smallest value became black"),
     "turned alone": (IMAGE, "png", exif(3), IMAGE[::-1, ::-1], "png says in EXIF that it is turned, and its mask does"),
     "as stored": (IMAGE, "png", exif(6), IMAGE, "only as it is stored: EXIF was passed over"),
+    "marker": (MARKED, "png", {}, MARKED, "png holds values far from all others"),
     "dark": (IMAGE // 12, "png", {}, IMAGE // 12, "png is very dark"),
 }
 
