@@ -116,10 +116,14 @@ def read_grid(path: Path) -> Grid:
         header = volume.header
         unit = MILLIMETRES.get(header.get_xyzt_units()[0], 1.0)
         affine, pixdim = volume.affine * [[unit], [unit], [unit], [1]], np.abs(header["pixdim"][1:4]) * unit
+        with volume.file_map["image"].get_prepare_fileobj("rb") as file:  # as it is stored: nibabel reads 0 as 1
+            stored = type(header).from_fileobj(file, check=False)["pixdim"][1 : 1 + min(3, len(volume.shape))]
         is_placed = bool(int(header["sform_code"]) or int(header["qform_code"]))
+        is_known = int(header["sform_code"]) > 0, (stored != 0).all()
         axes = aff2axcodes(affine) if is_placed else (None,)
     spacing, told = voxel_sizes(affine) if is_placed else pixdim, ()
     known, known_pixdim = ((np.isfinite(steps) & (steps > 0)).all() for steps in (spacing, pixdim))
+    known, known_pixdim = known and any(is_known), known_pixdim and is_known[1]
     if known and known_pixdim and not np.allclose(spacing, pixdim, rtol=1e-3):
         told = ("spacing_of_affine",)
         if np.allclose(spacing, unit):
