@@ -17,7 +17,7 @@ from course.pictures import Pair
 from course.workspace import CourseError, end_of_path, parallel
 
 THICK = 1.2  # an axis whose spacing is this many times that of the others is the one that slices follow
-EVEN = 1.01  # voxels whose spacings differ by less have no thick side
+EVEN = 1.01  # the last axis may be the one that slices follow if its spacing is so many times that of the others
 SHORT = 4  # an axis this many times shorter than the last one may be the one that slices follow
 
 
@@ -88,23 +88,34 @@ def slice_axis(grid: Grid) -> int | None:
 
 
 def common_slice_axis(volumes: list[Volume], grids: list[Grid]) -> int:
-    """Return the axis that slices follow in all volumes: that of the thick ones, else the last.
+    """Return the axis that slices follow in all volumes: that of the thick ones, unless they are few, else the last.
 
     grids: those of the volumes, in one orientation. Raises CourseError where two volumes have other ones.
     """
-    first = {}
-    for volume, grid in zip(volumes, grids):
-        axis = slice_axis(grid)
+    first, axes = {}, [slice_axis(grid) for grid in grids]
+    others = 2 if 2 * axes.count(None) > len(axes) else None  # most are as thick one way as another
+    for volume, axis in zip(volumes, axes):
+        axis = others if axis is None else axis
         if axis is not None:
             first.setdefault(axis, volume.image)
     if len(first) > 1:
         (axis, one), (other_axis, other) = list(first.items())[:2]
         raise CourseError(
             f"The slices of {end_of_path(one)} follow axis {axis + 1}, those of {end_of_path(other)} axis "
-            f"{other_axis + 1}, by their thickness: such pictures show different planes; give volumes of one plane, "
-            "or exclude the others."
+            f"{other_axis + 1}, by their thickness (the last where that is even): such pictures show different planes; "
+            "give volumes of one plane, or exclude the others."
         )
     return next(iter(first), 2)
+
+
+def _follow_one_way(volumes):
+    """Tell whether the slices of oblique volumes follow one axis as it is stored, less than 45 degrees apart."""
+    axes = {slice_axis(volume.grid) for volume in volumes}
+    if len(axes) > 1 or None in axes:
+        return False
+    directions = np.stack([volume.grid.affine[:3, next(iter(axes))] for volume in volumes])
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return bool((np.abs(directions @ directions.T) > np.sqrt(0.5)).all())
 
 
 def picture_axes(axes: tuple[str, str, str], along: int = 2) -> tuple[str, str, str]:
@@ -132,8 +143,8 @@ def write_volume(
     leave them. along: the axis that slices follow. The greys are those of `GreyRange.window`, of the whole volume;
     masks are 0 or 255.
     """
-    lies = () if volume.grid.axes == axes else ("turned",) if volume.grid.axes else ("no_axes",)
-    axes = volume.grid.axes and axes
+    lies = ("no_axes",) if not volume.grid.axes else ("turned",) if axes not in (None, volume.grid.axes) else ()
+    axes = volume.grid.axes and (axes or volume.grid.axes)
     values = turn_values(read_values(volume.image), volume.grid.axes, axes)
     labels, present, label_told = read_labels(volume.label, foreground)
     structure = turn_values(np.isin(labels, list(foreground or {*present} - {0})), volume.label_axes, axes)
@@ -182,6 +193,8 @@ def pairs_of_volumes(
     volumes = parallel(read, keys, "headers of volumes", progress)
     axes = common_axes(volumes)
     grids = [volume.grid.turned(axes) if volume.grid.axes else volume.grid for volume in volumes]
+    if len({slice_axis(grid) for grid in grids}) > 1 and _follow_one_way(volumes):
+        axes, grids = None, [volume.grid for volume in volumes]
     along = common_slice_axis(volumes, grids)
     depth = {key: grid.shape[along] for key, grid in zip(keys, grids)}
     is_flat = set(depth.values()) == {1}
@@ -233,13 +246,14 @@ def _sentences_on_slices(volumes, grids, along):
     if along != 2:
         return [
             f"Slices were taken along the {('first', 'second')[along]} axis of the volumes, since voxels are thickest "
-            "there, or there is only one."
+            "there in half of them or more, or there is only one."
         ]
     for volume, grid in zip(volumes, grids):
-        is_even = not grid.spacing or max(grid.spacing) < EVEN * min(grid.spacing)
+        is_even = not grid.spacing or grid.spacing[2] < EVEN * max(grid.spacing[:2])
         if is_even and grid.shape[2] >= SHORT * min(grid.shape[:2]):
             return [
-                f"{end_of_path(volume.image)} has {' x '.join(map(str, grid.shape))} voxels, as thick one way as "
-                "another: slices were taken along the last axis; if they follow another, save it with its real spacing."
+                f"{end_of_path(volume.image)} has {' x '.join(map(str, grid.shape))} voxels, about as thick one "
+                "way as another: slices were taken along the last axis; if they follow another, save it with its real "
+                "spacing."
             ]
     return []

@@ -495,7 +495,7 @@ TURNED = [[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]  # axes that 
 ASIDE = [[2, 0, 0, 1.2], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]
 TWO_MM = np.diag([2, 2, 2, 1])
 TWO_PLANES = (
-    r"The slices of .*case_0\.nii\.gz follow axis 1, those of .*case_1\.nii\.gz axis 3, by their thickness: such"
+    r"The slices of .*case_0\.nii\.gz follow axis 1, those of .*case_1\.nii\.gz axis 3, by their thickness .*: such"
 )
 SEVERAL = r"labels hold more than one structure \(0 'background', 1 'cavity', 2 'wall'\): choose with foreground"
 NO_LABEL = r"foreground='valve' is not a label of this dataset: .*'cavity' \(1\), 'wall' \(2\)"

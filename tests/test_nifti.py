@@ -111,6 +111,8 @@ def hold(images, masks, along=2, values=VALUES, label=LABEL):
         (np.diag([2, 3, 4, 1]), {"unit": "micron"}, (0.002, 0.003, 0.004), ("R", "A", "S"), ()),
         (np.diag([0.002, 0.003, 0.004, 1]), {"unit": "meter"}, (2, 3, 4), ("R", "A", "S"), ()),
         (np.diag([2, 3, 4, 1]), {"srow_z": (0, 0, 0, 0)}, None, None, ("no_spacing",)),
+        (np.diag([2, 3, 4, 1]), {"pixdim": (1, 0, 0, 0)}, (2, 3, 4), ("R", "A", "S"), ()),
+        (np.diag([2, 3, 4, 1]), {"pixdim": (1, 2, 3, 0), **UNPLACED}, None, None, ("no_spacing",)),
     ],
 )
 def test_spacing_and_sides_of_the_body_are_read_from_the_header(tmp_path, affine, options, spacing, axes, told):
@@ -229,6 +231,29 @@ def test_volumes_without_a_thick_axis_follow_the_others(tmp_path):
     volumes = [read("c0", tmp_path), read("c0", tmp_path / "thick")]
     grids = [volume.grid for volume in volumes]
     assert common_slice_axis(volumes, grids) == 0 and common_slice_axis(volumes[:1], grids[:1]) == 2
+    with pytest.raises(CourseError, match="follow axis 3, those of .* axis 1, by their thickness"):
+        common_slice_axis(volumes[:1] * 2 + volumes[1:], grids[:1] * 2 + grids[1:])
+
+
+def test_oblique_volumes_keep_the_axis_that_is_thick_in_all_if_it_leads_one_way(tmp_path):
+    """Turned by 40 and by 50 degrees, which makes other axes of the body the nearest ones; or by a right angle."""
+    for number, degrees in enumerate((40, 50, 40, 40)):
+        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+        affine = np.eye(4)
+        affine[:3, :3] = turn * (1, 1.5, 8)
+        values = VALUES if number == 0 else np.random.default_rng(number).integers(0, 200, SHAPE).astype(np.int16)
+        for kind, content in (("images", values), ("masks", LABEL)):
+            save(tmp_path / "source" / kind / f"c{number}.nii", content, affine)
+    description, images, masks = imported(tmp_path / "source", tmp_path / "data")
+    hold(images, masks)
+    assert description["spacing"] == [1.5, 1, 8] and not any("swapped" in note for note in description["notes"])
+    assert [description["geometry"][case]["axes"] for case in ("c0", "c1")] == [["P", "R", "S"], ["I", "R", "P"]]
+    affine[:3, :3] = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]) * (1, 1.5, 8)
+    for kind in ("images", "masks"):
+        save(tmp_path / "source" / kind / "c1.nii", LABEL, affine)
+    with pytest.raises(CourseError, match="such pictures show different planes"):
+        import_dataset(tmp_path / "source", tmp_path / "data", progress=False)
 
 
 @pytest.mark.parametrize("along, word", [(0, "first"), (1, "second")])
@@ -255,7 +280,13 @@ def test_pictures_of_thick_slices_along_the_last_axis_have_no_note(tmp_path):
 
 @pytest.mark.parametrize(
     "shape, thick, told",
-    [((5, 8, 20), 1, True), ((5, 8, 20), 1.009, True), ((5, 8, 20), 1.011, False), ((6, 8, 20), 1, False)],
+    [
+        ((5, 8, 20), 1, True),
+        ((5, 8, 20), 1.009, True),
+        ((5, 8, 20), 1.011, False),
+        ((5, 8, 20), 0.87, True),
+        ((6, 8, 20), 1, False),
+    ],
 )
 def test_a_short_axis_of_even_voxels_is_doubted(tmp_path, shape, thick, told):
     for case in range(3):
