@@ -13,6 +13,7 @@ from course.greys import GreyRange, are_crowded, to_greys
 from course.workspace import CourseError, end_of_path, parallel
 
 SUBSETS = ("train", "valid", "test")
+MAX_LABEL_COLOURS = 16  # in a mask of more colours these are no labels
 MAX_PIXELS = 50_000_000  # of one picture
 THUMBNAIL = 32  # pixels on a side of the small pictures that are compared to find near-copies
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
@@ -84,7 +85,7 @@ class Facts:
     image_hash: str
     mask_hash: str
     thumbnail: np.ndarray  # uint8, THUMBNAIL x THUMBNAIL
-    palette: dict[tuple, int]  # colour -> the label that the mask's palette gives it; empty for other masks
+    palette: dict[tuple, int]  # colour (RGBA) -> the label that the mask gives it; empty for masks of greys
     crowded: bool  # see `are_crowded`
     told: tuple[str, ...]  # keys of TOLD: what must not be done in silence
 
@@ -124,7 +125,7 @@ class Picture(NamedTuple):
     plain: bool  # an 8-bit PNG that needs no conversion
     lossy: bool  # a JPEG
     orientation: int  # 1 to 8, what EXIF says of how the stored pixels lie; 1 is upright
-    palette: dict[tuple, int]  # colour -> label, where a palette tells the labels
+    palette: dict[tuple, int]  # colour -> label, where a palette or colours tell the labels
 
 
 def read_picture(path: Path, labels: bool = False) -> Picture:
@@ -146,8 +147,11 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
             upright = picture if is_upright else ImageOps.exif_transpose(picture)
             palette = _label_palette(upright) if labels else {}
             label = np.asarray(upright) if palette else _label_of_alpha(upright) if labels else None
+            pixels = _grey(path, picture, upright, labels) if label is None else label
+            if labels and label is None and upright.mode in ("RGB", "RGBA"):  # greys that are made of colours
+                palette = _label_colours(upright)
             return Picture(
-                pixels=_grey(path, picture, upright, labels) if label is None else label,
+                pixels=pixels,
                 channels=len(picture.getbands()),
                 plain=picture.format == "PNG"
                 and picture.mode in ("L", "RGB", "RGBA")
@@ -199,6 +203,12 @@ def _label_palette(picture):
         return {}
     numbers = np.flatnonzero(np.bincount(np.asarray(picture).ravel(), minlength=len(colours)))
     return {tuple(colours[number].tolist()): int(number) for number in numbers[::-1] if number < len(colours)}
+
+
+def _label_colours(picture):
+    """Return {colour: its grey} for a mask of a few colours, else an empty dictionary."""
+    colours = [colour for _, colour in picture.convert("RGBA").getcolors(MAX_LABEL_COLOURS) or []]
+    return {colour: int(Image.new("RGBA", (1, 1), colour).convert("L").getpixel((0, 0))) for colour in colours}
 
 
 def _label_of_alpha(picture):
@@ -308,10 +318,10 @@ def measure_pairs(pairs: list[Pair], progress: bool = False) -> list[Pair]:
     """Read every pair once and return them with their Facts.
 
     Raises CourseError for the first bad one, and where a colour is one label in one mask's palette and another label
-    in another's: such numbers were given file by file, and mean nothing.
+    in another's, or a label two colours: such numbers were given file by file, and mean nothing.
     """
     pairs = parallel(measure_pair, pairs, "reading images and masks", progress)
-    first = {}
+    first, first_colour = {}, {}
     for pair in pairs:
         for colour, label in pair.facts.palette.items():
             other = first.setdefault(colour, pair)
@@ -319,5 +329,11 @@ def measure_pairs(pairs: list[Pair], progress: bool = False) -> list[Pair]:
                 raise CourseError(
                     f"The colour {colour} is label {other.facts.palette[colour]} in {end_of_path(other.mask)} and "
                     f"{label} in {end_of_path(pair.mask)}: save the masks as grey pictures, or with one palette."
+                )
+            other_colour, other = first_colour.setdefault(label, (colour, pair))
+            if label and other_colour != colour:
+                raise CourseError(
+                    f"{end_of_path(other.mask)} has {label} in the colour {other_colour}, {end_of_path(pair.mask)} in "
+                    f"{colour}, so it may be two structures: save the masks as grey pictures, with a grey for each."
                 )
     return pairs

@@ -391,12 +391,13 @@ def with_corner(mode, structure, corner):
     return drawn
 
 
-def palettes_in_two_orders(folder):
+def masks_of_two_colours(folder, mode, *palettes):
+    """A dataset whose first two masks have these colours for background and structure, in a palette or as RGB."""
     make_dataset(folder)
-    for name, colours in (("p1_000", [0, 0, 0, 200, 0, 0]), ("p1_001", [200, 0, 0, 0, 0, 0])):
+    for name, colours in zip(("p1_000", "p1_001"), palettes):
         drawn = Image.frombytes("P", (SIZE, SIZE), mask(1).tobytes())
         drawn.putpalette(colours)
-        drawn.save(folder / "train" / "masks" / f"{name}.png")
+        drawn.convert(mode).save(folder / "train" / "masks" / f"{name}.png")
     return folder
 
 
@@ -431,7 +432,11 @@ case(
     "no masks", r"All masks are empty: .*p\d_000\.png and the others hold the value 0", with_masks, mask(0), "*/masks/*"
 )
 case("no masks in valid", r"All masks of valid are empty, p3_000 and the others", with_masks, mask(0), "valid/masks/*")
-case("palettes in two orders", TWO_PALETTES, palettes_in_two_orders)
+RED, RED_LAST, GREEN = [0, 0, 0, 255, 0, 0], [255, 0, 0, 0, 0, 0], [0, 0, 0, 0, 130, 0]
+TWO_COLOURS = r"has {} in the colour \(255, 0, 0, 255\), .*p1_001\.png in \(0, 130, 0, 255\), so it may be two"
+case("palettes in two orders", TWO_PALETTES, masks_of_two_colours, "P", RED, RED_LAST)
+case("a label of two colours", TWO_COLOURS.format(1), masks_of_two_colours, "P", RED, GREEN)
+case("two colours of one grey", TWO_COLOURS.format(76), masks_of_two_colours, "RGB", RED, GREEN)
 case(
     "red and green", rf"{MASK} has colours that are the same in grey", with_masks, with_corner("RGB", "#f00", "#008200")
 )
