@@ -124,6 +124,17 @@ def test_exactly_half_is_not_called_inverted(tmp_path):
     assert (drawn == (HALF > 0)).all() and notes == ""
 
 
+@pytest.mark.parametrize("is_inverted", [False, True])
+def test_where_the_border_lies_tells_large_structures_from_inverted_masks(is_inverted, tmp_path):
+    box = np.zeros((HEIGHT, WIDTH), np.uint8)
+    box[5:-5, 5:-5] = 255  # 67 %
+    _, notes = take(
+        tmp_path / "source", tmp_path / "work", lambda _: Image.fromarray(255 - box if is_inverted else box)
+    )
+    told = "The masks may be inverted: the value 255 covers 33% of the pictures and the borders of most and was taken"
+    assert notes.startswith(told) if is_inverted else notes == ""
+
+
 HALF = np.zeros((HEIGHT, WIDTH), np.uint8)
 HALF[: HEIGHT // 2] = 255
 
