@@ -102,17 +102,18 @@ def import_dataset(
             pairs, people, geometry, notes = _take_volumes(layout, is_heart, *choice, building / "slices", progress)
             if geometry_file([*layout.images.values()], folder):
                 notes.append("geometry.json was passed over: volumes hold their own spacing and axes.")
-            foreground = None
+            chosen = None
         elif dataset == "heart":
             raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
             pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
+            chosen = foreground_values(foreground, {})
             geometry = picture_geometry(pairs, folder, made_spacing or spacing, SAGITTAL if made_spacing else None)
-            pairs = _unite_masks(pairs, layout.masks, building / "united", progress)
+            pairs = _unite_masks(pairs, layout.masks, chosen, building / "united", progress)
         pairs = measure_pairs(pairs, progress)
         notes += [] if layout.has_volumes else crowded_sentences(pairs)
         notes += uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
-        is_foreground, mask_values, told = choose_foreground(pairs, foreground_values(foreground, {}), _read_mask)
+        is_foreground, mask_values, told = choose_foreground(pairs, chosen, _read_mask)
         check_subsets(pairs, people)
         pairs, more = fill_subsets(pairs, seed, people)
         root, pairs = _in_canonical_form(pairs, building, is_foreground, more, progress)
@@ -276,8 +277,11 @@ def _read_mask(path):
     return read_picture(path, labels=True).pixels
 
 
-def _unite_masks(pairs, masks, folder, progress):
-    """Write for each image with several masks one that holds all of them, below a folder; return the pairs with it."""
+def _unite_masks(pairs, masks, chosen, folder, progress):
+    """Write for each image with several masks one that holds all of them, below a folder; return the pairs with it.
+
+    Where they overlap, the `chosen` labels (a set or None) lie above others, else greater ones above lesser ones.
+    """
 
     def unite(pair):
         """Return a pair with its one mask."""
@@ -288,9 +292,13 @@ def _unite_masks(pairs, masks, folder, progress):
         for path, part in zip(paths, parts):
             if part.shape != parts[0].shape:
                 raise CourseError(f"{end_of_path(paths[0])} and {end_of_path(path)} differ in size: mend the masks.")
-        target = folder / (pair.subset or "all") / "masks" / f"{pair.name}.png"
+        united = np.maximum.reduce(parts)
+        for part in parts:
+            united = np.where(np.isin(part, list(chosen or ())), part, united)
+        suffix = ".tif" if united.dtype.kind == "f" else ".png"
+        target = folder / (pair.subset or "all") / "masks" / f"{pair.name}{suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.maximum.reduce(parts)).save(target)
+        Image.fromarray(united).save(target)
         return replace(pair, mask=target)
 
     return parallel(unite, pairs, "uniting masks", progress)

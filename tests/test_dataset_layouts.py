@@ -308,6 +308,27 @@ def test_what_cannot_be_known_gets_one_sentence_and_nothing_is_left(make, tmp_pa
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.parametrize(
+    "parts, options",
+    [
+        ([lambda seed: mask(seed) // 255, lambda seed: ALL_WHITE // 255 * 2], {"foreground": 1}),
+        (
+            [
+                lambda seed: np.float32(mask(seed) * (np.arange(WIDTH) < 15) > 0),
+                lambda seed: np.float32(mask(seed) > 0),
+            ],
+            {},
+        ),
+    ],
+)
+def test_the_structure_is_all_that_one_of_several_masks_holds(parts, options, tmp_path):
+    """The label that was chosen, though a greater one lies over it; and numbers that PNG does not hold."""
+    masks = {f"masks/p{{n}}_mask_{number}.tif": part for number, part in enumerate(parts)}
+    lay_out(tmp_path / "source", {"images/p{n}.png": picture, **masks})
+    _, found = take(tmp_path / "source", tmp_path / "work", **options)
+    assert together(found) == {f"p{seed}": seed for seed in range(6)}
+
+
 def with_names(folder, names):
     for seed, name in enumerate(names):
         put(folder, f"images/{name}.png", picture(seed))
