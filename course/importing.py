@@ -19,7 +19,9 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +89,14 @@ def import_dataset(
     Raises CourseError, and leaves the work folder as it was, for whatever is wrong with the dataset.
     """
     work_dir = Path(work_dir).absolute()
+    if not isinstance(seed, Integral):
+        raise CourseError(f"seed={seed!r}: give a whole number.")
     if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
-        has_options = exclude or foreground or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN
-        return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold, has_options)
-    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
+        has_options = (
+            exclude or foreground is not None or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN
+        )
+        return _take_imported(Path(os.path.expanduser(dataset)).resolve(), work_dir, fold, has_options)
+    exclude = _texts(exclude)
     with building_folder(work_dir) as building:
         folder, made_spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
         layout = find_files(folder, work_dir)
@@ -108,7 +114,8 @@ def import_dataset(
         else:
             pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
             chosen = foreground_values(foreground, {})
-            geometry = picture_geometry(pairs, folder, made_spacing or spacing, SAGITTAL if made_spacing else None)
+            axes = SAGITTAL if made_spacing else None
+            geometry = picture_geometry(pairs, folder, made_spacing or spacing, axes, exclude)
             pairs = _unite_masks(pairs, layout.masks, chosen, building / "united", progress)
         pairs = measure_pairs(pairs, progress)
         notes += [] if layout.has_volumes else crowded_sentences(pairs)
@@ -122,7 +129,7 @@ def import_dataset(
         twins, findings, doubts = audit(pairs, mask_values)
         description = {
             "format": 1,
-            "name": dataset if dataset in ("sample", "heart") else Path(dataset).expanduser().resolve().stem,
+            "name": dataset if dataset in ("sample", "heart") else Path(os.path.expanduser(dataset)).resolve().stem,
             "source": str(dataset),
             "root": str(root),
             "spacing": common_spacing(geometry),
@@ -139,6 +146,14 @@ def import_dataset(
         _put_in_force(description, root, work_dir, building, fold)
         forget_earlier(work_dir, description["root"], folder)
     return description
+
+
+def _texts(exclude):
+    """Return the names to exclude as a tuple, their accents in the encoding that names have here."""
+    names = [exclude] if isinstance(exclude, str) else exclude or ()
+    if not isinstance(names, (list, tuple, set)) or not all(isinstance(name, str) for name in names):
+        raise CourseError(f"exclude={exclude!r}: give the name of a patient or file, or a list of names.")
+    return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
 def _entry(pair):
@@ -193,7 +208,7 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
     if dataset == "heart" and heart_source is None:
         source = fetch_heart(work_dir, progress=progress)
     else:
-        source = Path(heart_source if dataset == "heart" else dataset).expanduser()
+        source = Path(os.path.expanduser(heart_source if dataset == "heart" else dataset))  # of no such user: as it is
     if not source.exists():
         if re.match(r"[a-z]+:/+\w", str(dataset)):
             raise CourseError(f"{dataset} is an address: download it, then give the path of the file.")
@@ -250,13 +265,14 @@ def _take_imported(path, work_dir, fold, has_options):
             f"{path} is a dataset that has been imported: give exclude, foreground, "
             "allow_incomplete, spacing and patient_pattern where it is imported, not here."
         )
-    if not path.exists():
-        raise CourseError(f"There is no {path}: run 01_dataset_upload in that folder first.")
+    if not path.is_file():
+        raise CourseError(f"There is no file {path}: run 01_dataset_upload in that folder first.")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         description = None
-    if not isinstance(description, dict) or not {"root", "folds"} <= set(description):
+    is_ours = isinstance(description, dict) and {"root", "folds", "subsets"} <= set(description)
+    if not is_ours or not isinstance(description["root"], str):
         raise CourseError(f"{path} was not written by 01_dataset_upload: give the folder {path.parent} as the dataset.")
     root = dataset_root(description, path.parent)
     if not root.is_dir():

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -203,12 +205,15 @@ def foreground_values(foreground: float | str | list | None, names: dict[str, in
     """
     if foreground is None:
         return None
-    chosen = [foreground] if isinstance(foreground, (int, float, str)) else list(foreground)
+    chosen = list(foreground) if isinstance(foreground, Iterable) and not isinstance(foreground, str) else [foreground]
+    if not chosen or not all(isinstance(label, (Real, str)) for label in chosen):
+        raise CourseError(f"foreground={foreground!r} names no label: give a number, a name, or a list of these.")
     for label in chosen:
         if isinstance(label, str) and label not in names:
             known = listed([f"{name!r} ({number})" for name, number in names.items()]) or "only numbers"
             raise CourseError(f"foreground={label!r} is not a label of this dataset: it knows {known}.")
-    return {names[label] if isinstance(label, str) else label for label in chosen}
+    numbers = [float(names[label] if isinstance(label, str) else label) for label in chosen]
+    return {int(number) if number.is_integer() else number for number in numbers}
 
 
 def listed(texts: list[str]) -> str:
@@ -226,7 +231,7 @@ def read_label_names(folder: Path) -> tuple[dict[str, int], str]:
     if not path.is_file():
         return {}, ""
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise CourseError(f"{path.name} is not readable as JSON ({error}): mend it or take it away.") from error
     labels = described.get("labels") if isinstance(described, dict) else None

@@ -1,6 +1,7 @@
 """Whose the images of a dataset are, and whether each has its mask."""
 
 import re
+import unicodedata
 from collections import Counter
 
 from course.folds import begin_alike, people_of
@@ -18,7 +19,7 @@ def _compile_pattern(patient_pattern):
     if patient_pattern is None:
         return None
     try:
-        pattern = re.compile(patient_pattern)
+        pattern = re.compile(unicodedata.normalize("NFC", patient_pattern))
     except (re.error, TypeError) as error:
         raise CourseError(f"patient_pattern={patient_pattern!r} is not a regular expression ({error}).") from error
     if "patient" not in pattern.groupindex:

@@ -178,6 +178,8 @@ def _check_readable(path, picture):
             f"{name} claims {picture.width} x {picture.height} pixels: "
             f"more than {MAX_PIXELS:,} are refused; exclude it."
         )
+    if min(picture.size) < 2:
+        raise CourseError(f"{name} has {picture.width} x {picture.height} pixels, a line and no picture: exclude it.")
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format != "MPO":  # a photo by a phone: what follows is a preview or the like
         raise CourseError(

@@ -362,6 +362,20 @@ case("DICOM beside masks", r"/images/p\d_000\.dcm is DICOM.* with dcm2niix", ima
 case("DICOM without an ending", r"scans/a/IM_1 is DICOM, which", files, "scans", {"a/IM_1": DICOM})
 NO_DESCRIPTION = r"dataset\.json was not written by 01_dataset_upload: give the folder .* as the dataset"
 THEIRS = b'{"name": "LeftAtrium", "numTraining": 20}'
+NO_NAME = r"exclude=.*: give the name of a patient or file, or a list of names"
+for exclude in (Path("p1"), 5, [["p1"]], b"p1"):
+    case(f"exclusion of {exclude!r}", NO_NAME, make_dataset, exclude=exclude)
+BYTES = rb"(?P<patient>.+)_(?P<slice>\d+)"
+case(
+    "a pattern of bytes", r"is not a regular expression \(.*must be str, not bytes", make_dataset, patient_pattern=BYTES
+)
+case("a seed that is no number", r"seed=\[1\]: give a whole number", make_dataset, seed=[1])
+case("the home of a stranger", r"~nobody7/x does not exist: check its spelling", given, "~nobody7/x")
+case(
+    "a folder called as a description", "There is no file .*dataset.json: run 01", files, "dataset.json", {"a.txt": b""}
+)
+NO_ROOT = b'{"root": 5, "folds": [], "subsets": {}}'
+case("a description without a root", NO_DESCRIPTION, file, "dataset.json", NO_ROOT)
 case("a damaged description", NO_DESCRIPTION, file, "dataset.json", b'{"root": ')
 case("the decathlon's own description", NO_DESCRIPTION, file, "dataset.json", THEIRS)
 
@@ -415,6 +429,7 @@ case("a picture that was cut", UNREADABLE, with_image, cut)
 case("a picture with a wrong byte", UNREADABLE, with_image, partial(alter, place=20))
 case("a link to nothing", UNREADABLE, with_image, link_to_nothing)
 case("a large bomb", rf"{IMAGE}png claims 9000 x 9000 pixels: more than 50,000,000 are", with_image, png(9000, 9000))
+case("a picture of one row", rf"{IMAGE}png has 9 x 1 pixels, a line and no picture", with_image, png(9, 1))
 case("a huge bomb", rf"{UNREADABLE} \(Image size \(4000000000 pixels\) exceeds limit", with_image, png(100_000, 40_000))
 case("three pages", rf"{IMAGE}tif holds 3 pictures, {ONLY_FIRST}", with_image, pages(3), "p1_000.tif")
 case("a picture that moves", rf"{IMAGE}gif holds 2 pictures, {ONLY_FIRST}", with_image, pages(2), "p1_000.gif")
@@ -440,6 +455,8 @@ case("two colours of one grey", TWO_COLOURS.format(76), masks_of_two_colours, "R
 case(
     "red and green", rf"{MASK} has colours that are the same in grey", with_masks, with_corner("RGB", "#f00", "#008200")
 )
+for foreground in ([[255]], [], [None]):
+    case(f"foreground {foreground}", r"foreground=.* names no label: give a", make_dataset, foreground=foreground)
 case("foreground that is not there", NO_FOREGROUND, make_dataset, foreground=7)
 case("foreground by name in pictures", NO_NAMES, make_dataset, foreground="wall")
 

@@ -354,6 +354,12 @@ def test_what_is_excluded_is_left_out_recorded_and_changes_the_fingerprint(datas
     assert (dataset / "train" / "images" / "p2_000.png").exists()
 
 
+def test_names_are_the_same_however_their_accents_are_written(tmp_path, work_dir):
+    folder = write(tmp_path / "source", "{subset}/{kind}/\u00e9{name}.png")
+    description = take(folder, work_dir, exclude="e\u0301p2", patient_pattern="(?P<patient>e\u0301p\\d)_.*")
+    assert description["excluded"] == ["\u00e9p2"] and set(places(description)) == {"\u00e9p1", "\u00e9p3", "\u00e9p4"}
+
+
 def test_a_bad_file_can_be_excluded(dataset, work_dir):
     (dataset / "train" / "images" / "p2_000.png").write_text("not a picture")
     (dataset / "train" / "masks" / "p2_001.png").unlink()

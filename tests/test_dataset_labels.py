@@ -115,7 +115,7 @@ def test_inverted_masks_are_told_and_can_be_turned_round(make, value, tmp_path):
     drawn, notes = take(tmp_path / "source", tmp_path / "work", inverted)
     assert (drawn == ~STRUCTURE).all()
     assert notes.startswith(f"The masks may be inverted: the value {value} covers {share:.0%} of the pictures")
-    drawn, notes = take(tmp_path / "source", tmp_path / "turned", inverted, foreground=0)
+    drawn, notes = take(tmp_path / "source", tmp_path / "turned", inverted, foreground=np.int64(0))
     assert (drawn == STRUCTURE).all() and notes == ""
 
 

@@ -428,6 +428,13 @@ def test_axes_are_one_of_each_two_sides(tmp_path, axes):
         imported(tmp_path, tmp_path / "data")
 
 
+def test_a_geometry_of_windows_may_tell_of_patients_that_are_excluded(tmp_path):
+    described = {"spacing": [1, 2, 3], "patients": {"p1": {"spacing": [4, 5, 6]}}}
+    (make(tmp_path / "source") / "geometry.json").write_text(json.dumps(described), encoding="utf-8-sig")
+    description, *_ = imported(tmp_path / "source", tmp_path / "data", exclude=["p1"])
+    assert description["spacing"] == [1, 2, 3] and "p1" not in description["geometry"]
+
+
 def test_a_geometry_comes_out_of_an_archive(tmp_path):
     folder = make(tmp_path / "source")
     (folder / "geometry.json").write_text('{"spacing": [1, 2, 3]}')
