@@ -96,7 +96,12 @@ def _list_files(folder, work_dir):
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_stray(name))
+        ranks = {  # a folder that two names lead to is met by the one that says more, or is no link
+            name: (_kind_of(name, False) is None, Path(place, name).is_symlink(), name)
+            for name in folders
+            if not is_stray(name)
+        }
+        folders[:] = sorted(ranks, key=ranks.get)
         for name in sorted(files):
             if not is_stray(name):
                 (found if file_suffix(name) in PICTURES + VOLUMES else other).append(Path(place, name))
@@ -184,6 +189,8 @@ def _set_aside(files):
     if any(FIRST_OPINION.search(says(file)) for file in masks):
         images = {file.name for file in files if file.kind != "masks"}
         second = [file for file in masks if SECOND_OPINION.search(says(file)) and file.name not in images]
+        visits = {name for name in images if SECOND_OPINION.search(name)}  # p1_2nd_mask is the mask of p1_2nd
+        second = [file for file in second if not visits.intersection(bare_names(file.name))]
         files = pass_over(second, "it is the mask of a second person, that of the first is taken.")
     by_hand = {file.path.parent.name for file in masks if "manual" in _words(file.path.parent.name)}
     if by_hand:

@@ -264,6 +264,12 @@ def test_a_link_that_leads_back_does_not_lead_round_and_round(dataset, work_dir)
     hold_truth(take(dataset, work_dir), work_dir)
 
 
+def test_a_link_does_not_hide_the_folder_that_it_leads_to(dataset, work_dir):
+    for subset, kind in (("train", "images"), ("train", "masks"), ("test", "images")):
+        (dataset / subset / f"a_link_{len(kind)}").symlink_to(dataset / subset / kind, target_is_directory=True)
+    hold_truth(take(dataset, work_dir), work_dir)
+
+
 # --- patients and subsets -------------------------------------------------------------------------------
 
 

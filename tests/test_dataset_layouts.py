@@ -199,6 +199,7 @@ def cells(folder):
         ("p{p}/scan{n}/image.png", "p{p}/scan{n}/mask.png", "scan{n}"),
         ("p{n}/scan/image.png", "p{n}/scan/mask.png", "p{n}-scan"),
         ("images/p{n}_0.png", "images/p{n}_0_seg.png", "p{n}_0"),
+        ("images/1st_{n}_2nd.png", "masks/1st_{n}_2nd_mask.png", "1st_{n}_2nd"),
     ],
 )
 def test_masks_are_found_by_their_folder_or_name(image, drawn, name, tmp_path):
