@@ -89,19 +89,19 @@ def _opened(path):
         shape = (*shape, 1) if len(shape) == 2 else shape
         if len(shape) != 3:
             raise CourseError(
-                f"{path.name} has {len(shape)} axes {shape}; this course reads 3-D volumes of one "
+                f"{end_of_path(path)} has {len(shape)} axes {shape}; this course reads 3-D volumes of one "
                 "channel: save the channel or time that you want as a 3-D file."
             )
         if not 0 < np.prod(shape, dtype=np.int64) <= MAX_VOXELS:
-            raise CourseError(f"{path.name} claims the size {shape}: volumes have 1 to {MAX_VOXELS:,} voxels.")
+            raise CourseError(f"{end_of_path(path)} claims the size {shape}: volumes have 1 to {MAX_VOXELS:,} voxels.")
         dtype = volume.get_data_dtype()
         if dtype.kind not in "iufb":
-            raise CourseError(f"{path.name} holds {dtype} values: save it as grey values, one number a voxel.")
+            raise CourseError(f"{end_of_path(path)} holds {dtype} values: save it as grey values, one number a voxel.")
         yield volume, shape
     except CourseError:
         raise
     except Exception as error:  # nibabel has no common error for a damaged file
-        raise CourseError(f"{path.name} is damaged or no NIfTI file ({error}): copy it again.") from error
+        raise CourseError(f"{end_of_path(path)} is damaged or no NIfTI file ({error}): copy it again.") from error
 
 
 def read_grid(path: Path) -> Grid:
@@ -148,7 +148,9 @@ def read_values(path: Path) -> np.ndarray:
     with _opened(path) as (volume, shape):
         values = np.asanyarray(volume.dataobj).reshape(shape)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise CourseError(f"{path.name} holds values that are not finite (NaN or infinite): mend the volume first.")
+        raise CourseError(
+            f"{end_of_path(path)} holds values that are not finite (NaN or infinite): mend the volume first."
+        )
     return values
 
 

@@ -40,7 +40,10 @@ TOLD = {
         "they were taken voxel by voxel.",
     ),
     "rounded": ("holds values that are not whole numbers", "they were rounded."),
-    "soft": ("holds a soft label", "its values from one half of the largest on were taken as the structure."),
+    "soft": (
+        "holds a soft label",
+        "its values from one half of the label's number on (0.5 of 1) were taken as the structure.",
+    ),
     "very_dark": (
         "is very dark",
         "no more than 0.5 % of its patient's pictures is brighter than a tenth of white; save them brighter.",

@@ -216,8 +216,12 @@ def pairs_of_volumes(
     notes += _sentences_on_slices(volumes, grids, along)
     files = {kind: {key: place[key] / kind / f"{names[key][0]}.png" for key in keys} for kind in ("images", "masks")}
     if is_flat:
-        flat = replace(layout, images=files["images"], masks={key: [path] for key, path in files["masks"].items()})
+        flat = replace(layout, images={key: layout.images[key] for key in keys})  # notes name the user's files
         pairs, people, more = pairs_of_pictures(flat, patient_pattern, ())
+        pairs = [
+            replace(pair, **{kind[:-1]: files[kind][pair.subset, pair.name] for kind in ("images", "masks")})
+            for pair in pairs
+        ]
         geometry = merged([(pair.patient, written[pair.subset, pair.name].geometry) for pair in pairs])
         return pairs, people, geometry, notes + more
     pairs = [
@@ -230,15 +234,22 @@ def pairs_of_volumes(
 
 def _check_labels(written, foreground, chosen, label_names):
     """Refuse label volumes that leave open, or do not hold, what the structure is."""
-    present = sorted({value for volume in written for value in volume.labels} - {0})
-    held = listed([f"{value:g}" for value in present])
-    if chosen is None and len(present) > 1:
+    present = {value for volume in written for value in volume.labels}
+    held = listed([f"{value:g}" for value in sorted(present)])
+    structures = sorted(present - {0})
+    if chosen is None and len(structures) > 1:
+        held = listed([f"{value:g}" for value in structures])
         known = listed([f"{number} {name!r}" for name, number in label_names.items()])
         raise CourseError(
             f"The labels hold more than one structure ({known or held}): choose with foreground=..., by name or number."
         )
-    if chosen is not None and not chosen & set(present):
-        raise CourseError(f"foreground={foreground!r} is in no label volume: they hold {held or 'nothing'}.")
+    if chosen is not None and not chosen & present:
+        raise CourseError(f"foreground={foreground!r} is in no label volume: they hold {held}.")
+    if (chosen or {*structures}) & present in (set(), present):
+        raise CourseError(
+            f"The label volumes hold {held} alone (soft labels count from one half on), so nothing in them, or all of "
+            "it, is the structure: give labels in which it is drawn on a background of another value."
+        )
 
 
 def _sentences_on_slices(volumes, grids, along):

@@ -540,7 +540,8 @@ for name, values, told in [
     ("nan", np.full((8, 6, 4), np.nan, np.float32), "holds values that are not finite"),
     ("complex numbers", np.ones((8, 6, 4), np.complex64), "holds complex64 values"),
 ]:
-    case(f"a volume of {name}", rf"case_0\.nii\.gz {told}", make_task, values)
+    case(f"a volume of {name}", rf"imagesTr/case_0\.nii\.gz {told}", make_task, values)
+    case(f"labels of {name}", rf"labelsTr/case_0\.nii\.gz {told}", make_task, None, values)
 case("axes that are no numbers", DAMAGED, with_volume, axes_that_are_no_numbers())
 case("a volume that was cut", DAMAGED, with_volume, cut)
 case("a text called volume", DAMAGED, with_volume, b"not a volume")
@@ -556,7 +557,11 @@ case("labels with a value to ignore", SEVERAL, make_task, None, labels([0, 0, 0,
 case("labels of two structures", SEVERAL, make_task, None, labels([0, 0, 1, 2]))
 case("a thousand labels", r"more than one structure \(1, 2, 3, 4, 5, 6 and 993 more\): choose with", a_thousand_labels)
 case("a label name that is not there", NO_LABEL, make_task, foreground="valve")
-case("a label that nobody has", r"foreground='wall' is in no label volume: they hold 1", make_task, foreground="wall")
+case(
+    "a label that nobody has", r"foreground='wall' is in no label volume: they hold 0, 1", make_task, foreground="wall"
+)
+ALONE = r"The label volumes hold {} alone .*, so nothing in them, or all of it, is the structure"
+case("all labels chosen", ALONE.format("0, 1"), make_task, foreground=[0, 1])
 case("a picture among volumes", r"labelsTr/case_0\.png is a picture among NIfTI volumes", a_picture_among_volumes)
 case("a broken description", r"dataset\.json is not readable as JSON", with_volume, b"{", "dataset.json")
 case("two volumes", r"2 patients are too few", make_task, None, None, 2)

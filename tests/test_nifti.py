@@ -309,6 +309,8 @@ def test_flat_volumes_are_pictures_whose_names_tell_the_patient(tmp_path):
     assert set(description["geometry"]) == {"p0", "p1", "p2", "p3"} and len(masks) == 2
     assert np.array_equal(masks[1], np.rot90(LABEL[..., 1]) * 255) and description["spacing"] == [3, 2, 4]
     assert not any("patient of its own" in note for note in description["notes"])
+    alone = import_dataset(tmp_path / "source", tmp_path / "alone", patient_pattern=None, progress=False)
+    assert alone["notes"][0].startswith("source/images/p0_000.nii (and 7 more) does not name its patient")
     pattern = r"(?P<patient>p\d)_(?P<slice>\d+)"
     again = import_dataset(tmp_path / "source", tmp_path / "again", patient_pattern=pattern, progress=False)
     assert again["fingerprint"] == description["fingerprint"]
@@ -331,8 +333,16 @@ IGNORED[5] = 255
     [
         (BRIGHT, LABEL, {}, BRIGHT, LABEL, "images/c0.nii holds a few values far brighter"),
         (CT, LABEL, {}, VALUES, LABEL, "images/c0.nii holds negative values: the smallest value became black"),
-        (VALUES, SOFT, {}, VALUES, SOFT >= 0.5, "masks/c0.nii holds a soft label: its values from one half"),
+        (
+            VALUES,
+            SOFT,
+            {},
+            VALUES,
+            SOFT >= 0.5,
+            "masks/c0.nii holds a soft label: its values from one half of the label's number",
+        ),
         (VALUES, IGNORED, {"foreground": 1}, VALUES, LABEL, ""),
+        (VALUES, 1 - LABEL, {"foreground": 0}, VALUES, LABEL, ""),
     ],
 )
 def test_what_is_done_to_greys_and_labels_is_told(tmp_path, image, drawn, options, values, label, told):
