@@ -1,6 +1,7 @@
 """Which patient is in which subset: a split by chance, folds, and patients that belong together."""
 
 import hashlib
+import os
 import random
 import re
 from collections import Counter, defaultdict
@@ -12,6 +13,7 @@ from course.pictures import SUBSETS, Pair, reading_order
 from course.workspace import CourseError
 
 SHARES = {"train": 0.51, "valid": 0.25, "test": 0.24}  # of the patients: the report's proportions
+LAST_PART = r"(?P<patient>.+)_[^_]+"  # joins the patients whose names differ in their last part
 FOLDS = 5  # of the cross-validation; fewer where there are fewer patients
 
 # What names add to a patient's own for one of several times, frames, views or sides.
@@ -40,16 +42,29 @@ def people_of(patients: Iterable[str]) -> dict[str, str]:
     return {patient: name if shared[name] > 1 else patient for patient, name in people.items()}
 
 
-def begin_alike(patients: Iterable[str]) -> list[str]:
-    """Return the patients of the first two or more whose names differ in their last part alone, or [].
+def begin_alike(patients: Iterable[str]) -> tuple[list[str], str]:
+    r"""Return the first two or more patients who may be one by their names, or [], and what joins such patients.
 
-    Where all names begin alike, as la_003 and la_004 do, that is the dataset's name, and none is returned.
+    That is a regular expression with the group `patient`, or "" where names differ in case or zeros alone (P1, p01).
+    What all names begin with, as la_003 and la_004 do, is the dataset's name. What follows is compared up to its first
+    number (P1-dia, P1-sys) or, where nothing comes after that, up to its last part (A_1, A_2).
     """
-    stems = defaultdict(list)
-    for patient in sorted(patients):
-        stems[patient.rpartition("_")[0]].append(patient)
-    several = [names for stem, names in stems.items() if stem and len(names) > 1]
-    return several[0] if several and len(stems) > 1 else []
+    patients, stems, joins = sorted(patients), defaultdict(list), {}
+    spelled = defaultdict(list)
+    for patient in patients:
+        spelled[re.sub(r"(?<!\d)0+(?=\d)", "", patient.casefold())].append(patient)
+    if len(spelled) < len(patients):
+        return next(names for names in spelled.values() if len(names) > 1), ""
+    common = re.sub(r"\d+$", "", os.path.commonprefix(patients))
+    parts = {patient: re.fullmatch(r"(\D*\d+)?(.*)", patient[len(common) :], re.DOTALL) for patient in patients}
+    endings = Counter(part[2] for part in parts.values())
+    for patient, part in parts.items():
+        is_number = part[1] and part[2] and (endings[part[2]] > 1 or not part[2][0].isalnum())  # P1ED, no random 1a7
+        stem = part[1] if is_number else part[0].rpartition("_")[0] or part[0]
+        stems[stem].append(patient)
+        joins[stem] = rf"(?P<patient>{re.escape(common)}\D*\d+).*" if is_number else joins.get(stem, LAST_PART)
+    several = [stem for stem, names in stems.items() if stem and len(names) > 1]
+    return (stems[several[0]], joins[several[0]]) if several and len(stems) > 1 else ([], "")
 
 
 def same_scans(pairs: list[Pair]) -> dict:
@@ -109,7 +124,7 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
             f"once): {needed} are needed; if file names hold no patient, give patient_pattern=None."
         )
     random.Random(seed).shuffle(groups)
-    subset_of = {pair.patient: pair.subset for pair in pairs} | {pair.patient: "train" for pair in pool}
+    subset_of = {pair.patient: "train" for pair in pool}
     shares = sum(SHARES[subset] for subset in ["train", *missing])
     for left, subset in enumerate(reversed(missing)):
         wanted = max(1, round(SHARES[subset] / shares * len({pair.patient for pair in pool})))
@@ -117,7 +132,9 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
             patients = groups.pop()
             wanted -= len(patients)
             subset_of.update(dict.fromkeys(patients, subset))
-    sizes = Counter(subset_of.values())
+    free = set(pool)  # a patient who is also in a subset that was given stays there too: `check_subsets` refuses that
+    split = [replace(pair, subset=subset_of[pair.patient]) if pair in free else pair for pair in pairs]
+    sizes = Counter(subset for subset, _ in {(pair.subset, pair.patient) for pair in split})
     counts = ", ".join(f"{sizes[subset]} {subset}" for subset in SUBSETS)
     if len(present) < 2:
         lack = f"no subsets but {present.pop()}" if present else "no subsets"
@@ -125,7 +142,7 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
     else:
         lack = f"no {missing[0]}: it was drawn from the patients of train"
         note = f"The dataset has {lack}, by chance (seed {seed}); {counts}."
-    return [replace(pair, subset=subset_of[pair.patient]) for pair in pairs], [note]
+    return split, [note]
 
 
 def _shortened(name):

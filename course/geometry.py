@@ -25,19 +25,19 @@ def geometry_of(spacing: list | tuple | None, axes: list | tuple | None) -> dict
 
 
 def picture_geometry(
-    pairs: list, folder: Path, spacing: list | None = None, axes: tuple | None = None
+    pairs: list, folder: Path, spacing: list | None = None, axes: tuple | None = None, excluded: Iterable[str] = ()
 ) -> dict[str, dict]:
     """Return {patient: `geometry_of`} for pairs of pictures: from `spacing` and `axes`, or the file `geometry.json`.
 
     The file lies in the dataset's `folder`, or between it and the pictures. It holds "spacing" and "axes" for all
-    patients, or for some in "patients": {patient: {"spacing", "axes"}}.
+    patients, or for some in "patients": {patient: {"spacing", "axes"}}; also for those that were excluded.
     Raises CourseError for a spacing or a file that is wrong, and where both give a spacing.
     """
     patients = list(dict.fromkeys(pair.patient for pair in pairs))
     check_spacing(spacing, f"spacing={spacing!r}")
     path = geometry_file([file for pair in pairs for file in (pair.image, pair.mask)], folder)
     of_all, own = _read(path) if path else ({}, {})
-    strange = sorted(set(own) - set(patients))
+    strange = sorted(set(own) - {*patients, *excluded})
     if strange:
         raise CourseError(f"{end_of_path(path)} describes {strange[0]!r}, who is no patient of this dataset.")
     geometry = {}
@@ -59,7 +59,7 @@ def geometry_file(files: list[Path], folder: Path) -> Path | None:
 def _read(path):
     """Return what a geometry.json holds for all patients, and {patient: entry} of those that it names."""
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise CourseError(f"{end_of_path(path)} is not readable as JSON ({error}): mend it or take it away.") from error
     own = described.get("patients", {}) if isinstance(described, dict) else None

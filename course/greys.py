@@ -9,6 +9,7 @@ from course.notes import told_sentences
 
 TAIL = 0.005  # share of the values, at either end, that may be outliers
 OUTLIER = 4  # an outlier lies this many times as far out as the other values
+FEW = 0.025  # share of the values, at either end, that a marker or an implant may have
 DARK = 0.1 * 255  # the grey below which pictures are nearly black
 
 
@@ -85,6 +86,24 @@ def grey_windows(pairs: list) -> tuple[dict[str, tuple[float, float]], list[str]
         black, white, told[group[0].image] = GreyRange.widest([pair.facts.greys for pair in group]).window()
         windows[patient] = black, white
     return windows, told_sentences(told)
+
+
+def are_crowded(values: np.ndarray) -> bool:
+    """Tell whether all but a FEW values share a quarter of the greys or less, as beside a white marker.
+
+    Not where nearly all are one value: the others may be what the picture shows.
+    """
+    some = np.sort(values.ravel()[:: max(1, values.size // 2**18)]).astype(float)
+    few, middle = max(1, round(FEW * some.size)), some[some.size // 2]  # that of a ground which covers more than half
+    others = some[some != middle][few:-few]
+    span = max(middle, others[-1]) - min(middle, others[0]) if others.size else 0
+    return bool(0 < OUTLIER * span <= float(values.max()) - float(values.min()))
+
+
+def crowded_sentences(pairs: list) -> list[str]:
+    """Return the sentence on patients all of whose pictures are crowded; pairs: as they came."""
+    free = {pair.patient for pair in pairs if not pair.facts.crowded}
+    return told_sentences({pair.image: ("crowded",) for pair in pairs if pair.patient not in free})
 
 
 def dark_sentences(pairs: list) -> list[str]:

@@ -19,7 +19,9 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ from PIL import Image
 from course.audit import audit
 from course.folds import apply_fold, check_masks, check_subsets, draw_folds, fill_subsets, undo_fold
 from course.geometry import SAGITTAL, common_spacing, geometry_file, picture_geometry, uneven_sentences
-from course.greys import dark_sentences, grey_windows, to_greys
+from course.greys import crowded_sentences, dark_sentences, grey_windows, to_greys
 from course.labels import choose_foreground
 from course.layout import find_files
 from course.nifti import foreground_values
@@ -41,7 +43,7 @@ from course.patients import (
     is_heart_task,
     pairs_of_pictures,
 )
-from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, read_picture, reading_order
+from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, read_picture, reading_order, refuse_dicom
 from course.sources import fetch_heart, is_data, unpack
 from course.store import building_folder, dataset_root, find_place, forget_earlier, put_in_place
 from course.volumes import pairs_of_volumes
@@ -87,10 +89,14 @@ def import_dataset(
     Raises CourseError, and leaves the work folder as it was, for whatever is wrong with the dataset.
     """
     work_dir = Path(work_dir).absolute()
+    if not isinstance(seed, Integral):
+        raise CourseError(f"seed={seed!r}: give a whole number.")
     if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
-        has_options = exclude or foreground or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN
-        return _take_imported(Path(dataset).expanduser().resolve(), work_dir, fold, has_options)
-    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
+        has_options = (
+            exclude or foreground is not None or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN
+        )
+        return _take_imported(Path(os.path.expanduser(dataset)).resolve(), work_dir, fold, has_options)
+    exclude = _texts(exclude)
     with building_folder(work_dir) as building:
         folder, made_spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
         layout = find_files(folder, work_dir)
@@ -102,25 +108,28 @@ def import_dataset(
             pairs, people, geometry, notes = _take_volumes(layout, is_heart, *choice, building / "slices", progress)
             if geometry_file([*layout.images.values()], folder):
                 notes.append("geometry.json was passed over: volumes hold their own spacing and axes.")
-            foreground = None
+            chosen = None
         elif dataset == "heart":
             raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
             pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
-            geometry = picture_geometry(pairs, folder, made_spacing or spacing, SAGITTAL if made_spacing else None)
-            pairs = _unite_masks(pairs, layout.masks, building / "united", progress)
+            chosen = foreground_values(foreground, {})
+            axes = SAGITTAL if made_spacing else None
+            geometry = picture_geometry(pairs, folder, made_spacing or spacing, axes, exclude)
+            pairs = _unite_masks(pairs, layout.masks, chosen, building / "united", progress)
         pairs = measure_pairs(pairs, progress)
+        notes += [] if layout.has_volumes else crowded_sentences(pairs)
         notes += uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
-        is_foreground, mask_values, told = choose_foreground(pairs, foreground_values(foreground, {}), _read_mask)
-        pairs, more = fill_subsets(pairs, seed, people)
+        is_foreground, mask_values, told = choose_foreground(pairs, chosen, _read_mask)
         check_subsets(pairs, people)
+        pairs, more = fill_subsets(pairs, seed, people)
         root, pairs = _in_canonical_form(pairs, building, is_foreground, more, progress)
         check_masks(pairs, mask_values)
         pairs.sort(key=reading_order)
         twins, findings, doubts = audit(pairs, mask_values)
         description = {
             "format": 1,
-            "name": dataset if dataset in ("sample", "heart") else Path(dataset).expanduser().resolve().stem,
+            "name": dataset if dataset in ("sample", "heart") else Path(os.path.expanduser(dataset)).resolve().stem,
             "source": str(dataset),
             "root": str(root),
             "spacing": common_spacing(geometry),
@@ -137,6 +146,14 @@ def import_dataset(
         _put_in_force(description, root, work_dir, building, fold)
         forget_earlier(work_dir, description["root"], folder)
     return description
+
+
+def _texts(exclude):
+    """Return the names to exclude as a tuple, their accents in the encoding that names have here."""
+    names = [exclude] if isinstance(exclude, str) else exclude or ()
+    if not isinstance(names, (list, tuple, set)) or not all(isinstance(name, str) for name in names):
+        raise CourseError(f"exclude={exclude!r}: give the name of a patient or file, or a list of names.")
+    return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
 def _entry(pair):
@@ -191,7 +208,7 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
     if dataset == "heart" and heart_source is None:
         source = fetch_heart(work_dir, progress=progress)
     else:
-        source = Path(heart_source if dataset == "heart" else dataset).expanduser()
+        source = Path(os.path.expanduser(heart_source if dataset == "heart" else dataset))  # of no such user: as it is
     if not source.exists():
         if re.match(r"[a-z]+:/+\w", str(dataset)):
             raise CourseError(f"{dataset} is an address: download it, then give the path of the file.")
@@ -199,6 +216,7 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
         raise CourseError(f"{source} does not exist: {hint}, or choose dataset='sample'.")
     if source.is_dir():
         return source.resolve(), None
+    refuse_dicom([source])
 
     def is_wanted(parts):
         """Tell whether a file is to be unpacked; in the official heart archive imagesTs has no labels."""
@@ -247,13 +265,14 @@ def _take_imported(path, work_dir, fold, has_options):
             f"{path} is a dataset that has been imported: give exclude, foreground, "
             "allow_incomplete, spacing and patient_pattern where it is imported, not here."
         )
-    if not path.exists():
-        raise CourseError(f"There is no {path}: run 01_dataset_upload in that folder first.")
+    if not path.is_file():
+        raise CourseError(f"There is no file {path}: run 01_dataset_upload in that folder first.")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         description = None
-    if not isinstance(description, dict) or not {"root", "folds"} <= set(description):
+    is_ours = isinstance(description, dict) and {"root", "folds", "subsets"} <= set(description)
+    if not is_ours or not isinstance(description["root"], str):
         raise CourseError(f"{path} was not written by 01_dataset_upload: give the folder {path.parent} as the dataset.")
     root = dataset_root(description, path.parent)
     if not root.is_dir():
@@ -274,8 +293,11 @@ def _read_mask(path):
     return read_picture(path, labels=True).pixels
 
 
-def _unite_masks(pairs, masks, folder, progress):
-    """Write for each image with several masks one that holds all of them, below a folder; return the pairs with it."""
+def _unite_masks(pairs, masks, chosen, folder, progress):
+    """Write for each image with several masks one that holds all of them, below a folder; return the pairs with it.
+
+    Where they overlap, the `chosen` labels (a set or None) lie above others, else greater ones above lesser ones.
+    """
 
     def unite(pair):
         """Return a pair with its one mask."""
@@ -286,9 +308,13 @@ def _unite_masks(pairs, masks, folder, progress):
         for path, part in zip(paths, parts):
             if part.shape != parts[0].shape:
                 raise CourseError(f"{end_of_path(paths[0])} and {end_of_path(path)} differ in size: mend the masks.")
-        target = folder / (pair.subset or "all") / "masks" / f"{pair.name}.png"
+        united = np.maximum.reduce(parts)
+        for part in parts:
+            united = np.where(np.isin(part, list(chosen or ())), part, united)
+        suffix = ".tif" if united.dtype.kind == "f" else ".png"
+        target = folder / (pair.subset or "all") / "masks" / f"{pair.name}{suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.maximum.reduce(parts)).save(target)
+        Image.fromarray(united).save(target)
         return replace(pair, mask=target)
 
     return parallel(unite, pairs, "uniting masks", progress)

@@ -37,7 +37,7 @@ def choose_foreground(pairs: list, chosen: set | None, read: Callable) -> tuple[
         )
     if len(values) == 2:
         plain = all(pair.facts.mask_plain for pair in pairs)
-        notes = _inverted(counts, high, f"the value {high:g}")
+        notes = _inverted(pairs, counts, high, f"the value {high:g}")
         return (None, values, notes) if plain else ((lambda pixels: pixels == high), [0, 255], notes)
     blurred = [pair for pair in pairs if len(pair.facts.mask_values) > 2]
     if not blurred or not _is_blur(blurred, counts, read):
@@ -49,7 +49,7 @@ def choose_foreground(pairs: list, chosen: set | None, read: Callable) -> tuple[
     threshold = (low + high) / 2
     advice = f"masks are not two-valued, their values above {threshold:g} were taken as foreground."
     notes = [sentence_about([pair.mask for pair in blurred], "is blurred", advice)]
-    notes += _inverted(counts, threshold, f"what is above {threshold:g}")
+    notes += _inverted(pairs, counts, threshold, f"what is above {threshold:g}")
     return (lambda pixels: pixels > threshold), [0, 255], notes
 
 
@@ -68,14 +68,20 @@ def _as_chosen(chosen, values):
     return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255], notes if len(values) > 2 else []
 
 
-def _inverted(counts, least, words):
-    """Return a note where most of the pictures is foreground: values from `least` on."""
+def _inverted(pairs, counts, least, words):
+    """Return a note where the foreground, values from `least` on, is most of the pictures or of their borders.
+
+    Not where the whole border of most is background.
+    """
     share = sum(count for value, count in counts.items() if value >= least) / counts.total()
-    if share <= 0.5:
+    borders = [{value >= least for value in pair.facts.border_values} for pair in pairs]
+    within, around = (2 * borders.count({is_foreground}) > len(pairs) for is_foreground in (False, True))
+    if within or not (share > 0.5 or around):
         return []
+    border = " and the borders of most" if around else ""
     return [
-        f"The masks may be inverted: {words} covers {share:.0%} of the pictures and was taken as the structure; "
-        "if the structure is what is left, choose its value with foreground=..."
+        f"The masks may be inverted: {words} covers {share:.0%} of the pictures{border} and was taken as the structure"
+        "; if the structure is what is left, choose its value with foreground=..."
     ]
 
 

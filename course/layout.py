@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from course.matching import IMAGE_AFFIX, MASK_ENDING, File, Layout, bare_names, match_masks
-from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray, refuse_dicom
+from course.pictures import PICTURES, UNREAD, UNREAD_VOLUMES, VOLUMES, file_suffix, is_dicom, is_stray, refuse_dicom
 from course.store import import_copies
 from course.workspace import CourseError, end_of_path, sentence_about
 
@@ -30,7 +30,6 @@ SECOND_OPINION = re.compile(
     r"2nd|manual[ _-]?2(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[2b](?!\w)", re.IGNORECASE
 )
 NEITHER = re.compile(r"(^|[ _./-])(fov|superpixels)($|[ _./-])", re.IGNORECASE)
-UNREAD_VOLUMES = (".mha", ".mhd", ".nrrd")
 MAX_FILES = 200_000
 MAX_NAME = 255  # bytes of a file's name
 
@@ -53,6 +52,12 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     files, notes = _set_aside(_tell_masks_by_name([_classify(path, folder, shared) for path in paths]))
     files, passed = _tell_images_by_masks(files)
     layout = Layout(notes=notes, left=_of_types(unread, only_data=True))
+    data = [path for path in unread if file_suffix(path.name) in UNREAD or (not path.suffix and is_dicom(path))]
+    if data:
+        types = ", ".join(sorted({file_suffix(path.name) or "DICOM" for path in data}))
+        notes.append(
+            sentence_about(data, "was passed over", f"{types} are not read; if it is of the dataset, convert it.")
+        )
     if passed:
         notes.append(sentence_about(passed, "was passed over", "it is neither an image nor the mask of one."))
         layout.left = f"{end_of_path(min(passed))} and the like ({len(passed):,} pictures)"
@@ -91,7 +96,12 @@ def _list_files(folder, work_dir):
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_stray(name))
+        ranks = {  # a folder that two names lead to is met by the one that says more, or is no link
+            name: (_kind_of(name, False) is None, Path(place, name).is_symlink(), name)
+            for name in folders
+            if not is_stray(name)
+        }
+        folders[:] = sorted(ranks, key=ranks.get)
         for name in sorted(files):
             if not is_stray(name):
                 (found if file_suffix(name) in PICTURES + VOLUMES else other).append(Path(place, name))
@@ -114,7 +124,8 @@ def _of_types(paths, only_data=False):
         return ""
     [(suffix, count)] = Counter(file_suffix(path.name) for path in paths).most_common(1)
     example = next(path for path in paths if file_suffix(path.name) == suffix)
-    hint = "; convert it to NIfTI with SimpleITK" if suffix in UNREAD_VOLUMES else ""
+    hint = "; unpack it" if suffix == ".zip" else ""
+    hint = "; convert it to NIfTI with SimpleITK" if suffix in UNREAD_VOLUMES else hint
     return f"{end_of_path(example)} and the like ({count:,} of the type {suffix or 'without ending'}{hint})"
 
 
@@ -178,6 +189,8 @@ def _set_aside(files):
     if any(FIRST_OPINION.search(says(file)) for file in masks):
         images = {file.name for file in files if file.kind != "masks"}
         second = [file for file in masks if SECOND_OPINION.search(says(file)) and file.name not in images]
+        visits = {name for name in images if SECOND_OPINION.search(name)}  # p1_2nd_mask is the mask of p1_2nd
+        second = [file for file in second if not visits.intersection(bare_names(file.name))]
         files = pass_over(second, "it is the mask of a second person, that of the first is taken.")
     by_hand = {file.path.parent.name for file in masks if "manual" in _words(file.path.parent.name)}
     if by_hand:

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -87,19 +89,19 @@ def _opened(path):
         shape = (*shape, 1) if len(shape) == 2 else shape
         if len(shape) != 3:
             raise CourseError(
-                f"{path.name} has {len(shape)} axes {shape}; this course reads 3-D volumes of one "
+                f"{end_of_path(path)} has {len(shape)} axes {shape}; this course reads 3-D volumes of one "
                 "channel: save the channel or time that you want as a 3-D file."
             )
         if not 0 < np.prod(shape, dtype=np.int64) <= MAX_VOXELS:
-            raise CourseError(f"{path.name} claims the size {shape}: volumes have 1 to {MAX_VOXELS:,} voxels.")
+            raise CourseError(f"{end_of_path(path)} claims the size {shape}: volumes have 1 to {MAX_VOXELS:,} voxels.")
         dtype = volume.get_data_dtype()
         if dtype.kind not in "iufb":
-            raise CourseError(f"{path.name} holds {dtype} values: save it as grey values, one number a voxel.")
+            raise CourseError(f"{end_of_path(path)} holds {dtype} values: save it as grey values, one number a voxel.")
         yield volume, shape
     except CourseError:
         raise
     except Exception as error:  # nibabel has no common error for a damaged file
-        raise CourseError(f"{path.name} is damaged or no NIfTI file ({error}): copy it again.") from error
+        raise CourseError(f"{end_of_path(path)} is damaged or no NIfTI file ({error}): copy it again.") from error
 
 
 def read_grid(path: Path) -> Grid:
@@ -116,10 +118,14 @@ def read_grid(path: Path) -> Grid:
         header = volume.header
         unit = MILLIMETRES.get(header.get_xyzt_units()[0], 1.0)
         affine, pixdim = volume.affine * [[unit], [unit], [unit], [1]], np.abs(header["pixdim"][1:4]) * unit
+        with volume.file_map["image"].get_prepare_fileobj("rb") as file:  # as it is stored: nibabel reads 0 as 1
+            stored = type(header).from_fileobj(file, check=False)["pixdim"][1 : 1 + min(3, len(volume.shape))]
         is_placed = bool(int(header["sform_code"]) or int(header["qform_code"]))
+        is_known = int(header["sform_code"]) > 0, (stored != 0).all()
         axes = aff2axcodes(affine) if is_placed else (None,)
     spacing, told = voxel_sizes(affine) if is_placed else pixdim, ()
     known, known_pixdim = ((np.isfinite(steps) & (steps > 0)).all() for steps in (spacing, pixdim))
+    known, known_pixdim = known and any(is_known), known_pixdim and is_known[1]
     if known and known_pixdim and not np.allclose(spacing, pixdim, rtol=1e-3):
         told = ("spacing_of_affine",)
         if np.allclose(spacing, unit):
@@ -142,7 +148,9 @@ def read_values(path: Path) -> np.ndarray:
     with _opened(path) as (volume, shape):
         values = np.asanyarray(volume.dataobj).reshape(shape)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise CourseError(f"{path.name} holds values that are not finite (NaN or infinite): mend the volume first.")
+        raise CourseError(
+            f"{end_of_path(path)} holds values that are not finite (NaN or infinite): mend the volume first."
+        )
     return values
 
 
@@ -199,12 +207,15 @@ def foreground_values(foreground: float | str | list | None, names: dict[str, in
     """
     if foreground is None:
         return None
-    chosen = [foreground] if isinstance(foreground, (int, float, str)) else list(foreground)
+    chosen = list(foreground) if isinstance(foreground, Iterable) and not isinstance(foreground, str) else [foreground]
+    if not chosen or not all(isinstance(label, (Real, str)) for label in chosen):
+        raise CourseError(f"foreground={foreground!r} names no label: give a number, a name, or a list of these.")
     for label in chosen:
         if isinstance(label, str) and label not in names:
             known = listed([f"{name!r} ({number})" for name, number in names.items()]) or "only numbers"
             raise CourseError(f"foreground={label!r} is not a label of this dataset: it knows {known}.")
-    return {names[label] if isinstance(label, str) else label for label in chosen}
+    numbers = [float(names[label] if isinstance(label, str) else label) for label in chosen]
+    return {int(number) if number.is_integer() else number for number in numbers}
 
 
 def listed(texts: list[str]) -> str:
@@ -222,7 +233,7 @@ def read_label_names(folder: Path) -> tuple[dict[str, int], str]:
     if not path.is_file():
         return {}, ""
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise CourseError(f"{path.name} is not readable as JSON ({error}): mend it or take it away.") from error
     labels = described.get("labels") if isinstance(described, dict) else None

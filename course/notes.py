@@ -18,6 +18,10 @@ TOLD = {
         "holds a few values far brighter than all others",
         "they were clipped at the 99.5th percentile.",
     ),
+    "crowded": (
+        "holds values far from all others",
+        "beside them these share no more than a quarter of the greys; take markers and the like out of the data.",
+    ),
     "spacing_of_affine": ("has one spacing in its affine and another in pixdim", "that of the affine was taken."),
     "spacing_of_pixdim": (
         "has a spacing in pixdim and none in its affine, where it is 1 mm",
@@ -36,7 +40,10 @@ TOLD = {
         "they were taken voxel by voxel.",
     ),
     "rounded": ("holds values that are not whole numbers", "they were rounded."),
-    "soft": ("holds a soft label", "its values from one half of the largest on were taken as the structure."),
+    "soft": (
+        "holds a soft label",
+        "its values from one half of the label's number on (0.5 of 1) were taken as the structure.",
+    ),
     "very_dark": (
         "is very dark",
         "no more than 0.5 % of its patient's pictures is brighter than a tenth of white; save them brighter.",

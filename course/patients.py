@@ -1,6 +1,7 @@
 """Whose the images of a dataset are, and whether each has its mask."""
 
 import re
+import unicodedata
 from collections import Counter
 
 from course.folds import begin_alike, people_of
@@ -11,7 +12,6 @@ from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, sentence_about
 
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
-PERSON_PATTERN = r"(?P<patient>.+)_[^_]+"  # joins the patients whose names differ in their last part
 
 
 def _compile_pattern(patient_pattern):
@@ -19,7 +19,7 @@ def _compile_pattern(patient_pattern):
     if patient_pattern is None:
         return None
     try:
-        pattern = re.compile(patient_pattern)
+        pattern = re.compile(unicodedata.normalize("NFC", patient_pattern))
     except (re.error, TypeError) as error:
         raise CourseError(f"patient_pattern={patient_pattern!r} is not a regular expression ({error}).") from error
     if "patient" not in pattern.groupindex:
@@ -138,12 +138,13 @@ def group_people(pairs: list[Pair], advice: str | None = None) -> tuple[dict[str
             f"{names} are taken as times or sides of one patient ({len({people[name] for name in joined})} such "
             "patients), who stays in one subset; if they are not, give a patient_pattern of your own."
         )
-    alike = begin_alike(set(people.values()))
+    alike, pattern = begin_alike(set(people.values()))
     if alike:
         end = r"_(?P<slice>\d+)" if all(pair.slice is not None for pair in pairs) else ""
+        advice = advice or (f"give patient_pattern={pattern + end!r}" if pattern else "spell their names alike")
         notes.append(
             f"{end_of_path(alike[0])!r} and {end_of_path(alike[1])!r} begin alike and are taken as two patients: if "
-            f"they are one patient, {advice or f'give patient_pattern={PERSON_PATTERN + end!r}'}."
+            f"they are one patient, {advice}."
         )
     return people, notes
 

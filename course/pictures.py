@@ -9,16 +9,20 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from course.greys import GreyRange, to_greys
+from course.greys import GreyRange, are_crowded, to_greys
 from course.workspace import CourseError, end_of_path, parallel
 
 SUBSETS = ("train", "valid", "test")
+MAX_LABEL_COLOURS = 16  # in a mask of more colours these are no labels
 MAX_PIXELS = 50_000_000  # of one picture
 THUMBNAIL = 32  # pixels on a side of the small pictures that are compared to find near-copies
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 VOLUMES = (".nii.gz", ".nii")
 DICOM = (".dcm", ".dicom", ".ima")
+UNREAD_VOLUMES = (".mha", ".mhd", ".nrrd")
+UNREAD_PICTURES = (".webp", ".heic", ".jp2", ".ppm", ".pgm")
+UNREAD = (*DICOM, *UNREAD_VOLUMES, *UNREAD_PICTURES, ".npy", ".npz", ".mgz", ".hdr", ".img", ".gz", ".zip")  # also data
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # tags of TIFF
 
 # From pixels that were turned upright back to those that are stored, for each orientation of EXIF.
@@ -81,7 +85,8 @@ class Facts:
     image_hash: str
     mask_hash: str
     thumbnail: np.ndarray  # uint8, THUMBNAIL x THUMBNAIL
-    palette: dict[tuple, int]  # colour -> the label that the mask's palette gives it; empty for other masks
+    palette: dict[tuple, int]  # colour (RGBA) -> the label that the mask gives it; empty for masks of greys
+    crowded: bool  # see `are_crowded`
     told: tuple[str, ...]  # keys of TOLD: what must not be done in silence
 
     @property
@@ -120,7 +125,7 @@ class Picture(NamedTuple):
     plain: bool  # an 8-bit PNG that needs no conversion
     lossy: bool  # a JPEG
     orientation: int  # 1 to 8, what EXIF says of how the stored pixels lie; 1 is upright
-    palette: dict[tuple, int]  # colour -> label, where a palette tells the labels
+    palette: dict[tuple, int]  # colour -> label, where a palette or colours tell the labels
 
 
 def read_picture(path: Path, labels: bool = False) -> Picture:
@@ -142,8 +147,11 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
             upright = picture if is_upright else ImageOps.exif_transpose(picture)
             palette = _label_palette(upright) if labels else {}
             label = np.asarray(upright) if palette else _label_of_alpha(upright) if labels else None
+            pixels = _grey(path, picture, upright, labels) if label is None else label
+            if labels and label is None and upright.mode in ("RGB", "RGBA"):  # greys that are made of colours
+                palette = _label_colours(upright)
             return Picture(
-                pixels=_grey(path, picture, upright, labels) if label is None else label,
+                pixels=pixels,
                 channels=len(picture.getbands()),
                 plain=picture.format == "PNG"
                 and picture.mode in ("L", "RGB", "RGBA")
@@ -170,6 +178,8 @@ def _check_readable(path, picture):
             f"{name} claims {picture.width} x {picture.height} pixels: "
             f"more than {MAX_PIXELS:,} are refused; exclude it."
         )
+    if min(picture.size) < 2:
+        raise CourseError(f"{name} has {picture.width} x {picture.height} pixels, a line and no picture: exclude it.")
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format != "MPO":  # a photo by a phone: what follows is a preview or the like
         raise CourseError(
@@ -195,6 +205,12 @@ def _label_palette(picture):
         return {}
     numbers = np.flatnonzero(np.bincount(np.asarray(picture).ravel(), minlength=len(colours)))
     return {tuple(colours[number].tolist()): int(number) for number in numbers[::-1] if number < len(colours)}
+
+
+def _label_colours(picture):
+    """Return {colour: its grey} for a mask of a few colours, else an empty dictionary."""
+    colours = [colour for _, colour in picture.convert("RGBA").getcolors(MAX_LABEL_COLOURS) or []]
+    return {colour: int(Image.new("RGBA", (1, 1), colour).convert("L").getpixel((0, 0))) for colour in colours}
 
 
 def _label_of_alpha(picture):
@@ -294,6 +310,7 @@ def measure_pair(pair: Pair) -> Pair:
         mask_hash=_hash(labels),
         thumbnail=np.asarray(thumbnail),
         palette=mask.palette,
+        crowded=are_crowded(np.clip(pixels, *greys.window()[:2])),
         told=told,
     )
     return replace(pair, facts=facts)
@@ -303,10 +320,10 @@ def measure_pairs(pairs: list[Pair], progress: bool = False) -> list[Pair]:
     """Read every pair once and return them with their Facts.
 
     Raises CourseError for the first bad one, and where a colour is one label in one mask's palette and another label
-    in another's: such numbers were given file by file, and mean nothing.
+    in another's, or a label two colours: such numbers were given file by file, and mean nothing.
     """
     pairs = parallel(measure_pair, pairs, "reading images and masks", progress)
-    first = {}
+    first, first_colour = {}, {}
     for pair in pairs:
         for colour, label in pair.facts.palette.items():
             other = first.setdefault(colour, pair)
@@ -314,5 +331,11 @@ def measure_pairs(pairs: list[Pair], progress: bool = False) -> list[Pair]:
                 raise CourseError(
                     f"The colour {colour} is label {other.facts.palette[colour]} in {end_of_path(other.mask)} and "
                     f"{label} in {end_of_path(pair.mask)}: save the masks as grey pictures, or with one palette."
+                )
+            other_colour, other = first_colour.setdefault(label, (colour, pair))
+            if label and other_colour != colour:
+                raise CourseError(
+                    f"{end_of_path(other.mask)} has {label} in the colour {other_colour}, {end_of_path(pair.mask)} in "
+                    f"{colour}, so it may be two structures: save the masks as grey pictures, with a grey for each."
                 )
     return pairs

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from course import workspace
+from course.pictures import SUBSETS, is_stray
 from course.workspace import FULL_DISK, CourseError, is_on_drive, remove_leftovers, whole_file
 
 IMPORTED = re.compile(r"[0-9a-f]{12}(-\d+)?(\.tar)?")  # the names of what imports converted, folders and archives
@@ -19,7 +20,19 @@ _unpacking = threading.Lock()
 
 def import_copies(work_dir: Path) -> list[Path]:
     """Return what imports converted, as against what a user keeps beside it in `work_dir/dataset`."""
-    return [place for place in (work_dir / "dataset").glob("*") if IMPORTED.fullmatch(place.name)]
+    places = (work_dir / "dataset").glob("*")
+    return [place for place in places if IMPORTED.fullmatch(place.name) and _holds_subsets_alone(place)]
+
+
+def _holds_subsets_alone(place):
+    """Tell whether a folder or archive begins as those that imports write: a name of digits may be a user's date."""
+    if place.is_dir():
+        return {path.name for path in place.iterdir() if not is_stray(path.name)} == set(SUBSETS)
+    try:
+        with tarfile.open(place) as packed:
+            return getattr(packed.next(), "name", "") == min(SUBSETS)  # as `_pack` sorts them
+    except tarfile.TarError:
+        return False
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from course.geometry import OPPOSITE, geometry_of, merged
-from course.greys import GreyRange, to_greys
+from course.greys import GreyRange, are_crowded, to_greys
 from course.matching import Layout
 from course.nifti import Grid, foreground_values, listed, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
@@ -17,7 +17,7 @@ from course.pictures import Pair
 from course.workspace import CourseError, end_of_path, parallel
 
 THICK = 1.2  # an axis whose spacing is this many times that of the others is the one that slices follow
-EVEN = 1.01  # voxels whose spacings differ by less have no thick side
+EVEN = 1.01  # the last axis may be the one that slices follow if its spacing is so many times that of the others
 SHORT = 4  # an axis this many times shorter than the last one may be the one that slices follow
 
 
@@ -88,23 +88,34 @@ def slice_axis(grid: Grid) -> int | None:
 
 
 def common_slice_axis(volumes: list[Volume], grids: list[Grid]) -> int:
-    """Return the axis that slices follow in all volumes: that of the thick ones, else the last.
+    """Return the axis that slices follow in all volumes: that of the thick ones, unless they are few, else the last.
 
     grids: those of the volumes, in one orientation. Raises CourseError where two volumes have other ones.
     """
-    first = {}
-    for volume, grid in zip(volumes, grids):
-        axis = slice_axis(grid)
+    first, axes = {}, [slice_axis(grid) for grid in grids]
+    others = 2 if 2 * axes.count(None) > len(axes) else None  # most are as thick one way as another
+    for volume, axis in zip(volumes, axes):
+        axis = others if axis is None else axis
         if axis is not None:
             first.setdefault(axis, volume.image)
     if len(first) > 1:
         (axis, one), (other_axis, other) = list(first.items())[:2]
         raise CourseError(
             f"The slices of {end_of_path(one)} follow axis {axis + 1}, those of {end_of_path(other)} axis "
-            f"{other_axis + 1}, by their thickness: such pictures show different planes; give volumes of one plane, "
-            "or exclude the others."
+            f"{other_axis + 1}, by their thickness (the last where that is even): such pictures show different planes; "
+            "give volumes of one plane, or exclude the others."
         )
     return next(iter(first), 2)
+
+
+def _follow_one_way(volumes):
+    """Tell whether the slices of oblique volumes follow one axis as it is stored, less than 45 degrees apart."""
+    axes = {slice_axis(volume.grid) for volume in volumes}
+    if len(axes) > 1 or None in axes:
+        return False
+    directions = np.stack([volume.grid.affine[:3, next(iter(axes))] for volume in volumes])
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return bool((np.abs(directions @ directions.T) > np.sqrt(0.5)).all())
 
 
 def picture_axes(axes: tuple[str, str, str], along: int = 2) -> tuple[str, str, str]:
@@ -132,12 +143,14 @@ def write_volume(
     leave them. along: the axis that slices follow. The greys are those of `GreyRange.window`, of the whole volume;
     masks are 0 or 255.
     """
-    lies = () if volume.grid.axes == axes else ("turned",) if volume.grid.axes else ("no_axes",)
-    axes = volume.grid.axes and axes
+    lies = ("no_axes",) if not volume.grid.axes else ("turned",) if axes not in (None, volume.grid.axes) else ()
+    axes = volume.grid.axes and (axes or volume.grid.axes)
     values = turn_values(read_values(volume.image), volume.grid.axes, axes)
     labels, present, label_told = read_labels(volume.label, foreground)
     structure = turn_values(np.isin(labels, list(foreground or {*present} - {0})), volume.label_axes, axes)
     black, white, told = GreyRange.of(values).window()
+    if are_crowded(np.clip(values, black, white)):
+        told = (*told, "crowded")
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     for name, picture, drawn in zip(names, upright(values, along), upright(structure, along)):
@@ -180,6 +193,8 @@ def pairs_of_volumes(
     volumes = parallel(read, keys, "headers of volumes", progress)
     axes = common_axes(volumes)
     grids = [volume.grid.turned(axes) if volume.grid.axes else volume.grid for volume in volumes]
+    if len({slice_axis(grid) for grid in grids}) > 1 and _follow_one_way(volumes):
+        axes, grids = None, [volume.grid for volume in volumes]
     along = common_slice_axis(volumes, grids)
     depth = {key: grid.shape[along] for key, grid in zip(keys, grids)}
     is_flat = set(depth.values()) == {1}
@@ -201,8 +216,12 @@ def pairs_of_volumes(
     notes += _sentences_on_slices(volumes, grids, along)
     files = {kind: {key: place[key] / kind / f"{names[key][0]}.png" for key in keys} for kind in ("images", "masks")}
     if is_flat:
-        flat = replace(layout, images=files["images"], masks={key: [path] for key, path in files["masks"].items()})
+        flat = replace(layout, images={key: layout.images[key] for key in keys})  # notes name the user's files
         pairs, people, more = pairs_of_pictures(flat, patient_pattern, ())
+        pairs = [
+            replace(pair, **{kind[:-1]: files[kind][pair.subset, pair.name] for kind in ("images", "masks")})
+            for pair in pairs
+        ]
         geometry = merged([(pair.patient, written[pair.subset, pair.name].geometry) for pair in pairs])
         return pairs, people, geometry, notes + more
     pairs = [
@@ -215,15 +234,22 @@ def pairs_of_volumes(
 
 def _check_labels(written, foreground, chosen, label_names):
     """Refuse label volumes that leave open, or do not hold, what the structure is."""
-    present = sorted({value for volume in written for value in volume.labels} - {0})
-    held = listed([f"{value:g}" for value in present])
-    if chosen is None and len(present) > 1:
+    present = {value for volume in written for value in volume.labels}
+    held = listed([f"{value:g}" for value in sorted(present)])
+    structures = sorted(present - {0})
+    if chosen is None and len(structures) > 1:
+        held = listed([f"{value:g}" for value in structures])
         known = listed([f"{number} {name!r}" for name, number in label_names.items()])
         raise CourseError(
             f"The labels hold more than one structure ({known or held}): choose with foreground=..., by name or number."
         )
-    if chosen is not None and not chosen & set(present):
-        raise CourseError(f"foreground={foreground!r} is in no label volume: they hold {held or 'nothing'}.")
+    if chosen is not None and not chosen & present:
+        raise CourseError(f"foreground={foreground!r} is in no label volume: they hold {held}.")
+    if (chosen or {*structures}) & present in (set(), present):
+        raise CourseError(
+            f"The label volumes hold {held} alone (soft labels count from one half on), so nothing in them, or all of "
+            "it, is the structure: give labels in which it is drawn on a background of another value."
+        )
 
 
 def _sentences_on_slices(volumes, grids, along):
@@ -231,13 +257,14 @@ def _sentences_on_slices(volumes, grids, along):
     if along != 2:
         return [
             f"Slices were taken along the {('first', 'second')[along]} axis of the volumes, since voxels are thickest "
-            "there, or there is only one."
+            "there in half of them or more, or there is only one."
         ]
     for volume, grid in zip(volumes, grids):
-        is_even = not grid.spacing or max(grid.spacing) < EVEN * min(grid.spacing)
+        is_even = not grid.spacing or grid.spacing[2] < EVEN * max(grid.spacing[:2])
         if is_even and grid.shape[2] >= SHORT * min(grid.shape[:2]):
             return [
-                f"{end_of_path(volume.image)} has {' x '.join(map(str, grid.shape))} voxels, as thick one way as "
-                "another: slices were taken along the last axis; if they follow another, save it with its real spacing."
+                f"{end_of_path(volume.image)} has {' x '.join(map(str, grid.shape))} voxels, about as thick one "
+                "way as another: slices were taken along the last axis; if they follow another, save it with its real "
+                "spacing."
             ]
     return []

@@ -281,8 +281,10 @@ case("a zip with a name twice", r"holds 'train/images/p1_000\.png' twice", zip_w
 case("names that differ in case", r"holds 'TRAIN/images/P1_000\.png' twice", zip_with, TWICE_BUT_FOR_CASE)
 case("a file below a file", r"heart\.zip holds .*/p1_000\.png.* below or above a file of that name", zip_with, BELOW)
 case("a zip with a link", r"train/images/p5_000\.png cannot be read as a picture", zip_with, LINK)
-case("a zip in a zip", r"outer\.zip holds no picture and no volume, only heart\.zip and the like", zip_of, *OUTER)
+case("a zip in a zip", r"outer\.zip is not a dataset: .* only .*heart\.zip and the like .*; unpack", zip_of, *OUTER)
 case("DICOM in a zip", r"images/0\.dcm is DICOM, which this course does not read", zip_of, *SCANS)
+case("DICOM without an ending in a zip", r"a/IM0 is DICOM, which this course", zip_of, "scans.zip", {"a/IM0": DICOM})
+case("a file of DICOM", r"0\.dcm is DICOM, which this course does not read", file, "0.dcm", DICOM)
 for path, told in {
     "../../evil.png": r"'\.\./\.\./evil\.png', which leads out of its folder",
     "/tmp/evil.png": r"'/tmp/evil\.png', which leads out of its folder",
@@ -341,6 +343,9 @@ case("outside the subsets", r"/p5_000\.png \(and 1 more\) lies outside train, va
 case("a name that is no text", rf"The name 'p1_0\\udce9\.png' {NO_TEXT}", with_image, b"", "p1_0\udce9.png")
 case("a name of two lines", rf"The name 'p1\\n0\.png' {NO_TEXT}", with_image, b"", "p1\n0.png")
 case("a folder that is no text", rf"The name 'd\\udce9' {NO_TEXT}", files, ".", {"d\udce9/images/p1_000.png": b""})
+NO_VALID = "train/p1", "train/p2", "train/p3", "test/p4"
+TRAIN_FIRST = r"Patient 'p1' is in two subsets \(test/p1_004 and train/p1_000\)"
+case("patient in train and test, valid to be drawn", TRAIN_FIRST, with_copies, IN_TWO, NO_VALID)
 case("patient in two subsets", r"Patient 'p1' is in two subsets \(test/p1_004 and train/p1_000\)", with_copies, IN_TWO)
 case("two patients", r"2 patients are too few to split into train, valid and test \(p1, p2;", make_dataset, TWO)
 case("names that only look like it", r"1 patient is too few .* give patient_pattern=None", make_dataset, ("slice",), 9)
@@ -356,6 +361,20 @@ case("DICOM beside masks", r"/images/p\d_000\.dcm is DICOM.* with dcm2niix", ima
 case("DICOM without an ending", r"scans/a/IM_1 is DICOM, which", files, "scans", {"a/IM_1": DICOM})
 NO_DESCRIPTION = r"dataset\.json was not written by 01_dataset_upload: give the folder .* as the dataset"
 THEIRS = b'{"name": "LeftAtrium", "numTraining": 20}'
+NO_NAME = r"exclude=.*: give the name of a patient or file, or a list of names"
+for exclude in (Path("p1"), 5, [["p1"]], b"p1"):
+    case(f"exclusion of {exclude!r}", NO_NAME, make_dataset, exclude=exclude)
+BYTES = rb"(?P<patient>.+)_(?P<slice>\d+)"
+case(
+    "a pattern of bytes", r"is not a regular expression \(.*must be str, not bytes", make_dataset, patient_pattern=BYTES
+)
+case("a seed that is no number", r"seed=\[1\]: give a whole number", make_dataset, seed=[1])
+case("the home of a stranger", r"~nobody7/x does not exist: check its spelling", given, "~nobody7/x")
+case(
+    "a folder called as a description", "There is no file .*dataset.json: run 01", files, "dataset.json", {"a.txt": b""}
+)
+NO_ROOT = b'{"root": 5, "folds": [], "subsets": {}}'
+case("a description without a root", NO_DESCRIPTION, file, "dataset.json", NO_ROOT)
 case("a damaged description", NO_DESCRIPTION, file, "dataset.json", b'{"root": ')
 case("the decathlon's own description", NO_DESCRIPTION, file, "dataset.json", THEIRS)
 
@@ -385,12 +404,13 @@ def with_corner(mode, structure, corner):
     return drawn
 
 
-def palettes_in_two_orders(folder):
+def masks_of_two_colours(folder, mode, *palettes):
+    """A dataset whose first two masks have these colours for background and structure, in a palette or as RGB."""
     make_dataset(folder)
-    for name, colours in (("p1_000", [0, 0, 0, 200, 0, 0]), ("p1_001", [200, 0, 0, 0, 0, 0])):
+    for name, colours in zip(("p1_000", "p1_001"), palettes):
         drawn = Image.frombytes("P", (SIZE, SIZE), mask(1).tobytes())
         drawn.putpalette(colours)
-        drawn.save(folder / "train" / "masks" / f"{name}.png")
+        drawn.convert(mode).save(folder / "train" / "masks" / f"{name}.png")
     return folder
 
 
@@ -408,6 +428,7 @@ case("a picture that was cut", UNREADABLE, with_image, cut)
 case("a picture with a wrong byte", UNREADABLE, with_image, partial(alter, place=20))
 case("a link to nothing", UNREADABLE, with_image, link_to_nothing)
 case("a large bomb", rf"{IMAGE}png claims 9000 x 9000 pixels: more than 50,000,000 are", with_image, png(9000, 9000))
+case("a picture of one row", rf"{IMAGE}png has 9 x 1 pixels, a line and no picture", with_image, png(9, 1))
 case("a huge bomb", rf"{UNREADABLE} \(Image size \(4000000000 pixels\) exceeds limit", with_image, png(100_000, 40_000))
 case("three pages", rf"{IMAGE}tif holds 3 pictures, {ONLY_FIRST}", with_image, pages(3), "p1_000.tif")
 case("a picture that moves", rf"{IMAGE}gif holds 2 pictures, {ONLY_FIRST}", with_image, pages(2), "p1_000.gif")
@@ -425,10 +446,16 @@ case(
     "no masks", r"All masks are empty: .*p\d_000\.png and the others hold the value 0", with_masks, mask(0), "*/masks/*"
 )
 case("no masks in valid", r"All masks of valid are empty, p3_000 and the others", with_masks, mask(0), "valid/masks/*")
-case("palettes in two orders", TWO_PALETTES, palettes_in_two_orders)
+RED, RED_LAST, GREEN = [0, 0, 0, 255, 0, 0], [255, 0, 0, 0, 0, 0], [0, 0, 0, 0, 130, 0]
+TWO_COLOURS = r"has {} in the colour \(255, 0, 0, 255\), .*p1_001\.png in \(0, 130, 0, 255\), so it may be two"
+case("palettes in two orders", TWO_PALETTES, masks_of_two_colours, "P", RED, RED_LAST)
+case("a label of two colours", TWO_COLOURS.format(1), masks_of_two_colours, "P", RED, GREEN)
+case("two colours of one grey", TWO_COLOURS.format(76), masks_of_two_colours, "RGB", RED, GREEN)
 case(
     "red and green", rf"{MASK} has colours that are the same in grey", with_masks, with_corner("RGB", "#f00", "#008200")
 )
+for foreground in ([[255]], [], [None]):
+    case(f"foreground {foreground}", r"foreground=.* names no label: give a", make_dataset, foreground=foreground)
 case("foreground that is not there", NO_FOREGROUND, make_dataset, foreground=7)
 case("foreground by name in pictures", NO_NAMES, make_dataset, foreground="wall")
 
@@ -489,7 +516,7 @@ TURNED = [[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]  # axes that 
 ASIDE = [[2, 0, 0, 1.2], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]
 TWO_MM = np.diag([2, 2, 2, 1])
 TWO_PLANES = (
-    r"The slices of .*case_0\.nii\.gz follow axis 1, those of .*case_1\.nii\.gz axis 3, by their thickness: such"
+    r"The slices of .*case_0\.nii\.gz follow axis 1, those of .*case_1\.nii\.gz axis 3, by their thickness .*: such"
 )
 SEVERAL = r"labels hold more than one structure \(0 'background', 1 'cavity', 2 'wall'\): choose with foreground"
 NO_LABEL = r"foreground='valve' is not a label of this dataset: .*'cavity' \(1\), 'wall' \(2\)"
@@ -512,7 +539,8 @@ for name, values, told in [
     ("nan", np.full((8, 6, 4), np.nan, np.float32), "holds values that are not finite"),
     ("complex numbers", np.ones((8, 6, 4), np.complex64), "holds complex64 values"),
 ]:
-    case(f"a volume of {name}", rf"case_0\.nii\.gz {told}", make_task, values)
+    case(f"a volume of {name}", rf"imagesTr/case_0\.nii\.gz {told}", make_task, values)
+    case(f"labels of {name}", rf"labelsTr/case_0\.nii\.gz {told}", make_task, None, values)
 case("axes that are no numbers", DAMAGED, with_volume, axes_that_are_no_numbers())
 case("a volume that was cut", DAMAGED, with_volume, cut)
 case("a text called volume", DAMAGED, with_volume, b"not a volume")
@@ -528,7 +556,11 @@ case("labels with a value to ignore", SEVERAL, make_task, None, labels([0, 0, 0,
 case("labels of two structures", SEVERAL, make_task, None, labels([0, 0, 1, 2]))
 case("a thousand labels", r"more than one structure \(1, 2, 3, 4, 5, 6 and 993 more\): choose with", a_thousand_labels)
 case("a label name that is not there", NO_LABEL, make_task, foreground="valve")
-case("a label that nobody has", r"foreground='wall' is in no label volume: they hold 1", make_task, foreground="wall")
+case(
+    "a label that nobody has", r"foreground='wall' is in no label volume: they hold 0, 1", make_task, foreground="wall"
+)
+ALONE = r"The label volumes hold {} alone .*, so nothing in them, or all of it, is the structure"
+case("all labels chosen", ALONE.format("0, 1"), make_task, foreground=[0, 1])
 case("a picture among volumes", r"labelsTr/case_0\.png is a picture among NIfTI volumes", a_picture_among_volumes)
 case("a broken description", r"dataset\.json is not readable as JSON", with_volume, b"{", "dataset.json")
 case("two volumes", r"2 patients are too few", make_task, None, None, 2)

@@ -249,8 +249,24 @@ def test_pictures_outside_images_and_masks_are_passed_over_with_a_note(dataset, 
     hold_truth(description, work_dir)
 
 
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_data_of_a_type_that_is_not_read_are_told(is_packed, dataset, work_dir, tmp_path):
+    for name in ("train/images/p5_000.webp", "valid/images/p6.MHA", "valid/notes.pdf"):
+        (dataset / name).write_bytes(b"data")
+    description = take(pack_zip(dataset, tmp_path / "data.zip") if is_packed else dataset, work_dir)
+    [note] = description["notes"]
+    assert "images/p5_000.webp (and 1 more) was passed over: .mha, .webp are not read" in note
+    hold_truth(description, work_dir)
+
+
 def test_a_link_that_leads_back_does_not_lead_round_and_round(dataset, work_dir):
     (dataset / "train" / "again").symlink_to(dataset, target_is_directory=True)
+    hold_truth(take(dataset, work_dir), work_dir)
+
+
+def test_a_link_does_not_hide_the_folder_that_it_leads_to(dataset, work_dir):
+    for subset, kind in (("train", "images"), ("train", "masks"), ("test", "images")):
+        (dataset / subset / f"a_link_{len(kind)}").symlink_to(dataset / subset / kind, target_is_directory=True)
     hold_truth(take(dataset, work_dir), work_dir)
 
 
@@ -344,6 +360,12 @@ def test_what_is_excluded_is_left_out_recorded_and_changes_the_fingerprint(datas
     assert (dataset / "train" / "images" / "p2_000.png").exists()
 
 
+def test_names_are_the_same_however_their_accents_are_written(tmp_path, work_dir):
+    folder = write(tmp_path / "source", "{subset}/{kind}/\u00e9{name}.png")
+    description = take(folder, work_dir, exclude="e\u0301p2", patient_pattern="(?P<patient>e\u0301p\\d)_.*")
+    assert description["excluded"] == ["\u00e9p2"] and set(places(description)) == {"\u00e9p1", "\u00e9p3", "\u00e9p4"}
+
+
 def test_a_bad_file_can_be_excluded(dataset, work_dir):
     (dataset / "train" / "images" / "p2_000.png").write_text("not a picture")
     (dataset / "train" / "masks" / "p2_001.png").unlink()
@@ -385,9 +407,12 @@ def test_an_altered_copy_is_not_taken_for_the_dataset(packed, work_dir):
 
 def test_another_dataset_replaces_the_earlier_copy(packed, work_dir):
     earlier = take(packed, work_dir)
-    (work_dir / "dataset" / "mine").mkdir()
+    mine = ["mine", "202406151230", "202406151231.tar"]  # the second and third have names that copies may have
+    for name in mine[:2]:
+        (work_dir / "dataset" / name / "labels").mkdir(parents=True)
+    (work_dir / "dataset" / mine[2]).write_bytes(b"mine")
     later = take(packed, work_dir, exclude="p2")
-    assert sorted(os.listdir(work_dir / "dataset")) == sorted([Path(later["root"]).name, "mine"])
+    assert sorted(os.listdir(work_dir / "dataset")) == sorted([Path(later["root"]).name, *mine])
     assert earlier["root"] != later["root"]
 
 

@@ -115,13 +115,24 @@ def test_inverted_masks_are_told_and_can_be_turned_round(make, value, tmp_path):
     drawn, notes = take(tmp_path / "source", tmp_path / "work", inverted)
     assert (drawn == ~STRUCTURE).all()
     assert notes.startswith(f"The masks may be inverted: the value {value} covers {share:.0%} of the pictures")
-    drawn, notes = take(tmp_path / "source", tmp_path / "turned", inverted, foreground=0)
+    drawn, notes = take(tmp_path / "source", tmp_path / "turned", inverted, foreground=np.int64(0))
     assert (drawn == STRUCTURE).all() and notes == ""
 
 
 def test_exactly_half_is_not_called_inverted(tmp_path):
     drawn, notes = take(tmp_path / "source", tmp_path / "work", lambda _: Image.fromarray(HALF))
     assert (drawn == (HALF > 0)).all() and notes == ""
+
+
+@pytest.mark.parametrize("is_inverted", [False, True])
+def test_where_the_border_lies_tells_large_structures_from_inverted_masks(is_inverted, tmp_path):
+    box = np.zeros((HEIGHT, WIDTH), np.uint8)
+    box[5:-5, 5:-5] = 255  # 67 %
+    _, notes = take(
+        tmp_path / "source", tmp_path / "work", lambda _: Image.fromarray(255 - box if is_inverted else box)
+    )
+    told = "The masks may be inverted: the value 255 covers 33% of the pictures and the borders of most and was taken"
+    assert notes.startswith(told) if is_inverted else notes == ""
 
 
 HALF = np.zeros((HEIGHT, WIDTH), np.uint8)

@@ -199,6 +199,7 @@ def cells(folder):
         ("p{p}/scan{n}/image.png", "p{p}/scan{n}/mask.png", "scan{n}"),
         ("p{n}/scan/image.png", "p{n}/scan/mask.png", "p{n}-scan"),
         ("images/p{n}_0.png", "images/p{n}_0_seg.png", "p{n}_0"),
+        ("images/1st_{n}_2nd.png", "masks/1st_{n}_2nd_mask.png", "1st_{n}_2nd"),
     ],
 )
 def test_masks_are_found_by_their_folder_or_name(image, drawn, name, tmp_path):
@@ -306,6 +307,27 @@ def test_what_cannot_be_known_gets_one_sentence_and_nothing_is_left(make, tmp_pa
         take(tmp_path / "source", tmp_path / "work")
     assert len(str(caught.value)) < 400
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    "parts, options",
+    [
+        ([lambda seed: mask(seed) // 255, lambda seed: ALL_WHITE // 255 * 2], {"foreground": 1}),
+        (
+            [
+                lambda seed: np.float32(mask(seed) * (np.arange(WIDTH) < 15) > 0),
+                lambda seed: np.float32(mask(seed) > 0),
+            ],
+            {},
+        ),
+    ],
+)
+def test_the_structure_is_all_that_one_of_several_masks_holds(parts, options, tmp_path):
+    """The label that was chosen, though a greater one lies over it; and numbers that PNG does not hold."""
+    masks = {f"masks/p{{n}}_mask_{number}.tif": part for number, part in enumerate(parts)}
+    lay_out(tmp_path / "source", {"images/p{n}.png": picture, **masks})
+    _, found = take(tmp_path / "source", tmp_path / "work", **options)
+    assert together(found) == {f"p{seed}": seed for seed in range(6)}
 
 
 def with_names(folder, names):
@@ -428,7 +450,11 @@ def test_a_pattern_of_the_users_own_is_followed(tmp_path):
             [f"site{s}_p{p}_{n}" for s in "ABC" for p in range(2) for n in range(2)],
             r"(?P<patient>.+)_[^_]+_(?P<slice>\\d+)",
         ),
-        ([f"ann{p}_{c}" for p in range(6) for c in "abc"], r"(?P<patient>.+)_[^_]+"),
+        ([f"ann{p}_{c}" for p in range(6) for c in "abc"], r"(?P<patient>ann\\D*\\d+).*"),
+        (
+            [f"P{p}_{view}_T1_{n}" for p in range(3) for view in ("2CH", "4CH") for n in range(2)],
+            r"(?P<patient>P\\D*\\d+).*_(?P<slice>\\d+)",
+        ),
     ],
 )
 def test_names_that_begin_alike_are_told_with_the_pattern_that_joins_them(names, pattern, tmp_path):

@@ -178,10 +178,18 @@ def test_only_who_shares_a_name_is_one_person():
         (["la_003", "la_004"], []),
         (["a_1", "b_1"], []),
         (["a", "b", "c_1"], []),
+        (["P1-dia", "P0-dia", "P0-sys", "P1-sys"], ["P0-dia", "P0-sys"]),
+        (["P0ED", "P0ES", "P1ED", "P1ES"], ["P0ED", "P0ES"]),
+        (["P0_2CH_T1", "P1_2CH_T1", "P0_4CH_T1"], ["P0_2CH_T1", "P0_4CH_T1"]),
+        (["P0", "P0 b", "P1"], ["P0", "P0 b"]),
+        (["P1.0-a", "P01.0-a", "P2.0-a"], ["P01.0-a", "P1.0-a"]),
+        (["p1", "P1"], ["P1", "p1"]),
+        (["P10", "P100"], []),
+        (["1a7c", "1b30", "2d4e"], []),  # by chance
     ],
 )
-def test_the_first_names_that_differ_in_their_last_part_alone(patients, alike):
-    assert folds.begin_alike(patients) == alike
+def test_the_first_names_that_may_be_one_patients(patients, alike):
+    assert folds.begin_alike(patients)[0] == alike
 
 
 def test_patients_share_a_scan_if_half_of_the_smaller_ones_pictures_are_the_same():
@@ -216,6 +224,13 @@ def test_a_hundred_patients_are_split_into_51_25_and_24():
             f"The dataset has no {missing}: it was drawn from the patients of train, by chance (seed 3); {counts}."
         ]
     assert folds.fill_subsets(split, 3) == (split, [])
+
+
+def test_only_what_lacks_a_subset_gets_one():
+    pairs = [*(pair(f"p{number}", subset="train") for number in range(4)), pair("p0", 1, subset="test")]
+    for seed in range(5):
+        split, [note] = folds.fill_subsets(pairs, seed)
+        assert split[-1].subset == "test" and note.endswith("; 3 train, 1 valid, 1 test.")
 
 
 def test_every_subset_gets_somebody_though_one_person_has_nearly_all_names():

@@ -111,6 +111,8 @@ def hold(images, masks, along=2, values=VALUES, label=LABEL):
         (np.diag([2, 3, 4, 1]), {"unit": "micron"}, (0.002, 0.003, 0.004), ("R", "A", "S"), ()),
         (np.diag([0.002, 0.003, 0.004, 1]), {"unit": "meter"}, (2, 3, 4), ("R", "A", "S"), ()),
         (np.diag([2, 3, 4, 1]), {"srow_z": (0, 0, 0, 0)}, None, None, ("no_spacing",)),
+        (np.diag([2, 3, 4, 1]), {"pixdim": (1, 0, 0, 0)}, (2, 3, 4), ("R", "A", "S"), ()),
+        (np.diag([2, 3, 4, 1]), {"pixdim": (1, 2, 3, 0), **UNPLACED}, None, None, ("no_spacing",)),
     ],
 )
 def test_spacing_and_sides_of_the_body_are_read_from_the_header(tmp_path, affine, options, spacing, axes, told):
@@ -229,6 +231,29 @@ def test_volumes_without_a_thick_axis_follow_the_others(tmp_path):
     volumes = [read("c0", tmp_path), read("c0", tmp_path / "thick")]
     grids = [volume.grid for volume in volumes]
     assert common_slice_axis(volumes, grids) == 0 and common_slice_axis(volumes[:1], grids[:1]) == 2
+    with pytest.raises(CourseError, match="follow axis 3, those of .* axis 1, by their thickness"):
+        common_slice_axis(volumes[:1] * 2 + volumes[1:], grids[:1] * 2 + grids[1:])
+
+
+def test_oblique_volumes_keep_the_axis_that_is_thick_in_all_if_it_leads_one_way(tmp_path):
+    """Turned by 40 and by 50 degrees, which makes other axes of the body the nearest ones; or by a right angle."""
+    for number, degrees in enumerate((40, 50, 40, 40)):
+        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+        affine = np.eye(4)
+        affine[:3, :3] = turn * (1, 1.5, 8)
+        values = VALUES if number == 0 else np.random.default_rng(number).integers(0, 200, SHAPE).astype(np.int16)
+        for kind, content in (("images", values), ("masks", LABEL)):
+            save(tmp_path / "source" / kind / f"c{number}.nii", content, affine)
+    description, images, masks = imported(tmp_path / "source", tmp_path / "data")
+    hold(images, masks)
+    assert description["spacing"] == [1.5, 1, 8] and not any("swapped" in note for note in description["notes"])
+    assert [description["geometry"][case]["axes"] for case in ("c0", "c1")] == [["P", "R", "S"], ["I", "R", "P"]]
+    affine[:3, :3] = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]) * (1, 1.5, 8)
+    for kind in ("images", "masks"):
+        save(tmp_path / "source" / kind / "c1.nii", LABEL, affine)
+    with pytest.raises(CourseError, match="such pictures show different planes"):
+        import_dataset(tmp_path / "source", tmp_path / "data", progress=False)
 
 
 @pytest.mark.parametrize("along, word", [(0, "first"), (1, "second")])
@@ -255,7 +280,13 @@ def test_pictures_of_thick_slices_along_the_last_axis_have_no_note(tmp_path):
 
 @pytest.mark.parametrize(
     "shape, thick, told",
-    [((5, 8, 20), 1, True), ((5, 8, 20), 1.009, True), ((5, 8, 20), 1.011, False), ((6, 8, 20), 1, False)],
+    [
+        ((5, 8, 20), 1, True),
+        ((5, 8, 20), 1.009, True),
+        ((5, 8, 20), 1.011, False),
+        ((5, 8, 20), 0.87, True),
+        ((6, 8, 20), 1, False),
+    ],
 )
 def test_a_short_axis_of_even_voxels_is_doubted(tmp_path, shape, thick, told):
     for case in range(3):
@@ -278,6 +309,8 @@ def test_flat_volumes_are_pictures_whose_names_tell_the_patient(tmp_path):
     assert set(description["geometry"]) == {"p0", "p1", "p2", "p3"} and len(masks) == 2
     assert np.array_equal(masks[1], np.rot90(LABEL[..., 1]) * 255) and description["spacing"] == [3, 2, 4]
     assert not any("patient of its own" in note for note in description["notes"])
+    alone = import_dataset(tmp_path / "source", tmp_path / "alone", patient_pattern=None, progress=False)
+    assert alone["notes"][0].startswith("source/images/p0_000.nii (and 7 more) does not name its patient")
     pattern = r"(?P<patient>p\d)_(?P<slice>\d+)"
     again = import_dataset(tmp_path / "source", tmp_path / "again", patient_pattern=pattern, progress=False)
     assert again["fingerprint"] == description["fingerprint"]
@@ -300,8 +333,16 @@ IGNORED[5] = 255
     [
         (BRIGHT, LABEL, {}, BRIGHT, LABEL, "images/c0.nii holds a few values far brighter"),
         (CT, LABEL, {}, VALUES, LABEL, "images/c0.nii holds negative values: the smallest value became black"),
-        (VALUES, SOFT, {}, VALUES, SOFT >= 0.5, "masks/c0.nii holds a soft label: its values from one half"),
+        (
+            VALUES,
+            SOFT,
+            {},
+            VALUES,
+            SOFT >= 0.5,
+            "masks/c0.nii holds a soft label: its values from one half of the label's number",
+        ),
         (VALUES, IGNORED, {"foreground": 1}, VALUES, LABEL, ""),
+        (VALUES, 1 - LABEL, {"foreground": 0}, VALUES, LABEL, ""),
     ],
 )
 def test_what_is_done_to_greys_and_labels_is_told(tmp_path, image, drawn, options, values, label, told):
@@ -309,6 +350,12 @@ def test_what_is_done_to_greys_and_labels_is_told(tmp_path, image, drawn, option
     description, images, masks = imported(folder, tmp_path / "data", **options)
     hold(images, masks, values=values, label=label)
     assert not told or [note for note in description["notes"] if told in note]
+
+
+def test_a_marker_that_takes_the_greys_from_all_others_is_told(tmp_path):
+    marked = np.where(VALUES < 4, 30000, VALUES)  # 1.7 % of the voxels
+    notes = import_dataset(make(tmp_path / "source", marked), tmp_path / "data", progress=False)["notes"]
+    assert [note for note in notes if note.startswith("source/images/c0.nii holds values far from all others")]
 
 
 TINY = np.where(LABEL, np.float32(0.9999), np.float32(0.0002))

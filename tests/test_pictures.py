@@ -329,11 +329,13 @@ COUNTED = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)  # 0 to 239
 OUTLIER = np.where(COUNTED, COUNTED, 65535).astype(np.uint16)
 NEGATIVE = (COUNTED * 10.0 - 1000).astype(np.float32)
 GREYS = np.rint(COUNTED / 239 * 255)
+MARKED = np.where(COUNTED < 4, 255, IMAGE // 12).astype(np.uint8)  # 1.7 % of the pixels
 DOUBTED = {  # image, ending, options, image as it is imported, what is told
     "outlier": (OUTLIER, "png", {}, np.where(COUNTED, GREYS, 255), "png holds a few values far brighter than all"),
     "negative": (NEGATIVE, "tif", {}, GREYS, "tif holds negative values: the smallest value became black"),
     "turned alone": (IMAGE, "png", exif(3), IMAGE[::-1, ::-1], "png says in EXIF that it is turned, and its mask does"),
     "as stored": (IMAGE, "png", exif(6), IMAGE, "only as it is stored: EXIF was passed over"),
+    "marker": (MARKED, "png", {}, MARKED, "png holds values far from all others"),
     "dark": (IMAGE // 12, "png", {}, IMAGE // 12, "png is very dark"),
 }
 
@@ -424,6 +426,13 @@ def test_axes_are_one_of_each_two_sides(tmp_path, axes):
     (make(tmp_path) / "geometry.json").write_text(json.dumps({"patients": {"p0": {"axes": axes}}}))
     with pytest.raises(CourseError, match=r"geometry\.json, p0: axes are three letters, one of R and L, one of A"):
         imported(tmp_path, tmp_path / "data")
+
+
+def test_a_geometry_of_windows_may_tell_of_patients_that_are_excluded(tmp_path):
+    described = {"spacing": [1, 2, 3], "patients": {"p1": {"spacing": [4, 5, 6]}}}
+    (make(tmp_path / "source") / "geometry.json").write_text(json.dumps(described), encoding="utf-8-sig")
+    description, *_ = imported(tmp_path / "source", tmp_path / "data", exclude=["p1"])
+    assert description["spacing"] == [1, 2, 3] and "p1" not in description["geometry"]
 
 
 def test_a_geometry_comes_out_of_an_archive(tmp_path):
