@@ -35,7 +35,8 @@ def test_a_notebook_gets_its_parameters_leaves_copy_and_log_and_names_the_cell_t
     log = (tmp_path / "run" / "run.log").read_text()
     assert re.match(r"--- 01_made_up, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n", log)
     assert "the seed is 7" in log and "a line of TensorFlow" in log
-    assert capfd.readouterr().err == ""
+    os.write(2, b"afterwards")
+    assert capfd.readouterr().err == "afterwards"
 
 
 def test_a_kernel_that_does_not_start_is_an_error_of_its_own(tmp_path, monkeypatch, write_notebook):
