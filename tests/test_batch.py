@@ -27,8 +27,7 @@ def test_a_notebook_gets_its_parameters_leaves_copy_and_log_and_names_the_cell_t
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
     with pytest.raises(batch.NotebookFailed) as caught:
         batch.run_notebook("01_made_up", tmp_path / "run", seed=7)
-    assert str(caught.value) == "01_made_up stopped in cell 4: ZeroDivisionError: division by zero"
-    assert (caught.value.notebook, caught.value.cell) == ("01_made_up", 4)
+    assert caught.value.args == ("ZeroDivisionError: division by zero", "01_made_up", 4)
     executed = nbformat.read(tmp_path / "run" / "notebooks" / "01_made_up.ipynb", as_version=4)
     printed = [output for cell in executed.cells for output in cell.get("outputs", []) if "text" in output]
     assert [output.text for output in printed] == ["the seed is 7\n"]
@@ -37,6 +36,22 @@ def test_a_notebook_gets_its_parameters_leaves_copy_and_log_and_names_the_cell_t
     assert "the seed is 7" in log and "a line of TensorFlow" in log
     os.write(2, b"afterwards")
     assert capfd.readouterr().err == "afterwards"
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        ("import os; os._exit(1)", "its kernel died, most often for lack of memory"),
+        ("import time; time.sleep(600)", "a cell took longer than 0 hours"),
+    ],
+)
+def test_a_kernel_that_dies_and_a_cell_that_does_not_end_are_told(tmp_path, monkeypatch, write_notebook, cell, why):
+    write_notebook(tmp_path / "notebooks" / "01_made_up.ipynb", "seed = 0  # a number", cell)
+    monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
+    monkeypatch.setattr(batch, "CELL_TIMEOUT", 5)
+    with pytest.raises(batch.NotebookFailed) as caught:
+        batch.run_notebook("01_made_up", tmp_path / "run")
+    assert caught.value.args == (why, "01_made_up", None)
 
 
 def test_a_kernel_that_does_not_start_is_an_error_of_its_own(tmp_path, monkeypatch, write_notebook):
@@ -216,7 +231,7 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
     def run_notebook(name, run_dir, batch_name, **parameters):
         """Write what the notebook would, and wait until it is shown."""
         if name == "01_dataset_upload" and parameters["seed"] == 13:
-            raise batch.NotebookFailed(name, 4, "thirteen is unlucky")
+            raise batch.NotebookFailed("thirteen is unlucky", name, 4)
         if name == "04_training":
             (run_dir / "model").mkdir()
             helpers.write_json(run_dir / "settings.json", {"epochs": 3})
