@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import time
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -125,32 +126,21 @@ def test_runs_of_one_dataset_share_one_task_for_its_arrays(tmp_path):
         assert keys()[1] != keys(recipe="report")[1] and keys()[1] != keys(fold=1)[1]
 
 
-def test_arrays_are_made_of_the_fold_in_the_size_and_without_the_twins_that_the_run_asks_for(tmp_path, monkeypatch):
-    calls = []
+def test_arrays_are_made_of_the_fold_in_the_size_and_without_the_twins_that_the_run_asks_for(work_dir, monkeypatch):
+    def first_of_train(description):
+        return [description["subsets"]["train"][0]["patient"]]
 
-    def import_dataset(dataset, home, fold):
-        calls.append((dataset, home, fold))
-        return {"twins": ["la_007"]}
-
-    def prepare_arrays(*arguments, progress):
-        calls.append(arguments)
-
-    monkeypatch.setattr(batch, "import_dataset", import_dataset)
-    monkeypatch.setattr(batch, "left_out_twins", lambda description: description["twins"])
-    monkeypatch.setattr(batch, "prepare_arrays", prepare_arrays)
-    file = str(tmp_path / "shared" / "dataset-1" / "dataset.json")
-    made = [batch.share_arrays(file, *which) for which in ((2, 48, True), (2, 48, False), (1, 48, True), (2, 64, True))]
-    homes = [home for _, home, _ in calls[::2]]
-    assert len(set(homes)) == 4 and {home.parent for home in homes} == {tmp_path / "shared"}
-    assert made == [str(home / "dataset.json") for home in homes]
-    assert [(dataset, fold) for dataset, _, fold in calls[::2]] == [(file, 2), (file, 2), (file, 1), (file, 2)]
-    description = {"twins": ["la_007"]}
-    assert calls[1::2] == [
-        (description, homes[0], 48, ["la_007"]),
-        (description, homes[1], 48, []),
-        (description, homes[2], 48, ["la_007"]),
-        (description, homes[3], 64, ["la_007"]),
-    ]
+    monkeypatch.setattr(batch, "left_out_twins", first_of_train)
+    homes = set()
+    for fold, size, leave_out in ((2, 48, True), (2, 48, False), (1, 48, True), (2, 64, True)):
+        file = Path(batch.share_arrays(str(work_dir / "dataset.json"), fold, size, leave_out))
+        homes.add(file.parent)
+        description = helpers.read_json(file, "01")
+        record = helpers.read_json(file.parent / "npy" / "arrays.json", "02")
+        assert description["fold"] == fold and file.parent.parent == work_dir.parent
+        left_out = first_of_train(description) if leave_out else []
+        assert record["made_from"]["settings"] == {"image_size": size, "left_out": left_out}
+    assert len(homes) == 4
 
 
 def test_results_depend_on_the_code_that_makes_them_and_not_on_what_runs_it(tmp_path, monkeypatch):
