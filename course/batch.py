@@ -24,7 +24,6 @@ from course.workspace import COURSE_FOLDER, CourseError, duration, fingerprint, 
 from helpers import prepare_arrays
 
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
-SET_BY_THE_BATCH = {"work_dir", "open_test"}  # the same for all runs, so a grid does not name them
 OF_THE_IMPORT = set(inspect.signature(import_dataset).parameters)  # these decide which dataset is imported, and how
 WITHOUT_NUMBERS = ("batch", "ownership", "report", "terminal", "workers")  # modules that run what makes the results
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take 5 to 8 hours on two cores
@@ -65,7 +64,7 @@ def plan_runs(
     Raises CourseError for a name that no notebook has, for values that cannot work, and for a test that would be
     opened while recipes, or whatever else the grid names, are still being compared.
     """
-    known = set().union(*notebook_parameters().values()) - SET_BY_THE_BATCH
+    known = set().union(*notebook_parameters().values()) - {"work_dir", "open_test"}  # these are alike for all runs
     for name, values in grid.items():
         if name not in known:
             names = ", ".join(sorted(known))
@@ -123,12 +122,8 @@ def share_arrays(dataset_file: str, fold: int | None, image_size: int, leave_out
     return str(home / "dataset.json")
 
 
-class NotebookFailed(CourseError):
-    """A notebook stopped: `notebook`, `cell` (its number, or None) and `message` say where and why."""
-
-    def __init__(self, notebook: str, cell: int | None, message: str):
-        super().__init__(f"{notebook} stopped{f' in cell {cell}' if cell else ''}: {message}")
-        self.notebook, self.cell, self.message = notebook, cell, message
+class NotebookFailed(Exception):
+    """A notebook stopped: `args` are why (a text), which (its name), and in which cell (its number, or None)."""
 
 
 def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameters) -> None:
@@ -168,11 +163,11 @@ def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameter
                 extra_arguments=arguments,
             )
     except papermill.PapermillExecutionError as error:
-        raise NotebookFailed(name, error.exec_count, f"{error.ename}: {error.evalue}") from None
+        raise NotebookFailed(f"{error.ename}: {error.evalue}", name, error.exec_count) from None
     except nbclient.exceptions.DeadKernelError:
-        raise NotebookFailed(name, None, "its kernel died, most often for lack of memory") from None
+        raise NotebookFailed("its kernel died, most often for lack of memory", name, None) from None
     except nbclient.exceptions.CellTimeoutError:
-        raise NotebookFailed(name, None, f"a cell took longer than {CELL_TIMEOUT // 3600} hours") from None
+        raise NotebookFailed(f"a cell took longer than {CELL_TIMEOUT // 3600} hours", name, None) from None
 
 
 def _failure(message, notebook=None, cell=None):
@@ -188,15 +183,9 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
     run_dir.mkdir(parents=True, exist_ok=True)
     description = read_json(dataset_file, NOTEBOOKS[0])
     inputs = fingerprint(run, open_test, description["fingerprint"], code_fingerprint())
-    record = {
-        "name": name,
-        "parameters": run,
-        "open_test": open_test,
-        "shared": {"path": dataset_file, "fingerprint": description["fingerprint"]},
-        "inputs": inputs,
-        "batch": batch,
-        "host": socket.gethostname(),
-    }
+    record = {"name": name, "parameters": run, "open_test": open_test, "inputs": inputs, "batch": batch}
+    record["shared"] = {"path": dataset_file, "fingerprint": description["fingerprint"]}
+    record["host"] = socket.gethostname()
     if (run_dir / "run.json").exists() and (run_dir / "results" / "metrics.json").exists():
         earlier = read_json(run_dir / "run.json", "00_run_all")
         if earlier["inputs"] == inputs and earlier["state"] == "complete":
@@ -215,7 +204,7 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
             run_notebook(notebook, run_dir, batch, **{key: given[key] for key in known & set(given)})
         record.update(state="complete")
     except NotebookFailed as failure:
-        record.update(_failure(failure.message, failure.notebook, failure.cell))
+        record.update(_failure(*failure.args))
     if owner_of(folder) != batch:
         return {**record, **_failure("another batch was started in this folder, and goes on with this run")}
     record.update(seconds=time.time() - started)

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import time
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -27,15 +28,31 @@ def test_a_notebook_gets_its_parameters_leaves_copy_and_log_and_names_the_cell_t
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
     with pytest.raises(batch.NotebookFailed) as caught:
         batch.run_notebook("01_made_up", tmp_path / "run", seed=7)
-    assert str(caught.value) == "01_made_up stopped in cell 4: ZeroDivisionError: division by zero"
-    assert (caught.value.notebook, caught.value.cell) == ("01_made_up", 4)
+    assert caught.value.args == ("ZeroDivisionError: division by zero", "01_made_up", 4)
     executed = nbformat.read(tmp_path / "run" / "notebooks" / "01_made_up.ipynb", as_version=4)
     printed = [output for cell in executed.cells for output in cell.get("outputs", []) if "text" in output]
     assert [output.text for output in printed] == ["the seed is 7\n"]
     log = (tmp_path / "run" / "run.log").read_text()
     assert re.match(r"--- 01_made_up, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n", log)
     assert "the seed is 7" in log and "a line of TensorFlow" in log
-    assert capfd.readouterr().err == ""
+    os.write(2, b"afterwards")
+    assert capfd.readouterr().err == "afterwards"
+
+
+@pytest.mark.parametrize(
+    ("cell", "why"),
+    [
+        ("import os; os._exit(1)", "its kernel died, most often for lack of memory"),
+        ("import time; time.sleep(600)", "a cell took longer than 0 hours"),
+    ],
+)
+def test_a_kernel_that_dies_and_a_cell_that_does_not_end_are_told(tmp_path, monkeypatch, write_notebook, cell, why):
+    write_notebook(tmp_path / "notebooks" / "01_made_up.ipynb", "seed = 0  # a number", cell)
+    monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
+    monkeypatch.setattr(batch, "CELL_TIMEOUT", 5)
+    with pytest.raises(batch.NotebookFailed) as caught:
+        batch.run_notebook("01_made_up", tmp_path / "run")
+    assert caught.value.args == (why, "01_made_up", None)
 
 
 def test_a_kernel_that_does_not_start_is_an_error_of_its_own(tmp_path, monkeypatch, write_notebook):
@@ -109,32 +126,21 @@ def test_runs_of_one_dataset_share_one_task_for_its_arrays(tmp_path):
         assert keys()[1] != keys(recipe="report")[1] and keys()[1] != keys(fold=1)[1]
 
 
-def test_arrays_are_made_of_the_fold_in_the_size_and_without_the_twins_that_the_run_asks_for(tmp_path, monkeypatch):
-    calls = []
+def test_arrays_are_made_of_the_fold_in_the_size_and_without_the_twins_that_the_run_asks_for(work_dir, monkeypatch):
+    def first_of_train(description):
+        return [description["subsets"]["train"][0]["patient"]]
 
-    def import_dataset(dataset, home, fold):
-        calls.append((dataset, home, fold))
-        return {"twins": ["la_007"]}
-
-    def prepare_arrays(*arguments, progress):
-        calls.append(arguments)
-
-    monkeypatch.setattr(batch, "import_dataset", import_dataset)
-    monkeypatch.setattr(batch, "left_out_twins", lambda description: description["twins"])
-    monkeypatch.setattr(batch, "prepare_arrays", prepare_arrays)
-    file = str(tmp_path / "shared" / "dataset-1" / "dataset.json")
-    made = [batch.share_arrays(file, *which) for which in ((2, 48, True), (2, 48, False), (1, 48, True), (2, 64, True))]
-    homes = [home for _, home, _ in calls[::2]]
-    assert len(set(homes)) == 4 and {home.parent for home in homes} == {tmp_path / "shared"}
-    assert made == [str(home / "dataset.json") for home in homes]
-    assert [(dataset, fold) for dataset, _, fold in calls[::2]] == [(file, 2), (file, 2), (file, 1), (file, 2)]
-    description = {"twins": ["la_007"]}
-    assert calls[1::2] == [
-        (description, homes[0], 48, ["la_007"]),
-        (description, homes[1], 48, []),
-        (description, homes[2], 48, ["la_007"]),
-        (description, homes[3], 64, ["la_007"]),
-    ]
+    monkeypatch.setattr(batch, "left_out_twins", first_of_train)
+    homes = set()
+    for fold, size, leave_out in ((2, 48, True), (2, 48, False), (1, 48, True), (2, 64, True)):
+        file = Path(batch.share_arrays(str(work_dir / "dataset.json"), fold, size, leave_out))
+        homes.add(file.parent)
+        description = helpers.read_json(file, "01")
+        record = helpers.read_json(file.parent / "npy" / "arrays.json", "02")
+        assert description["fold"] == fold and file.parent.parent == work_dir.parent
+        left_out = first_of_train(description) if leave_out else []
+        assert record["made_from"]["settings"] == {"image_size": size, "left_out": left_out}
+    assert len(homes) == 4
 
 
 def test_results_depend_on_the_code_that_makes_them_and_not_on_what_runs_it(tmp_path, monkeypatch):
@@ -215,7 +221,7 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
     def run_notebook(name, run_dir, batch_name, **parameters):
         """Write what the notebook would, and wait until it is shown."""
         if name == "01_dataset_upload" and parameters["seed"] == 13:
-            raise batch.NotebookFailed(name, 4, "thirteen is unlucky")
+            raise batch.NotebookFailed("thirteen is unlucky", name, 4)
         if name == "04_training":
             (run_dir / "model").mkdir()
             helpers.write_json(run_dir / "settings.json", {"epochs": 3})

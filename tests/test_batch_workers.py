@@ -87,6 +87,7 @@ def test_hidden_gpus_are_left_alone(machine, monkeypatch, chosen):
         (3, {}, 3),  # as many as runs
         (9, {"profile": "full"}, 1),  # 32 slices of 256x256 at once: two do not fit into 8 GiB
         (9, {"profile": "full", "batch_size": 16}, 2),
+        (9, {"profile": "full", "batch_size": 64}, 1),  # too large for this memory: it is tried all the same
     ],
 )
 def test_without_a_gpu_cores_runs_and_memory_bound_the_workers(machine, count, values, expected):
@@ -140,6 +141,7 @@ def test_workers_have_the_environment_that_was_planned_beside_the_users_own(tmp_
         assert sorted(seen) == [[False, "a", str(tmp_path)], [False, "b", str(tmp_path)]]
         assert list(client.run(batch.compared_names, {"recipe": [1, 2]}).values()) == [["recipe"]] * 2
         assert set(client.nthreads().values()) == {1}
+        assert {worker["memory_limit"] for worker in client.scheduler_info()["workers"].values()} == {0}  # none
         assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures) == workers.RETRIES == 2
         assert client.dashboard_link.startswith("http://127.0.0.1:")
 

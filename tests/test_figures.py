@@ -55,6 +55,11 @@ def test_the_figure_of_the_dataset_shows_each_patients_largest_mask_beside_its_s
         assert helpers.read_mask(mask).sum() == max(helpers.read_mask(path).sum() for path in paths) > 0
         shown.append(patient)
     assert len(set(shown)) == 3 and (shown[0], shown[-1]) == (everybody[0], everybody[-1])
+    one = {
+        subset: [pair for pair in pairs if pair["patient"] == shown[0]]
+        for subset, pairs in description["subsets"].items()
+    }
+    assert len(helpers.plot_pairs({**description, "subsets": one}, small_dataset).axes) == 2
 
 
 def test_a_convolution_is_drawn_at_one_place_in_numbers():
@@ -126,6 +131,9 @@ def test_the_network_is_drawn_as_a_u_with_what_it_makes_of_an_image():
         assert height < arrow.xy[1] < height + 1
         assert lefts[1] + 1 < arrow.xyann[0] < arrow.xy[0] < lefts[2]
     assert len(skips) == 3 and len(arrows) == 3 + len(names) - 1
+    extents = [picture.get_extent() for picture in axes.images]
+    for x, y in (end for arrow in arrows if arrow not in skips for end in (arrow.xy, arrow.xyann)):
+        assert not any(left <= x <= right and bottom <= y <= top for left, right, bottom, top in extents)
     ways = [arrow.xy[1] - arrow.xyann[1] for arrow in arrows if arrow not in skips]
     assert [way > 0 for way in ways] == [False] * 4 + [True] * 4  # down, and up again
     blocks = sorted(axes.patches, key=lambda block: (-round(block.get_y(), 3), block.get_x()))
@@ -233,7 +241,9 @@ def test_the_three_planes_are_cut_where_they_should_be():
     mask[1:3, 2:5, 3:7] = True
     figure = helpers.plot_three_planes(volume, mask, (2, 4, 5))
     cube, *panels = figure.axes
-    assert [axes.get_subplotspec().num1 for axes in figure.axes] == [0, 1, 2, 3]  # none covers another
+    geometry = [axes.get_subplotspec().get_geometry() for axes in figure.axes]
+    assert geometry == [(2, 2, place, place) for place in range(4)]  # none covers another
+    assert {axes.get_box_aspect() for axes in panels} == {1}
     assert [axes.get_title() for axes in panels] == ["a slice", "a cut along the rows", "a cut along the columns"]
     assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in panels] == [
         ("column", "row"),
@@ -274,6 +284,7 @@ def test_a_volume_is_cut_through_the_middle_of_its_mask_in_its_true_proportions(
     assert figure.axes[0].get_gridspec().get_height_ratios() == pytest.approx([20 / 15, 24 / 15, 24 / 20])
     flat = helpers.plot_planes(pictures[:1], mask[1:2], sizes)  # one slice of 4 mm is drawn half as high as wide
     assert flat.axes[0].get_gridspec().get_height_ratios() == pytest.approx([20 / 15, 0.5, 0.5])
+    assert not flat.axes[2].collections and helpers.plot_planes(pictures[:2], mask[1:3], sizes).axes[2].collections
     nothing = helpers.plot_planes(pictures, mask & False, sizes)
     assert np.array_equal(nothing.axes[2].images[0].get_array(), pictures[:, 10]) and not nothing.axes[2].collections
 
