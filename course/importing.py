@@ -19,7 +19,6 @@ import json
 import os
 import re
 import shutil
-import unicodedata
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -39,6 +38,7 @@ from course.patients import (
     PATIENT_PATTERN,
     check_heart_slices,
     choose_volumes,
+    excluded_names,
     group_people,
     is_heart_task,
     pairs_of_pictures,
@@ -96,26 +96,24 @@ def import_dataset(
             exclude or foreground is not None or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN
         )
         return _take_imported(Path(os.path.expanduser(dataset)).resolve(), work_dir, fold, has_options)
-    exclude = _texts(exclude)
+    exclude = excluded_names(exclude)
     with building_folder(work_dir) as building:
         folder, made_spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
         layout = find_files(folder, work_dir)
         if spacing is not None and (dataset == "sample" or layout.has_volumes):
             raise CourseError("spacing is for pictures of your own: volumes and the sample bring theirs; leave it out.")
+        chosen = None if layout.has_volumes else foreground_values(foreground, {})
         if layout.has_volumes:
             is_heart = dataset == "heart" or is_heart_task(layout.images)
             choice = patient_pattern, exclude, foreground, allow_incomplete
             pairs, people, geometry, notes = _take_volumes(layout, is_heart, *choice, building / "slices", progress)
             if geometry_file([*layout.images.values()], folder):
                 notes.append("geometry.json was passed over: volumes hold their own spacing and axes.")
-            chosen = None
         elif dataset == "heart":
             raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
             pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
-            chosen = foreground_values(foreground, {})
-            axes = SAGITTAL if made_spacing else None
-            geometry = picture_geometry(pairs, folder, made_spacing or spacing, axes, exclude)
+            geometry = picture_geometry(pairs, folder, made_spacing or spacing, made_spacing and SAGITTAL, exclude)
             pairs = _unite_masks(pairs, layout.masks, chosen, building / "united", progress)
         pairs = measure_pairs(pairs, progress)
         notes += [] if layout.has_volumes else crowded_sentences(pairs)
@@ -146,14 +144,6 @@ def import_dataset(
         _put_in_force(description, root, work_dir, building, fold)
         forget_earlier(work_dir, description["root"], folder)
     return description
-
-
-def _texts(exclude):
-    """Return the names to exclude as a tuple, their accents in the encoding that names have here."""
-    names = [exclude] if isinstance(exclude, str) else exclude or ()
-    if not isinstance(names, (list, tuple, set)) or not all(isinstance(name, str) for name in names):
-        raise CourseError(f"exclude={exclude!r}: give the name of a patient or file, or a list of names.")
-    return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
 def _entry(pair):
@@ -271,8 +261,7 @@ def _take_imported(path, work_dir, fold, has_options):
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         description = None
-    is_ours = isinstance(description, dict) and {"root", "folds", "subsets"} <= set(description)
-    if not is_ours or not isinstance(description["root"], str):
+    if not (isinstance(description, dict) and isinstance(description.get("root"), str) and "folds" in description):
         raise CourseError(f"{path} was not written by 01_dataset_upload: give the folder {path.parent} as the dataset.")
     root = dataset_root(description, path.parent)
     if not root.is_dir():

@@ -27,6 +27,17 @@ def _compile_pattern(patient_pattern):
     return pattern
 
 
+def excluded_names(exclude) -> tuple[str, ...]:
+    """Return the names to exclude as a tuple, their accents in the encoding that names have here.
+
+    Raises CourseError for anything but a text or several.
+    """
+    names = [exclude] if isinstance(exclude, str) else exclude or ()
+    if not isinstance(names, (list, tuple, set)) or not all(isinstance(name, str) for name in names):
+        raise CourseError(f"exclude={exclude!r}: give the name of a patient or file, or a list of names.")
+    return tuple(unicodedata.normalize("NFC", name) for name in names)
+
+
 def _check_files(layout: Layout, exclude, names_of):
     """Drop excluded files and check that what remains is whole; `names_of(key)` is what may be excluded."""
     images, masks = layout.images, layout.masks

@@ -74,7 +74,12 @@ def test_of_several_scans_one_that_cannot_be_read_does_not_stop_the_others(run_d
     scan.write_bytes(b"no volume")
     assert segment.main([str(scan.parent), str(run_dir), "--out", str(tmp_path / "out")]) == 1
     printed = capsys.readouterr().out
-    assert "1 of 2, one: one.nii.gz is damaged" in printed and "2 of 2, two: " in printed and " ml" in printed
+    assert (
+        "1 of 2, one: " in printed
+        and "scans/one.nii.gz is damaged" in printed
+        and "2 of 2, two: " in printed
+        and " ml" in printed
+    )
     rows = list(csv.DictReader((tmp_path / "out" / "scans.csv").open(encoding="utf-8")))
     assert "damaged" in rows[0]["failed"] and float(rows[1]["millilitres"]) >= 0
     assert not (tmp_path / "out" / "one_mask.nii.gz").exists()
