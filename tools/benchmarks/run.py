@@ -1,10 +1,14 @@
 """Time the course against what a user would pick instead: `make bench`. Takes about 20 minutes; keep the machine quiet.
 
 Every measurement is a process of its own, and all are repeated in turn, so that a noisy minute hits all of them alike.
-Writes results.json, results.md and results.png beside this file: medians over the rounds and their ratios.
+Writes a table (.md), its numbers (.json) and a picture (.png) to results/, beside this file, named after the kind of
+processor: medians over the rounds and their ratios.
 """
 
+import ctypes.util
 import json
+import os
+import re
 import statistics
 import subprocess
 import sys
@@ -12,20 +16,23 @@ import tempfile
 from pathlib import Path
 
 import helpers
+from course.machine import cpu_flags
 from course.workspace import COURSE_FOLDER
-from tools.matrix import machine, markdown_table
+from tools.matrix import machine, markdown_table, processor_name
 
 HERE = COURSE_FOLDER / "tools" / "benchmarks"
-
-
+INSTRUCTIONS = next((flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in cpu_flags()), "other")
+RESULTS = HERE / "results" / re.sub(r"\W+", "-", f"{processor_name()} {INSTRUCTIONS}".lower())
 ROUNDS = 3
 PEERS = COURSE_FOLDER / "data" / "bench" / "peers"  # the environment of what the course is timed against
 CASES = ["256,4", "128,8", "96,4"]  # image size, batch size; the last is that of the profile `hour`
 NETWORKS = {
     "course": ("network_tensorflow", "plain"),
+    "course, batches of 04": ("network_tensorflow", "lesson"),
     "course, XLA": ("network_tensorflow", "xla"),
     "PyTorch": ("network_pytorch", "contiguous"),
     "PyTorch, channels last": ("network_pytorch", "channels_last"),
+    "PyTorch, channels last, tcmalloc": ("network_pytorch", "channels_last"),
     "PyTorch, compiled": ("network_pytorch", "compiled"),
 }
 COMPILED = ["course, XLA", "PyTorch, compiled"]  # compiling takes a while: at one size, in float32
@@ -34,10 +41,11 @@ SLICES = {"train": 20, "valid": 3, "test": 2}, 20  # patients of each subset, sl
 RIGHT_PYTHON = {True: sys.executable, False: str(PEERS / "bin" / "python")}
 
 
-def measure(script, *arguments, ours=True):
+def measure(script, *arguments, ours=True, preload=""):
     """Run one measurement in a process of its own; return the JSON of its last line, None if it stopped."""
     command = [RIGHT_PYTHON[ours], "-m", f"tools.benchmarks.{script}", *map(str, arguments)]
-    done = subprocess.run(command, cwd=COURSE_FOLDER, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "LD_PRELOAD": preload}
+    done = subprocess.run(command, cwd=COURSE_FOLDER, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"{' '.join(command[2:])} stopped: {done.stderr.strip().splitlines()[-1]}")
         return None
@@ -56,14 +64,20 @@ def make_peers():
 def time_networks():
     """Return {(case, precision, network): [results]} and the results of the matrix product."""
     times, ceilings = {}, []
+    tcmalloc = ctypes.util.find_library("tcmalloc_minimal")
+    left_out = [name for name in NETWORKS if "tcmalloc" in name and not tcmalloc]
+    if left_out:
+        print(f"{left_out[0]} is left out: there is no libtcmalloc_minimal here.")
     for number in range(ROUNDS):
         ceilings.append(measure("network_pytorch", "ceiling", ours=False))
         for precision in dict.fromkeys(("float32", helpers.choose_precision("auto"))):
             for network, (script, way) in NETWORKS.items():
-                if network not in COMPILED or precision == "float32":
+                if network not in left_out and (network not in COMPILED or precision == "float32"):
                     print(f"round {number + 1}: {network}, {precision}", flush=True)
                     cases = CASES[1:2] if network in COMPILED else CASES
-                    results = measure(script, precision, way, *cases, ours=script == "network_tensorflow")
+                    preload = tcmalloc if "tcmalloc" in network else ""
+                    ours = script == "network_tensorflow"
+                    results = measure(script, precision, way, *cases, ours=ours, preload=preload)
                     for case, result in (results or {}).items():
                         times.setdefault((case, precision, network), []).append(result)
     return times, ceilings
@@ -126,9 +140,10 @@ def rows_of_networks(times, ceilings, task):
 
 
 def write_results(times, ceilings, preparation, memory, start, training_memory):
-    """Write results.md and results.png."""
+    """Write the table and the picture."""
     versions = ", ".join(f"{name} {version}" for name, version in helpers.versions().items())
-    parts = [f"Measured by `make bench` on: {machine()}, {versions}. Medians of {ROUNDS} rounds in turn.\n"]
+    where = f"{machine()}, with {INSTRUCTIONS}, {versions}"
+    parts = [f"Measured by `make bench` on: {where}. Medians of {ROUNDS} rounds in turn.\n"]
     for name in ("float32", "bfloat16"):
         product = statistics.median(entry[name] for entry in ceilings)
         parts.append(f"A matrix product in {name}: {product:.0f} GFLOP/s.  ")
@@ -154,9 +169,9 @@ def write_results(times, ceilings, preparation, memory, start, training_memory):
         markdown_table(["what", "anonymous memory, MB"], megabytes),
         f"\n## Start\n\n`import helpers`: {start:.2f} s.",
     ]
-    with helpers.whole_file(HERE / "results.md") as part:
+    with helpers.whole_file(RESULTS.with_suffix(".md")) as part:
         part.write_text("# Results\n\n" + "\n".join(parts) + "\n", encoding="utf-8")
-    helpers.save_figure(plot_networks(times), HERE / "results.png")
+    helpers.save_figure(plot_networks(times), RESULTS.with_suffix(".png"))
 
 
 def plot_networks(times):
@@ -164,7 +179,7 @@ def plot_networks(times):
     from matplotlib.figure import Figure
 
     cases = list(dict.fromkeys(key[:2] for key in times))
-    colors = ("#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7")
+    colors = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#F0E442", "#CC79A7")
     figure = Figure(figsize=(11, 4), layout="constrained")
     for axes, task in zip(figure.subplots(1, 2), ("training", "prediction")):
         for offset, (network, color) in enumerate(zip(NETWORKS, colors)):
@@ -173,8 +188,8 @@ def plot_networks(times):
                 for index, case in enumerate(cases)
                 if (*case, network) in times
             }
-            places = [index + (offset - 2) * 0.16 for index in shown]
-            axes.bar(places, [statistics.median(values) for values in shown.values()], 0.15, color=color, label=network)
+            places = [index + (offset - 3) * 0.12 for index in shown]
+            axes.bar(places, [statistics.median(values) for values in shown.values()], 0.11, color=color, label=network)
             for place, values in zip(places, shown.values()):
                 axes.plot([place] * len(values), values, ".", color="black", markersize=3)
         axes.set(title=task, ylabel="images a second (dots: single rounds)", xticks=range(len(cases)))
@@ -199,7 +214,7 @@ def main():
     start = time_start()
     times, ceilings = time_networks()
     helpers.write_json(
-        HERE / "results.json",
+        RESULTS.with_suffix(".json"),
         {
             "machine": machine(),
             "networks": [[*key, results] for key, results in times.items()],
@@ -211,7 +226,7 @@ def main():
         },
     )
     write_results(times, ceilings, preparation, memory, start, training_memory)
-    print((HERE / "results.md").read_text(encoding="utf-8"))
+    print(RESULTS.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
