@@ -178,8 +178,9 @@ def run_colab(python: Path, log_file: Path) -> dict[str, int]:
         copy_course(drive / "left-atrium-course")
         outcomes = {name: run_in_colab(python, exchange, name, {}) for name in [*NOTEBOOKS, "00_run_all"]}
         work_dir = drive / "left-atrium-course-data"
-        if (work_dir / "dataset").exists():
-            shutil.make_archive(str(exchange / "upload" / "mine"), "zip", work_dir / "dataset")
+        for packed in (work_dir / "dataset").glob("*.tar"):  # as one file, since it lies on the Drive
+            shutil.unpack_archive(packed, exchange / "mine", filter="data")
+            shutil.make_archive(str(exchange / "upload" / "mine"), "zip", exchange / "mine")
             shutil.rmtree(work_dir)
             outcomes["01 with an upload"] = run_in_colab(python, exchange, "01_dataset_upload", {"dataset": "upload"})
     log_file.write_text("".join(f"{name}: {why or 'passed'}\n" for name, why in outcomes.items()), encoding="utf-8")
