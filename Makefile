@@ -97,7 +97,7 @@ data/browser/environment/installed:
 
 coverage: setup
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest tests
+	$(BIN)/python -m coverage run -m pytest -n logical --maxprocesses 4 tests
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
