@@ -143,7 +143,7 @@ def write_volume(
     leave them. along: the axis that slices follow. The greys are those of `GreyRange.window`, of the whole volume;
     masks are 0 or 255.
     """
-    lies = ("no_axes",) if not volume.grid.axes else ("turned",) if axes not in (None, volume.grid.axes) else ()
+    lies = () if axes in (None, volume.grid.axes) else ("turned",) if volume.grid.axes else ("no_axes",)
     axes = volume.grid.axes and (axes or volume.grid.axes)
     values = turn_values(read_values(volume.image), volume.grid.axes, axes)
     labels, present, label_told = read_labels(volume.label, foreground)
