@@ -176,12 +176,14 @@ def _set_aside(files):
     notes = []
 
     def pass_over(left_out, why):
+        """Return the files without some, which a note tells."""
         if left_out:
             notes.append(sentence_about([file.path for file in left_out], "was passed over", why))
         gone = set(left_out)
         return [file for file in files if file not in gone]
 
-    def says(file):  # the end of the path, which may tell whose mask it is
+    def says(file):
+        """Return the end of a file's path, which may tell whose mask it is."""
         return f"{file.path.parent.name}/{file.name}"
 
     files = pass_over([file for file in files if NEITHER.search(says(file))], "it holds no mask of the structure.")

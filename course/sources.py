@@ -49,6 +49,7 @@ class _Entry(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf, encoding, errors):
+        """Read an entry's header as `tarfile` does; raise ReadError if more than MAX_HEADER bytes belong to it."""
         entry = super().frombuf(buf, encoding, errors)
         if entry.type not in tarfile.REGULAR_TYPES and entry.size > MAX_HEADER:
             raise tarfile.ReadError(f"a header of {entry.size:,} bytes")

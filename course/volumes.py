@@ -188,6 +188,7 @@ def pairs_of_volumes(
     keys = list(subset_of)
 
     def read(key):
+        """Read the headers of a volume and its mask."""
         return read_headers(layout.images[key], layout.masks[key][0])
 
     volumes = parallel(read, keys, "headers of volumes", progress)
@@ -207,6 +208,7 @@ def pairs_of_volumes(
     place = {key: folder / (key[0] or "all") for key in keys}
 
     def write(key_and_volume):
+        """Write the slices of a volume; return what was written."""
         key, volume = key_and_volume
         return write_volume(volume, names[key], place[key], chosen, axes, along)
 
