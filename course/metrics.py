@@ -52,6 +52,7 @@ def scores(counts: dict[str, float]) -> dict[str, float]:
     empty = tp + fp + fn == 0
 
     def ratio(part, whole):
+        """Return part / whole: 1 where both masks are empty, 0 where the whole alone is nothing."""
         return 1.0 if empty else part / whole if whole else 0.0
 
     return {

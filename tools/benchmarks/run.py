@@ -65,14 +65,14 @@ def time_networks():
     """Return {(case, precision, network): [results]} and the results of the matrix product."""
     times, ceilings = {}, []
     tcmalloc = ctypes.util.find_library("tcmalloc_minimal")
-    left_out = [name for name in NETWORKS if "tcmalloc" in name and not tcmalloc]
-    if left_out:
-        print(f"{left_out[0]} is left out: there is no libtcmalloc_minimal here.")
+    networks = {name: way for name, way in NETWORKS.items() if tcmalloc or "tcmalloc" not in name}
+    if len(networks) < len(NETWORKS):
+        print("PyTorch with tcmalloc is left out: there is no libtcmalloc_minimal here.")
     for number in range(ROUNDS):
         ceilings.append(measure("network_pytorch", "ceiling", ours=False))
         for precision in dict.fromkeys(("float32", helpers.choose_precision("auto"))):
-            for network, (script, way) in NETWORKS.items():
-                if network not in left_out and (network not in COMPILED or precision == "float32"):
+            for network, (script, way) in networks.items():
+                if network not in COMPILED or precision == "float32":
                     print(f"round {number + 1}: {network}, {precision}", flush=True)
                     cases = CASES[1:2] if network in COMPILED else CASES
                     preload = tcmalloc if "tcmalloc" in network else ""
