@@ -99,9 +99,9 @@ def _deviation(values):
 def write_patients(folder: Path, groups: Groups) -> Path:
     """Write patients.csv into a batch's folder, a row for each run, subset and patient; return its path.
 
-    A row holds the run's parameters, the patient's figures as in metrics.json, and of the run: the accuracy on the
-    subset's pixels, the images seen, the seconds of training, the arithmetic, the versions. 06_beyond_the_report reads
-    such a file.
+    A row holds the run's parameters, the patient's figures as in metrics.json, the unit of its distances (mm or
+    pixels), and of the run: the accuracy on the subset's pixels, the images seen, the seconds of training, the
+    arithmetic, the versions. 06_beyond_the_report reads such a file.
     """
     rows = []
     for run in itertools.chain.from_iterable(groups.values()):
@@ -115,6 +115,7 @@ def write_patients(folder: Path, groups: Groups) -> Path:
                         "subset": subset,
                         "patient": patient,
                         **figures,
+                        "distance_unit": metrics[subset]["distance_unit"],
                         "accuracy_of_subset": metrics[subset]["accuracy"],
                         "image_size": metrics["image_size"],
                         "images_seen": metrics["images_seen"],

@@ -67,9 +67,10 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
     with whole_file(folder / "patients.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         figures = list(next(iter(next(iter(metrics.values()))["patients"].values())))
-        writer.writerow(["subset", "patient", *figures])
+        writer.writerow(["subset", "patient", *figures, "distance_unit"])
         for subset, result in metrics.items():
-            writer.writerows([subset, patient, *scored.values()] for patient, scored in result["patients"].items())
+            patients, unit = result["patients"].items(), result["distance_unit"]
+            writer.writerows([subset, patient, *scored.values(), unit] for patient, scored in patients)
     chosen = {
         name: settings[name]
         for name in ("dataset", "profile", "recipe", "image_size", "seed", "planes", "threshold", "largest_component")

@@ -45,6 +45,7 @@ def batch(tmp_path):
                     "image_size": 32,
                     "valid": {
                         "dice_per_patient": values,
+                        "distance_unit": "mm",
                         "dice_patient_mean": float(np.mean(list(values.values()))),
                         "accuracy": 0.99,
                         "precision": 0.9,
@@ -237,5 +238,5 @@ def test_the_table_of_patients_has_a_row_for_every_run_and_patient(batch):
     assert len(rows) == 4 * len(PATIENTS) and {row["subset"] for row in rows} == {"valid"}
     row = next(row for row in rows if (row["recipe"], row["seed"], row["patient"]) == ("best", "1", "p3"))
     assert float(row["dice"]) == pytest.approx(dice_of("best", 1, 3))
-    of_the_run = row["dataset"], row["image_size"], row["images_seen"], row["seconds_training"], row["arithmetic"]
-    assert of_the_run == ("sample", "32", "600", "60", "float32")
+    columns = ("distance_unit", "dataset", "image_size", "images_seen", "seconds_training", "arithmetic")
+    assert [row[name] for name in columns] == ["mm", "sample", "32", "600", "60", "float32"]

@@ -218,6 +218,7 @@ def test_the_results_file_holds_all_that_was_agreed(prepared):
     for row, (subset, patient) in zip(rows, patients):
         expected = metrics[subset]["patients"][patient]
         assert {name: float(row[name]) for name in expected} == expected
+        assert row["distance_unit"] == metrics[subset]["distance_unit"]
 
 
 @pytest.mark.slow
