@@ -21,24 +21,32 @@ NUMBERED = "time|timepoint|tp|t|frame|phase|visit|session|ses|scan|day|week|mont
 TIME_OR_SIDE = re.compile(
     rf"ed|es|left|right|l|r|od|os|pre|post|before|after|baseline|followup|({NUMBERED})\d+", re.IGNORECASE
 )
+SLICE = re.compile(r"(slice|image|img|im)?\d*", re.IGNORECASE)
 
 
 def person(patient: str) -> str:
     """Return the name of a patient without what tells one of several times or sides: patient3_ED is of patient3.
 
-    Image_01L and Image_01R are the two sides of Image_01. A name of nothing else stays as it is.
+    Image_01L and Image_01R are the two sides of Image_01. A name of nothing else stays as it is, and so does
+    scan3_slice07, whose scan is the patient.
     """
     name = re.sub(r"(?<=\d)[LR]$", "", patient)
     name = re.sub(rf"(?<![^\W_])({NUMBERED})[ _-](?=\d)", r"\1", name, flags=re.IGNORECASE)  # ses-02 is one word
     words = re.findall(r"([^ _.-]+)([ _.-]*)", name)
-    name = "".join(word + after for word, after in words if not TIME_OR_SIDE.fullmatch(word)).rstrip(" _.-")
-    return name or patient
+    kept = [(word, after) for word, after in words if not TIME_OR_SIDE.fullmatch(word)]
+    if re.match(rf"({NUMBERED})\d", name, re.IGNORECASE) and all(SLICE.fullmatch(word) for word, _ in kept):
+        return patient
+    return "".join(word + after for word, after in kept).rstrip(" _.-") or patient
 
 
 def people_of(patients: Iterable[str]) -> dict[str, str]:
-    """Return {patient: person}; what only looks like a time or side, since no two patients share the rest, stays."""
+    """Return {patient: person}; what only looks like a time or side stays: where no two patients share the rest, or
+    all share it and it holds no number, as the dataset's name in CT_scan_01 and CT_scan_02.
+    """
     people = {patient: person(patient) for patient in patients}
     shared = Counter(people.values())
+    if len(shared) == 1 and not re.search(r"\d", next(iter(shared))):
+        return {patient: patient for patient in people}
     return {patient: name if shared[name] > 1 else patient for patient, name in people.items()}
 
 
@@ -121,7 +129,8 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
         raise CourseError(
             f"{len(groups)} {'patient is' if len(groups) == 1 else 'patients are'} too few to split into {parts} "
             f"({', '.join(_shortened(group[0]) for group in groups)}; one scan, or one patient, under two names counts "
-            f"once): {needed} are needed; if file names hold no patient, give patient_pattern=None."
+            f"once): {needed} are needed; if each file is a patient of its own, give patient_pattern=None, else a "
+            "pattern that tells the patients apart."
         )
     random.Random(seed).shuffle(groups)
     subset_of = {pair.patient: "train" for pair in pool}

@@ -243,8 +243,9 @@ def _take_volumes(layout, is_heart, patient_pattern, exclude, foreground, allow_
         check_heart_slices(pairs)
         return pairs, {}, {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}, notes
     if people is None:
-        people, told = group_people(pairs, "put both into train, valid or test")
-        notes += ["Each volume is taken as a patient of its own.", *told]
+        notes.append("Each volume is taken as a patient of its own.")
+        people, told = group_people(pairs, "put both into train, valid or test") if patient_pattern else ({}, [])
+        notes += told
     return pairs, people, geometry, notes
 
 

@@ -8,7 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from course.matching import IMAGE_AFFIX, MASK_ENDING, File, Layout, bare_names, match_masks
-from course.pictures import PICTURES, UNREAD, UNREAD_VOLUMES, VOLUMES, file_suffix, is_dicom, is_stray, refuse_dicom
+from course.pictures import (
+    ARCHIVES,
+    PICTURES,
+    UNREAD,
+    UNREAD_VOLUMES,
+    VOLUMES,
+    file_suffix,
+    is_dicom,
+    is_stray,
+    refuse_dicom,
+)
 from course.store import import_copies
 from course.workspace import CourseError, end_of_path, sentence_about
 
@@ -18,10 +28,11 @@ SUBSET_WORDS = {
     for subset, words in {"train": "train training", "valid": "valid val validation", "test": "test testing"}.items()
     for word in words.split()
 }
-IMAGE_WORDS = {"images", "image", "imgs", "img", "imagestr", "imagests"}
+IMAGE_WORDS = {"images", "image", "imgs", "img", "imagestr", "imagests", "imaging"}
 MASK_WORDS = {"masks", "mask", "msk", "labels", "label", "labelstr", "labelsts"}
 # These mean masks only where they tell folders apart: a whole dataset may be called so too.
-WEAK_MASK_WORDS = {"groundtruth", "truth", "gt", "gts", "manual", "segmentation", "segmentations", "seg", "annotations"}
+WEAK_MASK_WORDS = {"ground", "groundtruth", "truth", "gt", "gts", "manual", "annotations"}
+WEAK_MASK_WORDS |= {"segmentation", "segmentations", "seg"}
 # Pictures beside the masks that are none of the structure.
 FIRST_OPINION = re.compile(
     r"1st|manual[ _-]?1(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[1a](?!\w)", re.IGNORECASE
@@ -61,7 +72,7 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     if passed:
         notes.append(sentence_about(passed, "was passed over", "it is neither an image nor the mask of one."))
         layout.left = f"{end_of_path(min(passed))} and the like ({len(passed):,} pictures)"
-    match_masks(_use_folders_as_names(files), layout)
+    match_masks(_use_folders_as_names(files, notes), layout)
     _pass_over_test_without_masks(layout)
     if len(layout.images) != len(layout.masks):
         refuse_dicom(unread)
@@ -124,7 +135,7 @@ def _of_types(paths, only_data=False):
         return ""
     [(suffix, count)] = Counter(file_suffix(path.name) for path in paths).most_common(1)
     example = next(path for path in paths if file_suffix(path.name) == suffix)
-    hint = "; unpack it" if suffix == ".zip" else ""
+    hint = "; unpack it" if suffix in ARCHIVES else ""
     hint = "; convert it to NIfTI with SimpleITK" if suffix in UNREAD_VOLUMES else hint
     return f"{end_of_path(example)} and the like ({count:,} of the type {suffix or 'without ending'}{hint})"
 
@@ -253,22 +264,37 @@ def _tell_images_by_masks(files):
 # --- subsets and names ----------------------------------------------------------------------------------
 
 
-def _use_folders_as_names(files):
-    """Put the folders above images and masks before names that say too little.
+def _use_folders_as_names(files, notes):
+    """Put the folders above images and masks before names that say too little; the notes tell it.
 
-    Where names are numbers and each lies in a folder of a patient, p1/images/000 is p1_000. Where two files have one
-    name, those of A/images/1 and B/images/1 are A-1 and B-1. Where images and masks lie in other folders, or all in
-    one, nothing changes.
+    Where names are numbers, or one word and a number, and each lies in a folder of a patient, p1/images/IM000 is
+    p1_000. Where two files have one name, those of A/images/1 and B/images/1 are A-1 and B-1. Where images and masks
+    lie in other folders, or all in one, nothing changes.
     """
     shared = len(os.path.commonprefix([file.above for file in files]))
     above = {kind: {file.above[shared:] for file in files if file.kind == kind} for kind in ("images", "masks")}
-    if above["images"] != above["masks"]:
+    if not (above["images"] <= above["masks"] or above["masks"] <= above["images"]):
         return files
-    if all(above["images"]) and all(MASK_ENDING.sub("", file.name).isdecimal() for file in files):
-        return [replace(file, name="_".join([*file.above[shared:], file.name])) for file in files]
+    words = {(file.kind, re.match(r"\D*", file.name)[0]) for file in files}
+    is_numbered = all(re.fullmatch(r"\D*\d+", MASK_ENDING.sub("", file.name)) for file in files)
+    if above["images"] and all(above["images"]) and is_numbered and len(words) == len({kind for kind, _ in words}):
+        first, *more = sorted({file.above[shared] for file in files})
+        if more:
+            notes.append(
+                f"The folders are taken as the patients, {end_of_path(first)} and {len(more):,} more, since the names "
+                "in them are numbers; if each file is a patient of its own, give patient_pattern=None."
+            )
+        length = {kind: len(word) for kind, word in words}
+        return [replace(file, name="_".join([*file.above[shared:], file.name[length[file.kind] :]])) for file in files]
     counts = Counter((file.subset, file.kind, file.name) for file in files)
     if files and max(counts.values()) > 1:
         return [replace(file, name="-".join([*file.above[shared:], file.name])) for file in files]
+    images = [file for file in files if file.kind == "images"]
+    if 1 < len(above["images"]) < len(images) and not any(re.fullmatch(r".+_\d+", file.name) for file in images):
+        notes.append(
+            f"The folders of {end_of_path(images[0].path)} and the others were not used: if they are patients, let the "
+            "names of their files begin with theirs, as in P1_000."
+        )
     return files
 
 

@@ -14,7 +14,7 @@ MASK_ENDING = re.compile(rf"[ _.-]({IN_NAMES})([ _.-]?\d+)?$", re.IGNORECASE)
 MASK_WITHIN = re.compile(rf"[ _.-]({IN_NAMES})(?=[ _.-]\d+$)", re.IGNORECASE)
 MASK_START = re.compile(rf"^({IN_NAMES})([ _.-]+|(?=\d))", re.IGNORECASE)
 WORDS_AFTER = re.compile(r"([ _.-][^\W\d_]+)+$")
-IMAGE_AFFIX = re.compile(r"^(image|img)([ _.-]+|(?=\d))|[ _.-](image|img|0000)$", re.IGNORECASE)
+IMAGE_AFFIX = re.compile(r"^(image|img)([ _.-]+|(?=\d))|[ _.-](image|img)(?=$|[ _.-]\d+$)|[ _.-]0000$", re.IGNORECASE)
 
 
 @dataclass
@@ -70,6 +70,11 @@ def match_masks(files: list[File], layout: Layout) -> None:
         if file.kind == "images":
             key = file.subset, file.name
             if key in layout.images:
+                if not any(other.kind == "masks" for other in files):
+                    raise CourseError(
+                        f"{end_of_path(file.path)} is one of two images of this name, and there are no masks: put the "
+                        "images into a folder images/ and the masks, under the same names, into a folder masks/."
+                    )
                 raise _same_name("images", layout.images[key], file.path)
             layout.images[key] = file.path
             beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
@@ -77,12 +82,14 @@ def match_masks(files: list[File], layout: Layout) -> None:
                 shortened[file.subset, name].append(key)
     image_beside = _single_images(files)
     united, several = [], []
-    for file in files:
+    # c_mask_1 may be of c_1 or the first of c: the masks that leave no doubt come before it
+    for file in sorted(files, key=lambda file: bool(MASK_WITHIN.search(file.name))):
         if file.kind != "masks":
             continue
         names = [file.name, *bare_names(file.name), file.stem, WORDS_AFTER.sub("", file.name)]
         keys = [(file.subset, name) for name in names]
-        key = next((key for key in keys if key in layout.images), None)
+        found = [key for key in keys if key in layout.images]
+        key = next((key for key in found if key not in layout.masks), found[0] if found else None)
         numbered = MASK_ENDING.search(file.name)
         is_part = bool(numbered and numbered[2])
         if key is None:

@@ -115,6 +115,10 @@ def pairs_of_pictures(
         for key, path in layout.images.items()
     ]
     people, more = group_people(pairs) if is_default else ({}, [])
+    patients = sorted({pair.patient for pair in pairs})
+    if is_default and len(patients) < len(pairs) and not re.search(r"\d", "".join(patients)):
+        names = ", ".join(end_of_path(name) for name in patients[:3])
+        more.append(f"{names} are taken as patients; if they are kinds of pictures, give patient_pattern=None.")
     return pairs, people, notes + more
 
 

@@ -17,12 +17,14 @@ MAX_LABEL_COLOURS = 16  # in a mask of more colours these are no labels
 MAX_PIXELS = 50_000_000  # of one picture
 THUMBNAIL = 32  # pixels on a side of the small pictures that are compared to find near-copies
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif")
 VOLUMES = (".nii.gz", ".nii")
 DICOM = (".dcm", ".dicom", ".ima")
 UNREAD_VOLUMES = (".mha", ".mhd", ".nrrd")
 UNREAD_PICTURES = (".webp", ".heic", ".jp2", ".ppm", ".pgm")
-UNREAD = (*DICOM, *UNREAD_VOLUMES, *UNREAD_PICTURES, ".npy", ".npz", ".mgz", ".hdr", ".img", ".gz", ".zip")  # also data
+UNREAD_ARRAYS = (".npy", ".npz", ".mgz", ".hdr", ".img", ".mat", ".h5")
+ARCHIVES = (".zip", ".gz", ".tar", ".tgz", ".rar", ".7z")
+UNREAD = (*DICOM, *UNREAD_VOLUMES, *UNREAD_PICTURES, *UNREAD_ARRAYS, *ARCHIVES)  # what may be data all the same
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # tags of TIFF
 
 # From pixels that were turned upright back to those that are stored, for each orientation of EXIF.

@@ -14,6 +14,7 @@ from PIL import Image
 from course import layout
 from course.importing import import_dataset
 from course.matching import bare_names
+from course.patients import PATIENT_PATTERN
 from course.pictures import SUBSETS
 from course.store import pair_paths
 from course.workspace import CourseError
@@ -185,6 +186,50 @@ def cells(folder):
     return {f"{seed}ab": seed for seed in range(6)}, ["(and 5 more) is one of several masks of one image"]
 
 
+@read
+def a_folder_of_a_patient_without_masks(folder):
+    lay_out(folder, {"train/p{p}/images/{n}.png": picture, "train/p{p}/masks/{n}.png": mask}, 10)
+    put(folder, "test/p9/images/99.png", picture(99))
+    told = ["The folders are taken as the patients, p0 and 5 more", "p9/images/99.png has no mask: nothing of test has"]
+    return {f"p{seed // 2}_{seed}": seed for seed in range(10)}, told
+
+
+@read
+def the_first_mask_of_one_image_is_called_as_that_of_another(folder):
+    for seed in range(3):
+        put(folder, f"images/c{seed}.png", picture(seed))
+        put(folder, f"masks/c{seed}_mask_1.png", part_of_mask(np.s_[14:])(seed))
+        put(folder, f"masks/c{seed}_mask_2.png", part_of_mask(np.s_[:14])(seed))
+        put(folder, f"images/c{seed}_1.png", picture(seed + 3))
+        put(folder, f"masks/c{seed}_1_mask.png", mask(seed + 3))
+    names = {f"c{seed}": seed for seed in range(3)} | {f"c{seed}_1": seed + 3 for seed in range(3)}
+    return names, ["masks/c0_mask_2.png (and 2 more) is one of several masks of one image"]
+
+
+@read
+def kinds_of_tumours(folder):
+    kinds = ("benign", "malignant", "normal")
+    for seed in range(9):
+        put(folder, f"images/{kinds[seed % 3]}_{seed}.png", picture(seed))
+        put(folder, f"masks/{kinds[seed % 3]}_{seed}.png", mask(seed))
+    told = "benign, malignant, normal are taken as patients; if they are kinds of pictures, give patient_pattern=None."
+    return {f"{kinds[seed % 3]}_{seed}": seed for seed in range(9)}, [told]
+
+
+@read
+def folders_of_patients_with_names_that_are_no_numbers(folder):
+    lay_out(folder, {"P{p}/images/acq{n}x.png": picture, "P{p}/masks/acq{n}x.png": mask})
+    return {f"acq{seed}x": seed for seed in range(6)}, ["folders of P0/images/acq0x.png and the others were not used"]
+
+
+@read
+def archives_beside_the_pictures(folder):
+    lay_out(folder, {"images/p{n}.png": picture, "masks/p{n}.png": mask})
+    for name in ("more.rar", "more.7z", "more.tar"):
+        (folder / name).write_bytes(b"x")
+    return {f"p{seed}": seed for seed in range(6)}, ["more.7z (and 2 more) was passed over: .7z, .rar, .tar are not"]
+
+
 @pytest.mark.parametrize(
     ("image", "drawn", "name"),
     [
@@ -196,7 +241,12 @@ def cells(folder):
         ("gt{n}_07.png", "gt{n}_07_mask.png", "gt{n}_07"),
         ("p{n}_07.PNG", "p{n}_mask_07.PNG", "p{n}_07"),
         ("data/case{n}/image.png", "data/case{n}/segmentation.png", "case{n}"),
-        ("p{p}/scan{n}/image.png", "p{p}/scan{n}/mask.png", "scan{n}"),
+        ("p{p}/scan{n}/image.png", "p{p}/scan{n}/mask.png", "p{p}_{n}"),
+        ("p{p}/images/IM{n}.png", "p{p}/masks/IM{n}.png", "p{p}_{n}"),
+        ("p{p}/IM{n}.png", "p{p}/IM{n}_mask.png", "p{p}_{n}"),
+        ("p{p}/image_{n}.png", "p{p}/mask_{n}.png", "p{p}_{n}"),
+        ("p{n}_image_0.png", "p{n}_mask_0.png", "p{n}_image_0"),
+        ("images/p{n}.jfif.png", "Ground/p{n}.jfif.png", "p{n}.jfif"),
         ("p{n}/scan/image.png", "p{n}/scan/mask.png", "p{n}-scan"),
         ("images/p{n}_0.png", "images/p{n}_0_seg.png", "p{n}_0"),
         ("images/1st_{n}_2nd.png", "masks/1st_{n}_2nd_mask.png", "1st_{n}_2nd"),
@@ -260,6 +310,20 @@ def two_label_folders(folder):
 def a_folder_of_an_unknown_word(folder):
     lay_out(folder, {"images/{n}.png": picture, "heart/{n}.png": mask})
     return r"images/0.png has no mask, and no other image.*: .*Passed over: source/heart/0.png and the like \(6 pict"
+
+
+@refused
+def folders_of_unknown_words(folder):
+    lay_out(folder, {"x_train/{n}.png": picture, "y_train/{n}.png": mask})
+    return "y_train/0.png is one of two images of this name, and there are no masks: put the images into a folder image"
+
+
+@refused
+def slices_called_after_scans_of_too_few_patients(folder):
+    for seed in range(6):
+        put(folder, f"images/scan_{seed // 3}_slice_{seed % 3}.png", picture(seed))
+        put(folder, f"masks/scan_{seed // 3}_slice_{seed % 3}.png", mask(seed))
+    return r"2 patients are too few to split .* \(scan_0_slice, scan_1_slice;.*, else a pattern that tells the patients"
 
 
 @refused
@@ -473,6 +537,20 @@ def test_one_word_before_all_numbers_of_several_subsets_is_nobody(tmp_path):
     assert description["notes"][0].startswith("All names begin with image_, which is taken for the dataset's name")
 
 
+@pytest.mark.parametrize("name", ["scan{}_slice{}", "scan_{:03d}_slice_{:02d}", "MRI_scan_{:02d}_{:03d}", "scan {} {}"])
+def test_slices_of_one_scan_stay_together_and_those_of_several_apart(name, tmp_path):
+    source = with_names(tmp_path / "source", [name.format(p, n) for p in range(6) for n in range(3)])
+    description, found = take(source, tmp_path / "work")
+    notes = " ".join(description["notes"])
+    if "patient_pattern=" in notes:  # the slices are no numbers after a last "_": what is advised is right
+        pattern = notes.partition("patient_pattern='")[2].partition("'")[0].replace("\\\\", "\\")
+        description, found = take(source, tmp_path / "joined", patient_pattern=pattern)
+    assert len(set().union(*patients(description).values())) == 6
+    for start in range(0, 18, 3):
+        assert sum(bool({*range(start, start + 3)} & {*numbers.values()}) for numbers in found.values()) == 1
+    assert "times or sides" not in notes
+
+
 def test_plain_patients_and_numbers_raise_no_doubt(tmp_path):
     names = [f"la_{p:03d}_{n:03d}" for p in range(6) for n in range(2)]
     description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
@@ -495,6 +573,18 @@ def test_volumes_of_two_times_of_one_patient_stay_together(tmp_path):
         assert any(
             note.startswith("'patient000_frame01' and 'patient000_frame10' are") for note in description["notes"]
         )
+
+
+@pytest.mark.parametrize(("name", "pattern"), [("CT_scan_0{}", PATIENT_PATTERN), ("p1_day{}", None)])
+def test_volumes_that_look_like_times_of_one_patient_can_be_taken_apart(name, pattern, tmp_path):
+    for seed in range(6):
+        put(tmp_path / "source", f"images/{name.format(seed)}.nii.gz", picture(seed))
+        put(tmp_path / "source", f"masks/{name.format(seed)}.nii.gz", mask(seed))
+    if pattern is None:
+        with pytest.raises(CourseError, match="1 patient is too few .* give patient_pattern=None"):
+            import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
+    description = import_dataset(tmp_path / "source", tmp_path / "work", patient_pattern=pattern, progress=False)
+    assert len(set().union(*patients(description).values())) == 6
 
 
 def test_volumes_for_test_with_labels_are_test_and_without_are_passed_over(tmp_path):

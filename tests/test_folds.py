@@ -160,6 +160,9 @@ def subsets(pairs):
         ("overview-3", "overview-3"),
         ("p1_view", "p1_view"),
         ("ED", "ED"),
+        ("scan3_slice07", "scan3_slice07"),
+        ("scan_003_image", "scan_003_image"),
+        ("scan3_p7", "p7"),
     ],
 )
 def test_times_and_sides_are_no_part_of_a_persons_name(patient, name):
@@ -168,6 +171,8 @@ def test_times_and_sides_are_no_part_of_a_persons_name(patient, name):
 
 def test_only_who_shares_a_name_is_one_person():
     assert folds.people_of(["p1_ED", "p2_ED", "p1_ES"]) == {"p1_ED": "p1", "p1_ES": "p1", "p2_ED": "p2_ED"}
+    assert folds.people_of(["CT_scan_01", "CT_scan_02"]) == {name: name for name in ("CT_scan_01", "CT_scan_02")}
+    assert set(folds.people_of(["p1_scan_01", "p1_scan_02"]).values()) == {"p1"}
 
 
 @pytest.mark.parametrize(
