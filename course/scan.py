@@ -157,14 +157,22 @@ def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence
     if missing:
         first = next(number + 1 for number in numbers if number + 1 not in file_of)
         raise CourseError(f"{name} lacks the slice {first} ({missing:,} missing): a volume needs all of them.")
-    pictures = [read_picture(file_of[number]).pixels for number in numbers]
-    kinds = sorted({f"{picture.shape} {picture.dtype}" for picture in pictures})
-    if len(kinds) > 1:
-        raise CourseError(f"The pictures of {name} differ in size or type ({kinds[0]}, {kinds[1]}): save them alike.")
     note = () if spacing else (f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm.",)
-    values = stacked(pictures)
+    values = _stack([file_of[number] for number in numbers], name)
     affine = _affine_of_pictures(axes, spacing, values.shape)
     return Scan(name, values, affine, spacing is not None, axes is not None, values.dtype == np.uint8, notes=note)
+
+
+def _stack(files: Iterable[Path], name: str) -> np.ndarray:
+    """Return pictures stacked as a volume; raise CourseError where they differ in size or type."""
+    pictures = [read_picture(file).pixels for file in files]
+    kinds = sorted({f"{picture.shape} {picture.dtype}" for picture in pictures})
+    if len(kinds) > 1:
+        raise CourseError(
+            f"The pictures of {name} differ in size or type ({kinds[0]}, {kinds[1]}), so they are no volume: "
+            "give a scan whose slices are alike."
+        )
+    return stacked(pictures)
 
 
 def _affine_of_pictures(axes: Sequence[str] | None, spacing: Sequence[float] | None, shape: tuple) -> np.ndarray:
@@ -180,10 +188,13 @@ def _affine_of_pictures(axes: Sequence[str] | None, spacing: Sequence[float] | N
 
 
 def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -> tuple[Scan, np.ndarray]:
-    """Return a patient of the dataset as a scan, and the true mask (uint8, 0 and 1) as an array of its shape."""
+    """Return a patient of the dataset as a scan, and the true mask (uint8, 0 and 1) as an array of its shape.
+
+    Raises CourseError where the patient's pictures differ in size.
+    """
     names = [pair["name"] for pair in description["subsets"][subset] if pair["patient"] == patient]
     paths = [pair_paths(description, work_dir, subset, name) for name in names]
-    image, mask = (stacked([read_picture(path).pixels for path in kind]) for kind in zip(*paths))
+    image, mask = (_stack(kind, patient) for kind in zip(*paths))
     truth = (mask == description["mask_values"][1]).astype(np.uint8)
     spacing = patient_spacing(description, patient)
     own = description.get("geometry", {}).get(patient, {}).get("axes")

@@ -161,6 +161,17 @@ def test_a_patient_of_the_dataset_is_a_scan_that_gives_its_own_pictures(tmp_path
     assert np.array_equal(scans.from_pictures(masks, scan, turned_to), truth > 0)
 
 
+def test_a_patient_whose_pictures_differ_in_size_is_no_scan(tmp_path):
+    for name, size in (("p_1", (4, 6)), ("p_2", (4, 7))):
+        for kind in ("images", "masks"):
+            (tmp_path / "valid" / kind).mkdir(parents=True, exist_ok=True)
+            Image.new("L", size).save(tmp_path / "valid" / kind / f"{name}.png")
+    pairs = [{"name": name, "patient": "p"} for name in ("p_1", "p_2")]
+    description = {"root": str(tmp_path), "mask_values": [0, 255], "subsets": {"valid": pairs}}
+    with pytest.raises(CourseError, match=r"pictures of p differ in size .*\(6, 4\).* \(7, 4\).*: give a scan whose"):
+        scans.patient_scan(description, tmp_path, "valid", "p")
+
+
 # --- files --------------------------------------------------------------------------------------------------
 
 
