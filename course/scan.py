@@ -24,11 +24,12 @@ from course.planes import patient_spacing
 from course.sources import unpack
 from course.store import pair_paths
 from course.volumes import picture_axes, stacked
-from course.workspace import CourseError, whole_file
+from course.workspace import CourseError, end_of_path, whole_file
 
 if TYPE_CHECKING:
     import nibabel
 
+NUMBERED = re.compile(r"(.*?)(?<!\d)(?<!^-)(?<![\W_]-)(\d+)(\D*)")  # a name's last number; after a minus it is none
 UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head: a volume of these axes as the import turns it
 
 
@@ -149,9 +150,20 @@ def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence
     """Stack pictures in the order of the last number in their names; geometry.json may say how they lie."""
     pairs = [Pair(None, file.stem, name, None, file, file) for file in files]
     spacing, axes = picture_geometry(pairs, folder, spacing)[name].values()
-    file_of = {int(digits[-1]): file for file in files if (digits := re.findall(r"\d+", file.stem))}
+    parts_of = {file: parts for file in files if (parts := NUMBERED.fullmatch(file.stem))}
+    file_of = {int(parts[2]): file for file, parts in parts_of.items()}
+    alike = {(file.parent, parts[1], parts[3]): file for file, parts in parts_of.items()}
+    if len(alike) > 1:
+        one, other, *_ = (end_of_path(file.relative_to(folder)) for file in alike.values())
+        raise CourseError(
+            f"The names of {name}'s pictures differ in more than their last number ({one}, {other}), as those of two "
+            "scans do: give the folder of one scan, or call them slice_000.png and so on."
+        )
     if len(file_of) < len(files):
-        raise CourseError(f"The pictures of {name} are not numbered, each once: call them slice_000.png and so on.")
+        raise CourseError(
+            f"The pictures of {name} are not numbered, each once and without a minus: "
+            "call them slice_000.png and so on."
+        )
     numbers = sorted(file_of)
     missing = numbers[-1] - numbers[0] + 1 - len(numbers)
     if missing:

@@ -290,6 +290,13 @@ def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
         scans.read_scan(tmp_path / "slices", spacing=[1.5, 2, 3])
 
 
+@pytest.mark.parametrize("name", ["{}", "p-{}", "2024-01-03_-_{:03d}", "IM ({})", "p_-3_{} left", "-1-{}"])
+def test_a_slice_has_the_last_number_of_its_name(tmp_path, name):
+    for number in range(9, 12):
+        Image.new("L", (4, 4), number).save(tmp_path / f"{name.format(number)}.png")
+    assert scans.read_scan(tmp_path).values[0, 0].tolist() == [9, 10, 11]
+
+
 def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, body, monkeypatch):
     (tmp_path / "b.2").mkdir()
     series = save_series(tmp_path / "d.4", body, affine())
@@ -372,8 +379,17 @@ FILES = {  # what is given of a folder, and what lies in it
     "two sizes": ("", ["0.png", "1.bmp"], r"differ in size or type \(\(4, 4\) uint8, \(8, 4\) uint8\)"),
     "flat affine": ("", ["flat.nii"], "The affine of flat.nii lays all voxels into a plane"),
     "wrong geometry": ("", ["0.png", "geometry.json"], "geometry.json is not readable as JSON"),
-    "a number twice": ("", ["a1.png", "b01.png"], "are not numbered, each once"),
-    "no number": ("", ["a.png"], "are not numbered, each once"),
+    "a number twice": ("", ["a1.png", "a01.png"], "are not numbered, each once"),
+    "no number": ("", ["a.png", "b.png"], "are not numbered, each once"),
+    "minus": ("", ["p_-12.png", "p_-11.png"], "are not numbered, each once and without a minus"),
+    "minus alone": ("", ["-2.png", "-1.png"], "are not numbered, each once and without a minus"),
+    "two patients": (
+        "",
+        ["p1_0.png", "p1_1.png", "p2_2.png"],
+        r"last number \(p1_1\.png, p2_2\.png\), as .* two scans",
+    ),
+    "two endings": ("", ["0_anna.png", "1_bert.png"], r"last number \(0_anna\.png, 1_bert\.png\)"),
+    "two folders": ("", ["a/0.png", "b/1.png"], r"last number \(a/0\.png, b/1\.png\), as .*: give the folder of one"),
 }
 
 
@@ -383,6 +399,7 @@ def test_files_that_are_no_single_volume_are_one_sentence(tmp_path, case):
     (tmp_path / "scan").mkdir()
     for name in names:
         path = tmp_path / "scan" / name
+        path.parent.mkdir(exist_ok=True)
         picture = {".png": ("L", (4, 4)), ".tif": ("I", (4, 4)), ".bmp": ("L", (4, 8))}.get(path.suffix)
         Image.new(*picture).save(path) if picture else path.write_text("nothing")
         if name == "flat.nii":
