@@ -19,7 +19,7 @@ from course.geometry import OPPOSITE, picture_geometry
 from course.greys import greys_of
 from course.nifti import listed, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
-from course.pictures import PICTURES, VOLUMES, Pair, file_suffix, is_dicom, is_stray, read_picture
+from course.pictures import DICOM, PICTURES, UNREAD, VOLUMES, Pair, file_suffix, is_dicom, is_stray, read_picture
 from course.planes import patient_spacing
 from course.sources import unpack
 from course.store import pair_paths
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import nibabel
 
 NUMBERED = re.compile(r"(.*?)(?<!\d)(?<!^-)(?<![\W_]-)(\d+)(\D*)")  # a name's last number; after a minus it is none
+UNREAD_SCANS = tuple({*UNREAD} - {*DICOM, ".gz", ".zip"})  # of volumes and pictures
+TO_SAVE = "save volumes as NIfTI (SimpleITK can do it), pictures as PNG"
 UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head: a volume of these axes as the import turns it
 
 
@@ -63,19 +65,19 @@ class Scan:
 
 
 def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
-    """Read a scan: a NIfTI volume, a folder of slices (pictures, or one DICOM series), or a zip of either.
+    """Read a scan: a NIfTI volume, a folder of slices (pictures, or one DICOM series), or a zip or tar of either.
 
     spacing: of pictures, [row, column, slice] in mm; other files hold their own, and so may a geometry.json (see
     `course.geometry`) beside pictures. Raises CourseError, with one sentence, for what cannot be read as one volume,
-    and for a spacing where the files hold one.
+    and for a spacing where the files are no pictures or geometry.json holds one.
     """
     path = Path(os.path.abspath(Path(path).expanduser()))  # "." has no name
     if not path.exists():
         raise CourseError(f"There is no scan at {path}: give a NIfTI file, a folder of slices, or a zip.")
-    if path.is_dir() or file_suffix(path.name) in VOLUMES:
-        return _read_files(path, scan_name(path), spacing)
-    if file_suffix(path.name) in PICTURES or is_dicom(path):
+    if path.is_file() and (file_suffix(path.name) in PICTURES or is_dicom(path)):
         raise CourseError(f"{path.name} is a single slice: give the folder that holds all slices of the scan.")
+    if path.is_dir() or file_suffix(path.name) in (*VOLUMES, *UNREAD_SCANS):
+        return _read_files(path, scan_name(path), spacing)
     with tempfile.TemporaryDirectory() as folder:
         unpack(path, Path(folder) / "scan", is_wanted=lambda parts: not any(map(is_stray, parts)))
         return _read_files(Path(folder) / "scan", scan_name(path), spacing)
@@ -128,6 +130,9 @@ def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan
     pictures = [file for file in files if file_suffix(file.name) in PICTURES]
     series = [file for file in files if file not in volumes and file not in pictures and is_dicom(file)]
     found = [kind for kind in (volumes, pictures, series) if kind]
+    unread = [file for file in files if file_suffix(file.name) in UNREAD_SCANS]
+    if unread and not found:
+        raise CourseError(f"{unread[0].name} is of a type that is not read: {TO_SAVE}.")
     if len(found) != 1:
         held = "holds " + " and ".join(f"{len(kind)} files such as {kind[0].name}" for kind in found)
         raise CourseError(
@@ -139,7 +144,10 @@ def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan
     if pictures:
         return _read_pictures(pictures, place, name, spacing)
     if spacing is not None:
-        raise CourseError(f"{name} holds its own spacing: leave spacing=None.")
+        raise CourseError(
+            f"spacing= is for pictures, and {name} holds none: "
+            "leave spacing=None, that of a volume is read from its header."
+        )
     if volumes:
         return _read_nifti(volumes[0], name)
     values, affine, knows_space, notes = read_series(series, name)

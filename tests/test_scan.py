@@ -122,6 +122,8 @@ def test_a_scan_whose_header_says_nothing_lies_as_it_is_stored(tmp_path, body):
     nibabel.save(nibabel.Nifti1Image(body, None, header), tmp_path / "scan.nii")
     scan = scans.read_scan(tmp_path / "scan.nii")
     assert not scan.is_placed and not scan.knows_space and "does not say the spacing" in scan.notes[0]
+    with pytest.raises(CourseError, match="that of a volume is read from its header"):
+        scans.read_scan(tmp_path / "scan.nii", spacing=[1, 1, 3])
     pictures, spacing = scans.to_pictures(scan, scans.scan_axes(scan, ["I", "A", "R"])[0])
     assert np.array_equal(pictures, as_imported(body)) and spacing == [1, 1, 1]
 
@@ -311,7 +313,7 @@ def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, bod
         if path.is_dir():
             monkeypatch.chdir(path)
             assert scans.read_scan(".").name == name
-        with pytest.raises(CourseError, match=f"{name} holds its own spacing"):
+        with pytest.raises(CourseError, match=f"spacing= is for pictures, and {name} holds none"):
             scans.read_scan(path, spacing=[1, 1, 1])
 
 
@@ -368,6 +370,10 @@ def test_a_series_that_is_no_single_volume_is_one_sentence(tmp_path, body, case)
 FILES = {  # what is given of a folder, and what lies in it
     "nothing": ("x", [], "There is no scan at"),
     "empty": ("", [], "holds no volume, no picture and no DICOM file"),
+    "NRRD": ("a.nrrd", ["a.nrrd"], r"a\.nrrd is of a type that is not read: save volumes as NIfTI \(SimpleITK"),
+    "a pair of files": ("a.img", ["a.img", "a.hdr"], r"a\.img is of a type that is not read: save volumes as NIf"),
+    "folder of MetaImage": ("", ["a.mhd", "a.raw"], r"a\.mhd is of a type that is not read: save volumes as NIfTI"),
+    "folder of WebP": ("", ["0.webp", "1.webp"], r"0\.webp is of a type .*, pictures as PNG"),
     "mixed": ("", ["0.png", "a.dcm", "b.dcm"], r"holds 1 files such as 0\.png and 2 files such as a\.dcm: .*one kind"),
     "two volumes": ("", ["a.nii", "b.nii.gz"], r"holds 2 volumes \(a\.nii and others\): give one of them"),
     "no DICOM": ("", ["a.dcm"], r"scan/a\.dcm cannot be read as DICOM .*dcm2niix"),
