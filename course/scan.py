@@ -17,6 +17,8 @@ import numpy as np
 from course.dicom import read_series
 from course.geometry import OPPOSITE, picture_geometry
 from course.greys import greys_of
+from course.layout import MASK_WORDS, WEAK_MASK_WORDS
+from course.matching import bare_names
 from course.nifti import listed, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
 from course.pictures import DICOM, PICTURES, UNREAD, VOLUMES, Pair, file_suffix, is_dicom, is_stray, read_picture
@@ -24,13 +26,14 @@ from course.planes import patient_spacing
 from course.sources import unpack
 from course.store import pair_paths
 from course.volumes import picture_axes, stacked
-from course.workspace import CourseError, end_of_path, whole_file
+from course.workspace import CourseError, end_of_path, sentence_about, whole_file
 
 if TYPE_CHECKING:
     import nibabel
 
 NUMBERED = re.compile(r"(.*?)(?<!\d)(?<!^-)(?<![\W_]-)(\d+)(\D*)")  # a name's last number; after a minus it is none
 UNREAD_SCANS = tuple({*UNREAD} - {*DICOM, ".gz", ".zip"})  # of volumes and pictures
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TO_SAVE = "save volumes as NIfTI (SimpleITK can do it), pictures as PNG"
 UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head: a volume of these axes as the import turns it
 
@@ -306,28 +309,39 @@ def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
         nibabel.save(volume, part)
 
 
-def find_scans(folder: str | Path) -> Iterable[Path]:
-    """Return the scans in a folder, sorted: NIfTI volumes, zips, and folders of slices; the folder itself if it is one.
+def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
+    """Return the scans in a folder, sorted, the folder itself if it is one, and a sentence on what is passed over.
 
+    Scans are NIfTI volumes, archives, and folders of slices; the masks of others, by their names, are passed over.
     Raises CourseError where there is none, where two have one `scan_name`, and where slices lie beside scans.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.abspath(Path(folder).expanduser()))
     if folder.is_file():
-        return [folder]
+        return [folder], []
     entries = sorted(entry for entry in folder.iterdir() if not is_stray(entry.name)) if folder.is_dir() else []
     if not entries:
         raise CourseError(f"There is no scan in {folder}: give a NIfTI file, a folder of slices, or a zip.")
-    scan_of, slices = {}, []
+    scan_of, slices, unread = {}, [], []
     for entry in entries:
-        if entry.is_dir() or file_suffix(entry.name) in (*VOLUMES, ".zip"):
+        if entry.is_dir() or entry.name.lower().endswith((*VOLUMES, *ARCHIVES)):
             other = scan_of.setdefault(scan_name(entry).casefold(), entry)
             if other is not entry:
                 raise CourseError(f"{other.name} and {entry.name} would get one answer: give each a name of its own.")
         elif file_suffix(entry.name) in PICTURES or is_dicom(entry):
             slices.append(entry)
+        elif file_suffix(entry.name) in UNREAD_SCANS:
+            unread.append(entry)
     if scan_of and slices:
         raise CourseError(
             f"{folder} holds slices such as {slices[0].name} beside scans such as {[*scan_of.values()][0].name}: "
             "move the slices into a folder of their own."
         )
-    return [*scan_of.values()] or [folder]
+    words = MASK_WORDS | WEAK_MASK_WORDS
+    masks = [scan_of[name] for name in scan_of if name in words or not scan_of.keys().isdisjoint(bare_names(name))]
+    scans = [scan for scan in scan_of.values() if scan not in masks]
+    passed = [
+        (unread, f"its type is not read; {TO_SAVE}."),
+        (masks, "by its name it is a mask; a scan can be given alone."),
+    ]
+    notes = [sentence_about(paths, "was passed over", why) for paths, why in passed if paths and scans]
+    return scans or [*scan_of.values()] or [folder], notes

@@ -1,7 +1,9 @@
 """A scan is read from whatever holds it, turned as the network knows it, and its mask lies where the scan lies."""
 
 import itertools
+import re
 import sys
+import tarfile
 import zipfile
 
 import nibabel
@@ -433,9 +435,9 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
     save(tmp_path / "b.nii.gz", body, affine())
     save_series(tmp_path / "a", body, affine())
     (tmp_path / "notes.txt").touch()
-    assert [path.name for path in scans.find_scans(tmp_path)] == ["a", "b.nii.gz"]
-    assert scans.find_scans(tmp_path / "a") == [tmp_path / "a"]
-    assert scans.find_scans(tmp_path / "b.nii.gz") == [tmp_path / "b.nii.gz"]
+    assert scans.find_scans(tmp_path) == ([tmp_path / "a", tmp_path / "b.nii.gz"], [])
+    assert scans.find_scans(tmp_path / "a") == ([tmp_path / "a"], [])
+    assert scans.find_scans(tmp_path / "b.nii.gz") == ([tmp_path / "b.nii.gz"], [])
     with pytest.raises(CourseError, match="There is no scan"):
         scans.find_scans(tmp_path / "nothing")
     save(tmp_path / "b.nii", body, affine())
@@ -444,3 +446,39 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
     (tmp_path / "b.nii").rename(tmp_path / "a" / "old.nii")
     with pytest.raises(CourseError, match=r"holds slices such as 000\.dcm beside scans such as old\.nii"):
         scans.find_scans(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("names", "found", "told"),
+    [
+        (
+            "a.nii b.nrrd c.hdr d.csv",
+            "a.nii",
+            r"b\.nrrd \(and 1 more\) was passed over: its type is not read; save volumes",
+        ),
+        ("b.nrrd d.csv", ".", None),
+        ("a.zip b.tar c.TGZ d.tar.gz e.tar.xz f.gz", "a.zip b.tar c.TGZ d.tar.gz e.tar.xz", None),
+        ("images/0.png masks/0.png", "images", r"/masks was passed over: by its name it is a mask"),
+        ("image.nii seg.nii", "image.nii", r"/seg\.nii was passed over"),
+        (
+            "P1.nii p1_seg.nii.gz mask_P1.nii p2_seg.nii",
+            "P1.nii p2_seg.nii",
+            r"/mask_P1\.nii \(and 1 more\) was passed over",
+        ),
+        ("mask.nii", "mask.nii", None),
+    ],
+)
+def test_what_is_no_scan_among_others_is_passed_over_and_told(tmp_path, names, found, told):
+    for name in names.split():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    paths, notes = scans.find_scans(tmp_path)
+    assert paths == [tmp_path / name for name in found.split()]
+    assert len(notes) == bool(told) and re.search(told or "", "".join(notes))
+
+
+def test_a_tar_is_read_as_a_zip_is(tmp_path, body):
+    with tarfile.open(tmp_path / "one.tar.gz", "w:gz") as packed:
+        packed.add(save(tmp_path / "scan.nii", body, affine()), "deep/scan.nii")
+    scan = scans.read_scan(tmp_path / "one.tar.gz")
+    assert scan.name == "one" and np.array_equal(scan.values, body)
