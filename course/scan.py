@@ -167,8 +167,8 @@ def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence
     if len(alike) > 1:
         one, other, *_ = (end_of_path(file.relative_to(folder)) for file in alike.values())
         raise CourseError(
-            f"The names of {name}'s pictures differ in more than their last number ({one}, {other}), as those of two "
-            "scans do: give the folder of one scan, or call them slice_000.png and so on."
+            f"The names of {name}'s pictures differ in more than their last number ({one}, {other}), so they may be of "
+            "two scans: give the folder of one scan, or call them slice_000.png and so on."
         )
     if len(file_of) < len(files):
         raise CourseError(

@@ -394,10 +394,10 @@ FILES = {  # what is given of a folder, and what lies in it
     "two patients": (
         "",
         ["p1_0.png", "p1_1.png", "p2_2.png"],
-        r"last number \(p1_1\.png, p2_2\.png\), as .* two scans",
+        r"last number \(p1_1\.png, p2_2\.png\), so .* two scans",
     ),
     "two endings": ("", ["0_anna.png", "1_bert.png"], r"last number \(0_anna\.png, 1_bert\.png\)"),
-    "two folders": ("", ["a/0.png", "b/1.png"], r"last number \(a/0\.png, b/1\.png\), as .*: give the folder of one"),
+    "two folders": ("", ["a/0.png", "b/1.png"], r"last number \(a/0\.png, b/1\.png\), so .*: give the folder of one"),
 }
 
 
