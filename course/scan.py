@@ -17,18 +17,24 @@ import numpy as np
 from course.dicom import read_series
 from course.geometry import OPPOSITE, picture_geometry
 from course.greys import greys_of
+from course.layout import MASK_WORDS, WEAK_MASK_WORDS
+from course.matching import bare_names
 from course.nifti import listed, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
-from course.pictures import PICTURES, VOLUMES, Pair, file_suffix, is_dicom, is_stray, read_picture
+from course.pictures import DICOM, PICTURES, UNREAD, VOLUMES, Pair, file_suffix, is_dicom, is_stray, read_picture
 from course.planes import patient_spacing
 from course.sources import unpack
 from course.store import pair_paths
 from course.volumes import picture_axes, stacked
-from course.workspace import CourseError, whole_file
+from course.workspace import CourseError, end_of_path, sentence_about, whole_file
 
 if TYPE_CHECKING:
     import nibabel
 
+NUMBERED = re.compile(r"(.*?)(?<!\d)(?<!^-)(?<![\W_]-)(\d+)(\D*)")  # a name's last number; after a minus it is none
+UNREAD_SCANS = tuple({*UNREAD} - {*DICOM, ".gz", ".zip"})  # of volumes and pictures
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+TO_SAVE = "save volumes as NIfTI (SimpleITK can do it), pictures as PNG"
 UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head: a volume of these axes as the import turns it
 
 
@@ -62,19 +68,19 @@ class Scan:
 
 
 def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
-    """Read a scan: a NIfTI volume, a folder of slices (pictures, or one DICOM series), or a zip of either.
+    """Read a scan: a NIfTI volume, a folder of slices (pictures, or one DICOM series), or a zip or tar of either.
 
     spacing: of pictures, [row, column, slice] in mm; other files hold their own, and so may a geometry.json (see
     `course.geometry`) beside pictures. Raises CourseError, with one sentence, for what cannot be read as one volume,
-    and for a spacing where the files hold one.
+    and for a spacing where the files are no pictures or geometry.json holds one.
     """
     path = Path(os.path.abspath(Path(path).expanduser()))  # "." has no name
     if not path.exists():
         raise CourseError(f"There is no scan at {path}: give a NIfTI file, a folder of slices, or a zip.")
-    if path.is_dir() or file_suffix(path.name) in VOLUMES:
-        return _read_files(path, scan_name(path), spacing)
-    if file_suffix(path.name) in PICTURES or is_dicom(path):
+    if path.is_file() and (file_suffix(path.name) in PICTURES or is_dicom(path)):
         raise CourseError(f"{path.name} is a single slice: give the folder that holds all slices of the scan.")
+    if path.is_dir() or file_suffix(path.name) in (*VOLUMES, *UNREAD_SCANS):
+        return _read_files(path, scan_name(path), spacing)
     with tempfile.TemporaryDirectory() as folder:
         unpack(path, Path(folder) / "scan", is_wanted=lambda parts: not any(map(is_stray, parts)))
         return _read_files(Path(folder) / "scan", scan_name(path), spacing)
@@ -127,6 +133,9 @@ def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan
     pictures = [file for file in files if file_suffix(file.name) in PICTURES]
     series = [file for file in files if file not in volumes and file not in pictures and is_dicom(file)]
     found = [kind for kind in (volumes, pictures, series) if kind]
+    unread = [file for file in files if file_suffix(file.name) in UNREAD_SCANS]
+    if unread and not found:
+        raise CourseError(f"{unread[0].name} is of a type that is not read: {TO_SAVE}.")
     if len(found) != 1:
         held = "holds " + " and ".join(f"{len(kind)} files such as {kind[0].name}" for kind in found)
         raise CourseError(
@@ -138,7 +147,10 @@ def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan
     if pictures:
         return _read_pictures(pictures, place, name, spacing)
     if spacing is not None:
-        raise CourseError(f"{name} holds its own spacing: leave spacing=None.")
+        raise CourseError(
+            f"spacing= is for pictures, and {name} holds none: "
+            "leave spacing=None, that of a volume is read from its header."
+        )
     if volumes:
         return _read_nifti(volumes[0], name)
     values, affine, knows_space, notes = read_series(series, name)
@@ -149,22 +161,41 @@ def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence
     """Stack pictures in the order of the last number in their names; geometry.json may say how they lie."""
     pairs = [Pair(None, file.stem, name, None, file, file) for file in files]
     spacing, axes = picture_geometry(pairs, folder, spacing)[name].values()
-    file_of = {int(digits[-1]): file for file in files if (digits := re.findall(r"\d+", file.stem))}
+    parts_of = {file: parts for file in files if (parts := NUMBERED.fullmatch(file.stem))}
+    file_of = {int(parts[2]): file for file, parts in parts_of.items()}
+    alike = {(file.parent, parts[1], parts[3]): file for file, parts in parts_of.items()}
+    if len(alike) > 1:
+        one, other, *_ = (end_of_path(file.relative_to(folder)) for file in alike.values())
+        raise CourseError(
+            f"The names of {name}'s pictures differ in more than their last number ({one}, {other}), so they may be of "
+            "two scans: give the folder of one scan, or call them slice_000.png and so on."
+        )
     if len(file_of) < len(files):
-        raise CourseError(f"The pictures of {name} are not numbered, each once: call them slice_000.png and so on.")
+        raise CourseError(
+            f"The pictures of {name} are not numbered, each once and without a minus: "
+            "call them slice_000.png and so on."
+        )
     numbers = sorted(file_of)
     missing = numbers[-1] - numbers[0] + 1 - len(numbers)
     if missing:
         first = next(number + 1 for number in numbers if number + 1 not in file_of)
         raise CourseError(f"{name} lacks the slice {first} ({missing:,} missing): a volume needs all of them.")
-    pictures = [read_picture(file_of[number]).pixels for number in numbers]
-    kinds = sorted({f"{picture.shape} {picture.dtype}" for picture in pictures})
-    if len(kinds) > 1:
-        raise CourseError(f"The pictures of {name} differ in size or type ({kinds[0]}, {kinds[1]}): save them alike.")
     note = () if spacing else (f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm.",)
-    values = stacked(pictures)
+    values = _stack([file_of[number] for number in numbers], name)
     affine = _affine_of_pictures(axes, spacing, values.shape)
     return Scan(name, values, affine, spacing is not None, axes is not None, values.dtype == np.uint8, notes=note)
+
+
+def _stack(files: Iterable[Path], name: str) -> np.ndarray:
+    """Return pictures stacked as a volume; raise CourseError where they differ in size or type."""
+    pictures = [read_picture(file).pixels for file in files]
+    kinds = sorted({f"{picture.shape} {picture.dtype}" for picture in pictures})
+    if len(kinds) > 1:
+        raise CourseError(
+            f"The pictures of {name} differ in size or type ({kinds[0]}, {kinds[1]}), so they are no volume: "
+            "give a scan whose slices are alike."
+        )
+    return stacked(pictures)
 
 
 def _affine_of_pictures(axes: Sequence[str] | None, spacing: Sequence[float] | None, shape: tuple) -> np.ndarray:
@@ -180,10 +211,13 @@ def _affine_of_pictures(axes: Sequence[str] | None, spacing: Sequence[float] | N
 
 
 def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -> tuple[Scan, np.ndarray]:
-    """Return a patient of the dataset as a scan, and the true mask (uint8, 0 and 1) as an array of its shape."""
+    """Return a patient of the dataset as a scan, and the true mask (uint8, 0 and 1) as an array of its shape.
+
+    Raises CourseError where the patient's pictures differ in size.
+    """
     names = [pair["name"] for pair in description["subsets"][subset] if pair["patient"] == patient]
     paths = [pair_paths(description, work_dir, subset, name) for name in names]
-    image, mask = (stacked([read_picture(path).pixels for path in kind]) for kind in zip(*paths))
+    image, mask = (_stack(kind, patient) for kind in zip(*paths))
     truth = (mask == description["mask_values"][1]).astype(np.uint8)
     spacing = patient_spacing(description, patient)
     own = description.get("geometry", {}).get(patient, {}).get("axes")
@@ -275,28 +309,39 @@ def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
         nibabel.save(volume, part)
 
 
-def find_scans(folder: str | Path) -> Iterable[Path]:
-    """Return the scans in a folder, sorted: NIfTI volumes, zips, and folders of slices; the folder itself if it is one.
+def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
+    """Return the scans in a folder, sorted, the folder itself if it is one, and a sentence on what is passed over.
 
+    Scans are NIfTI volumes, archives, and folders of slices; the masks of others, by their names, are passed over.
     Raises CourseError where there is none, where two have one `scan_name`, and where slices lie beside scans.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.abspath(Path(folder).expanduser()))
     if folder.is_file():
-        return [folder]
+        return [folder], []
     entries = sorted(entry for entry in folder.iterdir() if not is_stray(entry.name)) if folder.is_dir() else []
     if not entries:
         raise CourseError(f"There is no scan in {folder}: give a NIfTI file, a folder of slices, or a zip.")
-    scan_of, slices = {}, []
+    scan_of, slices, unread = {}, [], []
     for entry in entries:
-        if entry.is_dir() or file_suffix(entry.name) in (*VOLUMES, ".zip"):
+        if entry.is_dir() or entry.name.lower().endswith((*VOLUMES, *ARCHIVES)):
             other = scan_of.setdefault(scan_name(entry).casefold(), entry)
             if other is not entry:
                 raise CourseError(f"{other.name} and {entry.name} would get one answer: give each a name of its own.")
         elif file_suffix(entry.name) in PICTURES or is_dicom(entry):
             slices.append(entry)
+        elif file_suffix(entry.name) in UNREAD_SCANS:
+            unread.append(entry)
     if scan_of and slices:
         raise CourseError(
             f"{folder} holds slices such as {slices[0].name} beside scans such as {[*scan_of.values()][0].name}: "
             "move the slices into a folder of their own."
         )
-    return [*scan_of.values()] or [folder]
+    words = MASK_WORDS | WEAK_MASK_WORDS
+    masks = [scan_of[name] for name in scan_of if name in words or not scan_of.keys().isdisjoint(bare_names(name))]
+    scans = [scan for scan in scan_of.values() if scan not in masks]
+    passed = [
+        (unread, f"its type is not read; {TO_SAVE}."),
+        (masks, "by its name it is a mask; a scan can be given alone."),
+    ]
+    notes = [sentence_about(paths, "was passed over", why) for paths, why in passed if paths and scans]
+    return scans or [*scan_of.values()] or [folder], notes

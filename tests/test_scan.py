@@ -1,7 +1,9 @@
 """A scan is read from whatever holds it, turned as the network knows it, and its mask lies where the scan lies."""
 
 import itertools
+import re
 import sys
+import tarfile
 import zipfile
 
 import nibabel
@@ -122,6 +124,8 @@ def test_a_scan_whose_header_says_nothing_lies_as_it_is_stored(tmp_path, body):
     nibabel.save(nibabel.Nifti1Image(body, None, header), tmp_path / "scan.nii")
     scan = scans.read_scan(tmp_path / "scan.nii")
     assert not scan.is_placed and not scan.knows_space and "does not say the spacing" in scan.notes[0]
+    with pytest.raises(CourseError, match="that of a volume is read from its header"):
+        scans.read_scan(tmp_path / "scan.nii", spacing=[1, 1, 3])
     pictures, spacing = scans.to_pictures(scan, scans.scan_axes(scan, ["I", "A", "R"])[0])
     assert np.array_equal(pictures, as_imported(body)) and spacing == [1, 1, 1]
 
@@ -159,6 +163,17 @@ def test_a_patient_of_the_dataset_is_a_scan_that_gives_its_own_pictures(tmp_path
     own, spacing = scans.to_pictures(scan, turned_to)
     assert np.array_equal(own, pictures) and spacing == pytest.approx([1, 2, 5])
     assert np.array_equal(scans.from_pictures(masks, scan, turned_to), truth > 0)
+
+
+def test_a_patient_whose_pictures_differ_in_size_is_no_scan(tmp_path):
+    for name, size in (("p_1", (4, 6)), ("p_2", (4, 7))):
+        for kind in ("images", "masks"):
+            (tmp_path / "valid" / kind).mkdir(parents=True, exist_ok=True)
+            Image.new("L", size).save(tmp_path / "valid" / kind / f"{name}.png")
+    pairs = [{"name": name, "patient": "p"} for name in ("p_1", "p_2")]
+    description = {"root": str(tmp_path), "mask_values": [0, 255], "subsets": {"valid": pairs}}
+    with pytest.raises(CourseError, match=r"pictures of p differ in size .*\(6, 4\).* \(7, 4\).*: give a scan whose"):
+        scans.patient_scan(description, tmp_path, "valid", "p")
 
 
 # --- files --------------------------------------------------------------------------------------------------
@@ -279,6 +294,13 @@ def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
         scans.read_scan(tmp_path / "slices", spacing=[1.5, 2, 3])
 
 
+@pytest.mark.parametrize("name", ["{}", "p-{}", "2024-01-03_-_{:03d}", "IM ({})", "p_-3_{} left", "-1-{}"])
+def test_a_slice_has_the_last_number_of_its_name(tmp_path, name):
+    for number in range(9, 12):
+        Image.new("L", (4, 4), number).save(tmp_path / f"{name.format(number)}.png")
+    assert scans.read_scan(tmp_path).values[0, 0].tolist() == [9, 10, 11]
+
+
 def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, body, monkeypatch):
     (tmp_path / "b.2").mkdir()
     series = save_series(tmp_path / "d.4", body, affine())
@@ -293,7 +315,7 @@ def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, bod
         if path.is_dir():
             monkeypatch.chdir(path)
             assert scans.read_scan(".").name == name
-        with pytest.raises(CourseError, match=f"{name} holds its own spacing"):
+        with pytest.raises(CourseError, match=f"spacing= is for pictures, and {name} holds none"):
             scans.read_scan(path, spacing=[1, 1, 1])
 
 
@@ -350,6 +372,10 @@ def test_a_series_that_is_no_single_volume_is_one_sentence(tmp_path, body, case)
 FILES = {  # what is given of a folder, and what lies in it
     "nothing": ("x", [], "There is no scan at"),
     "empty": ("", [], "holds no volume, no picture and no DICOM file"),
+    "NRRD": ("a.nrrd", ["a.nrrd"], r"a\.nrrd is of a type that is not read: save volumes as NIfTI \(SimpleITK"),
+    "a pair of files": ("a.img", ["a.img", "a.hdr"], r"a\.img is of a type that is not read: save volumes as NIf"),
+    "folder of MetaImage": ("", ["a.mhd", "a.raw"], r"a\.mhd is of a type that is not read: save volumes as NIfTI"),
+    "folder of WebP": ("", ["0.webp", "1.webp"], r"0\.webp is of a type .*, pictures as PNG"),
     "mixed": ("", ["0.png", "a.dcm", "b.dcm"], r"holds 1 files such as 0\.png and 2 files such as a\.dcm: .*one kind"),
     "two volumes": ("", ["a.nii", "b.nii.gz"], r"holds 2 volumes \(a\.nii and others\): give one of them"),
     "no DICOM": ("", ["a.dcm"], r"scan/a\.dcm cannot be read as DICOM .*dcm2niix"),
@@ -361,8 +387,17 @@ FILES = {  # what is given of a folder, and what lies in it
     "two sizes": ("", ["0.png", "1.bmp"], r"differ in size or type \(\(4, 4\) uint8, \(8, 4\) uint8\)"),
     "flat affine": ("", ["flat.nii"], "The affine of flat.nii lays all voxels into a plane"),
     "wrong geometry": ("", ["0.png", "geometry.json"], "geometry.json is not readable as JSON"),
-    "a number twice": ("", ["a1.png", "b01.png"], "are not numbered, each once"),
-    "no number": ("", ["a.png"], "are not numbered, each once"),
+    "a number twice": ("", ["a1.png", "a01.png"], "are not numbered, each once"),
+    "no number": ("", ["a.png", "b.png"], "are not numbered, each once"),
+    "minus": ("", ["p_-12.png", "p_-11.png"], "are not numbered, each once and without a minus"),
+    "minus alone": ("", ["-2.png", "-1.png"], "are not numbered, each once and without a minus"),
+    "two patients": (
+        "",
+        ["p1_0.png", "p1_1.png", "p2_2.png"],
+        r"last number \(p1_1\.png, p2_2\.png\), so .* two scans",
+    ),
+    "two endings": ("", ["0_anna.png", "1_bert.png"], r"last number \(0_anna\.png, 1_bert\.png\)"),
+    "two folders": ("", ["a/0.png", "b/1.png"], r"last number \(a/0\.png, b/1\.png\), so .*: give the folder of one"),
 }
 
 
@@ -372,6 +407,7 @@ def test_files_that_are_no_single_volume_are_one_sentence(tmp_path, case):
     (tmp_path / "scan").mkdir()
     for name in names:
         path = tmp_path / "scan" / name
+        path.parent.mkdir(exist_ok=True)
         picture = {".png": ("L", (4, 4)), ".tif": ("I", (4, 4)), ".bmp": ("L", (4, 8))}.get(path.suffix)
         Image.new(*picture).save(path) if picture else path.write_text("nothing")
         if name == "flat.nii":
@@ -399,9 +435,9 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
     save(tmp_path / "b.nii.gz", body, affine())
     save_series(tmp_path / "a", body, affine())
     (tmp_path / "notes.txt").touch()
-    assert [path.name for path in scans.find_scans(tmp_path)] == ["a", "b.nii.gz"]
-    assert scans.find_scans(tmp_path / "a") == [tmp_path / "a"]
-    assert scans.find_scans(tmp_path / "b.nii.gz") == [tmp_path / "b.nii.gz"]
+    assert scans.find_scans(tmp_path) == ([tmp_path / "a", tmp_path / "b.nii.gz"], [])
+    assert scans.find_scans(tmp_path / "a") == ([tmp_path / "a"], [])
+    assert scans.find_scans(tmp_path / "b.nii.gz") == ([tmp_path / "b.nii.gz"], [])
     with pytest.raises(CourseError, match="There is no scan"):
         scans.find_scans(tmp_path / "nothing")
     save(tmp_path / "b.nii", body, affine())
@@ -410,3 +446,39 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
     (tmp_path / "b.nii").rename(tmp_path / "a" / "old.nii")
     with pytest.raises(CourseError, match=r"holds slices such as 000\.dcm beside scans such as old\.nii"):
         scans.find_scans(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("names", "found", "told"),
+    [
+        (
+            "a.nii b.nrrd c.hdr d.csv",
+            "a.nii",
+            r"b\.nrrd \(and 1 more\) was passed over: its type is not read; save volumes",
+        ),
+        ("b.nrrd d.csv", ".", None),
+        ("a.zip b.tar c.TGZ d.tar.gz e.tar.xz f.gz", "a.zip b.tar c.TGZ d.tar.gz e.tar.xz", None),
+        ("images/0.png masks/0.png", "images", r"/masks was passed over: by its name it is a mask"),
+        ("image.nii seg.nii", "image.nii", r"/seg\.nii was passed over"),
+        (
+            "P1.nii p1_seg.nii.gz mask_P1.nii p2_seg.nii",
+            "P1.nii p2_seg.nii",
+            r"/mask_P1\.nii \(and 1 more\) was passed over",
+        ),
+        ("mask.nii", "mask.nii", None),
+    ],
+)
+def test_what_is_no_scan_among_others_is_passed_over_and_told(tmp_path, names, found, told):
+    for name in names.split():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    paths, notes = scans.find_scans(tmp_path)
+    assert paths == [tmp_path / name for name in found.split()]
+    assert len(notes) == bool(told) and re.search(told or "", "".join(notes))
+
+
+def test_a_tar_is_read_as_a_zip_is(tmp_path, body):
+    with tarfile.open(tmp_path / "one.tar.gz", "w:gz") as packed:
+        packed.add(save(tmp_path / "scan.nii", body, affine()), "deep/scan.nii")
+    scan = scans.read_scan(tmp_path / "one.tar.gz")
+    assert scan.name == "one" and np.array_equal(scan.values, body)

@@ -100,8 +100,10 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
         nbformat.write(nbformat.v4.new_notebook(), executed)
 
     monkeypatch.setattr(segment.papermill, "execute_notebook", execute)
+    (tmp_path / "links" / "anna.3.nrrd").touch()
     assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 0
-    assert "1 of 2, anna.1: 1.0 ml" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "links/anna.3.nrrd was passed over" in printed and "1 of 2, anna.1: 1.0 ml" in printed
     assert segment.main([str(tmp_path / "store"), str(tmp_path / "run")]) == 0  # folders, 1 and 2
     written = {path.name for path in (tmp_path / "run" / "segmented").glob("*.json")}
     assert written == {"anna.1.json", "anna.2.json", "1.json", "2.json"}

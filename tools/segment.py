@@ -1,8 +1,8 @@
 """Segment scans with a trained network: `make segment SCAN=<file or folder> RUN=<run folder> [OUT=...]`.
 
-Runs notebook 07 with papermill for each scan: a NIfTI file, a folder of slices, a zip, or a folder of these. In OUT
-(default: segmented/ of the run) each scan gets NAME_mask.nii.gz, NAME.json and a page, NAME.html; `scans.csv` has a row
-for each. A scan that was answered before, by the same network, is not answered again.
+Runs notebook 07 with papermill for each scan: a NIfTI file, a folder of slices, an archive, or a folder of these. In
+OUT (default: segmented/ of the run) each scan gets NAME_mask.nii.gz, NAME.json and a page, NAME.html; `scans.csv` has a
+row for each. A scan that was answered before, by the same network, is not answered again.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def write_table(records: list[dict], path: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Segment what the command line names; return the number of scans that failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scan", help="a NIfTI file, a folder of slices, a zip, or a folder of these")
+    parser.add_argument("scan", help="a NIfTI file, a folder of slices, an archive, or a folder of these")
     parser.add_argument("run", help="the folder of a run, with model/best.keras in it")
     parser.add_argument("--out", help="where the masks go; default: segmented/ of the run")
     parser.add_argument("--spacing", type=float, nargs=3, metavar=("ROW", "COLUMN", "SLICE"), help="of pictures, in mm")
@@ -93,7 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--probabilities", action="store_true", help="save these too")
     given = parser.parse_args(arguments)
     try:
-        run, scans = Path(given.run).expanduser().resolve(), [*map(Path, map(os.path.abspath, find_scans(given.scan)))]
+        scans, notes = find_scans(given.scan)
+        run = Path(given.run).expanduser().resolve()
         if not (run / "model" / "best.keras").exists():
             raise CourseError(f"{run} holds no trained network (model/best.keras): give the folder of a run.")
         truth = Path(given.truth).expanduser().resolve() if given.truth else None
@@ -108,6 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     options = {"spacing": given.spacing, "save_probabilities": given.probabilities, "truth": truth and str(truth)}
     records, failed = [], 0
+    print(*notes, sep="\n", end="\n" if notes else "")
     for number, scan in enumerate(scans, start=1):
         try:
             record = answer_scan(scan, run, out, options)
