@@ -27,9 +27,11 @@ export DATASET PROFILE RECIPE SEED GRID SCHEDULER
 
 # The folder of a finished run, for `make segment`, and on the heart data for `make heart-pictures`
 RUN ?=
-# What `make segment` takes: a NIfTI file, a folder of slices (DICOM or pictures), a zip, or a folder of these
+# What `make segment` takes: a NIfTI file, a folder of slices (DICOM or pictures), an archive, or a folder of these
 SCAN ?=
 OUT ?=
+# Of pictures, the mm between rows, columns and slices: SPACING="1.25 1.25 1.37"
+SPACING ?=
 # The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab-gpu colab-no-gpu
 ONLY ?=
 
@@ -65,7 +67,7 @@ leaks: setup
 	$(BIN)/python -m tools.measure_leaks "$(DATASET)"
 
 segment: setup
-	@$(BIN)/python -m tools.segment "$(SCAN)" "$(RUN)" $(if $(OUT),--out "$(OUT)")
+	@$(BIN)/python -m tools.segment "$(SCAN)" "$(RUN)" $(if $(OUT),--out "$(OUT)") $(if $(SPACING),--spacing $(SPACING))
 
 lint: setup
 	$(BIN)/ruff check

@@ -21,7 +21,18 @@ from course.layout import MASK_WORDS, WEAK_MASK_WORDS
 from course.matching import bare_names
 from course.nifti import listed, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
-from course.pictures import DICOM, PICTURES, UNREAD, VOLUMES, Pair, file_suffix, is_dicom, is_stray, read_picture
+from course.pictures import (
+    ARCHIVES,
+    DICOM,
+    PICTURES,
+    UNREAD,
+    VOLUMES,
+    Pair,
+    file_suffix,
+    is_dicom,
+    is_stray,
+    read_picture,
+)
 from course.planes import patient_spacing
 from course.sources import unpack
 from course.store import pair_paths
@@ -32,8 +43,8 @@ if TYPE_CHECKING:
     import nibabel
 
 NUMBERED = re.compile(r"(.*?)(?<!\d)(?<!^-)(?<![\W_]-)(\d+)(\D*)")  # a name's last number; after a minus it is none
-UNREAD_SCANS = tuple({*UNREAD} - {*DICOM, ".gz", ".zip"})  # of volumes and pictures
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+UNREAD_SCANS = tuple({*UNREAD} - {*DICOM, *ARCHIVES})  # of volumes and pictures
+READ_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TO_SAVE = "save volumes as NIfTI (SimpleITK can do it), pictures as PNG"
 UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head: a volume of these axes as the import turns it
 
@@ -323,7 +334,7 @@ def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
         raise CourseError(f"There is no scan in {folder}: give a NIfTI file, a folder of slices, or a zip.")
     scan_of, slices, unread = {}, [], []
     for entry in entries:
-        if entry.is_dir() or entry.name.lower().endswith((*VOLUMES, *ARCHIVES)):
+        if entry.is_dir() or entry.name.lower().endswith((*VOLUMES, *READ_ARCHIVES)):
             other = scan_of.setdefault(scan_name(entry).casefold(), entry)
             if other is not entry:
                 raise CourseError(f"{other.name} and {entry.name} would get one answer: give each a name of its own.")

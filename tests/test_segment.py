@@ -96,17 +96,22 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
     def execute(_, executed, parameters, **__):
         """Answer a scan as 07 does, with no more than its name and a volume."""
         name = scan_name(Path(parameters["scan"]))
-        helpers.write_json(Path(parameters["out"]) / f"{name}.json", {"name": name, "millilitres": 1.0, "warnings": []})
+        answer = {"name": name, "millilitres": 1.0, "knows_space": False, "notes": ["told"], "warnings": ["warned"]}
+        helpers.write_json(Path(parameters["out"]) / f"{name}.json", answer)
         nbformat.write(nbformat.v4.new_notebook(), executed)
 
     monkeypatch.setattr(segment.papermill, "execute_notebook", execute)
     (tmp_path / "links" / "anna.3.nrrd").touch()
     assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 0
     printed = capsys.readouterr().out
-    assert "links/anna.3.nrrd was passed over" in printed and "1 of 2, anna.1: 1.0 ml" in printed
+    assert "links/anna.3.nrrd was passed over" in printed
+    assert "1 of 2, anna.1: 1.0 ml, if a voxel has 1 cubic millimetre\n  - told\n  - warned\n" in printed
     assert segment.main([str(tmp_path / "store"), str(tmp_path / "run")]) == 0  # folders, 1 and 2
     written = {path.name for path in (tmp_path / "run" / "segmented").glob("*.json")}
     assert written == {"anna.1.json", "anna.2.json", "1.json", "2.json"}
+    with open(tmp_path / "run" / "segmented" / "scans.csv", newline="", encoding="utf-8") as file:
+        rows = [(row["name"], row["notes"], row["warnings"]) for row in csv.DictReader(file)]
+    assert rows == [(name, "told", "warned") for name in ("1", "2", "anna.1", "anna.2")]  # of both commands
     for number, failed in (("1", 0), ("2", 1), ("1", 0)):
         assert segment.main([str(tmp_path / "store" / number / "scan.nii"), str(tmp_path / "run")]) == failed
     assert "scan.json is the answer to" in capsys.readouterr().out
@@ -117,6 +122,9 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
     [
         (["{scan}", "{folder}"], "holds no trained network"),
         (["{folder}/nothing", "{folder}"], "There is no scan"),
+        (["", "{run}"], "Give both: make segment SCAN="),
+        (["{scan}", " "], "Give both: make segment SCAN="),
+        (["{scan}", "{run}", "--out", "{scan}"], "one.nii: give another OUT"),
         (["{scan}", "{run}", "--truth", "{folder}/nothing.nii"], "There is no true mask at"),
         (["{folder}", "{run}", "--truth", "{scan}"], "--truth belongs to a single scan"),
     ],

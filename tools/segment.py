@@ -10,6 +10,7 @@ import csv
 import html
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -53,7 +54,9 @@ def answer_scan(scan: Path, run: Path, out: Path, options: dict) -> dict:
                 execution_timeout=3600,
             )
     except papermill.PapermillExecutionError as error:
-        raise CourseError(str(error.evalue)) from None
+        if error.ename == "CourseError":
+            raise CourseError(str(error.evalue)) from None
+        raise CourseError(f"07 stopped at {error.ename} ({error.evalue}): {executed} shows where.") from None
     write_answer(nbformat.read(executed, as_version=4), name, out / f"{name}.html")
     answered = {**read_json(record, NOTEBOOK.stem), "scan": str(scan), "inputs": inputs}
     write_json(record, answered)
@@ -72,14 +75,48 @@ def write_answer(notebook, name: str, path: Path) -> None:
     write_page(path, title, f"<h1>{title}</h1>{body}")
 
 
-def write_table(records: list[dict], path: Path) -> None:
-    """Write scans.csv, a row for each scan."""
-    rows = [{**record, "warnings": " ".join(record["warnings"])} for record in records]
+def write_table(failed: dict[str, dict], out: Path) -> None:
+    """Write scans.csv, a row for each scan that has its answer in a folder, and for those that `failed`, by name."""
+    answers = [answer for path in out.glob("*.json") if "inputs" in (answer := read_json(path, NOTEBOOK.stem))]
+    records = {answer["name"]: answer for answer in answers} | failed
+    rows = [
+        {**record, **{kind: " ".join(record.get(kind, [])) for kind in ("warnings", "notes")}}
+        for _, record in sorted(records.items())
+    ]
     columns = list(dict.fromkeys(name for row in rows for name in row if name not in ("scan", "inputs")))
-    with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+    with whole_file(out / "scans.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def told_of(record: dict) -> str:
+    """Return what the terminal says of a scan that was answered."""
+    volume = f"{record['millilitres']:.1f} ml" + (
+        "" if record["knows_space"] else ", if a voxel has 1 cubic millimetre"
+    )
+    return volume + (f", Dice {record['dice']:.3f}" if "dice" in record else "")
+
+
+def _choices(given):
+    """Return (scans, notes on what is passed over, run, out, truth) of the command line; raise CourseError."""
+    if not given.scan.strip() or not given.run.strip():
+        raise CourseError("Give both: make segment SCAN=<file or folder> RUN=<run folder>.")
+    scans, notes = find_scans(given.scan)
+    run = Path(given.run).expanduser().resolve()
+    if not (run / "model" / "best.keras").exists():
+        raise CourseError(f"{run} holds no trained network (model/best.keras): give the folder of a run.")
+    truth = Path(given.truth).expanduser().resolve() if given.truth else None
+    if truth and len(scans) > 1:
+        raise CourseError("--truth belongs to a single scan.")
+    if truth and not truth.is_file():
+        raise CourseError(f"There is no true mask at {truth}: give a NIfTI file.")
+    out = Path(given.out).expanduser().resolve() if given.out else run / "segmented"
+    with suppress(OSError):
+        out.mkdir(parents=True, exist_ok=True)
+    if not out.is_dir() or not os.access(out, os.W_OK):
+        raise CourseError(f"Nothing can be written to {out}: give another OUT.")
+    return scans, notes, run, out, truth
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,36 +130,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--probabilities", action="store_true", help="save these too")
     given = parser.parse_args(arguments)
     try:
-        scans, notes = find_scans(given.scan)
-        run = Path(given.run).expanduser().resolve()
-        if not (run / "model" / "best.keras").exists():
-            raise CourseError(f"{run} holds no trained network (model/best.keras): give the folder of a run.")
-        truth = Path(given.truth).expanduser().resolve() if given.truth else None
-        if truth and len(scans) > 1:
-            raise CourseError("--truth belongs to a single scan.")
-        if truth and not truth.is_file():
-            raise CourseError(f"There is no true mask at {truth}: give a NIfTI file.")
+        scans, notes, run, out, truth = _choices(given)
     except CourseError as error:
         print(error)
         return 1
-    out = Path(given.out).expanduser().resolve() if given.out else run / "segmented"
-    out.mkdir(parents=True, exist_ok=True)
     options = {"spacing": given.spacing, "save_probabilities": given.probabilities, "truth": truth and str(truth)}
-    records, failed = [], 0
+    failed = {}
     print(*notes, sep="\n", end="\n" if notes else "")
     for number, scan in enumerate(scans, start=1):
         try:
             record = answer_scan(scan, run, out, options)
-            told = f"{record['millilitres']:.1f} ml" + (f", Dice {record['dice']:.3f}" if "dice" in record else "")
+            told = told_of(record)
         except CourseError as error:
-            record, told, failed = {"name": scan_name(scan), "warnings": [], "failed": str(error)}, error, failed + 1
-        records.append(record)
+            record = failed[scan_name(scan)] = {"name": scan_name(scan), "failed": str(error)}
+            told = error
         print(f"{number} of {len(scans)}, {scan_name(scan)}: {told}", flush=True)
-        for warning in record["warnings"]:
-            print("  -", warning)
-        write_table(records, out / "scans.csv")
-    print(f"Masks, pages and scans.csv are in {out}. This is a lesson, no medical device.")
-    return failed
+        for sentence in [*record.get("notes", []), *record.get("warnings", [])]:
+            print("  -", sentence)
+        write_table(failed, out)
+    if len(failed) < len(scans):
+        print(f"Masks, pages and scans.csv are in {out}. This is a lesson, no medical device.")
+    return len(failed)
 
 
 if __name__ == "__main__":
