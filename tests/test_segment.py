@@ -71,17 +71,19 @@ def test_a_scan_gets_a_mask_a_page_and_a_row_once(run_dir, scan, tmp_path, capsy
 @pytest.mark.slow
 def test_of_several_scans_one_that_cannot_be_read_does_not_stop_the_others(run_dir, scan, tmp_path, capsys):
     shutil.copy(scan, scan.with_name("two.nii.gz"))
+    nibabel.save(nibabel.load(scan).slicer[:, :, 3:4], scan.with_name("a_slice.nii.gz"))
     scan.write_bytes(b"no volume")
     assert segment.main([str(scan.parent), str(run_dir), "--out", str(tmp_path / "out")]) == 1
     printed = capsys.readouterr().out
     assert (
-        "1 of 2, one: " in printed
+        "2 of 3, one: " in printed
         and "scans/one.nii.gz is damaged" in printed
-        and "2 of 2, two: " in printed
+        and "3 of 3, two: " in printed
         and " ml" in printed
     )
     rows = list(csv.DictReader((tmp_path / "out" / "scans.csv").open(encoding="utf-8")))
-    assert "damaged" in rows[0]["failed"] and float(rows[1]["millilitres"]) >= 0
+    assert [row["name"] for row in rows] == ["a_slice", "one", "two"]
+    assert "damaged" in rows[1]["failed"] and all(float(rows[number]["millilitres"]) >= 0 for number in (0, 2))
     assert not (tmp_path / "out" / "one_mask.nii.gz").exists()
 
 

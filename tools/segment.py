@@ -92,10 +92,8 @@ def write_table(failed: dict[str, dict], out: Path) -> None:
 
 def told_of(record: dict) -> str:
     """Return what the terminal says of a scan that was answered."""
-    volume = f"{record['millilitres']:.1f} ml" + (
-        "" if record["knows_space"] else ", if a voxel has 1 cubic millimetre"
-    )
-    return volume + (f", Dice {record['dice']:.3f}" if "dice" in record else "")
+    unit = "ml" if record["knows_space"] else "ml, if a voxel has 1 cubic millimetre"
+    return f"{record['millilitres']:.1f} {unit}" + (f", Dice {record['dice']:.3f}" if "dice" in record else "")
 
 
 def _choices(given):
