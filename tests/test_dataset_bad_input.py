@@ -492,6 +492,11 @@ def header_of_a_huge_volume():
     return gzip.compress(header.binaryblock + b"\0" * 100)
 
 
+def unpack_and_cut(path):
+    path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes())[:400])
+    path.unlink()
+
+
 def a_picture_among_volumes(folder):
     without(folder, "labelsTr/case_0.nii.gz", make_task)
     mask().save(folder / "labelsTr" / "case_0.png")
@@ -545,6 +550,7 @@ for name, values, told in [
     case(f"labels of {name}", rf"labelsTr/case_0\.nii\.gz {told}", make_task, None, values)
 case("axes that are no numbers", DAMAGED, with_volume, axes_that_are_no_numbers())
 case("a volume that was cut", DAMAGED, with_volume, cut)
+case("a plain volume that was cut", r"case_0\.nii is damaged or no NIfTI file", with_volume, unpack_and_cut)
 case("a text called volume", DAMAGED, with_volume, b"not a volume")
 case(
     "a huge volume", r"case_0\.nii\.gz claims the size \(30000, 30000, 30000\)", with_volume, header_of_a_huge_volume()

@@ -110,6 +110,8 @@ def hold(images, masks, along=2, values=VALUES, label=LABEL):
         (np.diag([2, 3, 4, 1]), UNPLACED, (2, 3, 4), None, ()),
         (np.diag([2, 3, 4, 1]), {"unit": "micron"}, (0.002, 0.003, 0.004), ("R", "A", "S"), ()),
         (np.diag([0.002, 0.003, 0.004, 1]), {"unit": "meter"}, (2, 3, 4), ("R", "A", "S"), ()),
+        (np.diag([2, 3, 4, 1]), {"unit": "meter"}, (2000, 3000, 4000), ("R", "A", "S"), ("huge_voxels",)),
+        (np.diag([2, 100, 4, 1]), {}, (2, 100, 4), ("R", "A", "S"), ()),
         (np.diag([2, 3, 4, 1]), {"srow_z": (0, 0, 0, 0)}, None, None, ("no_spacing",)),
         (np.diag([2, 3, 4, 1]), {"pixdim": (1, 0, 0, 0)}, (2, 3, 4), ("R", "A", "S"), ()),
         (np.diag([2, 3, 4, 1]), {"pixdim": (1, 2, 3, 0), **UNPLACED}, None, None, ("no_spacing",)),
@@ -129,6 +131,13 @@ def test_a_turned_grid_keeps_every_voxel_where_it_is(tmp_path):
     assert turned.shape == (5, 6, 8) and turned.spacing == pytest.approx((4, 2, 3)) and turned.axes == ("R", "A", "S")
     # Voxel (1, 2, 3) becomes (3, 6 - 1 - 1, 2)
     assert np.allclose(turned.affine @ [3, 4, 2, 1], affine @ [1, 2, 3, 1])
+
+
+def test_voxels_of_metres_are_told(tmp_path):
+    description, *_ = imported(make(tmp_path / "source", unit="meter"), tmp_path / "data")
+    assert [
+        note for note in description["notes"] if "images/c0.nii has voxels longer than 10 cm, by its header" in note
+    ]
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (6, 8, 1), (6, 8, 1, 1)])
