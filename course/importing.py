@@ -28,7 +28,7 @@ from PIL import Image
 
 from course.audit import audit
 from course.folds import apply_fold, check_masks, check_subsets, draw_folds, fill_subsets, undo_fold
-from course.geometry import SAGITTAL, common_spacing, geometry_file, picture_geometry, uneven_sentences
+from course.geometry import SAGITTAL, common_spacing, picture_geometry, uneven_sentences, unused_sentences
 from course.greys import crowded_sentences, dark_sentences, grey_windows, to_greys
 from course.labels import choose_foreground
 from course.layout import find_files
@@ -107,13 +107,13 @@ def import_dataset(
             is_heart = dataset == "heart" or is_heart_task(layout.images)
             choice = patient_pattern, exclude, foreground, allow_incomplete
             pairs, people, geometry, notes = _take_volumes(layout, is_heart, *choice, building / "slices", progress)
-            if geometry_file([*layout.images.values()], folder):
-                notes.append("geometry.json was passed over: volumes hold their own spacing and axes.")
+            notes += unused_sentences(folder)
         elif dataset == "heart":
             raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
             pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
             geometry = picture_geometry(pairs, folder, made_spacing or spacing, made_spacing and SAGITTAL, exclude)
+            notes += unused_sentences(folder, pairs)
             pairs = _unite_masks(pairs, layout.masks, chosen, building / "united", progress)
         pairs = measure_pairs(pairs, progress)
         notes += [] if layout.has_volumes else crowded_sentences(pairs)

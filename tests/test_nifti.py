@@ -448,10 +448,12 @@ def test_what_one_patient_has_in_two_ways_is_unknown():
 
 def test_a_geometry_file_beside_volumes_is_told_to_be_passed_over(tmp_path):
     folder = make(tmp_path / "source")
-    (folder / "geometry.json").write_text(json.dumps({"spacing": [9, 9, 9]}))
+    for place in (folder, folder / "images"):
+        (place / "geometry.json").write_text(json.dumps({"spacing": [9, 9, 9]}))
     description, *_ = imported(folder, tmp_path / "data")
     assert description["spacing"] == [1, 1, 2]
-    assert any("geometry.json was passed over" in note for note in description["notes"])
+    told = "source/geometry.json (and 1 more) was passed over: volumes hold their own spacing and axes."
+    assert any(note.endswith(told) for note in description["notes"])
 
 
 def test_a_spacing_is_recorded_to_six_digits(tmp_path):
