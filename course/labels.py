@@ -63,9 +63,15 @@ def _as_chosen(chosen, values):
         raise CourseError(
             f"foreground={sorted(chosen)} does not divide the masks' values in two: they hold {_listed(values)}."
         )
+    return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255], chosen_sentences(chosen, values)
+
+
+def chosen_sentences(chosen: set | None, values: list) -> list[str]:
+    """Return a sentence, in a list, on what was chosen of the masks' values; none where they are but two."""
+    if len(values) <= 2:
+        return []
     rest = _listed([value for value in values if value not in chosen])
-    notes = [f"Of the masks' values {_listed(sorted(chosen))} is the structure, as chosen; {rest} is background."]
-    return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255], notes if len(values) > 2 else []
+    return [f"Of the masks' values {_listed(sorted(chosen))} is the structure, as chosen; {rest} is background."]
 
 
 def _inverted(pairs, counts, least, words):

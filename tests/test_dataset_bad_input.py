@@ -565,8 +565,13 @@ case("labels of two structures", SEVERAL, make_task, None, labels([0, 0, 1, 2]))
 case("a thousand labels", r"more than one structure \(1, 2, 3, 4, 5, 6 and 993 more\): choose with", a_thousand_labels)
 case("a label name that is not there", NO_LABEL, make_task, foreground="valve")
 case(
-    "a label that nobody has", r"foreground='wall' is in no label volume: they hold 0, 1", make_task, foreground="wall"
+    "a label that nobody has",
+    r"foreground='wall': 2 is in no label volume, they hold 0, 1",
+    make_task,
+    foreground="wall",
 )
+ONE_MISSING = r"foreground=\[1, 3, 4\]: 3, 4 is in no label volume, they hold 0, 1, 2"
+case("two labels that nobody has", ONE_MISSING, make_task, None, labels([0, 0, 1, 2]), foreground=[1, 3, 4])
 ALONE = r"The label volumes hold {} alone .*, so nothing in them, or all of it, is the structure"
 case("all labels chosen", ALONE.format("0, 1"), make_task, foreground=[0, 1])
 case("a picture among volumes", r"labelsTr/case_0\.png is a picture among NIfTI volumes", a_picture_among_volumes)

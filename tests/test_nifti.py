@@ -350,7 +350,14 @@ IGNORED[5] = 255
             SOFT >= 0.5,
             "masks/c0.nii holds a soft label: its values from one half of the label's number",
         ),
-        (VALUES, IGNORED, {"foreground": 1}, VALUES, LABEL, ""),
+        (
+            VALUES,
+            IGNORED,
+            {"foreground": 1},
+            VALUES,
+            LABEL,
+            "Of the masks' values 1 is the structure, as chosen; 0, 255 is background.",
+        ),
         (VALUES, 1 - LABEL, {"foreground": 0}, VALUES, LABEL, ""),
     ],
 )
