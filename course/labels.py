@@ -10,6 +10,7 @@ from course.workspace import CourseError, end_of_path, sentence_about
 FEW_VALUES = 16  # so many at most are labels, not the blur of an edge
 EDGE_REACH = 8  # pixels from a blurred value to both of what it lies between; a block of a JPEG is as large
 LOOKED_AT = 40  # masks that are read again to tell blur from labels
+TIP = 9  # pixels; no more of one faint value may be what blur leaves of a tip
 
 
 def _listed(values):
@@ -47,6 +48,7 @@ def choose_foreground(pairs: list, chosen: set | None, read: Callable) -> tuple[
             "expected: choose which are the structure with foreground=[...]; 255 often means 'do not score'."
         )
     threshold = (low + high) / 2
+    _refuse_faint(pairs, threshold, high)
     advice = f"masks are not two-valued, their values above {threshold:g} were taken as foreground."
     notes = [sentence_about([pair.mask for pair in blurred], "is blurred", advice)]
     notes += _inverted(pairs, counts, threshold, f"what is above {threshold:g}")
@@ -56,6 +58,18 @@ def choose_foreground(pairs: list, chosen: set | None, read: Callable) -> tuple[
 def _counts(pairs):
     """Return how many pixels of all masks have each value."""
     return sum((Counter(pair.facts.mask_values) for pair in pairs), Counter())
+
+
+def _refuse_faint(pairs, threshold, high):
+    """Refuse masks that are not blurred, and drawn in a value that is background beside those that are."""
+    faint = []
+    for pair in pairs:
+        values = pair.facts.mask_values
+        if len(values) == 2 and not pair.facts.lossy and max(values) <= threshold and values[max(values)] > TIP:
+            faint.append(pair.mask)
+    if faint:
+        what = f"holds two values, neither above {threshold:g}, and other masks are blurred and reach {high:g}"
+        raise CourseError(sentence_about(faint, what, "save all masks with the same two values."))
 
 
 def _as_chosen(chosen, values):
