@@ -216,8 +216,8 @@ case("texts", r"notes is not a dataset: it holds only .*a\.txt and the like", fi
 case("strays", r"strays is not a dataset: it holds nothing", files, "strays", STRAYS)
 case("pickled arrays", r"arrays is not a dataset: it holds only arrays/(images|masks)/a\.npy", files, "arrays", PICKLED)
 case("photos", r"photos/a\.png has no mask, and no other", files, "photos", {"a.png": png_bytes(picture())})
-case("a sample of a negative seed", r"The sample cannot be made: seed must be at least 0", given, "sample", seed=-1)
 NO_NUMBERS = r"The sample cannot be made: patients must be numbers by subset, such as .*, not 2"
+case("a sample of a negative seed", r"The sample cannot be made: seed must be at least 0", given, "sample", seed=-1)
 case("a sample of two patients", NO_NUMBERS, given, "sample", sample={"patients": 2})
 case("no heart source", r"gone\.tar does not exist", given, "heart", heart_source="gone.tar")
 
