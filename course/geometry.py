@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from course.workspace import CourseError, end_of_path
+from course.workspace import CourseError, end_of_path, sentence_about
 
 OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
 
@@ -35,7 +35,7 @@ def picture_geometry(
     """
     patients = list(dict.fromkeys(pair.patient for pair in pairs))
     check_spacing(spacing, f"spacing={spacing!r}")
-    path = geometry_file([file for pair in pairs for file in (pair.image, pair.mask)], folder)
+    path = _geometry_file(pairs, folder)
     of_all, own = _read(path) if path else ({}, {})
     strange = sorted(set(own) - {*patients, *excluded})
     if strange:
@@ -49,9 +49,19 @@ def picture_geometry(
     return geometry
 
 
-def geometry_file(files: list[Path], folder: Path) -> Path | None:
-    """Return the geometry.json nearest above all files, not above the dataset's folder, or None."""
-    place = Path(os.path.commonpath([file.parent for file in files]))
+def unused_sentences(folder: Path, pairs: list = ()) -> list[str]:
+    """Return a sentence, in a list, on every geometry.json in a dataset's folder but that of the pairs of pictures."""
+    used = _geometry_file(pairs, folder) if pairs else None
+    unused = [path for path in folder.rglob("geometry.json") if path != used]
+    advice = "volumes hold their own spacing and axes."
+    if pairs:
+        advice = 'only one above all images and masks is read, which may tell of each patient in "patients".'
+    return [sentence_about(unused, "was passed over", advice)] if unused else []
+
+
+def _geometry_file(pairs, folder):
+    """Return the geometry.json nearest above all files of pairs, not above the dataset's folder, or None."""
+    place = Path(os.path.commonpath([file.parent for pair in pairs for file in (pair.image, pair.mask)]))
     places = [place, *(above for above in place.parents if above.is_relative_to(folder))]
     return next((place / "geometry.json" for place in places if (place / "geometry.json").is_file()), None)
 

@@ -28,9 +28,9 @@ from PIL import Image
 
 from course.audit import audit
 from course.folds import apply_fold, check_masks, check_subsets, draw_folds, fill_subsets, undo_fold
-from course.geometry import SAGITTAL, common_spacing, geometry_file, picture_geometry, uneven_sentences
+from course.geometry import SAGITTAL, common_spacing, picture_geometry, uneven_sentences, unused_sentences
 from course.greys import crowded_sentences, dark_sentences, grey_windows, to_greys
-from course.labels import choose_foreground
+from course.labels import choose_foreground, unite_masks
 from course.layout import find_files
 from course.nifti import foreground_values
 from course.notes import told_sentences
@@ -43,11 +43,11 @@ from course.patients import (
     is_heart_task,
     pairs_of_pictures,
 )
-from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, read_picture, reading_order, refuse_dicom
+from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, reading_order, refuse_dicom
 from course.sources import fetch_heart, is_data, unpack
 from course.store import building_folder, dataset_root, find_place, forget_earlier, put_in_place
 from course.volumes import pairs_of_volumes
-from course.workspace import CourseError, end_of_path, parallel, progress_bar, whole_file, write_json
+from course.workspace import CourseError, parallel, progress_bar, whole_file, write_json
 
 
 def import_dataset(
@@ -107,18 +107,18 @@ def import_dataset(
             is_heart = dataset == "heart" or is_heart_task(layout.images)
             choice = patient_pattern, exclude, foreground, allow_incomplete
             pairs, people, geometry, notes = _take_volumes(layout, is_heart, *choice, building / "slices", progress)
-            if geometry_file([*layout.images.values()], folder):
-                notes.append("geometry.json was passed over: volumes hold their own spacing and axes.")
+            notes += unused_sentences(folder)
         elif dataset == "heart":
             raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
             pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
             geometry = picture_geometry(pairs, folder, made_spacing or spacing, made_spacing and SAGITTAL, exclude)
-            pairs = _unite_masks(pairs, layout.masks, chosen, building / "united", progress)
+            notes += unused_sentences(folder, pairs)
+            pairs = unite_masks(pairs, layout.masks, chosen, building / "united", progress)
         pairs = measure_pairs(pairs, progress)
         notes += [] if layout.has_volumes else crowded_sentences(pairs)
         notes += uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
-        is_foreground, mask_values, told = choose_foreground(pairs, chosen, _read_mask)
+        is_foreground, mask_values, told = choose_foreground(pairs, chosen)
         check_subsets(pairs, people)
         pairs, more = fill_subsets(pairs, seed, people)
         root, pairs = _in_canonical_form(pairs, building, is_foreground, more, progress)
@@ -277,37 +277,6 @@ def _take_imported(path, work_dir, fold, has_options):
     work_dir.mkdir(parents=True, exist_ok=True)
     write_json(work_dir / "dataset.json", description)
     return description
-
-
-def _read_mask(path):
-    return read_picture(path, labels=True).pixels
-
-
-def _unite_masks(pairs, masks, chosen, folder, progress):
-    """Write for each image with several masks one that holds all of them, below a folder; return the pairs with it.
-
-    Where they overlap, the `chosen` labels (a set or None) lie above others, else greater ones above lesser ones.
-    """
-
-    def unite(pair):
-        """Return a pair with its one mask."""
-        paths = masks[pair.subset, pair.name]
-        if len(paths) == 1:
-            return pair
-        parts = [_read_mask(path) for path in paths]
-        for path, part in zip(paths, parts):
-            if part.shape != parts[0].shape:
-                raise CourseError(f"{end_of_path(paths[0])} and {end_of_path(path)} differ in size: mend the masks.")
-        united = np.maximum.reduce(parts)
-        for part in parts:
-            united = np.where(np.isin(part, list(chosen or ())), part, united)
-        suffix = ".tif" if united.dtype.kind == "f" else ".png"
-        target = folder / (pair.subset or "all") / "masks" / f"{pair.name}{suffix}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(united).save(target)
-        return replace(pair, mask=target)
-
-    return parallel(unite, pairs, "uniting masks", progress)
 
 
 def _places(root, pair):

@@ -1,15 +1,20 @@
-"""Which values of a dataset's masks are the structure."""
+"""Several masks of one image become one; which values of the masks are the structure."""
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from course.workspace import CourseError, end_of_path, sentence_about
+from course.pictures import Pair, check_palettes, read_picture
+from course.workspace import CourseError, end_of_path, parallel, sentence_about
 
 FEW_VALUES = 16  # so many at most are labels, not the blur of an edge
 EDGE_REACH = 8  # pixels from a blurred value to both of what it lies between; a block of a JPEG is as large
 LOOKED_AT = 40  # masks that are read again to tell blur from labels
+TIP = 9  # pixels; no more of one faint value may be what blur leaves of a tip
 
 
 def _listed(values):
@@ -18,12 +23,48 @@ def _listed(values):
     return ", ".join(texts if len(texts) <= 7 else [*texts[:6], "...", texts[-1]])
 
 
-def choose_foreground(pairs: list, chosen: set | None, read: Callable) -> tuple[Callable | None, list, list[str]]:
+def unite_masks(
+    pairs: list[Pair], masks: dict[tuple, list[Path]], chosen: set | None, folder: Path, progress: bool
+) -> list[Pair]:
+    """Write for each image with several masks one that holds all of them, below a folder; return the pairs with it.
+
+    masks: {(subset, name): paths}. Where they overlap, the `chosen` labels (a set or None) lie above others, else
+    greater ones above lesser ones. The one has the name and folders of the first, which sentences then tell.
+    Raises CourseError for masks of one image that differ in size, and as `check_palettes` does.
+    """
+    if all(len(masks[pair.subset, pair.name]) == 1 for pair in pairs):
+        return pairs
+
+    def unite(pair):
+        """Return a pair with its one mask, and the palettes of all."""
+        paths = masks[pair.subset, pair.name]
+        pictures = [read_picture(path, labels=True) for path in paths]
+        palettes = [(path, picture.palette) for path, picture in zip(paths, pictures)]
+        if len(paths) == 1:
+            return pair, palettes
+        parts = [picture.pixels for picture in pictures]
+        for path, part in zip(paths, parts):
+            if part.shape != parts[0].shape:
+                raise CourseError(f"{end_of_path(paths[0])} and {end_of_path(path)} differ in size: mend the masks.")
+        united = np.maximum.reduce(parts)
+        for part in parts:
+            united = np.where(np.isin(part, list(chosen or ())), part, united)
+        target = folder.joinpath(pair.subset or "all", pair.name, *paths[0].parts[1:][-3:])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(united).save(target, "PNG" if united.dtype in (np.uint8, np.uint16) else "TIFF")
+        return replace(pair, mask=target), palettes
+
+    united = parallel(unite, pairs, "uniting masks", progress)
+    check_palettes([palette for _, palettes in united for palette in palettes])
+    return [pair for pair, _ in united]
+
+
+def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable | None, list, list[str]]:
     """Decide which values of the masks are the structure; return (is_foreground, mask_values, notes).
 
-    chosen: the values that the user gave as a set, or None. read: a function from the path of a mask to its pixels.
-    is_foreground is a function from pixels to bool, or None where all masks are plain pictures of the two values in
-    mask_values = [background, foreground]. Raises CourseError where it cannot be known.
+    chosen: the values that the user gave as a set, or None. is_foreground is a function from pixels to
+    bool, or None where all masks are plain pictures of the two values in mask_values = [background, foreground].
+    Raises CourseError where it cannot be known.
     """
     counts = _counts(pairs)
     values = sorted(counts)
@@ -31,22 +72,24 @@ def choose_foreground(pairs: list, chosen: set | None, read: Callable) -> tuple[
     if chosen is not None:
         return _as_chosen(chosen, values)
     if len(values) == 1:
+        lesser = ", or, where several masks of one image show it as the lesser value, choose that with foreground=..."
         raise CourseError(
-            f"All masks are empty: {end_of_path(pairs[0].mask)} and the others hold the value {low:g} alone; "
-            "give masks in which the structure is drawn."
+            f"All masks are {'full' if low else 'empty'}: {end_of_path(pairs[0].mask)} and the others hold the value "
+            f"{low:g} alone; give masks in which the structure is drawn{lesser if low else '.'}"
         )
     if len(values) == 2:
         plain = all(pair.facts.mask_plain for pair in pairs)
         notes = _inverted(pairs, counts, high, f"the value {high:g}")
         return (None, values, notes) if plain else ((lambda pixels: pixels == high), [0, 255], notes)
     blurred = [pair for pair in pairs if len(pair.facts.mask_values) > 2]
-    if not blurred or not _is_blur(blurred, counts, read):
+    if not blurred or not _is_blur(blurred, counts):
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
         raise CourseError(
             f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({_listed(values)}) where two are "
             "expected: choose which are the structure with foreground=[...]; 255 often means 'do not score'."
         )
     threshold = (low + high) / 2
+    _refuse_faint(pairs, threshold, high)
     advice = f"masks are not two-valued, their values above {threshold:g} were taken as foreground."
     notes = [sentence_about([pair.mask for pair in blurred], "is blurred", advice)]
     notes += _inverted(pairs, counts, threshold, f"what is above {threshold:g}")
@@ -58,14 +101,32 @@ def _counts(pairs):
     return sum((Counter(pair.facts.mask_values) for pair in pairs), Counter())
 
 
+def _refuse_faint(pairs, threshold, high):
+    """Refuse masks that are not blurred, and drawn in a value that is background beside those that are."""
+    faint = []
+    for pair in pairs:
+        values = pair.facts.mask_values
+        if len(values) == 2 and not pair.facts.lossy and max(values) <= threshold and values[max(values)] > TIP:
+            faint.append(pair.mask)
+    if faint:
+        what = f"holds two values, neither above {threshold:g}, and other masks are blurred and reach {high:g}"
+        raise CourseError(sentence_about(faint, what, "save all masks with the same two values."))
+
+
 def _as_chosen(chosen, values):
     if not chosen <= set(values) or chosen == set(values):
         raise CourseError(
             f"foreground={sorted(chosen)} does not divide the masks' values in two: they hold {_listed(values)}."
         )
+    return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255], chosen_sentences(chosen, values)
+
+
+def chosen_sentences(chosen: set | None, values: list) -> list[str]:
+    """Return a sentence, in a list, on what was chosen of the masks' values; none where they are but two."""
+    if len(values) <= 2:
+        return []
     rest = _listed([value for value in values if value not in chosen])
-    notes = [f"Of the masks' values {_listed(sorted(chosen))} is the structure, as chosen; {rest} is background."]
-    return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255], notes if len(values) > 2 else []
+    return [f"Of the masks' values {_listed(sorted(chosen))} is the structure, as chosen; {rest} is background."]
 
 
 def _inverted(pairs, counts, least, words):
@@ -85,7 +146,7 @@ def _inverted(pairs, counts, least, words):
     ]
 
 
-def _is_blur(pairs, counts, read):
+def _is_blur(pairs, counts):
     """Tell whether the values between the least and the greatest are the blur of edges, not labels.
 
     Blur is rare beside what it comes from, takes many values alike, and each pixel of it lies near both.
@@ -106,7 +167,7 @@ def _is_blur(pairs, counts, read):
     margin = (high - low) / 50  # so much even areas are off in a JPEG
     near_both = total = 0
     for pair in pairs[:: max(1, len(pairs) // LOOKED_AT)]:
-        pixels = read(pair.mask)
+        pixels = read_picture(pair.mask, labels=True).pixels
         middle = (pixels > low + margin) & (pixels < high - margin)
         size = 2 * EDGE_REACH + 1
         near = (ndimage.minimum_filter(pixels, size) < dark) & (ndimage.maximum_filter(pixels, size) > bright)

@@ -14,6 +14,7 @@ from course.workspace import CourseError, end_of_path
 
 MAX_VOXELS = 2**28  # of one volume: 512 x 512 x 1024
 MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}  # a header may give another unit
+HUGE = 100  # mm; no voxel is longer
 NEARLY = 1e-3  # this far from a whole number is as good as whole
 MANY_LABELS = 16  # more values than this are no list of structures
 
@@ -101,7 +102,8 @@ def _opened(path):
     except CourseError:
         raise
     except Exception as error:  # nibabel has no common error for a damaged file
-        raise CourseError(f"{end_of_path(path)} is damaged or no NIfTI file ({error}): copy it again.") from error
+        reason = " ".join(str(error).split())  # in one line
+        raise CourseError(f"{end_of_path(path)} is damaged or no NIfTI file ({reason}): copy it again.") from error
 
 
 def read_grid(path: Path) -> Grid:
@@ -131,6 +133,8 @@ def read_grid(path: Path) -> Grid:
         if np.allclose(spacing, unit):
             affine = affine @ np.diag([*(pixdim / spacing), 1])
             spacing, told = pixdim, ("spacing_of_pixdim",)
+    if known and max(spacing) > HUGE:
+        told += ("huge_voxels",)
     return Grid(
         shape=shape,
         affine=affine,

@@ -27,6 +27,10 @@ TOLD = {
         "has a spacing in pixdim and none in its affine, where it is 1 mm",
         "that of pixdim was taken.",
     ),
+    "huge_voxels": (
+        "has voxels longer than 10 cm, by its header",
+        "all distances will be as wrong; mend the spacing there, or its unit.",
+    ),
     "no_spacing": ("does not say the spacing of its voxels", "its distances are unknown."),
     "no_axes": ("does not say how it lies in the body", "it was taken as it is stored."),
     "turned": ("lies another way than most volumes", "its axes were swapped or flipped to lie as theirs do."),

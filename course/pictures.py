@@ -321,23 +321,30 @@ def measure_pair(pair: Pair) -> Pair:
 def measure_pairs(pairs: list[Pair], progress: bool = False) -> list[Pair]:
     """Read every pair once and return them with their Facts.
 
-    Raises CourseError for the first bad one, and where a colour is one label in one mask's palette and another label
-    in another's, or a label two colours: such numbers were given file by file, and mean nothing.
+    Raises CourseError for the first bad one, and as `check_palettes` does.
     """
     pairs = parallel(measure_pair, pairs, "reading images and masks", progress)
+    check_palettes([(pair.mask, pair.facts.palette) for pair in pairs])
+    return pairs
+
+
+def check_palettes(palettes: list[tuple[Path, dict]]) -> None:
+    """Refuse masks, given as (path, palette), of which two give a colour two labels, or a label two colours.
+
+    Such numbers were given file by file, and mean nothing. Raises CourseError.
+    """
     first, first_colour = {}, {}
-    for pair in pairs:
-        for colour, label in pair.facts.palette.items():
-            other = first.setdefault(colour, pair)
-            if other.facts.palette[colour] != label:
+    for path, palette in palettes:
+        for colour, label in palette.items():
+            other_label, other = first.setdefault(colour, (label, path))
+            if other_label != label:
                 raise CourseError(
-                    f"The colour {colour} is label {other.facts.palette[colour]} in {end_of_path(other.mask)} and "
-                    f"{label} in {end_of_path(pair.mask)}: save the masks as grey pictures, or with one palette."
+                    f"The colour {colour} is label {other_label} in {end_of_path(other)} and {label} in "
+                    f"{end_of_path(path)}: save the masks as grey pictures, or with one palette."
                 )
-            other_colour, other = first_colour.setdefault(label, (colour, pair))
+            other_colour, other = first_colour.setdefault(label, (colour, path))
             if label and other_colour != colour:
                 raise CourseError(
-                    f"{end_of_path(other.mask)} has {label} in the colour {other_colour}, {end_of_path(pair.mask)} in "
+                    f"{end_of_path(other)} has {label} in the colour {other_colour}, {end_of_path(path)} in "
                     f"{colour}, so it may be two structures: save the masks as grey pictures, with a grey for each."
                 )
-    return pairs

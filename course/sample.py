@@ -60,9 +60,11 @@ def make_sample(
     patient's pixels depend on nothing but seed, patient number, slices and size. progress, if given, is called as
     progress(done, total) after each patient. Files of the same name are overwritten.
 
-    Returns {"spacing": [row, column, slice]} in millimetres. Raises ValueError for a negative seed, and for slices or
-    size below 1.
+    Returns {"spacing": [row, column, slice]} in millimetres. Raises ValueError for a negative seed, for slices or size
+    below 1, and for patients that are no whole numbers by subset.
     """
+    if not (isinstance(patients, dict) and all(isinstance(count, int) for count in patients.values())):
+        raise ValueError(f"patients must be numbers by subset, such as {PATIENTS}, not {patients!r}")
     if seed < 0 or slices < 1 or size < 1:
         raise ValueError(f"seed must be at least 0, slices and size at least 1, not {seed}, {slices} and {size}")
     subsets = [subset for subset, count in patients.items() for _ in range(count)]

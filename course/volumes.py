@@ -9,6 +9,7 @@ from PIL import Image
 
 from course.geometry import OPPOSITE, geometry_of, merged
 from course.greys import GreyRange, are_crowded, to_greys
+from course.labels import chosen_sentences
 from course.matching import Layout
 from course.nifti import Grid, foreground_values, listed, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
@@ -213,8 +214,8 @@ def pairs_of_volumes(
         return write_volume(volume, names[key], place[key], chosen, axes, along)
 
     written = dict(zip(keys, parallel(write, list(zip(keys, volumes)), "slices of volumes", progress)))
-    _check_labels(written.values(), foreground, chosen, label_names)
-    notes = told_sentences({path: told for volume in written.values() for path, told in volume.told.items()})
+    notes = _check_labels(written.values(), foreground, chosen, label_names)
+    notes += told_sentences({path: told for volume in written.values() for path, told in volume.told.items()})
     notes += _sentences_on_slices(volumes, grids, along)
     files = {kind: {key: place[key] / kind / f"{names[key][0]}.png" for key in keys} for kind in ("images", "masks")}
     if is_flat:
@@ -235,7 +236,7 @@ def pairs_of_volumes(
 
 
 def _check_labels(written, foreground, chosen, label_names):
-    """Refuse label volumes that leave open, or do not hold, what the structure is."""
+    """Refuse label volumes that leave open, or do not hold, what the structure is; return notes on what was chosen."""
     present = {value for volume in written for value in volume.labels}
     held = listed([f"{value:g}" for value in sorted(present)])
     structures = sorted(present - {0})
@@ -245,13 +246,15 @@ def _check_labels(written, foreground, chosen, label_names):
         raise CourseError(
             f"The labels hold more than one structure ({known or held}): choose with foreground=..., by name or number."
         )
-    if chosen is not None and not chosen & present:
-        raise CourseError(f"foreground={foreground!r} is in no label volume: they hold {held}.")
+    missing = listed([f"{value:g}" for value in sorted((chosen or set()) - present)])
+    if missing:
+        raise CourseError(f"foreground={foreground!r}: {missing} is in no label volume, they hold {held}.")
     if (chosen or {*structures}) & present in (set(), present):
         raise CourseError(
             f"The label volumes hold {held} alone (soft labels count from one half on), so nothing in them, or all of "
             "it, is the structure: give labels in which it is drawn on a background of another value."
         )
+    return chosen_sentences(chosen, sorted(present))
 
 
 def _sentences_on_slices(volumes, grids, along):

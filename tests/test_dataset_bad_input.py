@@ -216,7 +216,9 @@ case("texts", r"notes is not a dataset: it holds only .*a\.txt and the like", fi
 case("strays", r"strays is not a dataset: it holds nothing", files, "strays", STRAYS)
 case("pickled arrays", r"arrays is not a dataset: it holds only arrays/(images|masks)/a\.npy", files, "arrays", PICKLED)
 case("photos", r"photos/a\.png has no mask, and no other", files, "photos", {"a.png": png_bytes(picture())})
+NO_NUMBERS = r"The sample cannot be made: patients must be numbers by subset, such as .*, not 2"
 case("a sample of a negative seed", r"The sample cannot be made: seed must be at least 0", given, "sample", seed=-1)
+case("a sample of two patients", NO_NUMBERS, given, "sample", sample={"patients": 2})
 case("no heart source", r"gone\.tar does not exist", given, "heart", heart_source="gone.tar")
 
 
@@ -490,6 +492,11 @@ def header_of_a_huge_volume():
     return gzip.compress(header.binaryblock + b"\0" * 100)
 
 
+def unpack_and_cut(path):
+    path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes())[:400])
+    path.unlink()
+
+
 def a_picture_among_volumes(folder):
     without(folder, "labelsTr/case_0.nii.gz", make_task)
     mask().save(folder / "labelsTr" / "case_0.png")
@@ -543,6 +550,7 @@ for name, values, told in [
     case(f"labels of {name}", rf"labelsTr/case_0\.nii\.gz {told}", make_task, None, values)
 case("axes that are no numbers", DAMAGED, with_volume, axes_that_are_no_numbers())
 case("a volume that was cut", DAMAGED, with_volume, cut)
+case("a plain volume that was cut", r"case_0\.nii is damaged or no NIfTI file", with_volume, unpack_and_cut)
 case("a text called volume", DAMAGED, with_volume, b"not a volume")
 case(
     "a huge volume", r"case_0\.nii\.gz claims the size \(30000, 30000, 30000\)", with_volume, header_of_a_huge_volume()
@@ -557,8 +565,13 @@ case("labels of two structures", SEVERAL, make_task, None, labels([0, 0, 1, 2]))
 case("a thousand labels", r"more than one structure \(1, 2, 3, 4, 5, 6 and 993 more\): choose with", a_thousand_labels)
 case("a label name that is not there", NO_LABEL, make_task, foreground="valve")
 case(
-    "a label that nobody has", r"foreground='wall' is in no label volume: they hold 0, 1", make_task, foreground="wall"
+    "a label that nobody has",
+    r"foreground='wall': 2 is in no label volume, they hold 0, 1",
+    make_task,
+    foreground="wall",
 )
+ONE_MISSING = r"foreground=\[1, 3, 4\]: 3, 4 is in no label volume, they hold 0, 1, 2"
+case("two labels that nobody has", ONE_MISSING, make_task, None, labels([0, 0, 1, 2]), foreground=[1, 3, 4])
 ALONE = r"The label volumes hold {} alone .*, so nothing in them, or all of it, is the structure"
 case("all labels chosen", ALONE.format("0, 1"), make_task, foreground=[0, 1])
 case("a picture among volumes", r"labelsTr/case_0\.png is a picture among NIfTI volumes", a_picture_among_volumes)

@@ -1,6 +1,7 @@
 """Which values of a mask are the structure: the right pixels, a note, or one sentence that asks."""
 
 import io
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -169,6 +170,45 @@ def test_labels_are_asked_for_in_a_sentence_of_ordinary_length(case, tmp_path):
         take(tmp_path / "source", tmp_path / "work", make)
     assert "foreground=[...]" in str(caught.value) and len(str(caught.value)) < 400
     assert not (tmp_path / "work").exists()
+
+
+class Jpeg:
+    """A mask that is saved as a JPEG, whatever its file is called."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def save(self, path):
+        Image.fromarray(self.values).save(path, "JPEG", quality=100)
+
+
+TIP = np.zeros((HEIGHT, WIDTH), np.uint8)
+TIP[8:11, 8:11] = 100
+LARGER_TIP = np.where(np.eye(HEIGHT, WIDTH, 1) * (np.arange(WIDTH) == 12), 100, TIP).astype(np.uint8)
+BLOCKS = np.zeros((HEIGHT, WIDTH), np.uint8)
+BLOCKS[8:24, 16:24] = 40  # whole blocks of a JPEG, which keeps them as they are
+OTHER_VALUES = (
+    r"masks/p2_0\.png holds two values, neither above 127\.5, and other masks are blurred and reach 255: save"
+)
+EMPTY = r"All masks of (train|valid|test) are empty"  # p2 alone is in its subset
+
+
+@pytest.mark.parametrize(
+    "drawn, sentence",
+    [
+        (Image.fromarray(STRUCTURE.astype(np.uint8)), OTHER_VALUES),
+        (Image.fromarray(STRUCTURE * np.uint8(127)), OTHER_VALUES),
+        (Image.fromarray(STRUCTURE * np.uint8(128)), None),
+        (Image.fromarray(TIP), EMPTY),
+        (Image.fromarray(LARGER_TIP), OTHER_VALUES),
+        (Image.fromarray(BLOCKS), OTHER_VALUES),
+        (Jpeg(BLOCKS), EMPTY),
+    ],
+)
+def test_masks_whose_value_is_background_beside_blurred_ones_are_refused(drawn, sentence, tmp_path):
+    made = iter([smoothed(STRUCTURE), smoothed(STRUCTURE), drawn])
+    with pytest.raises(CourseError, match=sentence) if sentence else nullcontext():
+        take(tmp_path / "source", tmp_path / "work", lambda _: next(made))
 
 
 def test_the_chosen_label_is_taken_and_the_rest_is_told_to_be_background(tmp_path):

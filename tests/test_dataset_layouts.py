@@ -230,6 +230,13 @@ def archives_beside_the_pictures(folder):
     return {f"p{seed}": seed for seed in range(6)}, ["more.7z (and 2 more) was passed over: .7z, .rar, .tar are not"]
 
 
+@read
+def jpegs_of_one_image(folder):
+    parts = {"masks/p{n}_mask_1.jpg": part_of_mask(np.s_[:14]), "masks/p{n}_mask_2.jpg": part_of_mask(np.s_[14:])}
+    lay_out(folder, {"images/p{n}.png": picture, **parts})
+    return {f"p{seed}": seed for seed in range(6)}, ["source/masks/p0_mask_1.jpg (and 5 more) is blurred"]
+
+
 @pytest.mark.parametrize(
     ("image", "drawn", "name"),
     [
@@ -349,6 +356,52 @@ def masks_of_two_sizes_for_one_image(folder):
     return r"benign \(1\)_mask.png and .*benign \(1\)_mask_1.png differ in size"
 
 
+def with_colours(folder, odd, labels, colours):
+    """Two masks for each of five images and one for p5, of one palette; and a file of other labels and colours."""
+    masks = {f"masks/p{seed}_mask_{part}.png": mask(seed) // 255 for seed in range(5) for part in (1, 2)}
+    masks["masks/p5.png"] = mask(5) // 255
+    for seed in range(6):
+        put(folder, f"images/p{seed}.png", picture(seed))
+    for path in masks:
+        put(folder, path, masks[path])
+        drawn = Image.frombytes("P", (WIDTH, HEIGHT), (labels if path == odd else masks[path]).tobytes())
+        drawn.putpalette(colours if path == odd else [0, 0, 0, 200, 0, 0])
+        drawn.save(folder / path)
+
+
+@refused
+def one_of_several_masks_with_its_palette_turned_round(folder):
+    with_colours(folder, "masks/p2_mask_2.png", 1 - mask(2) // 255, [200, 0, 0, 0, 0, 0])
+    return r"\(0, 0, 0, 255\) is label 0 in source/masks/p0_mask_1.png and 1 in source/masks/p2_mask_2.png: save"
+
+
+@refused
+def a_single_mask_beside_several_with_its_palette_turned_round(folder):
+    with_colours(folder, "masks/p5.png", 1 - mask(5) // 255, [200, 0, 0, 0, 0, 0])
+    return r"\(0, 0, 0, 255\) is label 0 in source/masks/p0_mask_1.png and 1 in source/masks/p5.png: save"
+
+
+@refused
+def two_colours_for_the_masks_of_one_image(folder):
+    with_colours(folder, "masks/p0_mask_2.png", mask(0) // 255, [0, 0, 0, 0, 0, 200])
+    return r"source/masks/p0_mask_1.png has 1 in the colour \(200, 0, 0, 255\), source/masks/p0_mask_2.png in \(0, 0,"
+
+
+@refused
+def several_masks_that_are_inverted(folder):
+    parts = [part_of_mask(np.s_[:14]), part_of_mask(np.s_[14:])]
+    inverted = {f"masks/p{{n}}_mask_{part}.png": lambda seed, part=part: 255 - parts[part](seed) for part in (0, 1)}
+    lay_out(folder, {"images/p{n}.png": picture, **inverted})
+    return "All masks are full: source/masks/p0_mask_0.png and the others hold the value 255 alone; .* lesser value"
+
+
+@refused
+def several_masks_of_two_values_each(folder):
+    parts = {"masks/p{n}_mask_1.png": mask, "masks/p{n}_mask_2.png": lambda seed: mask(seed + 9) // 5}
+    lay_out(folder, {"images/p{n}.png": picture, **parts})
+    return r"source/masks/p0_mask_1.png and other masks hold 3 values \(0, 51, 255\)"
+
+
 @refused
 def a_patient_in_two_times_in_two_subsets(folder):
     for number, place in enumerate(("train/{}/p1_ED_0", "test/{}/p1_ES_0", "valid/{}/p2_ED_0")):
@@ -381,6 +434,14 @@ def test_what_cannot_be_known_gets_one_sentence_and_nothing_is_left(make, tmp_pa
             [
                 lambda seed: np.float32(mask(seed) * (np.arange(WIDTH) < 15) > 0),
                 lambda seed: np.float32(mask(seed) > 0),
+            ],
+            {},
+        ),
+        ([lambda seed: 255 - mask(seed), lambda _: ALL_WHITE], {"foreground": 0}),
+        (
+            [
+                lambda seed: np.int32(mask(seed)) * 300,
+                lambda seed: np.int32(mask(seed)) * 300 * (np.arange(WIDTH) < 15),
             ],
             {},
         ),

@@ -110,6 +110,8 @@ def hold(images, masks, along=2, values=VALUES, label=LABEL):
         (np.diag([2, 3, 4, 1]), UNPLACED, (2, 3, 4), None, ()),
         (np.diag([2, 3, 4, 1]), {"unit": "micron"}, (0.002, 0.003, 0.004), ("R", "A", "S"), ()),
         (np.diag([0.002, 0.003, 0.004, 1]), {"unit": "meter"}, (2, 3, 4), ("R", "A", "S"), ()),
+        (np.diag([2, 3, 4, 1]), {"unit": "meter"}, (2000, 3000, 4000), ("R", "A", "S"), ("huge_voxels",)),
+        (np.diag([2, 100, 4, 1]), {}, (2, 100, 4), ("R", "A", "S"), ()),
         (np.diag([2, 3, 4, 1]), {"srow_z": (0, 0, 0, 0)}, None, None, ("no_spacing",)),
         (np.diag([2, 3, 4, 1]), {"pixdim": (1, 0, 0, 0)}, (2, 3, 4), ("R", "A", "S"), ()),
         (np.diag([2, 3, 4, 1]), {"pixdim": (1, 2, 3, 0), **UNPLACED}, None, None, ("no_spacing",)),
@@ -129,6 +131,13 @@ def test_a_turned_grid_keeps_every_voxel_where_it_is(tmp_path):
     assert turned.shape == (5, 6, 8) and turned.spacing == pytest.approx((4, 2, 3)) and turned.axes == ("R", "A", "S")
     # Voxel (1, 2, 3) becomes (3, 6 - 1 - 1, 2)
     assert np.allclose(turned.affine @ [3, 4, 2, 1], affine @ [1, 2, 3, 1])
+
+
+def test_voxels_of_metres_are_told(tmp_path):
+    description, *_ = imported(make(tmp_path / "source", unit="meter"), tmp_path / "data")
+    assert [
+        note for note in description["notes"] if "images/c0.nii has voxels longer than 10 cm, by its header" in note
+    ]
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (6, 8, 1), (6, 8, 1, 1)])
@@ -341,7 +350,14 @@ IGNORED[5] = 255
             SOFT >= 0.5,
             "masks/c0.nii holds a soft label: its values from one half of the label's number",
         ),
-        (VALUES, IGNORED, {"foreground": 1}, VALUES, LABEL, ""),
+        (
+            VALUES,
+            IGNORED,
+            {"foreground": 1},
+            VALUES,
+            LABEL,
+            "Of the masks' values 1 is the structure, as chosen; 0, 255 is background.",
+        ),
         (VALUES, 1 - LABEL, {"foreground": 0}, VALUES, LABEL, ""),
     ],
 )
@@ -439,10 +455,12 @@ def test_what_one_patient_has_in_two_ways_is_unknown():
 
 def test_a_geometry_file_beside_volumes_is_told_to_be_passed_over(tmp_path):
     folder = make(tmp_path / "source")
-    (folder / "geometry.json").write_text(json.dumps({"spacing": [9, 9, 9]}))
+    for place in (folder, folder / "images"):
+        (place / "geometry.json").write_text(json.dumps({"spacing": [9, 9, 9]}))
     description, *_ = imported(folder, tmp_path / "data")
     assert description["spacing"] == [1, 1, 2]
-    assert any("geometry.json was passed over" in note for note in description["notes"])
+    told = "source/geometry.json (and 1 more) was passed over: volumes hold their own spacing and axes."
+    assert any(note.endswith(told) for note in description["notes"])
 
 
 def test_a_spacing_is_recorded_to_six_digits(tmp_path):

@@ -374,6 +374,7 @@ def test_values_that_are_not_finite_are_refused_in_images_and_masks(tmp_path, la
 
 
 IAR = ["I", "A", "R"]
+PASSED_OVER = "source/geometry.json was passed over: only one above all images and masks is read"
 
 
 @pytest.mark.parametrize(
@@ -394,11 +395,18 @@ IAR = ["I", "A", "R"]
             None,
             None,
             {"p0": ([1, 1, 1], IAR), "p2": ([1, 1, 3], IAR), "p3": (None, None)},
-            ["p0 1 x 1 x 1 mm, p1 1 x 1 x 2 mm.", "p0 I A R, p3 unknown (rows, columns, slices)."],
+            [PASSED_OVER, "p0 1 x 1 x 1 mm, p1 1 x 1 x 2 mm.", "p0 I A R, p3 unknown (rows, columns, slices)."],
         ),
         ({"source": {"axes": IAR}}, [1.25, 1.5, 8], [1.25, 1.5, 8], {"p5": ([1.25, 1.5, 8.0], IAR)}, []),
         ({"source": {"spacing": [1, 2, 3]}}, None, [1, 2, 3], {"p0": ([1, 2, 3], None)}, []),
         ({".": {"spacing": [1, 1, 1]}}, None, None, {"p0": (None, None)}, []),  # a file above the dataset
+        (
+            {f"source/scans/{kind}": {"spacing": [1, 1, 1]} for kind in ("images", "masks")},
+            None,
+            None,
+            {"p0": (None, None)},
+            ["images/geometry.json (and 1 more) was passed over"],
+        ),
     ],
 )
 def test_spacing_and_axes_of_pictures(tmp_path, files, given, common, geometry, notes):
@@ -408,7 +416,7 @@ def test_spacing_and_axes_of_pictures(tmp_path, files, given, common, geometry, 
     description, *_ = imported(tmp_path / "source", tmp_path / "data", spacing=given)
     found = {patient: (entry["spacing"], entry["axes"]) for patient, entry in description["geometry"].items()}
     assert {**found, **geometry} == found and len(found) == 6 and description["spacing"] == common
-    told = [note for note in description["notes"] if "differ" in note]
+    told = [note for note in description["notes"] if "differ" in note or "passed over" in note]
     assert len(told) == len(notes) and all(words in note for words, note in zip(notes, told))
 
 

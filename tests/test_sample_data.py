@@ -109,9 +109,11 @@ def test_progress_is_told_after_each_patient(tmp_path):
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-@pytest.mark.parametrize("wrong", [{"seed": -1}, {"slices": 0}, {"size": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"seed": -1}, {"slices": 0}, {"size": 0}, {"patients": 2}, {"patients": {"train": 1.5}}]
+)
 def test_impossible_numbers_are_refused(tmp_path, wrong):
-    with pytest.raises(ValueError, match="at least"):
+    with pytest.raises(ValueError, match="must be (at least|numbers by subset)"):
         make_sample(tmp_path, **wrong)
     assert not list(tmp_path.iterdir())
 
