@@ -205,7 +205,7 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
         record.update(state="complete")
     except NotebookFailed as failure:
         record.update(_failure(*failure.args))
-    if owner_of(folder) != batch:
+    if owner_of(folder) not in (batch, ""):
         return {**record, **_failure("another batch was started in this folder, and goes on with this run")}
     record.update(seconds=time.time() - started)
     write_json(run_dir / "run.json", record)

@@ -405,6 +405,13 @@ def test_a_run_that_another_batch_has_taken_over_is_left_to_it(work_dir, tmp_pat
     assert helpers.read_json(tmp_path / "run" / "run.json", "00")["state"] == "running"
 
 
+def test_a_run_that_ends_while_its_own_batch_writes_the_owners_file_is_complete(work_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "run_notebook", lambda *_, **__: (tmp_path / OWNER_FILE).write_text(""))
+    record = run_one(tmp_path, CHOICE, work_dir / "dataset.json", True)
+    assert record["state"] == "complete"
+    assert helpers.read_json(tmp_path / "run" / "run.json", "00") == record
+
+
 def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(
         batch,
