@@ -231,11 +231,12 @@ def run_batch(
     folder, began = Path(folder).resolve(), time.time()
     outcomes, running, shared, waiting, shown = {}, {}, [], list(runs), None
     folder.mkdir(parents=True, exist_ok=True)
-    for name, run in runs.items():
-        earlier = folder / name / "run.json"
-        if earlier.exists() and (other := read_json(earlier, "00_run_all")["parameters"]["dataset"]) != run["dataset"]:
+    untold = {run["dataset"] for name, run in runs.items() if "_dataset-" not in name}  # the others' names tell it
+    for earlier in folder.glob("*/run.json"):
+        other = read_json(earlier, "00_run_all")["parameters"]["dataset"]
+        if untold - {other} and "_dataset-" not in earlier.parent.name:
             raise CourseError(
-                f"{folder / name} holds a run of another dataset, {other}: move {folder} away, or rename your dataset."
+                f"{earlier.parent} holds a run of another dataset, {other}: move {folder} away, or rename your dataset."
             )
     if any(run["dataset"] == "heart" for run in runs.values()):
         show("the heart data: downloading, if they are not here")

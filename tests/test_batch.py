@@ -193,12 +193,36 @@ def test_the_heart_archive_is_fetched_once_and_before_the_workers_begin(tmp_path
     assert calls == [tmp_path] and shown == ["the heart data: downloading, if they are not here"]
 
 
-def test_a_run_of_another_dataset_is_not_written_over(tmp_path):
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "run.json").write_text('{"parameters": {"dataset": "/a/images"}}')
-    with pytest.raises(helpers.CourseError, match="holds a run of another dataset, /a/images: move .* away"):
-        batch.run_batch(tmp_path, {"one": {**CHOICE, "dataset": "/b/images"}}, open_test=False)
-    assert os.listdir(tmp_path) == ["one"]
+@pytest.mark.parametrize("recipe", ["best", "overlap"])
+def test_runs_of_another_dataset_are_not_mixed_in(tmp_path, recipe):
+    folder, dataset = tmp_path / "sample-smoke", tmp_path / "sample"
+    dataset.mkdir()
+    (folder / "recipe-best_seed-0").mkdir(parents=True)
+    helpers.write_json(folder / "recipe-best_seed-0" / "run.json", {"parameters": {"dataset": "/a/sample"}})
+    runs, _ = batch.plan_runs({}, **{**CHOICE, "dataset": str(dataset), "recipe": recipe})
+    with pytest.raises(helpers.CourseError, match="0 holds a run of another dataset, /a/sample: move .*smoke away, or"):
+        batch.run_batch(folder, runs, open_test=False)
+    assert os.listdir(folder) == ["recipe-best_seed-0"]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "dataset", "grid"),
+    [
+        ("recipe-report_seed-0", "sample", {}),
+        ("recipe-best_seed-0", "sample", {"dataset": ["heart"]}),
+        ("recipe-best_seed-0_dataset-heart", "heart", {}),
+        ("recipe-best_seed-0_dataset-heart", "heart", {"dataset": ["sample"]}),
+    ],
+)
+def test_runs_of_one_dataset_and_those_whose_names_tell_theirs_share_a_folder(
+    tmp_path, monkeypatch, earlier, dataset, grid
+):
+    (tmp_path / earlier).mkdir()
+    helpers.write_json(tmp_path / earlier / "run.json", {"parameters": {"dataset": dataset}})
+    monkeypatch.setattr(batch, "fetch_heart", lambda *_: None)
+    monkeypatch.setattr(batch, "open_cluster", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # nothing is refused
+        batch.run_batch(tmp_path, batch.plan_runs(grid, **CHOICE)[0], open_test=False, show=lambda text: None)
 
 
 @pytest.fixture()
