@@ -20,7 +20,7 @@ from course.recipes import PROFILES, RECIPES, check_values, new_settings
 from course.sources import fetch_heart
 from course.training import read_history
 from course.workers import RETRIES, open_cluster, stderr_to
-from course.workspace import COURSE_FOLDER, CourseError, duration, fingerprint, read_json, write_json
+from course.workspace import COURSE_FOLDER, CourseError, duration, fingerprint, read_json, writable_folder, write_json
 from helpers import prepare_arrays
 
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
@@ -230,7 +230,7 @@ def run_batch(
     """
     folder, began = Path(folder).resolve(), time.time()
     outcomes, running, shared, waiting, shown = {}, {}, [], list(runs), None
-    folder.mkdir(parents=True, exist_ok=True)
+    writable_folder(folder)
     untold = {run["dataset"] for name, run in runs.items() if "_dataset-" not in name}  # the others' names tell it
     for earlier in folder.glob("*/run.json"):
         other = read_json(earlier, "00_run_all")["parameters"]["dataset"]

@@ -200,19 +200,36 @@ def _mount_drive():
     return own
 
 
+def writable_folder(folder: Path) -> Path:
+    """Return `folder`, and make it where it is missing.
+
+    Raises CourseError if it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK) else "it is read-only"
+    except OSError as error:
+        reason = error.strerror
+    if reason:
+        raise CourseError(
+            f"{folder} cannot be made or written to ({reason}): give another work_dir, or another UNET_WORK_DIR."
+        )
+    return folder
+
+
 def open_work_folder(work_dir: str | os.PathLike | None = None) -> Path:
     """Return the folder in which the notebooks pass their files on, and make it where it is missing.
 
     Order of choice: `work_dir`, the environment variable UNET_WORK_DIR, a folder on Google Drive in Colab
     (each Colab notebook runs on a machine of its own, only Drive is shared), else `data/` of the course.
-    Raises CourseError where Colab does not mount the Drive.
+    One that is there may be read-only: lessons that only read it run all the same.
+    Raises CourseError where Colab does not mount the Drive, or where the folder cannot be made.
     """
     folder = work_dir or os.environ.get("UNET_WORK_DIR")
     if not folder and in_colab():
         folder = _mount_drive() / "left-atrium-course-data"
     folder = Path(folder or COURSE_FOLDER / "data").expanduser().resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return folder if folder.is_dir() else writable_folder(folder)
 
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left

@@ -225,6 +225,12 @@ def test_runs_of_one_dataset_and_those_whose_names_tell_theirs_share_a_folder(
         batch.run_batch(tmp_path, batch.plan_runs(grid, **CHOICE)[0], open_test=False, show=lambda text: None)
 
 
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    (tmp_path / "runs").touch()
+    with pytest.raises(helpers.CourseError, match="runs/sample-smoke cannot be made or written to"):
+        batch.run_batch(tmp_path / "runs" / "sample-smoke", {"one": CHOICE}, open_test=False)
+
+
 @pytest.fixture()
 def one_worker(monkeypatch):
     """A cluster of one worker, a thread of this process."""
