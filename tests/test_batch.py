@@ -81,10 +81,10 @@ def test_a_dataset_that_is_not_there_is_refused(tmp_path, monkeypatch, dataset):
 
 
 def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
-    runs, open_test = batch.plan_runs({"recipe": ["report", "best"], "fold": [0, 1, 2], "image_size": [32]}, **CHOICE)
+    runs, open_test = batch.plan_runs({"recipe": ["report", "best"], "fold": [0, 1, 4], "image_size": [32]}, **CHOICE)
     assert len(runs) == 6 and not open_test
-    expected = {**CHOICE, "recipe": "report", "fold": 2, "image_size": 32}
-    assert runs["recipe-report_seed-0_fold-2_image_size-32"] == expected
+    expected = {**CHOICE, "recipe": "report", "fold": 4, "image_size": 32}
+    assert runs["recipe-report_seed-0_fold-4_image_size-32"] == expected
     assert batch.plan_runs({}, **CHOICE) == ({"recipe-best_seed-0": CHOICE}, True)
 
 
@@ -101,6 +101,10 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
         ({"seed": [-1]}, "whole number"),
         ({"image_size": [100]}, "image_size is 100: choose a multiple of 8"),
         ({"epochs": [0]}, "epochs is 0"),
+        ({"fold": [0, 5]}, "fold is 5: choose a whole number from 0 to 4"),
+        ({"fold": [-1]}, "fold is -1: choose"),
+        ({"fold": [1.0]}, "fold is 1.0: choose"),
+        ({"picture": [3]}, "picture is 3: give the path of a picture"),
         ({"recipe": ["report", "best"], "seed": [0, 1]}, "compares recipe, so test stays closed"),
     ],
 )
