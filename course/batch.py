@@ -226,7 +226,8 @@ def run_batch(
     of a split, and of the folds; the runs' own seeds change the training alone. show: is given the text that tells
     how far the batch is, whenever it changes.
     An outcome is what run.json holds: `state` is "complete", "reused" or "failed", with `notebook`, `cell`, `message`.
-    Raises CourseError if the folder holds runs of another dataset, or another batch is at work in it.
+    Raises CourseError if the folder holds runs of another dataset, if another batch is at work in it, or if all runs
+    failed for one reason.
     """
     folder, began = Path(folder).resolve(), time.time()
     outcomes, running, shared, waiting, shown = {}, {}, [], list(runs), None
@@ -263,6 +264,8 @@ def run_batch(
                 outcomes[name] = _outcome(name, runs[name], running.pop(name))
         outcomes = {name: outcomes[name] for name in runs}
         write_json(folder / "batch.json", {"runs": outcomes, "seconds": time.time() - began})
+        if len({outcome.get("message") for outcome in outcomes.values()}) == 1:  # one sentence says all
+            check_outcomes(outcomes)
         return outcomes
 
 

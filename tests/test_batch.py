@@ -286,8 +286,18 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
     assert any(text.startswith(line) for text in shown)
     assert "1 of 2 runs are done, about" in "".join(shown)
 
-    monkeypatch.setattr(batch, "share_arrays", lambda *_: 1 / 0)
+    def run_one(folder, name, *_):
+        """Fail, each run for a reason of its own."""
+        raise ValueError(name)
+
+    monkeypatch.setattr(batch, "run_one", run_one)
     outcomes = batch.run_batch(folder, runs, open_test, show=shown.append)
+    assert [outcome["message"] for outcome in outcomes.values()] == [f"ValueError: {name}" for name in runs]
+
+    monkeypatch.setattr(batch, "share_arrays", lambda *_: 1 / 0)
+    with pytest.raises(helpers.CourseError, match=rf"2 of 2 runs failed, the first is {name} \(ZeroDivisionError: div"):
+        batch.run_batch(folder, runs, open_test, show=shown.append)
+    outcomes = helpers.read_json(folder / "batch.json", "00")["runs"]
     assert [outcome["message"] for outcome in outcomes.values()] == ["ZeroDivisionError: division by zero"] * 2
 
 
@@ -306,7 +316,9 @@ def test_a_run_whose_kernel_does_not_start_is_started_three_times(
     monkeypatch.setattr(batch, "share_dataset", lambda *_: None)
     monkeypatch.setattr(batch, "share_arrays", lambda *_: str(work_dir / "dataset.json"))
     runs, open_test = batch.plan_runs({}, **{**CHOICE, "recipe": "report"})
-    [outcome] = batch.run_batch(tmp_path / "runs", runs, open_test, show=shown.append).values()
+    with contextlib.suppress(helpers.CourseError):
+        batch.run_batch(tmp_path / "runs", runs, open_test, show=shown.append)
+    [outcome] = helpers.read_json(tmp_path / "runs" / "batch.json", "00")["runs"].values()
     assert outcome["state"] == state
     assert starts == [batch.NOTEBOOKS[0]] * failures + list(batch.NOTEBOOKS if failures < 3 else [])
     assert all("\n" not in text for text in shown)  # of one run a line tells enough
