@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from course.workers import stderr_to
-from course.workspace import COURSE_FOLDER, CourseError, open_work_folder, whole_file, writable_folder
+from course.workspace import COURSE_FOLDER, CourseError, open_work_folder, whole_file
 
 STOPPED = "\nStopped. All that is complete is kept: give the same command again, and it goes on from there."
 
@@ -73,7 +73,7 @@ def run_notebook_00(choices: dict, screen: Screen) -> None:
     """
     import papermill
 
-    folder = writable_folder(open_work_folder() / "runs")
+    folder = open_work_folder() / "runs"
     with (
         whole_file(folder / "00_run_all.ipynb") as executed,
         open(folder / "00_run_all.log", "a", encoding="utf-8") as log,

@@ -139,7 +139,7 @@ def test_what_is_being_made_lies_on_the_machine_and_the_disk_that_is_full_is_nam
 def test_a_work_folder_that_is_read_only_is_named(source, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "data")
-    with pytest.raises(CourseError, match="data cannot be made or written to .*: give another work_dir"):
+    with pytest.raises(CourseError, match="data cannot be made or written to .*: choose another folder"):
         take(source, tmp_path / "data")
 
 
