@@ -691,8 +691,10 @@ def segment_picture(model, path, image_size, threshold):
     The network answers for the picture alone: there is no volume to cut in other planes, and all pieces are kept.
     Colours become grey. Values of more than eight bits are scaled as the import scales them, but by the range of this
     picture, not of its patient.
-    Raises CourseError if the file cannot be read as a picture.
+    Raises CourseError if there is no file, or it cannot be read as a picture.
     """
+    if not Path(path).is_file():
+        raise CourseError(f"There is no picture at {Path(path).absolute()}: give the path of one.")
     image, *_ = read_picture(Path(path))
     if image.dtype != np.uint8:
         image, _ = greys_of(image)

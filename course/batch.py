@@ -20,7 +20,7 @@ from course.recipes import PROFILES, RECIPES, check_values, new_settings
 from course.sources import fetch_heart
 from course.training import read_history
 from course.workers import RETRIES, open_cluster, stderr_to
-from course.workspace import COURSE_FOLDER, CourseError, duration, fingerprint, read_json, write_json
+from course.workspace import COURSE_FOLDER, CourseError, duration, fingerprint, read_json, writable_folder, write_json
 from helpers import prepare_arrays
 
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
@@ -205,7 +205,7 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
         record.update(state="complete")
     except NotebookFailed as failure:
         record.update(_failure(*failure.args))
-    if owner_of(folder) != batch:
+    if owner_of(folder) not in (batch, ""):
         return {**record, **_failure("another batch was started in this folder, and goes on with this run")}
     record.update(seconds=time.time() - started)
     write_json(run_dir / "run.json", record)
@@ -226,16 +226,18 @@ def run_batch(
     of a split, and of the folds; the runs' own seeds change the training alone. show: is given the text that tells
     how far the batch is, whenever it changes.
     An outcome is what run.json holds: `state` is "complete", "reused" or "failed", with `notebook`, `cell`, `message`.
-    Raises CourseError if the folder holds runs of another dataset, or another batch is at work in it.
+    Raises CourseError if the folder holds runs of another dataset, if another batch is at work in it, or if all runs
+    failed for one reason.
     """
     folder, began = Path(folder).resolve(), time.time()
     outcomes, running, shared, waiting, shown = {}, {}, [], list(runs), None
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, run in runs.items():
-        earlier = folder / name / "run.json"
-        if earlier.exists() and (other := read_json(earlier, "00_run_all")["parameters"]["dataset"]) != run["dataset"]:
+    writable_folder(folder)
+    untold = {run["dataset"] for name, run in runs.items() if "_dataset-" not in name}  # the others' names tell it
+    for earlier in folder.glob("*/run.json"):
+        other = read_json(earlier, "00_run_all")["parameters"]["dataset"]
+        if untold - {other} and "_dataset-" not in earlier.parent.name:
             raise CourseError(
-                f"{folder / name} holds a run of another dataset, {other}: move {folder} away, or rename your dataset."
+                f"{earlier.parent} holds a run of another dataset, {other}: move {folder} away, or rename your dataset."
             )
     if any(run["dataset"] == "heart" for run in runs.values()):
         show("the heart data: downloading, if they are not here")
@@ -262,6 +264,8 @@ def run_batch(
                 outcomes[name] = _outcome(name, runs[name], running.pop(name))
         outcomes = {name: outcomes[name] for name in runs}
         write_json(folder / "batch.json", {"runs": outcomes, "seconds": time.time() - began})
+        if len({outcome.get("message") for outcome in outcomes.values()}) == 1:  # one sentence says all
+            check_outcomes(outcomes)
         return outcomes
 
 

@@ -8,6 +8,7 @@ import operator
 import os
 from pathlib import Path
 
+from course.folds import FOLDS
 from course.machine import device_name, estimate_seconds, gpu_found
 from course.workspace import CourseError, duration, read_json, write_json
 
@@ -222,4 +223,6 @@ _ALLOWED = {
     "patience": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
     "threshold": (lambda v: _is_number(v) and 0 < v < 1, "choose a number between 0 and 1"),
     "largest_component": (lambda v: type(v) is bool, "choose True or False"),
+    "fold": (lambda v: type(v) is int and 0 <= v < FOLDS, f"choose a whole number from 0 to {FOLDS - 1}"),
+    "picture": (lambda v: isinstance(v, str), "give the path of a picture"),
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from course import workspace
 from course.pictures import SUBSETS, is_stray
-from course.workspace import FULL_DISK, CourseError, is_on_drive, remove_leftovers, whole_file
+from course.workspace import FULL_DISK, CourseError, is_on_drive, remove_leftovers, whole_file, writable_folder
 
 IMPORTED = re.compile(r"[0-9a-f]{12}(-\d+)?(\.tar)?")  # the names of what imports converted, folders and archives
 _unpacking = threading.Lock()
@@ -44,7 +44,7 @@ def building_folder(work_dir: Path):
     place = workspace.COLAB_FOLDER if is_on_drive(work_dir) else work_dir
     try:
         is_new = not work_dir.exists()
-        work_dir.mkdir(parents=True, exist_ok=True)
+        writable_folder(work_dir)
         remove_leftovers(place.glob("dataset.importing-*"))
         building = Path(tempfile.mkdtemp(prefix="dataset.importing-", dir=place))
         try:

@@ -74,7 +74,6 @@ def run_notebook_00(choices: dict, screen: Screen) -> None:
     import papermill
 
     folder = open_work_folder() / "runs"
-    folder.mkdir(exist_ok=True)
     with (
         whole_file(folder / "00_run_all.ipynb") as executed,
         open(folder / "00_run_all.log", "a", encoding="utf-8") as log,

@@ -44,14 +44,34 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
                     path.unlink()
 
 
+def writable_folder(folder: Path) -> Path:
+    """Return `folder`, and make it where it is missing.
+
+    Raises CourseError if it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK) else "it is read-only"
+    except OSError as error:
+        reason = error.strerror
+    if reason:
+        raise CourseError(
+            f"{folder} cannot be made or written to ({reason}): "
+            "choose another folder; work_dir or UNET_WORK_DIR names the work folder."
+        )
+    return folder
+
+
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path beside `path`; it becomes `path` when the block ends, and is gone when it fails.
 
     So `path` holds either all of what was written or what it held before, whenever the process is killed.
-    The temporary name keeps the suffix, for writers that look at it.
+    The temporary name keeps the suffix, for writers that look at it. The folder is made where it is missing.
+    Raises CourseError where it cannot be made or written to.
     """
     path = Path(path)
+    writable_folder(path.parent)
     remove_leftovers(path.parent.glob(".writing-*"))
     temporary = path.with_name(f".writing-{uuid.uuid4().hex}-{path.name}")
     try:
@@ -205,14 +225,14 @@ def open_work_folder(work_dir: str | os.PathLike | None = None) -> Path:
 
     Order of choice: `work_dir`, the environment variable UNET_WORK_DIR, a folder on Google Drive in Colab
     (each Colab notebook runs on a machine of its own, only Drive is shared), else `data/` of the course.
-    Raises CourseError where Colab does not mount the Drive.
+    One that is there may be read-only: lessons that only read it run all the same.
+    Raises CourseError where Colab does not mount the Drive, or where the folder cannot be made.
     """
     folder = work_dir or os.environ.get("UNET_WORK_DIR")
     if not folder and in_colab():
         folder = _mount_drive() / "left-atrium-course-data"
     folder = Path(folder or COURSE_FOLDER / "data").expanduser().resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return folder if folder.is_dir() else writable_folder(folder)
 
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left

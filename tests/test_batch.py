@@ -81,10 +81,10 @@ def test_a_dataset_that_is_not_there_is_refused(tmp_path, monkeypatch, dataset):
 
 
 def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
-    runs, open_test = batch.plan_runs({"recipe": ["report", "best"], "fold": [0, 1, 2], "image_size": [32]}, **CHOICE)
+    runs, open_test = batch.plan_runs({"recipe": ["report", "best"], "fold": [0, 1, 4], "image_size": [32]}, **CHOICE)
     assert len(runs) == 6 and not open_test
-    expected = {**CHOICE, "recipe": "report", "fold": 2, "image_size": 32}
-    assert runs["recipe-report_seed-0_fold-2_image_size-32"] == expected
+    expected = {**CHOICE, "recipe": "report", "fold": 4, "image_size": 32}
+    assert runs["recipe-report_seed-0_fold-4_image_size-32"] == expected
     assert batch.plan_runs({}, **CHOICE) == ({"recipe-best_seed-0": CHOICE}, True)
 
 
@@ -101,6 +101,10 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
         ({"seed": [-1]}, "whole number"),
         ({"image_size": [100]}, "image_size is 100: choose a multiple of 8"),
         ({"epochs": [0]}, "epochs is 0"),
+        ({"fold": [0, 5]}, "fold is 5: choose a whole number from 0 to 4"),
+        ({"fold": [-1]}, "fold is -1: choose"),
+        ({"fold": [1.0]}, "fold is 1.0: choose"),
+        ({"picture": [3]}, "picture is 3: give the path of a picture"),
         ({"recipe": ["report", "best"], "seed": [0, 1]}, "compares recipe, so test stays closed"),
     ],
 )
@@ -193,12 +197,42 @@ def test_the_heart_archive_is_fetched_once_and_before_the_workers_begin(tmp_path
     assert calls == [tmp_path] and shown == ["the heart data: downloading, if they are not here"]
 
 
-def test_a_run_of_another_dataset_is_not_written_over(tmp_path):
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "run.json").write_text('{"parameters": {"dataset": "/a/images"}}')
-    with pytest.raises(helpers.CourseError, match="holds a run of another dataset, /a/images: move .* away"):
-        batch.run_batch(tmp_path, {"one": {**CHOICE, "dataset": "/b/images"}}, open_test=False)
-    assert os.listdir(tmp_path) == ["one"]
+@pytest.mark.parametrize("recipe", ["best", "overlap"])
+def test_runs_of_another_dataset_are_not_mixed_in(tmp_path, recipe):
+    folder, dataset = tmp_path / "sample-smoke", tmp_path / "sample"
+    dataset.mkdir()
+    (folder / "recipe-best_seed-0").mkdir(parents=True)
+    helpers.write_json(folder / "recipe-best_seed-0" / "run.json", {"parameters": {"dataset": "/a/sample"}})
+    runs, _ = batch.plan_runs({}, **{**CHOICE, "dataset": str(dataset), "recipe": recipe})
+    with pytest.raises(helpers.CourseError, match="0 holds a run of another dataset, /a/sample: move .*smoke away, or"):
+        batch.run_batch(folder, runs, open_test=False)
+    assert os.listdir(folder) == ["recipe-best_seed-0"]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "dataset", "grid"),
+    [
+        ("recipe-report_seed-0", "sample", {}),
+        ("recipe-best_seed-0", "sample", {"dataset": ["heart"]}),
+        ("recipe-best_seed-0_dataset-heart", "heart", {}),
+        ("recipe-best_seed-0_dataset-heart", "heart", {"dataset": ["sample"]}),
+    ],
+)
+def test_runs_of_one_dataset_and_those_whose_names_tell_theirs_share_a_folder(
+    tmp_path, monkeypatch, earlier, dataset, grid
+):
+    (tmp_path / earlier).mkdir()
+    helpers.write_json(tmp_path / earlier / "run.json", {"parameters": {"dataset": dataset}})
+    monkeypatch.setattr(batch, "fetch_heart", lambda *_: None)
+    monkeypatch.setattr(batch, "open_cluster", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # nothing is refused
+        batch.run_batch(tmp_path, batch.plan_runs(grid, **CHOICE)[0], open_test=False, show=lambda text: None)
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    (tmp_path / "runs").touch()
+    with pytest.raises(helpers.CourseError, match="runs/sample-smoke cannot be made or written to"):
+        batch.run_batch(tmp_path / "runs" / "sample-smoke", {"one": CHOICE}, open_test=False)
 
 
 @pytest.fixture()
@@ -252,8 +286,18 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
     assert any(text.startswith(line) for text in shown)
     assert "1 of 2 runs are done, about" in "".join(shown)
 
-    monkeypatch.setattr(batch, "share_arrays", lambda *_: 1 / 0)
+    def run_one(folder, name, *_):
+        """Fail, each run for a reason of its own."""
+        raise ValueError(name)
+
+    monkeypatch.setattr(batch, "run_one", run_one)
     outcomes = batch.run_batch(folder, runs, open_test, show=shown.append)
+    assert [outcome["message"] for outcome in outcomes.values()] == [f"ValueError: {name}" for name in runs]
+
+    monkeypatch.setattr(batch, "share_arrays", lambda *_: 1 / 0)
+    with pytest.raises(helpers.CourseError, match=rf"2 of 2 runs failed, the first is {name} \(ZeroDivisionError: div"):
+        batch.run_batch(folder, runs, open_test, show=shown.append)
+    outcomes = helpers.read_json(folder / "batch.json", "00")["runs"]
     assert [outcome["message"] for outcome in outcomes.values()] == ["ZeroDivisionError: division by zero"] * 2
 
 
@@ -272,7 +316,9 @@ def test_a_run_whose_kernel_does_not_start_is_started_three_times(
     monkeypatch.setattr(batch, "share_dataset", lambda *_: None)
     monkeypatch.setattr(batch, "share_arrays", lambda *_: str(work_dir / "dataset.json"))
     runs, open_test = batch.plan_runs({}, **{**CHOICE, "recipe": "report"})
-    [outcome] = batch.run_batch(tmp_path / "runs", runs, open_test, show=shown.append).values()
+    with contextlib.suppress(helpers.CourseError):
+        batch.run_batch(tmp_path / "runs", runs, open_test, show=shown.append)
+    [outcome] = helpers.read_json(tmp_path / "runs" / "batch.json", "00")["runs"].values()
     assert outcome["state"] == state
     assert starts == [batch.NOTEBOOKS[0]] * failures + list(batch.NOTEBOOKS if failures < 3 else [])
     assert all("\n" not in text for text in shown)  # of one run a line tells enough
@@ -403,6 +449,13 @@ def test_a_run_that_another_batch_has_taken_over_is_left_to_it(work_dir, tmp_pat
     record = run_one(tmp_path, CHOICE, work_dir / "dataset.json", True)
     assert record["state"] == "failed" and "another batch was started in this folder" in record["message"]
     assert helpers.read_json(tmp_path / "run" / "run.json", "00")["state"] == "running"
+
+
+def test_a_run_that_ends_while_its_own_batch_writes_the_owners_file_is_complete(work_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "run_notebook", lambda *_, **__: (tmp_path / OWNER_FILE).write_text(""))
+    record = run_one(tmp_path, CHOICE, work_dir / "dataset.json", True)
+    assert record["state"] == "complete"
+    assert helpers.read_json(tmp_path / "run" / "run.json", "00") == record
 
 
 def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_path, monkeypatch):

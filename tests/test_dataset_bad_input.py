@@ -662,5 +662,5 @@ def test_a_work_folder_that_did_not_exist_does_not_appear(tmp_path):
 
 def test_a_file_as_work_folder_gets_a_sentence(tmp_path):
     (tmp_path / "data").write_text("")
-    with pytest.raises(CourseError, match="cannot be read or written"):
+    with pytest.raises(CourseError, match="data cannot be made or written to"):
         import_dataset(make_dataset(tmp_path / "good"), tmp_path / "data", progress=False)

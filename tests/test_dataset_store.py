@@ -136,6 +136,13 @@ def test_what_is_being_made_lies_on_the_machine_and_the_disk_that_is_full_is_nam
             raise OSError(errno.ENOSPC, "No space left on device", file)
 
 
+def test_a_work_folder_that_is_read_only_is_named(source, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "data")
+    with pytest.raises(CourseError, match="data cannot be made or written to .*: choose another folder"):
+        take(source, tmp_path / "data")
+
+
 def test_a_refusal_leaves_drive_and_the_machine_as_they_were(colab, source, tmp_path):
     take(source, colab)
     before = below(tmp_path / "content")

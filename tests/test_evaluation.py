@@ -416,6 +416,8 @@ def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     with pytest.raises(helpers.CourseError, match="notes.png cannot be read as a picture"):
         helpers.segment_picture(Copying(), tmp_path / "notes.png", 32, 0.5)
+    with pytest.raises(helpers.CourseError, match="There is no picture at .*nothing.png: give the path of one"):
+        helpers.segment_picture(Copying(), tmp_path / "nothing.png", 32, 0.5)
 
 
 def test_outlines_have_the_two_colours_and_an_empty_mask_has_none():

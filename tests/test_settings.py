@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import sys
 import types
@@ -301,6 +302,26 @@ def test_the_work_folder_is_the_one_asked_for_else_the_environments_else_data(mo
     monkeypatch.delenv("UNET_WORK_DIR")
     monkeypatch.setattr(workspace, "COURSE_FOLDER", tmp_path / "course")
     assert helpers.open_work_folder() == (tmp_path / "course" / "data").resolve()
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_work_folder_that_cannot_be_made_is_one_sentence(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(helpers.CourseError) as caught:
+        helpers.open_work_folder(tmp_path / place)
+    begin, end = f"{tmp_path.resolve() / place} cannot be made or written to (", "UNET_WORK_DIR names the work folder."
+    assert str(caught.value).startswith(begin) and str(caught.value).endswith(end)
+
+
+def test_a_work_folder_that_is_read_only_is_opened_and_not_written_to(monkeypatch, tmp_path):
+    folder = tmp_path.resolve() / "new"
+    helpers.write_json(folder / "settings.json", {})
+    assert workspace.writable_folder(folder / "npy") == folder / "npy" and (folder / "npy").is_dir()
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (folder, os.W_OK))
+    assert helpers.open_work_folder(folder) == folder
+    for write in (workspace.writable_folder, lambda folder: helpers.write_json(folder / "settings.json", {})):
+        with pytest.raises(helpers.CourseError, match=r"new cannot be made or written to \(it is read-only\): choose"):
+            write(folder)
 
 
 def stand_in_colab(monkeypatch, folder, mount):

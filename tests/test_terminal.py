@@ -136,6 +136,16 @@ def test_notebook_00_is_run_and_only_a_good_copy_of_it_is_kept(tmp_path, monkeyp
         assert shown.err == printed
 
 
+@pytest.mark.parametrize(("work_dir", "refused"), [("file", "file"), ("read-only", "read-only/runs")])
+def test_a_work_folder_that_cannot_be_written_to_is_one_sentence(tmp_path, monkeypatch, capsys, work_dir, refused):
+    (tmp_path / "file").touch()
+    (tmp_path / "read-only" / "runs").mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setenv("UNET_WORK_DIR", str(tmp_path / work_dir))
+    assert terminal.main() == 1
+    assert capsys.readouterr().err.startswith(f"{tmp_path / refused} cannot be made or written to (")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
