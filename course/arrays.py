@@ -21,6 +21,7 @@ from course.workspace import (
     progress_bar,
     read_json,
     whole_file,
+    writable_folder,
     write_json,
 )
 
@@ -60,7 +61,6 @@ def make_arrays(
         "settings": {"image_size": image_size, "left_out": sorted(leave_out)},
     }
     folder = work_dir / "npy"
-    folder.mkdir(exist_ok=True)
     for place in (folder, Path(description.get("taken_from", work_dir)) / "npy"):
         record = _find_arrays(place, made_from)
         if record is not None:
@@ -75,6 +75,7 @@ def make_arrays(
     for subset, pairs in slices.items():
         if not pairs:
             raise CourseError(f"No {subset} slices are left: leave out fewer patients.")
+    writable_folder(folder)
     (folder / "arrays.json").unlink(missing_ok=True)  # from here on the arrays are no longer what the record says
     record = {"made_from": made_from, "slices": slices, "files": {}}
     for subset in SUBSETS:

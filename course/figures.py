@@ -28,7 +28,6 @@ def plain_text(name: str) -> str:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Save a Matplotlib figure as a PNG file, whole or not at all."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         figure.savefig(part, dpi=120, bbox_inches="tight", format="png")
 

@@ -63,7 +63,6 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
     """
     training = read_json(work_dir / "model" / "training.json", "04_training")
     folder = work_dir / "results"
-    folder.mkdir(exist_ok=True)
     with whole_file(folder / "patients.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         figures = list(next(iter(next(iter(metrics.values()))["patients"].values())))

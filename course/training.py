@@ -73,7 +73,6 @@ def training_inputs(work_dir: Path, settings: dict) -> dict:
 def save_untrained(model: "keras.Model", work_dir: Path, made_from: dict) -> None:
     """Write untrained.keras, and untrained.json with what the network was made from and its arithmetic."""
     folder = work_dir / "model"
-    folder.mkdir(exist_ok=True)
     record = {"made_from": made_from, "arithmetic": arithmetic_of(model)}
     with whole_file(folder / "untrained.keras") as part:
         model.save(part)
