@@ -1,6 +1,7 @@
 """README and RESULTS.md quote the stored trainings, the tables in docs/, as they are."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -62,8 +63,29 @@ def test_results_quote_every_patient_and_seed():
         for seed in valid:
             expected = with_mean([*valid[seed].values()]) + with_mean([*test[seed].values()])
             assert table_row(RESULTS, first.format(seed))[1:] == expected
-    quoted = table_row(README, "its recipe `report`, trained for longer, one run")[-1]
+    quoted = table_row(README, "its recipe `report`, trained for longer on smaller pictures, one run")[-1]
     assert quoted == mean_and_spread([*valid["0"].values()])
+
+
+def test_readme_and_results_quote_the_report_repeated_in_full():
+    metrics = json.loads((DOCS / "report_in_full" / "metrics.json").read_text(encoding="utf-8"))
+    valid, test = ([*metrics[subset]["dice_per_patient"].values()] for subset in ("valid", "test"))
+    assert table_row(README, "its recipe and its 20 epochs, repeated, one run")[-1] == mean_and_spread(valid)
+    assert table_row(RESULTS, "`report` in full")[1:] == with_mean(valid) + with_mean(test)
+    for subset, dice in (("valid", valid), ("test", test)):
+        counts = metrics[subset]["confusion"]
+        found, missed, invented = (counts[f"{name}s"] for name in ("true_positive", "false_negative", "false_positive"))
+        pooled = [2 * found / (2 * found + missed + invented), found / (found + invented), found / (found + missed)]
+        accuracy = (found + counts["true_negatives"]) / sum(counts.values())
+        expected = [*(f"{value:.3f}" for value in pooled), f"{accuracy:.4f}", f"{np.mean(dice):.3f}"]
+        assert table_row(RESULTS, subset)[1:] == expected
+    epochs = {int(float(row["epoch"])) + 1: row for row in read("report_in_full/history.csv")}
+    printed = {int(row["epoch"]): row for row in read("report_2022.csv")}
+    shown = [int(epoch) for epoch in table_row(RESULTS, "epoch")[1:]]
+    for who, rows in (("repeated", epochs), ("the report", printed)):
+        for subset, column in (("train", "loss"), ("valid", "val_loss")):
+            expected = [f"{float(rows[epoch][column]):.4f}" for epoch in shown]
+            assert table_row(RESULTS, f"{who}, {subset}")[1:] == expected
 
 
 def test_results_quote_the_ladder():
