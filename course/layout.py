@@ -267,9 +267,10 @@ def _tell_images_by_masks(files):
 def _use_folders_as_names(files, notes):
     """Put the folders above images and masks before names that say too little; the notes tell it.
 
-    Where names are numbers, or one word and a number, and each lies in a folder of a patient, p1/images/IM000 is
-    p1_000. Where two files have one name, those of A/images/1 and B/images/1 are A-1 and B-1. Where images and masks
-    lie in other folders, or all in one, nothing changes.
+    Where names are numbers and each lies in a folder of a patient, anna/images/000 is anna_000; so it is where they are
+    one word and a number, in folders with numbers: p1/images/IM000 is p1_000, but benign/images/IM000 stays. Where two
+    files have one name, those of A/images/1 and B/images/1 are A-1 and B-1. Where images and masks lie in other
+    folders, or all in one, nothing changes.
     """
     shared = len(os.path.commonprefix([file.above for file in files]))
     above = {kind: {file.above[shared:] for file in files if file.kind == kind} for kind in ("images", "masks")}
@@ -277,7 +278,10 @@ def _use_folders_as_names(files, notes):
         return files
     words = {(file.kind, re.match(r"\D*", file.name)[0]) for file in files}
     is_numbered = all(re.fullmatch(r"\D*\d+", MASK_ENDING.sub("", file.name)) for file in files)
-    if above["images"] and all(above["images"]) and is_numbered and len(words) == len({kind for kind, _ in words}):
+    is_numbered &= len(words) == len({kind for kind, _ in words})
+    if any(word for _, word in words):
+        is_numbered &= all(re.search(r"\d", "".join(file.above[shared:])) for file in files)
+    if above["images"] and all(above["images"]) and is_numbered:
         first, *more = sorted({file.above[shared] for file in files})
         if more:
             notes.append(

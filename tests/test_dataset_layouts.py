@@ -223,6 +223,15 @@ def folders_of_patients_with_names_that_are_no_numbers(folder):
 
 
 @read
+def folders_of_kinds(folder):
+    for seed in range(6):
+        kind = ("benign", "malignant", "normal")[seed % 3]
+        put(folder, f"{kind}/images/IM{seed}.png", picture(seed))
+        put(folder, f"{kind}/masks/IM{seed}.png", mask(seed))
+    return {f"IM{seed}": seed for seed in range(6)}, ["does not name its patient", "IM0.png and the others were not"]
+
+
+@read
 def archives_beside_the_pictures(folder):
     lay_out(folder, {"images/p{n}.png": picture, "masks/p{n}.png": mask})
     for name in ("more.rar", "more.7z", "more.tar"):
