@@ -49,10 +49,10 @@ def picture_geometry(
     return geometry
 
 
-def unused_sentences(folder: Path, pairs: list = ()) -> list[str]:
-    """Return a sentence, in a list, on every geometry.json in a dataset's folder but that of the pairs of pictures."""
+def unused_sentences(found: list[Path], folder: Path, pairs: list = ()) -> list[str]:
+    """Return a sentence, in a list, on each geometry.json found in a dataset's folder that its pairs do not use."""
     used = _geometry_file(pairs, folder) if pairs else None
-    unused = [path for path in folder.rglob("geometry.json") if path != used]
+    unused = [path for path in found if path != used]
     advice = "volumes hold their own spacing and axes."
     if pairs:
         advice = 'only one above all images and masks is read, which may tell of each patient in "patients".'

@@ -107,13 +107,13 @@ def import_dataset(
             is_heart = dataset == "heart" or is_heart_task(layout.images)
             choice = patient_pattern, exclude, foreground, allow_incomplete
             pairs, people, geometry, notes = _take_volumes(layout, is_heart, *choice, building / "slices", progress)
-            notes += unused_sentences(folder)
+            notes += unused_sentences(layout.geometry, folder)
         elif dataset == "heart":
             raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
             pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
             geometry = picture_geometry(pairs, folder, made_spacing or spacing, made_spacing and SAGITTAL, exclude)
-            notes += unused_sentences(folder, pairs)
+            notes += unused_sentences(layout.geometry, folder, pairs)
             pairs = unite_masks(pairs, layout.masks, chosen, building / "united", progress)
         pairs = measure_pairs(pairs, progress)
         notes += [] if layout.has_volumes else crowded_sentences(pairs)

@@ -63,6 +63,7 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     files, notes = _set_aside(_tell_masks_by_name([_classify(path, folder, shared) for path in paths]))
     files, passed = _tell_images_by_masks(files)
     layout = Layout(notes=notes, left=_of_types(unread, only_data=True))
+    layout.geometry = [path for path in unread if path.name == "geometry.json"]
     data = [path for path in unread if file_suffix(path.name) in UNREAD or (not path.suffix and is_dicom(path))]
     if data:
         types = ", ".join(sorted({file_suffix(path.name) or "DICOM" for path in data}))
