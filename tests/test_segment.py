@@ -118,6 +118,16 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
         assert segment.main([str(tmp_path / "store" / number / "scan.nii"), str(tmp_path / "run")]) == failed
     assert "scan.json is the answer to" in capsys.readouterr().out
 
+    def refuse(*_, **__):
+        """Say that a scan is answered again."""
+        raise helpers.CourseError("again")
+
+    monkeypatch.setattr(segment.papermill, "execute_notebook", refuse)
+    assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 0
+    monkeypatch.setattr(segment, "NOTEBOOK", tmp_path / "07.ipynb")
+    (tmp_path / "07.ipynb").write_text("of a later version")
+    assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 2
+
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),

@@ -2,7 +2,7 @@
 
 Runs notebook 07 with papermill for each scan: a NIfTI file, a folder of slices, an archive, or a folder of these. In
 OUT (default: segmented/ of the run) each scan gets NAME_mask.nii.gz, NAME.json and a page, NAME.html; `scans.csv` has a
-row for each. A scan that was answered before, by the same network, is not answered again.
+row for each. A scan that was answered before, by the same network and the same 07, is not answered again.
 """
 
 import argparse
@@ -10,7 +10,6 @@ import csv
 import html
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -20,7 +19,7 @@ from nbconvert import HTMLExporter
 from course.report import write_page
 from course.scan import find_scans, scan_name
 from course.workers import stderr_to
-from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, whole_file, write_json
+from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, whole_file, writable_folder, write_json
 
 NOTEBOOK = COURSE_FOLDER / "notebooks" / "07_your_own_scan.ipynb"
 
@@ -32,7 +31,7 @@ def answer_scan(scan: Path, run: Path, out: Path, options: dict) -> dict:
     """
     files = sorted(path for path in scan.rglob("*") if path.is_file()) if scan.is_dir() else [scan]
     truth = [Path(options["truth"])] if options["truth"] else []
-    inputs = fingerprint(*files, *truth, run / "model" / "best.keras", options)
+    inputs = fingerprint(*files, *truth, run / "model" / "best.keras", NOTEBOOK, options)
     name = scan_name(scan)
     record, executed = out / f"{name}.json", out / f"{name}.ipynb"
     earlier = read_json(record, NOTEBOOK.stem) if record.exists() else {}
@@ -75,16 +74,20 @@ def write_answer(notebook, name: str, path: Path) -> None:
     write_page(path, title, f"<h1>{title}</h1>{body}")
 
 
-def write_table(failed: dict[str, dict], out: Path) -> None:
-    """Write scans.csv, a row for each scan that has its answer in a folder, and for those that `failed`, by name."""
-    answers = [answer for path in out.glob("*.json") if "inputs" in (answer := read_json(path, NOTEBOOK.stem))]
-    records = {answer["name"]: answer for answer in answers} | failed
+def read_answers(out: Path) -> dict[str, dict]:
+    """Return what NAME.json holds of each scan that has its answer in a folder, by name."""
+    records = (read_json(path, NOTEBOOK.stem) for path in out.glob("*.json"))
+    return {record["name"]: record for record in records if "inputs" in record}
+
+
+def write_table(records: dict[str, dict], path: Path) -> None:
+    """Write scans.csv, a row for each scan, by name."""
     rows = [
         {**record, **{kind: " ".join(record.get(kind, [])) for kind in ("warnings", "notes")}}
         for _, record in sorted(records.items())
     ]
     columns = list(dict.fromkeys(name for row in rows for name in row if name not in ("scan", "inputs")))
-    with whole_file(out / "scans.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
@@ -110,10 +113,10 @@ def _choices(given):
     if truth and not truth.is_file():
         raise CourseError(f"There is no true mask at {truth}: give a NIfTI file.")
     out = Path(given.out).expanduser().resolve() if given.out else run / "segmented"
-    with suppress(OSError):
-        out.mkdir(parents=True, exist_ok=True)
-    if not out.is_dir() or not os.access(out, os.W_OK):
-        raise CourseError(f"Nothing can be written to {out}: give another OUT.")
+    try:
+        writable_folder(out)
+    except CourseError:
+        raise CourseError(f"Nothing can be written to {out}: give another OUT.") from None
     return scans, notes, run, out, truth
 
 
@@ -133,22 +136,22 @@ def main(arguments: list[str] | None = None) -> int:
         print(error)
         return 1
     options = {"spacing": given.spacing, "save_probabilities": given.probabilities, "truth": truth and str(truth)}
-    failed = {}
+    records, failed = read_answers(out), 0
     print(*notes, sep="\n", end="\n" if notes else "")
     for number, scan in enumerate(scans, start=1):
         try:
             record = answer_scan(scan, run, out, options)
             told = told_of(record)
         except CourseError as error:
-            record = failed[scan_name(scan)] = {"name": scan_name(scan), "failed": str(error)}
-            told = error
+            record, told, failed = {"name": scan_name(scan), "failed": str(error)}, error, failed + 1
+        records[scan_name(scan)] = record
         print(f"{number} of {len(scans)}, {scan_name(scan)}: {told}", flush=True)
         for sentence in [*record.get("notes", []), *record.get("warnings", [])]:
             print("  -", sentence)
-        write_table(failed, out)
-    if len(failed) < len(scans):
+        write_table(records, out / "scans.csv")
+    if failed < len(scans):
         print(f"Masks, pages and scans.csv are in {out}. This is a lesson, no medical device.")
-    return len(failed)
+    return failed
 
 
 if __name__ == "__main__":
