@@ -50,6 +50,7 @@ from course.machine import (
     versions as versions,
 )
 from course.metrics import bootstrap_interval, bounding_box, confusion_counts, cross_entropy, dice, scores
+from course.normalization import fuse_normalization
 from course.pictures import SUBSETS as SUBSETS, read_picture
 from course.planes import area_average, patient_spacing, slice_places
 from course.prediction import (
@@ -306,7 +307,7 @@ def compile_model(model, learning_rate, loss, steps_per_execution=1):
 
     For `accuracy` and `iou` a pixel is atrium from one half on, in the answer and in a mask with soft edges. `iou`
     counts the atrium's pixels over all slices, unlike `dice_coef`. steps_per_execution: how many steps run before the
-    callbacks are called.
+    callbacks are called. Batch normalisation is computed as `course.normalization` says.
     In float16 small gradients would become 0, so there the loss is scaled up and the gradients down again.
     """
     import keras
@@ -337,6 +338,7 @@ def compile_model(model, learning_rate, loss, steps_per_execution=1):
         metrics=[dice_coef, accuracy, iou],
         steps_per_execution=steps_per_execution,
     )
+    fuse_normalization(model)
 
 
 def augment(images, masks, seed, crop_size, compiled=False):

@@ -1,14 +1,18 @@
 """The network is the report's, layer by layer, and computes what it should."""
 
 import csv
+import json
+import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import helpers
 from course import machine
+from course.normalization import fuse_normalization
 from course.training import arithmetic_of
 
 
@@ -165,3 +169,47 @@ def test_the_full_profile_stops_where_tensorflow_has_no_gpu(monkeypatch):
         helpers.check_device({"profile": "hour"})
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"] if kind == "GPU" else [])
     helpers.check_device({"profile": "full"})
+
+
+def with_one_normalization(arithmetic, trainable):
+    """Return a network whose one batch normalisation holds numbers that all differ."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 1))
+    x = keras.layers.Conv2D(5, 3, use_bias=False, padding="same", dtype=arithmetic)(image)
+    normalization = keras.layers.BatchNormalization(momentum=0.7, epsilon=0.02, trainable=trainable, dtype=arithmetic)
+    network = keras.Model(image, keras.layers.Conv2D(1, 1, dtype="float32")(normalization(x)))
+    normalization.set_weights(np.random.default_rng(1).uniform(0.5, 2, (4, 5)))
+    return network, normalization
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("trainable", [True, False])
+def test_fused_batch_normalization_is_keras_own(arithmetic, trainable):
+    images = np.random.default_rng(2).random((2, 6, 4, 1), np.float32)  # so few values that n and n - 1 differ
+    computed = []
+    for fuse in (False, True):
+        network, normalization = with_one_normalization(arithmetic, trainable)
+        before = normalization.moving_variance.numpy()
+        if fuse:
+            fuse_normalization(network)
+        with tf.GradientTape() as tape:
+            answer = network(images, training=True)
+            loss = tf.reduce_sum(answer**3)
+        slopes = tape.gradient(loss, network.trainable_variables)
+        assert np.all(normalization.moving_variance.numpy() != before) == trainable
+        computed.append([answer, *slopes, *normalization.get_weights(), network(images)])
+    tolerance = 1e-4 if arithmetic == "float32" else 0.01
+    for expected, found in zip(*computed, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_network_with_fused_normalization_is_saved_as_keras_own(model, tmp_path):
+    fused = [layer for layer in model.layers if "normalization" in layer.name]
+    assert [layer.call.func.__name__ for layer in fused] == ["_normalize"] * 7
+    model.save(tmp_path / "network.keras")
+    with zipfile.ZipFile(tmp_path / "network.keras") as archive:
+        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    assert {layer["module"] for layer in layers} == {"keras.layers"}
+    images = np.random.default_rng(0).random((1, 256, 256, 1), np.float32)
+    plain = keras.saving.load_model(tmp_path / "network.keras", compile=False, safe_mode=True)
+    np.testing.assert_allclose(plain(images), model(images), atol=1e-5)

@@ -1,0 +1,51 @@
+"""Batch normalisation as TensorFlow's fused kernel computes it: Keras' own formula in one operation instead of ten.
+
+Keras writes it as single operations, each of which reads and writes the whole batch, in float32 even where the
+arithmetic is bfloat16. On a CPU that took a third of a training step. The layers stay Keras' own, and so does what is
+saved of them.
+"""
+
+import functools
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+
+
+def fuse_normalization(model: "keras.Model") -> None:
+    """Let TensorFlow's fused kernel compute each batch normalisation of a model, in training and in answering.
+
+    Layers, weights and the file that `model.save` writes stay as they were. Mean and variance are float32 in every
+    arithmetic. XLA fuses Keras' own operations, so where it compiles the network nothing is changed.
+    """
+    import keras
+
+    if model.jit_compile:
+        return
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.call = functools.partial(_normalize, layer)
+
+
+def _normalize(layer, inputs, training=None, mask=None):
+    """Return the normalised inputs (N, height, width, channels); in training the moving averages take a step."""
+    import tensorflow as tf
+
+    training = bool(training and layer.trainable)
+    moving = [layer.moving_mean, layer.moving_variance]
+    normalized, *moments = tf.raw_ops.FusedBatchNormV3(
+        x=inputs,
+        scale=layer.gamma.value,
+        offset=layer.beta.value,
+        mean=[] if training else moving[0].value,
+        variance=[] if training else moving[1].value,
+        epsilon=layer.epsilon,
+        is_training=training,
+    )[:3]
+    if training:
+        # The kernel divides its variance by one less than the number of values, Keras by the number
+        count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), tf.float32)
+        moments[1] *= (count - 1) / count
+        for average, now in zip(moving, moments):
+            average.assign(layer.momentum * average + (1 - layer.momentum) * now)
+    return normalized
