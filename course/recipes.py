@@ -24,7 +24,7 @@ PROFILES = {
     },
     "quick": {"image_size": 96, "epochs": 10, "images_per_epoch": 360, "sample": SAMPLE},
     "ladder": {"image_size": 128, "epochs": 5, "images_per_epoch": 640, "sample": SAMPLE},
-    "hour": {"image_size": 160, "epochs": 24, "images_per_epoch": 3000, "sample": SAMPLE},
+    "hour": {"image_size": 200, "epochs": 18, "images_per_epoch": 3000, "sample": SAMPLE},
     "full": {"image_size": 256, "epochs": 20, "images_per_epoch": None, "sample": SAMPLE},
 }
 
