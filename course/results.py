@@ -70,10 +70,8 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
         for subset, result in metrics.items():
             patients, unit = result["patients"].items(), result["distance_unit"]
             writer.writerows([subset, patient, *scored.values(), unit] for patient, scored in patients)
-    chosen = {
-        name: settings[name]
-        for name in ("dataset", "profile", "recipe", "image_size", "seed", "planes", "threshold", "largest_component")
-    }
+    recorded = ("dataset", "profile", "recipe", "image_size", "seed", "planes", "answer_scale")
+    chosen = {name: settings[name] for name in (*recorded, "threshold", "largest_component")}
     write_json(
         folder / "metrics.json",
         {

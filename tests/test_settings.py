@@ -184,7 +184,7 @@ PROFILES = """
 smoke             32       2                64      3      1     1      10
 quick             96      10               360     12      4     4      20
 ladder           128       5               640     12      4     4      20
-hour             160      24              3000     12      4     4      20
+hour             200      18              3000     12      4     4      20
 full             256      20              None     12      4     4      20
 """
 RECIPES = """
@@ -202,6 +202,7 @@ output_bias                                   0.0            0.0           -4.0 
 monitor                                  val_loss       val_loss        val_iou        val_iou        val_iou           None
 leave_out_twins                             False           True           True           True           True           True
 planes                                          1              1              1              1              1              3
+answer_scale                                  1.0            1.0            1.0            1.0            1.0           1.25
 soft_masks                                  False          False          False          False           True           True
 threshold                                     0.5            0.5            0.5            0.5            0.5           None
 largest_component                           False          False          False          False          False           None

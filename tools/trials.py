@@ -378,7 +378,7 @@ def main():
         change()
     first_weights = run_folder("best", arguments.start) / "model" / "best.keras" if arguments.start else None
     model = train(run_dir, shared, settings, first_weights)
-    probabilities = helpers.predict_subset(model, run_dir, "valid", settings["planes"])
+    probabilities = helpers.predict_subset(model, run_dir, "valid", settings["planes"], settings["answer_scale"])
     np.save(run_dir / "probabilities.npy", probabilities.astype(np.float16))
     seconds = helpers.read_json(run_dir / "model" / "training.json", "04_training")["seconds"]
     row |= {"trained_on": trained_on(run_dir), "minutes": f"{seconds / 60:.1f}"}

@@ -59,7 +59,8 @@ def train(work_dir, settings, seconds):
         def on_epoch_end(self, epoch, logs=None):
             result["seconds"] += time.perf_counter() - self.start
             result["images"] = (epoch + 1) * images_per_epoch
-            probabilities = helpers.predict_subset(self.model, work_dir, "valid", settings["planes"])
+            planes, scale = settings["planes"], settings["answer_scale"]
+            probabilities = helpers.predict_subset(self.model, work_dir, "valid", planes, scale)
             result["dice"] = float(
                 np.mean(
                     [
