@@ -71,13 +71,13 @@ LADDER = {
         "repeats": 3,
         "soft_masks": True,
     },
-    "best": {  # three planes, pictures enlarged to answer, the last weights, and what is left is chosen on valid
+    "planes": {  # three planes of each volume, the last weights, and what is left to choose is chosen on valid
         "planes": 3,
-        "answer_scale": 1.25,
         "monitor": None,
         "threshold": None,
         "largest_component": None,
     },
+    "best": {"answer_scale": 1.25},  # the same training; the network answers for larger pictures than it learned from
 }
 RECIPES = dict(zip(LADDER, itertools.accumulate(LADDER.values(), operator.or_)))
 
