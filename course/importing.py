@@ -182,7 +182,6 @@ def upload_file(work_dir: str | os.PathLike) -> Path:
         raise CourseError(f"Choose one file (a dataset is one zip of its folder); {len(uploaded)} were uploaded.")
     [(name, content)] = uploaded.items()
     target = Path(work_dir) / Path(name).name
-    target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as temporary:
         temporary.write_bytes(content)
     return target
@@ -262,7 +261,6 @@ def _take_imported(path, work_dir, fold, has_options):
         description.update(root=str(path.parent / description["root"]), taken_from=str(path.parent))
     if fold is not None:
         apply_fold(description, fold)
-    work_dir.mkdir(parents=True, exist_ok=True)
     write_json(work_dir / "dataset.json", description)
     return description
 

@@ -145,7 +145,6 @@ TRIALS = {
 def prepare(folder, dataset, settings, held_out):
     """Bring the dataset and its arrays into a folder that trials with the same pictures share; return it."""
     work_dir = folder / f"pictures_{held_out}_{settings['image_size']}"
-    work_dir.mkdir(parents=True, exist_ok=True)
     description_path = work_dir / "dataset.json"
     if not description_path.exists():
         description = helpers.import_dataset(dataset, work_dir, progress=False)
@@ -185,11 +184,9 @@ def train(run_dir, shared, settings, first_weights=None):
     """
     import keras
 
-    run_dir.mkdir(parents=True, exist_ok=True)
     helpers.import_dataset(str(shared / "dataset.json"), run_dir, progress=False)
     make_arrays(run_dir, settings)
     helpers.write_json(run_dir / "settings.json", settings)
-    (run_dir / "model").mkdir(exist_ok=True)
     keras.utils.set_random_seed(settings["seed"])
     model = helpers.create_model(
         image_size=settings["image_size"],
