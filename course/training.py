@@ -16,7 +16,7 @@ import numpy as np
 from course.arrays import read_arrays_record
 from course.machine import choose_precision
 from course.planes import patient_spacing
-from course.workspace import CourseError, check_made_from, fingerprint, read_json, whole_file, write_json
+from course.workspace import CourseError, check_made_from, fingerprint, read_json, whole_file, write_csv, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -39,11 +39,7 @@ def read_history(work_dir: Path) -> list[dict[str, float]]:
 
 def write_history(work_dir: Path, rows: list[dict[str, float]]) -> None:
     """Write the rows of a history, dicts of one kind, as history.csv, whole or not at all."""
-    with whole_file(work_dir / "model" / "history.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
-        if rows:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows([{**row, "epoch": int(row["epoch"])} for row in rows])
+    write_csv(work_dir / "model" / "history.csv", [{**row, "epoch": int(row["epoch"])} for row in rows])
 
 
 def read_training(folder: Path) -> dict:

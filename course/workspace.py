@@ -1,6 +1,7 @@
 """Files that stay whole, sentences instead of tracebacks, and the folder in which the notebooks pass their files on."""
 
 import ast
+import csv
 import errno
 import hashlib
 import inspect
@@ -90,6 +91,14 @@ def write_json(path: Path, value) -> None:
     """Write `value` to `path` as JSON with an indent of two, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """Write rows to `path` as CSV, whole or not at all; a name that a row lacks is an empty cell in it."""
+    with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_json(path: str | os.PathLike, made_by: str):

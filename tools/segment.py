@@ -6,7 +6,6 @@ row for each. A scan that was answered before, by the same network and the same 
 """
 
 import argparse
-import csv
 import html
 import os
 import sys
@@ -19,7 +18,7 @@ from nbconvert import HTMLExporter
 from course.report import write_page
 from course.scan import find_scans, scan_name
 from course.workers import stderr_to
-from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, whole_file, writable_folder, write_json
+from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, writable_folder, write_csv, write_json
 
 NOTEBOOK = COURSE_FOLDER / "notebooks" / "07_your_own_scan.ipynb"
 
@@ -82,15 +81,11 @@ def read_answers(out: Path) -> dict[str, dict]:
 
 def write_table(records: dict[str, dict], path: Path) -> None:
     """Write scans.csv, a row for each scan, by name."""
-    rows = [
-        {**record, **{kind: " ".join(record.get(kind, [])) for kind in ("warnings", "notes")}}
-        for _, record in sorted(records.items())
-    ]
-    columns = list(dict.fromkeys(name for row in rows for name in row if name not in ("scan", "inputs")))
-    with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = []
+    for _, record in sorted(records.items()):
+        told = {kind: " ".join(record.get(kind, [])) for kind in ("warnings", "notes")}
+        rows.append({name: value for name, value in {**record, **told}.items() if name not in ("scan", "inputs")})
+    write_csv(path, rows)
 
 
 def told_of(record: dict) -> str:
