@@ -57,8 +57,8 @@ def writable_folder(folder: Path) -> Path:
         reason = error.strerror
     if reason:
         raise CourseError(
-            f"{folder} cannot be made or written to ({reason}): "
-            "choose another folder; work_dir or UNET_WORK_DIR names the work folder."
+            f"{folder} cannot be made or written to ({reason}): choose another folder; "
+            "for make segment OUT names it, else work_dir or UNET_WORK_DIR names the work folder."
         )
     return folder
 
