@@ -166,15 +166,12 @@ def resume_training(
         reason = "Data, settings or code are others than those of the training in model/"
     if past is None:
         _put_away(folder, record, reason)
-        past, record = [], {"made_from": made_from, "seconds": 0.0, "images_seen": 0, "epochs": 0, "complete": False}
-        write_json(folder / "training.json", record)
+        past, record = [], {"made_from": made_from, "seconds": 0.0}
+    is_complete = _is_at_its_end(past, settings)
+    record.update(epochs=len(past), images_seen=len(past) * images_per_epoch, complete=is_complete)
+    write_json(folder / "training.json", record)  # also after a kill between the weights and the record
     write_history(work_dir, past)
     callbacks = _training_callbacks(folder, settings, images_per_epoch, past, record)
-    is_complete = _is_at_its_end(past, settings)
-    now = {"epochs": len(past), "images_seen": len(past) * images_per_epoch, "complete": is_complete}
-    if {**record, **now} != record:  # a kill came between the weights and the record
-        record.update(now)
-        write_json(folder / "training.json", record)
     return callbacks, settings["epochs"] if is_complete else len(past)
 
 
