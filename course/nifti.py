@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from course.workspace import CourseError, end_of_path
+from course.workspace import CourseError, end_of_path, listed
 
 MAX_VOXELS = 2**28  # of one volume: 512 x 512 x 1024
 MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}  # a header may give another unit
@@ -220,12 +220,6 @@ def foreground_values(foreground: float | str | list | None, names: dict[str, in
             raise CourseError(f"foreground={label!r} is not a label of this dataset: it knows {known}.")
     numbers = [float(names[label] if isinstance(label, str) else label) for label in chosen]
     return {int(number) if number.is_integer() else number for number in numbers}
-
-
-def listed(texts: list[str]) -> str:
-    """Return the first texts, with commas, and how many more there are."""
-    more = f" and {len(texts) - 6:,} more" if len(texts) > 6 else ""
-    return ", ".join(texts[:6]) + more
 
 
 def read_label_names(folder: Path) -> tuple[dict[str, int], str]:

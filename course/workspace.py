@@ -253,6 +253,12 @@ def end_of_path(path: str | os.PathLike) -> str:
     return "/".join(part if len(part) <= 44 else f"{part[:24]}...{part[-16:]}" for part in parts)
 
 
+def listed(values: Sequence[str | float]) -> str:
+    """Return texts or numbers with commas; of many the first six and the last, which is often one of its own."""
+    texts = [value if isinstance(value, str) else f"{value:g}" for value in values]
+    return ", ".join(texts if len(texts) <= 7 else [*texts[:6], "...", texts[-1]])
+
+
 def sentence_about(paths: Iterable[Path], what: str, advice: str) -> str:
     """Return one sentence on all of `paths`, naming the first."""
     first, more = min(paths), len(paths) - 1
