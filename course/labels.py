@@ -64,7 +64,11 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
     values = sorted(counts)
     low, high = values[0], values[-1]
     if chosen is not None:
-        return _as_chosen(chosen, values)
+        if not chosen <= set(values) or chosen == set(values):
+            raise CourseError(
+                f"foreground={sorted(chosen)} does not divide the masks' values in two: they hold {listed(values)}."
+            )
+        return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255], chosen_sentences(chosen, values)
     if len(values) == 1:
         lesser = ", or, where several masks of one image show it as the lesser value, choose that with foreground=..."
         raise CourseError(
@@ -105,14 +109,6 @@ def _refuse_faint(pairs, threshold, high):
     if faint:
         what = f"holds two values, neither above {threshold:g}, and other masks are blurred and reach {high:g}"
         raise CourseError(sentence_about(faint, what, "save all masks with the same two values."))
-
-
-def _as_chosen(chosen, values):
-    if not chosen <= set(values) or chosen == set(values):
-        raise CourseError(
-            f"foreground={sorted(chosen)} does not divide the masks' values in two: they hold {listed(values)}."
-        )
-    return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255], chosen_sentences(chosen, values)
 
 
 def chosen_sentences(chosen: set | None, values: list) -> list[str]:

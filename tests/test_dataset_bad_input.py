@@ -356,7 +356,7 @@ case(
 )
 case("exclusion of a stranger", STRANGER, make_dataset, exclude=["p9"])
 case("exclusion of everybody", r"exclude leaves nothing of the dataset", make_dataset, exclude=EVERYBODY)
-case("exclusion of a subset", r"The subset test holds no image once exclude is followed", make_dataset, exclude="p4")
+case("exclusion of a subset", r"exclude leaves nothing of test: name fewer", make_dataset, exclude="p4")
 case("a pattern that is none", NO_PATTERN, make_dataset, patient_pattern="(")
 case("a pattern without a patient", NO_GROUP, make_dataset, patient_pattern="(.*)_.*")
 case("DICOM beside masks", r"/images/p\d_000\.dcm is DICOM.* with dcm2niix", images_of_dicom)
