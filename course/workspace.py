@@ -31,6 +31,20 @@ class CourseError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
+@contextmanager
+def one_sentence(what: str, advice: str) -> Iterator[None]:
+    """Make one sentence of whatever goes wrong in a block: the libraries that read files have no common error.
+
+    Raises CourseError: what, the reason in brackets, advice. One that is raised in the block stays as it is.
+    """
+    try:
+        yield
+    except CourseError:
+        raise
+    except Exception as error:
+        raise CourseError(f"{what} ({' '.join(str(error).split())}): {advice}.") from error
+
+
 def remove_leftovers(paths: Iterable[Path]) -> None:
     """Remove the files and folders that are an hour old: what killed processes have left.
 
