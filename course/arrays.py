@@ -188,7 +188,6 @@ def load_arrays(work_dir: Path, subset: str, kinds: tuple[str, ...] = ("X", "y")
             # Arrays of other content keep their own place
             copy = workspace.COLAB_FOLDER / "npy" / record["files"][name]["fingerprint"] / name
             if not copy.exists():
-                copy.parent.mkdir(parents=True, exist_ok=True)
                 with whole_file(copy) as part:
                     shutil.copyfile(path, part)
             path = copy

@@ -180,7 +180,6 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
     Meanwhile run.json says which batch is at work, and at which notebook.
     """
     run_dir = folder / name
-    run_dir.mkdir(parents=True, exist_ok=True)
     description = read_json(dataset_file, NOTEBOOKS[0])
     inputs = fingerprint(run, open_test, description["fingerprint"], code_fingerprint())
     record = {"name": name, "parameters": run, "open_test": open_test, "inputs": inputs, "batch": batch}

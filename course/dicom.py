@@ -1,11 +1,10 @@
 """A DICOM series, as scanners write it, is read as one volume."""
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from course.workspace import CourseError, end_of_path
+from course.workspace import CourseError, end_of_path, one_sentence
 
 UNEVEN = 1.5  # a step between slices that is so many times another is no rounding: slices are missing
 DICOM_ADVICE = "convert the series with dcm2niix and give the NIfTI file"
@@ -17,7 +16,7 @@ def read_series(files: list[Path], name: str) -> tuple[np.ndarray, np.ndarray, b
     Returns (values, affine, whether the size of a voxel is known, notes), values and affine as in `course.scan.Scan`.
     Raises CourseError, with one sentence, for what is not one volume; `name` is what it calls the series.
     """
-    with _told_by_name(name):
+    with one_sentence(f"{name} cannot be read as DICOM", DICOM_ADVICE):
         return _read_series(files, name)
 
 
@@ -29,7 +28,7 @@ def _read_series(files, name):
         raise CourseError(f"{name} is DICOM, which needs one more package: pip install pydicom.") from error
     slices, of_series = [], {}
     for file in files:
-        with _told_by_name(end_of_path(file)):
+        with one_sentence(f"{end_of_path(file)} cannot be read as DICOM", DICOM_ADVICE):
             slices.append(dcmread(file))
     for file, entry in zip(files, slices):
         of_series.setdefault(str(entry.get("SeriesInstanceUID", "")), []).append((file, entry))
@@ -69,17 +68,6 @@ def _read_series(files, name):
     if slices[0].PhotometricInterpretation == "MONOCHROME1":  # with white as the lowest value
         values = values.max() - values + values.min()
     return values, affine, knows_space, notes
-
-
-@contextmanager
-def _told_by_name(name):
-    """Say of whatever goes wrong which scan cannot be read: pydicom has no common error for damaged files."""
-    try:
-        yield
-    except CourseError:
-        raise
-    except Exception as error:
-        raise CourseError(f"{name} cannot be read as DICOM ({error}): {DICOM_ADVICE}.") from error
 
 
 def _check_slice(file: Path, entry) -> None:

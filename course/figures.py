@@ -239,8 +239,11 @@ def html_table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
     )
 
 
-class Table:
-    """Rows and headers that a notebook shows as HTML, and as plain text where there is no page."""
+class table:
+    """What shows rows under headers as the last line of a cell, or by `display`: in HTML, or as text without a page.
+
+    rows: lists of cells, as many in each as there are headers. Columns of numbers stand to the right.
+    """
 
     def __init__(self, rows: Iterable[Sequence], headers: Sequence[str]):
         self.rows, self.headers = list(rows), list(headers)
@@ -250,14 +253,6 @@ class Table:
 
     def _repr_html_(self):
         return html_table(self.rows, self.headers)
-
-
-def table(rows: Iterable[Sequence], headers: Sequence[str]) -> Table:
-    """Return a table to be shown as the last line of a cell, or by `display`.
-
-    rows: lists of cells, as many in each as there are headers. Columns of numbers stand to the right.
-    """
-    return Table(rows, headers)
 
 
 def plot_planes(

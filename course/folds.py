@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 from course.pictures import SUBSETS, Pair, reading_order
-from course.workspace import CourseError
+from course.workspace import CourseError, end_of_path
 
 SHARES = {"train": 0.51, "valid": 0.25, "test": 0.24}  # of the patients: the report's proportions
 LAST_PART = r"(?P<patient>.+)_[^_]+"  # joins the patients whose names differ in their last part
@@ -128,9 +128,9 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
     if len(groups) <= len(missing):
         raise CourseError(
             f"{len(groups)} {'patient is' if len(groups) == 1 else 'patients are'} too few to split into {parts} "
-            f"({', '.join(_shortened(group[0]) for group in groups)}; one scan, or one patient, under two names counts "
-            f"once): {needed} are needed; if each file is a patient of its own, give patient_pattern=None, else a "
-            "pattern that tells the patients apart."
+            f"({', '.join(end_of_path(group[0]) for group in groups)}; one scan, or one patient, under two names "
+            f"counts once): {needed} are needed; if each file is a patient of its own, give patient_pattern=None, else "
+            "a pattern that tells the patients apart."
         )
     random.Random(seed).shuffle(groups)
     subset_of = {pair.patient: "train" for pair in pool}
@@ -154,10 +154,6 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
     return split, [note]
 
 
-def _shortened(name):
-    return name if len(name) <= 24 else f"{name[:20]}..."
-
-
 def check_subsets(pairs: list[Pair], people: dict | None = None) -> None:
     """Raise CourseError where a patient, or a person whose times or sides have names, is in two subsets."""
     people, places = people or {}, {}
@@ -165,13 +161,13 @@ def check_subsets(pairs: list[Pair], people: dict | None = None) -> None:
         first = places.setdefault(people.get(pair.patient, pair.patient), pair)
         if first.subset == pair.subset:
             continue
-        who = f"Patient {_shortened(first.patient)!r} is"
+        who = f"Patient {end_of_path(first.patient)!r} is"
         if first.patient != pair.patient:
-            names = " and ".join(repr(_shortened(one.patient)) for one in (first, pair))
+            names = " and ".join(repr(end_of_path(one.patient)) for one in (first, pair))
             who = f"{names} look like two times or sides of one patient, who is"
+        where = " and ".join(f"{one.subset}/{end_of_path(one.name)}" for one in (first, pair))
         raise CourseError(
-            f"{who} in two subsets ({first.subset}/{_shortened(first.name)} and {pair.subset}/{_shortened(pair.name)}),"
-            " so the test would know its answers: keep a patient in one subset; "
+            f"{who} in two subsets ({where}), so the test would know its answers: keep a patient in one subset; "
             "if these names hold no patient, give patient_pattern=None or a pattern of your own."
         )
 
@@ -182,7 +178,7 @@ def check_masks(pairs: list[Pair], mask_values: list) -> None:
         of_subset = [pair for pair in pairs if pair.subset == subset]
         if not any(pair.facts.foreground_pixels(mask_values) for pair in of_subset):
             raise CourseError(
-                f"All masks of {subset} are empty, {_shortened(of_subset[0].name)} and the others, so nothing can be "
+                f"All masks of {subset} are empty, {end_of_path(of_subset[0].name)} and the others, so nothing can be "
                 "learned or measured there: put a patient in it whose masks hold the structure, or, where chance has "
                 "drawn the subsets, choose another seed."
             )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from course.workspace import CourseError, end_of_path, sentence_about
+from course.workspace import CourseError, end_of_path, one_sentence, sentence_about
 
 OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
 
@@ -68,10 +68,8 @@ def _geometry_file(pairs, folder):
 
 def _read(path):
     """Return what a geometry.json holds for all patients, and {patient: entry} of those that it names."""
-    try:
+    with one_sentence(f"{end_of_path(path)} is not readable as JSON", "mend it or take it away"):
         described = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise CourseError(f"{end_of_path(path)} is not readable as JSON ({error}): mend it or take it away.") from error
     own = described.get("patients", {}) if isinstance(described, dict) else None
     if not isinstance(own, dict):
         raise CourseError(

@@ -44,6 +44,7 @@ from course.patients import (
     pairs_of_pictures,
 )
 from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, reading_order, refuse_dicom
+from course.sample import make_sample
 from course.sources import fetch_heart, is_data, unpack
 from course.store import building_folder, dataset_root, find_place, forget_earlier, put_in_place
 from course.volumes import pairs_of_volumes
@@ -181,7 +182,6 @@ def upload_file(work_dir: str | os.PathLike) -> Path:
         raise CourseError(f"Choose one file (a dataset is one zip of its folder); {len(uploaded)} were uploaded.")
     [(name, content)] = uploaded.items()
     target = Path(work_dir) / Path(name).name
-    target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as temporary:
         temporary.write_bytes(content)
     return target
@@ -194,7 +194,11 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
             f"dataset={dataset!r} is nothing to read: give 'sample', 'heart', or a folder, zip or tar file."
         )
     if dataset == "sample":
-        return building / "sample", _draw_sample(building / "sample", seed, sample or {}, progress)
+        try:
+            made = make_sample(building / "sample", seed=seed, progress=progress, **(sample or {}))
+        except ValueError as error:
+            raise CourseError(f"The sample cannot be made: {error}.") from error
+        return building / "sample", made["spacing"]
     if dataset == "heart" and heart_source is None:
         source = fetch_heart(work_dir, progress=progress)
     else:
@@ -215,23 +219,6 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
     with progress_bar(progress, "unpacking", unit="B", unit_scale=True) as bar:
         unpack(source, building / "unpacked" / source.name, bar.update, is_wanted)
     return building / "unpacked" / source.name, None
-
-
-def _draw_sample(folder, seed, sample, progress):
-    """Make the sample in a folder; return its spacing."""
-    from course.sample import make_sample
-
-    with progress_bar(progress, "drawing patients") as bar:
-
-        def show(done, total):
-            """Move the bar."""
-            bar.total = total
-            bar.update(done - bar.n)
-
-        try:
-            return make_sample(folder, seed=seed, progress=show, **sample)["spacing"]
-        except ValueError as error:
-            raise CourseError(f"The sample cannot be made: {error}.") from error
 
 
 def _take_volumes(layout, is_heart, patient_pattern, exclude, foreground, allow_incomplete, folder, progress):
@@ -274,7 +261,6 @@ def _take_imported(path, work_dir, fold, has_options):
         description.update(root=str(path.parent / description["root"]), taken_from=str(path.parent))
     if fold is not None:
         apply_fold(description, fold)
-    work_dir.mkdir(parents=True, exist_ok=True)
     write_json(work_dir / "dataset.json", description)
     return description
 

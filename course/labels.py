@@ -8,19 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from course.nifti import MANY_LABELS
 from course.pictures import Pair, check_palettes, read_picture
-from course.workspace import CourseError, end_of_path, parallel, sentence_about
+from course.workspace import CourseError, end_of_path, listed, parallel, sentence_about
 
-FEW_VALUES = 16  # so many at most are labels, not the blur of an edge
 EDGE_REACH = 8  # pixels from a blurred value to both of what it lies between; a block of a JPEG is as large
 LOOKED_AT = 40  # masks that are read again to tell blur from labels
 TIP = 9  # pixels; no more of one faint value may be what blur leaves of a tip
-
-
-def _listed(values):
-    """Return the first of the values as text, and the last: that is often one of its own."""
-    texts = [f"{value:g}" for value in values]
-    return ", ".join(texts if len(texts) <= 7 else [*texts[:6], "...", texts[-1]])
 
 
 def unite_masks(
@@ -70,7 +64,11 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
     values = sorted(counts)
     low, high = values[0], values[-1]
     if chosen is not None:
-        return _as_chosen(chosen, values)
+        if not chosen <= set(values) or chosen == set(values):
+            raise CourseError(
+                f"foreground={sorted(chosen)} does not divide the masks' values in two: they hold {listed(values)}."
+            )
+        return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255], chosen_sentences(chosen, values)
     if len(values) == 1:
         lesser = ", or, where several masks of one image show it as the lesser value, choose that with foreground=..."
         raise CourseError(
@@ -85,7 +83,7 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
     if not blurred or not _is_blur(blurred, counts):
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
         raise CourseError(
-            f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({_listed(values)}) where two are "
+            f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({listed(values)}) where two are "
             "expected: choose which are the structure with foreground=[...]; 255 often means 'do not score'."
         )
     threshold = (low + high) / 2
@@ -113,20 +111,12 @@ def _refuse_faint(pairs, threshold, high):
         raise CourseError(sentence_about(faint, what, "save all masks with the same two values."))
 
 
-def _as_chosen(chosen, values):
-    if not chosen <= set(values) or chosen == set(values):
-        raise CourseError(
-            f"foreground={sorted(chosen)} does not divide the masks' values in two: they hold {_listed(values)}."
-        )
-    return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255], chosen_sentences(chosen, values)
-
-
 def chosen_sentences(chosen: set | None, values: list) -> list[str]:
     """Return a sentence, in a list, on what was chosen of the masks' values; none where they are but two."""
     if len(values) <= 2:
         return []
-    rest = _listed([value for value in values if value not in chosen])
-    return [f"Of the masks' values {_listed(sorted(chosen))} is the structure, as chosen; {rest} is background."]
+    rest = listed([value for value in values if value not in chosen])
+    return [f"Of the masks' values {listed(sorted(chosen))} is the structure, as chosen; {rest} is background."]
 
 
 def _inverted(pairs, counts, least, words):
@@ -155,7 +145,7 @@ def _is_blur(pairs, counts):
 
     low, high = min(counts), max(counts)
     dark, bright = low + (high - low) / 4, high - (high - low) / 4
-    if len(counts) <= FEW_VALUES and not any(pair.facts.lossy for pair in pairs):
+    if len(counts) <= MANY_LABELS and not any(pair.facts.lossy for pair in pairs):
         return False
     blurred = _counts(pairs)
     between = {value: count for value, count in blurred.items() if dark <= value <= bright}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from course.workspace import CourseError, end_of_path
+from course.workspace import CourseError, end_of_path, listed, one_sentence
 
 MAX_VOXELS = 2**28  # of one volume: 512 x 512 x 1024
 MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}  # a header may give another unit
@@ -82,7 +82,7 @@ def _opened(path):
     """Give an opened volume and its three lengths (a flat one is one slice deep); say so where it is damaged."""
     import nibabel
 
-    try:
+    with one_sentence(f"{end_of_path(path)} is damaged or no NIfTI file", "copy it again"):
         volume = nibabel.load(path)
         shape = volume.shape
         while len(shape) > 3 and shape[-1] == 1:
@@ -99,11 +99,6 @@ def _opened(path):
         if dtype.kind not in "iufb":
             raise CourseError(f"{end_of_path(path)} holds {dtype} values: save it as grey values, one number a voxel.")
         yield volume, shape
-    except CourseError:
-        raise
-    except Exception as error:  # nibabel has no common error for a damaged file
-        reason = " ".join(str(error).split())  # in one line
-        raise CourseError(f"{end_of_path(path)} is damaged or no NIfTI file ({reason}): copy it again.") from error
 
 
 def read_grid(path: Path) -> Grid:
@@ -222,12 +217,6 @@ def foreground_values(foreground: float | str | list | None, names: dict[str, in
     return {int(number) if number.is_integer() else number for number in numbers}
 
 
-def listed(texts: list[str]) -> str:
-    """Return the first texts, with commas, and how many more there are."""
-    more = f" and {len(texts) - 6:,} more" if len(texts) > 6 else ""
-    return ", ".join(texts[:6]) + more
-
-
 def read_label_names(folder: Path) -> tuple[dict[str, int], str]:
     """Return the label names of a decathlon `dataset.json` as {name: number}, and the dataset's name.
 
@@ -236,10 +225,8 @@ def read_label_names(folder: Path) -> tuple[dict[str, int], str]:
     path = Path(folder) / "dataset.json"
     if not path.is_file():
         return {}, ""
-    try:
+    with one_sentence(f"{path.name} is not readable as JSON", "mend it or take it away"):
         described = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise CourseError(f"{path.name} is not readable as JSON ({error}): mend it or take it away.") from error
     labels = described.get("labels") if isinstance(described, dict) else None
     if not isinstance(labels, dict):
         return {}, ""

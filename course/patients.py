@@ -48,15 +48,14 @@ def _check_files(layout: Layout, exclude, names_of):
                 f"exclude names {entry!r}, which is neither a patient nor a file of this dataset: "
                 f"it has {', '.join(end_of_path(name) for name in sorted(known)[:3])} and so on."
             )
-    before = {subset for subset, _ in images}
+    before = {subset for subset, _ in [*images, *masks]}
     for files in (images, masks):
         for key in [key for key in files if names_of(key) & set(exclude)]:
             del files[key]
-    if exclude and not images and not masks:
-        raise CourseError("exclude leaves nothing of the dataset: name fewer patients or files.")
-    emptied = sorted(str(subset) for subset in before - {subset for subset, _ in images}) if exclude else []
+    left = {subset for subset, _ in [*images, *masks]}
+    emptied = sorted(before - left - {None}) if left else ["the dataset"]
     if emptied:
-        raise CourseError(f"The subset {emptied[0]} holds no image once exclude is followed: name fewer patients.")
+        raise CourseError(f"exclude leaves nothing of {' and '.join(emptied)}: name fewer patients or files.")
     _check_each_has_other(layout)
     if len({subset is None for subset, _ in images}) == 2:
         outside = [path for (subset, _), path in images.items() if subset is None]

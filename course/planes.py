@@ -93,15 +93,10 @@ def find_volumes(slices: list[dict], description: dict, image_size: int) -> list
         row, column, between = spacing or (1, 1, 1)
         height, width = slices[start]["size"]
         volume = Volume(start, stop, between / (row * height / image_size), between / (column * width / image_size))
-        if is_deep(volume, spacing is not None):
+        least = 8 if spacing else max(8, math.ceil(16 / min(volume.row_step, volume.column_step)))
+        if stop - start >= least:
             volumes.append(volume)
     return volumes
-
-
-def is_deep(volume: Volume, has_spacing: bool) -> bool:
-    """Tell whether a volume has enough slices to be cut in other planes, see `find_volumes`."""
-    least = 8 if has_spacing else max(8, math.ceil(16 / min(volume.row_step, volume.column_step)))
-    return volume.stop - volume.start >= least
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from PIL import Image
 
 from course.arrays import load_arrays, read_arrays_record
 from course.batches import ordered_batches
-from course.planes import Volume, find_volumes, is_deep, resample_slices
+from course.planes import Volume, find_volumes, resample_slices
 from course.scan import centred
 from course.workspace import read_json
 
@@ -97,9 +97,7 @@ def predict_scan(
     [row, column, slice] in mm, or None where it is unknown; planes: 1 or 3, see `predict_in_planes`;
     scale: see `predict_probabilities`.
     """
-    row, column, depth = spacing or (1.0, 1.0, 1.0)
-    steps = (depth / (row * pixels / X.shape[1]) for row, pixels in zip((row, column), field))
-    volume = Volume(0, len(X), *steps)
-    cut = planes == 3 and is_deep(volume, spacing is not None)
-    probabilities = predict_in_planes(model, X, [volume] if cut else [], scale)
+    slices = [{"patient": "the scan", "slice": number, "size": field} for number in range(len(X))]
+    volumes = find_volumes(slices, {"spacing": spacing}, X.shape[1]) if planes == 3 else []
+    probabilities = predict_in_planes(model, X, volumes, scale)
     return centred(np.stack([resize_probability(probability, field) for probability in probabilities]), *shape)

@@ -6,7 +6,6 @@ Runs that differ in seed and fold alone make a group. A group's Dice of a patien
 from __future__ import annotations
 
 import base64
-import csv
 import html
 import itertools
 import json
@@ -21,7 +20,7 @@ from course.figures import figure_as_png, html_table, plain_text
 from course.metrics import bootstrap_interval
 from course.pictures import SUBSETS
 from course.training import read_history
-from course.workspace import read_json, whole_file
+from course.workspace import read_json, whole_file, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,10 +124,7 @@ def write_patients(folder: Path, groups: Groups) -> Path:
                     }
                 )
     path = folder / "patients.csv"
-    with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, rows)
     return path
 
 

@@ -1,6 +1,5 @@
 """What 05 measures of a patient and of single slices, and the files in `results/` that keep it."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from course.machine import versions
 from course.metrics import confusion_counts, rank_slices, scores, surface_distances
 from course.planes import in_places
 from course.training import arithmetic_of
-from course.workspace import read_json, whole_file, write_json
+from course.workspace import read_json, write_csv, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -63,13 +62,12 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
     """
     training = read_json(work_dir / "model" / "training.json", "04_training")
     folder = work_dir / "results"
-    with whole_file(folder / "patients.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        figures = list(next(iter(next(iter(metrics.values()))["patients"].values())))
-        writer.writerow(["subset", "patient", *figures, "distance_unit"])
-        for subset, result in metrics.items():
-            patients, unit = result["patients"].items(), result["distance_unit"]
-            writer.writerows([subset, patient, *scored.values(), unit] for patient, scored in patients)
+    rows = [
+        {"subset": subset, "patient": patient, **scored, "distance_unit": result["distance_unit"]}
+        for subset, result in metrics.items()
+        for patient, scored in result["patients"].items()
+    ]
+    write_csv(folder / "patients.csv", rows)
     recorded = ("dataset", "profile", "recipe", "image_size", "seed", "planes", "answer_scale")
     chosen = {name: settings[name] for name in (*recorded, "threshold", "largest_component")}
     write_json(

@@ -8,14 +8,13 @@ All lengths are in millimetres. What is drawn is float32, and cosines are taken 
 depend on the machine.
 """
 
-import itertools
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from course.workspace import parallel
 
 PATIENTS = {"train": 12, "valid": 4, "test": 4}
 FIELD_OF_VIEW = 400.0  # height and width of a slice
@@ -51,14 +50,14 @@ def make_sample(
     patients: dict[str, int] = PATIENTS,
     slices: int = 20,
     size: int = 320,
-    progress: Callable | None = None,
+    progress: bool = False,
 ) -> dict:
     """Draw the made-up patients and write them to `folder/SUBSET/{images,masks}/sample_PATIENT_SLICE.png`.
 
     patients maps the name of a subset to its number of patients; patients are numbered from 1 through all subsets,
     slices from 0. Images and masks are 8-bit RGB of size x size pixels with three equal channels, masks 0 or 255. A
-    patient's pixels depend on nothing but seed, patient number, slices and size. progress, if given, is called as
-    progress(done, total) after each patient. Files of the same name are overwritten.
+    patient's pixels depend on nothing but seed, patient number, slices and size. progress: show a progress bar. Files
+    of the same name are overwritten.
 
     Returns {"spacing": [row, column, slice]} in millimetres. Raises ValueError for a negative seed, for slices or size
     below 1, and for patients that are no whole numbers by subset.
@@ -69,8 +68,9 @@ def make_sample(
         raise ValueError(f"seed must be at least 0, slices and size at least 1, not {seed}, {slices} and {size}")
     subsets = [subset for subset, count in patients.items() for _ in range(count)]
 
-    def write_patient(patient, subset):
+    def write_patient(patient_and_subset):
         """Draw one patient and write the pictures."""
+        patient, subset = patient_and_subset
         for kind, volume in zip(("images", "masks"), draw_patient(seed, patient, slices, size)):
             target = Path(folder, subset, kind)
             target.mkdir(parents=True, exist_ok=True)
@@ -78,10 +78,7 @@ def make_sample(
                 name = f"sample_{patient:03d}_{number:03d}.png"
                 Image.fromarray(picture).convert("RGB").save(target / name, compress_level=1)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, _ in enumerate(pool.map(write_patient, itertools.count(1), subsets), start=1):
-            if progress:
-                progress(done, len(subsets))
+    parallel(write_patient, list(enumerate(subsets, start=1)), "drawing patients", progress)
     return {"spacing": [FIELD_OF_VIEW / size, FIELD_OF_VIEW / size, SLAB / slices]}
 
 

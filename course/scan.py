@@ -19,7 +19,7 @@ from course.geometry import OPPOSITE, picture_geometry
 from course.greys import greys_of
 from course.layout import MASK_WORDS, WEAK_MASK_WORDS
 from course.matching import bare_names
-from course.nifti import listed, read_grid, read_labels, read_values, turn_values
+from course.nifti import read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
 from course.pictures import (
     ARCHIVES,
@@ -37,7 +37,7 @@ from course.planes import patient_spacing
 from course.sources import unpack
 from course.store import pair_paths
 from course.volumes import picture_axes, stacked
-from course.workspace import CourseError, end_of_path, sentence_about, whole_file
+from course.workspace import CourseError, end_of_path, listed, sentence_about, whole_file
 
 if TYPE_CHECKING:
     import nibabel
@@ -130,7 +130,7 @@ def read_truth(path: str | Path, scan: Scan) -> tuple[np.ndarray, list[str]]:
             f"The truth {truth.name} has another shape or affine than the scan {scan.name}: resample it onto the scan."
         )
     values, present, told = read_labels(path)
-    labels = [f"{value:g}" for value in present if value]
+    labels = [value for value in present if value]
     if len(labels) > 1:
         raise CourseError(f"The truth {truth.name} holds several labels ({listed(labels)}): save the atrium's alone.")
     return (values != 0).astype(np.uint8), told_sentences({path: told})

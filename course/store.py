@@ -157,16 +157,11 @@ def _unpack(archive, folder):
         os.replace(Path(part, "whole"), folder)
 
 
-def slice_folder(description: dict, work_dir, subset: str, name: str) -> Path:
-    """Return the folder that holds the slice `name` of a subset, in images/ and in masks/.
+def pair_paths(description: dict, work_dir, subset: str, name: str) -> tuple[Path, Path]:
+    """Return the paths of the image and of the mask called `name` of a subset.
 
     A fold gives patients another subset; their files stay where they are.
     """
     stored_in = {} if subset == "test" else description.get("stored_in", {})
-    return dataset_root(description, work_dir) / stored_in.get(name, subset)
-
-
-def pair_paths(description: dict, work_dir, subset: str, name: str) -> tuple[Path, Path]:
-    """Return the paths of the image and of the mask called `name`."""
-    folder = slice_folder(description, work_dir, subset, name)
+    folder = dataset_root(description, work_dir) / stored_in.get(name, subset)
     return folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"

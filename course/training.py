@@ -16,7 +16,7 @@ import numpy as np
 from course.arrays import read_arrays_record
 from course.machine import choose_precision
 from course.planes import patient_spacing
-from course.workspace import CourseError, check_made_from, fingerprint, read_json, whole_file, write_json
+from course.workspace import CourseError, check_made_from, fingerprint, read_json, whole_file, write_csv, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -39,11 +39,7 @@ def read_history(work_dir: Path) -> list[dict[str, float]]:
 
 def write_history(work_dir: Path, rows: list[dict[str, float]]) -> None:
     """Write the rows of a history, dicts of one kind, as history.csv, whole or not at all."""
-    with whole_file(work_dir / "model" / "history.csv") as part, open(part, "w", newline="", encoding="utf-8") as file:
-        if rows:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows([{**row, "epoch": int(row["epoch"])} for row in rows])
+    write_csv(work_dir / "model" / "history.csv", [{**row, "epoch": int(row["epoch"])} for row in rows])
 
 
 def read_training(folder: Path) -> dict:
@@ -170,15 +166,12 @@ def resume_training(
         reason = "Data, settings or code are others than those of the training in model/"
     if past is None:
         _put_away(folder, record, reason)
-        past, record = [], {"made_from": made_from, "seconds": 0.0, "images_seen": 0, "epochs": 0, "complete": False}
-        write_json(folder / "training.json", record)
+        past, record = [], {"made_from": made_from, "seconds": 0.0}
+    is_complete = _is_at_its_end(past, settings)
+    record.update(epochs=len(past), images_seen=len(past) * images_per_epoch, complete=is_complete)
+    write_json(folder / "training.json", record)  # also after a kill between the weights and the record
     write_history(work_dir, past)
     callbacks = _training_callbacks(folder, settings, images_per_epoch, past, record)
-    is_complete = _is_at_its_end(past, settings)
-    now = {"epochs": len(past), "images_seen": len(past) * images_per_epoch, "complete": is_complete}
-    if {**record, **now} != record:  # a kill came between the weights and the record
-        record.update(now)
-        write_json(folder / "training.json", record)
     return callbacks, settings["epochs"] if is_complete else len(past)
 
 

@@ -11,11 +11,11 @@ from course.geometry import OPPOSITE, geometry_of, merged
 from course.greys import GreyRange, are_crowded, to_greys
 from course.labels import chosen_sentences
 from course.matching import Layout
-from course.nifti import Grid, foreground_values, listed, read_grid, read_labels, read_values, turn_values
+from course.nifti import Grid, foreground_values, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
 from course.patients import PATIENT_PATTERN, pairs_of_pictures, task_description
 from course.pictures import Pair
-from course.workspace import CourseError, end_of_path, parallel
+from course.workspace import CourseError, end_of_path, listed, parallel
 
 THICK = 1.2  # an axis whose spacing is this many times that of the others is the one that slices follow
 EVEN = 1.01  # the last axis may be the one that slices follow if its spacing is so many times that of the others
@@ -238,15 +238,15 @@ def pairs_of_volumes(
 def _check_labels(written, foreground, chosen, label_names):
     """Refuse label volumes that leave open, or do not hold, what the structure is; return notes on what was chosen."""
     present = {value for volume in written for value in volume.labels}
-    held = listed([f"{value:g}" for value in sorted(present)])
+    held = listed(sorted(present))
     structures = sorted(present - {0})
     if chosen is None and len(structures) > 1:
-        held = listed([f"{value:g}" for value in structures])
+        held = listed(structures)
         known = listed([f"{number} {name!r}" for name, number in label_names.items()])
         raise CourseError(
             f"The labels hold more than one structure ({known or held}): choose with foreground=..., by name or number."
         )
-    missing = listed([f"{value:g}" for value in sorted((chosen or set()) - present)])
+    missing = listed(sorted((chosen or set()) - present))
     if missing:
         raise CourseError(f"foreground={foreground!r}: {missing} is in no label volume, they hold {held}.")
     if (chosen or {*structures}) & present in (set(), present):

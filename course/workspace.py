@@ -1,6 +1,7 @@
 """Files that stay whole, sentences instead of tracebacks, and the folder in which the notebooks pass their files on."""
 
 import ast
+import csv
 import errno
 import hashlib
 import inspect
@@ -30,6 +31,20 @@ class CourseError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
+@contextmanager
+def one_sentence(what: str, advice: str) -> Iterator[None]:
+    """Make one sentence of whatever goes wrong in a block: the libraries that read files have no common error.
+
+    Raises CourseError: what, the reason in brackets, advice. One that is raised in the block stays as it is.
+    """
+    try:
+        yield
+    except CourseError:
+        raise
+    except Exception as error:
+        raise CourseError(f"{what} ({' '.join(str(error).split())}): {advice}.") from error
+
+
 def remove_leftovers(paths: Iterable[Path]) -> None:
     """Remove the files and folders that are an hour old: what killed processes have left.
 
@@ -56,8 +71,8 @@ def writable_folder(folder: Path) -> Path:
         reason = error.strerror
     if reason:
         raise CourseError(
-            f"{folder} cannot be made or written to ({reason}): "
-            "choose another folder; work_dir or UNET_WORK_DIR names the work folder."
+            f"{folder} cannot be made or written to ({reason}): choose another folder; "
+            "for make segment OUT names it, else work_dir or UNET_WORK_DIR names the work folder."
         )
     return folder
 
@@ -90,6 +105,14 @@ def write_json(path: Path, value) -> None:
     """Write `value` to `path` as JSON with an indent of two, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    """Write rows to `path` as CSV, whole or not at all; a name that a row lacks is an empty cell in it."""
+    with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_json(path: str | os.PathLike, made_by: str):
@@ -242,6 +265,12 @@ def end_of_path(path: str | os.PathLike) -> str:
     """Return the end of a path, enough to find the file and the same wherever the dataset lies."""
     parts = Path(path).parts[-3:]
     return "/".join(part if len(part) <= 44 else f"{part[:24]}...{part[-16:]}" for part in parts)
+
+
+def listed(values: Sequence[str | float]) -> str:
+    """Return texts or numbers with commas; of many the first six and the last, which is often one of its own."""
+    texts = [value if isinstance(value, str) else f"{value:g}" for value in values]
+    return ", ".join(texts if len(texts) <= 7 else [*texts[:6], "...", texts[-1]])
 
 
 def sentence_about(paths: Iterable[Path], what: str, advice: str) -> str:

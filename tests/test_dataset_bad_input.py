@@ -356,7 +356,7 @@ case(
 )
 case("exclusion of a stranger", STRANGER, make_dataset, exclude=["p9"])
 case("exclusion of everybody", r"exclude leaves nothing of the dataset", make_dataset, exclude=EVERYBODY)
-case("exclusion of a subset", r"The subset test holds no image once exclude is followed", make_dataset, exclude="p4")
+case("exclusion of a subset", r"exclude leaves nothing of test: name fewer", make_dataset, exclude="p4")
 case("a pattern that is none", NO_PATTERN, make_dataset, patient_pattern="(")
 case("a pattern without a patient", NO_GROUP, make_dataset, patient_pattern="(.*)_.*")
 case("DICOM beside masks", r"/images/p\d_000\.dcm is DICOM.* with dcm2niix", images_of_dicom)
@@ -562,7 +562,7 @@ case("a volume without labels", r"imagesTr/case_1\.nii\.gz has no mask", without
 case("labels that ran together", RUN_TOGETHER, make_task, None, labels(np.linspace(0, 2, 192), float))
 case("labels with a value to ignore", SEVERAL, make_task, None, labels([0, 0, 0, 1, 255]))
 case("labels of two structures", SEVERAL, make_task, None, labels([0, 0, 1, 2]))
-case("a thousand labels", r"more than one structure \(1, 2, 3, 4, 5, 6 and 993 more\): choose with", a_thousand_labels)
+case("a thousand labels", r"more than one structure \(1, 2, 3, 4, 5, 6, \.\.\., 999\): choose with", a_thousand_labels)
 case("a label name that is not there", NO_LABEL, make_task, foreground="valve")
 case(
     "a label that nobody has",

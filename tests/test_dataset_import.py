@@ -369,7 +369,10 @@ def test_names_are_the_same_however_their_accents_are_written(tmp_path, work_dir
 def test_a_bad_file_can_be_excluded(dataset, work_dir):
     (dataset / "train" / "images" / "p2_000.png").write_text("not a picture")
     (dataset / "train" / "masks" / "p2_001.png").unlink()
-    description = take(dataset, work_dir, exclude=["p2_000", "p2_001"])
+    for kind in ("images", "masks"):
+        (dataset / kind).mkdir()
+        shutil.copy(dataset / "train" / kind / "p1_000.png", dataset / kind / "p9_000.png")  # outside the subsets
+    description = take(dataset, work_dir, exclude=["p2_000", "p2_001", "p9"])
     assert len(description["subsets"]["train"]) == 4
 
 

@@ -249,8 +249,8 @@ def test_every_subset_gets_somebody_though_one_person_has_nearly_all_names():
     ("patients", "told"),
     [
         (
-            [("a" * 24, None), ("b" * 25, None)],
-            f"2 patients are .* train, valid and test .{'a' * 24}, {'b' * 20}[.]{{3}}; ",
+            [("a" * 44, None), ("b" * 45, None)],
+            f"2 patients are .* train, valid and test .{'a' * 44}, {'b' * 24}[.]{{3}}{'b' * 16}; ",
         ),
         ([("a", "train"), ("x", "test")], "1 patient is too few to split into train and valid .a; .*: two are needed"),
         ([("a", None), ("b", None)], ".*: three are needed"),

@@ -69,7 +69,6 @@ def test_the_failure_is_run_as_it_is_told_and_both_files_are_stored(tmp_path, mo
         (model / "looks.npz").write_text("looks")
 
     (tmp_path / "docs").mkdir()
-    (tmp_path / "notebooks").symlink_to(COURSE_FOLDER / "notebooks")
     monkeypatch.setattr(papermill, "execute_notebook", execute)
     monkeypatch.setattr(store_failure, "COURSE_FOLDER", tmp_path)
     store_failure.main()

@@ -103,12 +103,6 @@ def test_pixels_are_those_of_other_machines_and_versions():
     assert np.count_nonzero(mask) == pytest.approx(13906, abs=2)
 
 
-def test_progress_is_told_after_each_patient(tmp_path):
-    told = []
-    small_sample(tmp_path, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
-
-
 @pytest.mark.parametrize(
     "wrong", [{"seed": -1}, {"slices": 0}, {"size": 0}, {"patients": 2}, {"patients": {"train": 1.5}}]
 )

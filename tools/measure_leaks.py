@@ -29,6 +29,7 @@ from course.machine import gpu_found
 from course.planes import TrainingPictures
 from course.workspace import COURSE_FOLDER
 from tools.matrix import processor_name
+from tools.trials import new_network
 
 if TYPE_CHECKING:
     import keras
@@ -86,16 +87,7 @@ def training_slices(
 
 def train(X: np.ndarray, share: np.ndarray, settings: dict, variant: str) -> keras.Model:
     """Return the network of a variant, trained."""
-    import keras
-
-    keras.utils.set_random_seed(settings["seed"])
-    model = helpers.create_model(
-        image_size=settings["image_size"],
-        batch_normalization_momentum=settings["batch_normalization_momentum"],
-        output_bias=settings["output_bias"],
-        precision=helpers.choose_precision(settings["precision"]),
-    )
-    model = copy_network(model, cut_skips=variant == "skips cut")
+    model = copy_network(new_network(settings), cut_skips=variant == "skips cut")
     steps = helpers.steps_per_epoch(len(X), settings)
     helpers.compile_model(model, helpers.learning_rates(settings, steps), settings["loss"])
     batches = helpers.training_batches(TrainingPictures(X, share, full=255), settings)

@@ -6,7 +6,6 @@ row for each. A scan that was answered before, by the same network and the same 
 """
 
 import argparse
-import csv
 import html
 import os
 import sys
@@ -19,19 +18,19 @@ from nbconvert import HTMLExporter
 from course.report import write_page
 from course.scan import find_scans, scan_name
 from course.workers import stderr_to
-from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, whole_file, writable_folder, write_json
+from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, writable_folder, write_csv, write_json
 
 NOTEBOOK = COURSE_FOLDER / "notebooks" / "07_your_own_scan.ipynb"
 
 
-def answer_scan(scan: Path, run: Path, out: Path, options: dict) -> dict:
+def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -> dict:
     """Run notebook 07 for one scan unless its answer is there; return what NAME.json holds.
 
+    spacing: of pictures, [row, column, slice] in mm.
     Raises CourseError if the notebook stops, and where `out` holds the answer to another scan of this name.
     """
     files = sorted(path for path in scan.rglob("*") if path.is_file()) if scan.is_dir() else [scan]
-    truth = [Path(options["truth"])] if options["truth"] else []
-    inputs = fingerprint(*files, *truth, run / "model" / "best.keras", NOTEBOOK, options)
+    inputs = fingerprint(*files, run / "model" / "best.keras", NOTEBOOK, spacing)
     name = scan_name(scan)
     record, executed = out / f"{name}.json", out / f"{name}.ipynb"
     earlier = read_json(record, NOTEBOOK.stem) if record.exists() else {}
@@ -40,7 +39,7 @@ def answer_scan(scan: Path, run: Path, out: Path, options: dict) -> dict:
     other = Path(earlier.get("scan", scan))
     if other != scan and other.exists():
         raise CourseError(f"{record} is the answer to {other}: give another OUT, or one of the two another name.")
-    parameters = {"work_dir": str(run), "scan": str(scan), "out": str(out), **options}
+    parameters = {"work_dir": str(run), "scan": str(scan), "out": str(out), "spacing": spacing}
     try:
         with open(os.devnull, "w") as silence, stderr_to(silence):  # what TensorFlow and the kernel say as they start
             papermill.execute_notebook(
@@ -82,42 +81,29 @@ def read_answers(out: Path) -> dict[str, dict]:
 
 def write_table(records: dict[str, dict], path: Path) -> None:
     """Write scans.csv, a row for each scan, by name."""
-    rows = [
-        {**record, **{kind: " ".join(record.get(kind, [])) for kind in ("warnings", "notes")}}
-        for _, record in sorted(records.items())
-    ]
-    columns = list(dict.fromkeys(name for row in rows for name in row if name not in ("scan", "inputs")))
-    with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = []
+    for _, record in sorted(records.items()):
+        told = {kind: " ".join(record.get(kind, [])) for kind in ("warnings", "notes")}
+        rows.append({name: value for name, value in {**record, **told}.items() if name not in ("scan", "inputs")})
+    write_csv(path, rows)
 
 
 def told_of(record: dict) -> str:
     """Return what the terminal says of a scan that was answered."""
     unit = "ml" if record["knows_space"] else "ml, if a voxel has 1 cubic millimetre"
-    return f"{record['millilitres']:.1f} {unit}" + (f", Dice {record['dice']:.3f}" if "dice" in record else "")
+    return f"{record['millilitres']:.1f} {unit}"
 
 
 def _choices(given):
-    """Return (scans, notes on what is passed over, run, out, truth) of the command line; raise CourseError."""
+    """Return (scans, notes on what is passed over, run, out) of the command line; raise CourseError."""
     if not given.scan.strip() or not given.run.strip():
         raise CourseError("Give both: make segment SCAN=<file or folder> RUN=<run folder>.")
     scans, notes = find_scans(given.scan)
     run = Path(given.run).expanduser().resolve()
     if not (run / "model" / "best.keras").exists():
         raise CourseError(f"{run} holds no trained network (model/best.keras): give the folder of a run.")
-    truth = Path(given.truth).expanduser().resolve() if given.truth else None
-    if truth and len(scans) > 1:
-        raise CourseError("--truth belongs to a single scan.")
-    if truth and not truth.is_file():
-        raise CourseError(f"There is no true mask at {truth}: give a NIfTI file.")
     out = Path(given.out).expanduser().resolve() if given.out else run / "segmented"
-    try:
-        writable_folder(out)
-    except CourseError:
-        raise CourseError(f"Nothing can be written to {out}: give another OUT.") from None
-    return scans, notes, run, out, truth
+    return scans, notes, run, writable_folder(out)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -127,20 +113,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", help="the folder of a run, with model/best.keras in it")
     parser.add_argument("--out", help="where the masks go; default: segmented/ of the run")
     parser.add_argument("--spacing", type=float, nargs=3, metavar=("ROW", "COLUMN", "SLICE"), help="of pictures, in mm")
-    parser.add_argument("--truth", help="a NIfTI file with the true mask, for one scan")
-    parser.add_argument("--probabilities", action="store_true", help="save these too")
     given = parser.parse_args(arguments)
     try:
-        scans, notes, run, out, truth = _choices(given)
+        scans, notes, run, out = _choices(given)
     except CourseError as error:
         print(error)
         return 1
-    options = {"spacing": given.spacing, "save_probabilities": given.probabilities, "truth": truth and str(truth)}
     records, failed = read_answers(out), 0
     print(*notes, sep="\n", end="\n" if notes else "")
     for number, scan in enumerate(scans, start=1):
         try:
-            record = answer_scan(scan, run, out, options)
+            record = answer_scan(scan, run, out, given.spacing)
             told = told_of(record)
         except CourseError as error:
             record, told, failed = {"name": scan_name(scan), "failed": str(error)}, error, failed + 1

@@ -8,8 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import papermill
-
+from course.batch import NOTEBOOKS, run_notebook
 from course.workspace import COURSE_FOLDER
 
 CHOICE = {"dataset": "sample", "profile": "quick", "recipe": "report", "seed": 0}
@@ -18,11 +17,9 @@ CHOICE = {"dataset": "sample", "profile": "quick", "recipe": "report", "seed": 0
 def main():
     """Run the four lessons in a fresh folder, and copy the two files."""
     with tempfile.TemporaryDirectory() as folder:
-        for path in sorted((COURSE_FOLDER / "notebooks").glob("0[1-4]_*.ipynb")):
-            parameters = {"work_dir": f"{folder}/data", **(CHOICE if path.name.startswith("01") else {})}
-            executed = Path(folder) / path.name
-            papermill.execute_notebook(path, executed, parameters, kernel_name="python3", cwd=path.parent)
-        model = Path(folder) / "data" / "model"
+        for name in NOTEBOOKS[:4]:
+            run_notebook(name, Path(folder), work_dir=folder, **(CHOICE if name == NOTEBOOKS[0] else {}))
+        model = Path(folder) / "model"
         shutil.copyfile(model / "history.csv", COURSE_FOLDER / "docs" / "report_on_sample.csv")
         shutil.copyfile(model / "looks.npz", COURSE_FOLDER / "docs" / "report_on_sample.npz")
 

@@ -24,7 +24,7 @@ from course import batches, prediction
 from course.workspace import COURSE_FOLDER, fingerprint
 
 TABLE = COURSE_FOLDER / "docs" / "trials.csv"
-THRESHOLDS = np.arange(0.1, 0.91, 0.05)
+THRESHOLDS = np.array(helpers.THRESHOLDS)
 
 
 def scaled_by_patient():
@@ -145,7 +145,6 @@ TRIALS = {
 def prepare(folder, dataset, settings, held_out):
     """Bring the dataset and its arrays into a folder that trials with the same pictures share; return it."""
     work_dir = folder / f"pictures_{held_out}_{settings['image_size']}"
-    work_dir.mkdir(parents=True, exist_ok=True)
     description_path = work_dir / "dataset.json"
     if not description_path.exists():
         description = helpers.import_dataset(dataset, work_dir, progress=False)
@@ -178,6 +177,20 @@ def make_arrays(work_dir, settings):
     helpers.prepare_arrays(description, work_dir, settings["image_size"], leave_out, progress=False)
 
 
+def new_network(settings):
+    """Return the network that 03 makes with these settings, its weights by their seed."""
+    import keras
+
+    keras.utils.set_random_seed(settings["seed"])
+    return helpers.create_model(
+        image_size=settings["image_size"],
+        dropout_rate=settings["dropout_rate"],
+        precision=helpers.choose_precision(settings["precision"]),
+        batch_normalization_momentum=settings["batch_normalization_momentum"],
+        output_bias=settings["output_bias"],
+    )
+
+
 def train(run_dir, shared, settings, first_weights=None):
     """Train as notebooks 01 to 04 do, in a work folder of its own; return the model.
 
@@ -185,32 +198,23 @@ def train(run_dir, shared, settings, first_weights=None):
     """
     import keras
 
-    run_dir.mkdir(parents=True, exist_ok=True)
     helpers.import_dataset(str(shared / "dataset.json"), run_dir, progress=False)
     make_arrays(run_dir, settings)
     helpers.write_json(run_dir / "settings.json", settings)
-    (run_dir / "model").mkdir(exist_ok=True)
-    keras.utils.set_random_seed(settings["seed"])
-    model = helpers.create_model(
-        image_size=settings["image_size"],
-        dropout_rate=settings["dropout_rate"],
-        precision=helpers.choose_precision(settings["precision"]),
-        batch_normalization_momentum=settings["batch_normalization_momentum"],
-        output_bias=settings["output_bias"],
-    )
-    helpers.save_untrained_model(model, run_dir, settings)
+    helpers.save_untrained_model(new_network(settings), run_dir, settings)
     model = helpers.load_untrained_model(run_dir)
     if first_weights:
         model.set_weights(keras.saving.load_model(first_weights, compile=False).get_weights())
     pictures = helpers.load_training_pictures(run_dir, settings)
     callbacks, first_epoch = helpers.prepare_training(model, run_dir, settings, len(pictures.X))
     X, y = helpers.load_arrays(run_dir, "valid")
+    validated = helpers.validated_slices(len(X), settings)
     model.fit(
         helpers.training_batches(pictures, settings, first_epoch),
         epochs=settings["epochs"],
         initial_epoch=first_epoch,
         steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings),
-        validation_data=helpers.ordered_batches(X[::20], y[::20]),
+        validation_data=helpers.ordered_batches(X[validated], y[validated]),
         shuffle=False,
         verbose=2,
         callbacks=callbacks,

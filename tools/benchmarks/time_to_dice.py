@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 import helpers
+from tools.trials import new_network
 
 GOALS = (0.75, 0.85)
 
@@ -36,14 +37,7 @@ def main(dataset, recipe, profile, minutes):
 
 def train(work_dir, settings, seconds):
     """Train until the last goal or the time is reached; return what was passed when."""
-    keras.utils.set_random_seed(settings["seed"])
-    model = helpers.create_model(
-        image_size=settings["image_size"],
-        precision=helpers.choose_precision(settings["precision"]),
-        batch_normalization_momentum=settings["batch_normalization_momentum"],
-        output_bias=settings["output_bias"],
-    )
-    helpers.save_untrained_model(model, work_dir, settings)
+    helpers.save_untrained_model(new_network(settings), work_dir, settings)
     model = helpers.load_untrained_model(work_dir)
     pictures = helpers.load_training_pictures(work_dir, settings)
     helpers.prepare_training(model, work_dir, settings, len(pictures.X))  # compiles it with the recipe's learning rate
