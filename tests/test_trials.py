@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import helpers
-from course import batches, prediction
 from tools import trials
 
 
@@ -50,23 +49,6 @@ def test_a_row_holds_the_means_at_the_threshold_chosen_for_all_and_at_each_patie
     assert [line["seed"] for line in lines] == ["3", "4"] and lines[1]["dice"] == "0.7000" and lines[0]["verdict"] == ""
 
 
-def test_masks_are_made_of_probabilities_in_the_ways_that_are_named():
-    probability = np.zeros((1, 1, 10), np.float32)
-    probability[0, 0, :6] = 0.9, 0.8, 0.6, 0.4, 0.2, 0.1  # 3 voxels are expected
-    for name, count in (("half", 3), ("expected_volume", 3), ("expected_dice", 4)):
-        assert trials.WAYS[name][1](probability).sum() == count, name
-    expected = [2 * sum([0.9, 0.8, 0.6, 0.4, 0.2, 0.1][:n]) / (n + 3) for n in range(1, 7)]
-    assert np.argmax(expected) + 1 == 4
-    gap = np.zeros((20, 20, 20), np.float32)
-    gap[5:15, 5:15, 5:15] = 1
-    gap[5:15, 5:15, 9:11] = 0  # a gap of two voxels is closed, the corners stay
-    filled = trials.WAYS["closed"][1](gap)
-    assert filled[10, 10, 9:11].all() and not filled[10, 10, :5].any() and not filled[10, 10, 15:].any()
-    single = np.zeros((9, 9, 9), np.float32)
-    single[4, 4, 4] = 1
-    assert trials.WAYS["half"][1](single).sum() == 1 and not trials.WAYS["smooth"][1](single).any()
-
-
 def test_mirrored_pictures_take_their_masks_along():
     images = np.arange(32 * 16, dtype=np.float32).reshape(32, 4, 4, 1)
     mirrored, masks = (np.array(part) for part in trials.mirror(images, images + 1, np.array([0, 1])))
@@ -78,59 +60,16 @@ def test_mirrored_pictures_take_their_masks_along():
     assert len(seen) == 4
 
 
-def test_background_changes_what_is_not_atrium_by_one_factor_a_picture_and_smoothly():
-    images = np.full((8, 4, 32, 1), 0.5, np.float32)
-    masks = np.zeros_like(images)
-    masks[:, :, :16] = 1
-    changed, same = (np.array(part) for part in trials.background(images, masks, np.array([0, 1])))
-    assert np.array_equal(same, masks) and np.allclose(changed[:, :, :12], 0.5)
-    factors = changed[:, :, 20:].reshape(8, -1) / 0.5
-    assert np.ptp(factors, axis=1).max() < 1e-6
-    assert factors.min() >= np.exp(-0.26) and factors.max() <= np.exp(0.26) and len(np.unique(factors[:, 0])) == 8
-    across = np.diff(changed[:, 0, 11:21, 0], axis=1)  # 1, 2, ... 5, ... 2, 1 of 25 parts: two averages over 5 pixels
-    assert np.allclose(across, np.outer(factors[:, 0] - 1, [1, 2, 3, 4, 5, 4, 3, 2, 1]) * 0.5 / 25, atol=1e-6)
-
-
-def test_the_losses_of_the_trials_are_their_formulas():
+def test_the_loss_of_a_trial_is_its_formula():
     import keras
 
     random = np.random.default_rng(0)
     truth = (random.random((3, 8, 8, 1)) < 0.3).astype(np.float32)
     answer = random.uniform(0.1, 0.9, truth.shape).astype(np.float32)
     cross_entropy = float(keras.ops.mean(keras.losses.binary_crossentropy(truth, answer)))
-
-    def dice(t, p, smooth):
-        return (2 * (t * p).sum() + smooth) / (t.sum() + p.sum() + smooth)
-
-    each = np.mean([(2 * (t * p).sum() + 20) / ((t**2).sum() + (p**2).sum() + 20) for t, p in zip(truth, answer)])
     found, missed, invented = (truth * answer).sum(), (truth * (1 - answer)).sum(), ((1 - truth) * answer).sum()
-    tversky = (found + 1) / (found + 0.6 * missed + 0.4 * invented + 1)
-    for loss, index in (
-        (trials.dice_of_each_picture, each),
-        (trials.plain_dice, dice(truth, answer, 1)),
-        (trials.tversky, tversky),
-    ):
-        assert float(loss(truth, answer)) == pytest.approx(cross_entropy + 1 - index, abs=1e-5)
-
-
-def test_brightness_brings_each_patients_99th_percentile_to_one_half(tmp_path, monkeypatch):
-    dark, bright = np.float32([0.1, 0.2, 0.3, 0.5]), np.float32([0.2, 0.8, 0.9, 1.0])
-    X = np.concatenate([np.repeat(values, [9800, 150, 40, 10]).reshape(2, 50, 100, 1) for values in (dark, bright)])
-    slices = [{"patient": patient} for patient in "aabb"]
-    (tmp_path / "npy").mkdir()
-    helpers.write_json(tmp_path / "npy" / "arrays.json", {"slices": {"valid": slices}})
-    monkeypatch.setattr(
-        helpers, "load_arrays", lambda work_dir, subset, kinds: [X if kind == "X" else kind for kind in kinds]
-    )
-    for module in (batches, prediction):  # so that what the trial puts there is taken away again
-        monkeypatch.setattr(module, "load_arrays", None)
-    trials.scaled_by_patient()
-    assert batches.load_arrays is prediction.load_arrays
-    scaled, other = batches.load_arrays(tmp_path, "valid")
-    assert other == "y" and batches.load_arrays(tmp_path, "valid", ["share"]) == ["share"]
-    assert np.allclose(scaled[:2].ravel()[[0, 9800, 9950, 9999]], [0.25, 0.5, 0.75, 1])  # 0.5 would be 1.25
-    assert np.allclose(scaled[2:].ravel()[[0, 9800, 9950, 9999]], [0.125, 0.5, 0.5625, 0.625])
-    assert X.max() == 1 and X[0, 0, 0, 0] == dark[0]
+    index = (found + 1) / (found + 0.6 * missed + 0.4 * invented + 1)
+    assert float(trials.tversky(truth, answer)) == pytest.approx(cross_entropy + 1 - index, abs=1e-5)
 
 
 def test_a_change_of_the_crops_comes_after_those_of_the_recipe(monkeypatch):
@@ -149,20 +88,25 @@ def test_a_trial_learns_from_some_patients_and_answers_for_the_others(work_dir, 
     monkeypatch.setattr(trials, "TABLE", tmp_path / "trials.csv")
     augment = helpers.augment
     command = ["--dataset", str(work_dir / "dataset"), "--held-out", "train", "--profile", "smoke"]
-    for more in (["best"], ["mirror", "--start", "64"], ["best", "--answers"]):
+    run = tmp_path / "trials" / "best_train_0_64"
+    for more in (["best"], ["mirror", "--start", "64"], ["--answers", str(run)]):
         monkeypatch.setattr(helpers, "augment", augment)
         arguments = ["trials.py", *more, "--pictures", "64", "--folder", str(tmp_path / "trials"), *command]
         monkeypatch.setattr("sys.argv", arguments)
         trials.main()
+        (run / "results").mkdir(exist_ok=True)
+        metrics = {"recipe": "best", "images_seen": 64, "seed": 0}  # as 05 writes them
+        helpers.write_json(run / "results" / "metrics.json", metrics)
     with open(tmp_path / "trials.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["trial"] for row in rows] == ["best", "mirror", *trials.WAYS]
-    assert [row["start"] for row in rows] == ["", "best, 64 pictures", *["best, 64 pictures"] * len(trials.WAYS)]
-    assert [row["pictures"] for row in rows] == ["64", "64", *["0"] * len(trials.WAYS)]
+    scales = [f"scale {scale}" for scale in trials.SCALES]
+    assert [row["trial"] for row in rows] == ["best", "mirror", *scales]
+    assert [row["start"] for row in rows] == ["", *["best, 64 pictures"] * (1 + len(scales))]
+    assert [row["pictures"] for row in rows] == ["64", "64", *["0"] * len(scales)]
     for row in rows:
         assert row["trained_on"].split() == patients["valid"]
         assert row["dice_per_patient"].split()[::2] == patients["train"]
-    assert rows[0]["dice_at_half"] == rows[2]["dice"]  # the stored probabilities are those of the first row
+    assert rows[0]["dice_per_patient"] == rows[2 + scales.index("scale 1.25")]["dice_per_patient"]  # as `best` answers
 
     def weights(run, name):
         path = tmp_path / "trials" / run / "model" / name

@@ -5,8 +5,9 @@ the patients held out and appends a row; its verdict is written by hand. A train
 last epoch when the same command is given again. Test is never opened.
 Held out are the valid patients, or with `--held-out train` those of train, from whom the valid patients' network then
 knows nothing: with both, every patient is held out once. With `--start N` the training goes on from the weights that
-the trial `best` had after N pictures, so that a short one can tell what a change does. `--answers` trains nothing: it
-takes the probabilities that the same command has stored, and appends a row for each of WAYS to make masks of them.
+the trial `best` had after N pictures, so that a short one can tell what a change does. `--answers RUN` trains nothing:
+it takes the network of a finished run, and appends a row for each of SCALES by which it sees pictures enlarged.
+Ideas that are settled are not in TRIALS: their rows in the table name the commit that has them.
 """
 
 import argparse
@@ -20,30 +21,11 @@ from pathlib import Path
 import numpy as np
 
 import helpers
-from course import batches, prediction
 from course.workspace import COURSE_FOLDER, fingerprint
 
 TABLE = COURSE_FOLDER / "docs" / "trials.csv"
 THRESHOLDS = np.array(helpers.THRESHOLDS)
-
-
-def scaled_by_patient():
-    """Read the pictures with the 99th percentile of each patient's volume as one half, in training and answering."""
-    load_arrays = helpers.load_arrays
-
-    def load_scaled(work_dir, subset, kinds=("X", "y")):
-        arrays = dict(zip(kinds, load_arrays(work_dir, subset, kinds)))
-        if "X" in arrays:
-            X = np.array(arrays["X"])
-            slices = helpers.read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"][subset]
-            patients = np.array([pair["patient"] for pair in slices])
-            for patient in np.unique(patients):
-                mine = patients == patient
-                X[mine] = np.minimum(X[mine] * np.float32(0.5 / np.percentile(X[mine], 99)), 1)
-            arrays["X"] = X
-        return list(arrays.values())
-
-    batches.load_arrays = prediction.load_arrays = load_scaled
+SCALES = (1.0, 1.1, 1.25, 1.4)
 
 
 def augmented(change):
@@ -80,40 +62,8 @@ def low_resolution(images, masks, seed):
     return images, masks
 
 
-def background(images, masks, seed):
-    """Make the surroundings of the atrium brighter or darker, by up to a factor of 1.3, and smoothly across its edge.
-
-    With a sharp edge the picture would tell where the mask ends.
-    """
-    import tensorflow as tf
-
-    factor = tf.exp(tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed, -0.26, 0.26))
-    inside = tf.nn.avg_pool2d(tf.nn.avg_pool2d(masks, 5, 1, "SAME"), 5, 1, "SAME")
-    return images * (inside + (1 - inside) * factor), masks
-
-
 def loss_of(function):
     helpers.LOSSES["bce_dice_loss"] = function
-
-
-def dice_of_each_picture(y_true, y_pred):
-    """Cross-entropy plus one minus the mean soft Dice of the pictures, each on its own."""
-    import keras
-    from keras import ops
-
-    axes = (1, 2, 3)
-    overlap = 2 * ops.sum(y_true * y_pred, axes) + 20
-    soft_dice = overlap / (ops.sum(y_true**2, axes) + ops.sum(y_pred**2, axes) + 20)
-    return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - ops.mean(soft_dice)
-
-
-def plain_dice(y_true, y_pred):
-    """Cross-entropy plus one minus the soft Dice of the batch, its sums not of squares, as nnU-Net takes it."""
-    import keras
-    from keras import ops
-
-    soft_dice = (2 * ops.sum(y_true * y_pred) + 1) / (ops.sum(y_true) + ops.sum(y_pred) + 1)
-    return ops.mean(keras.losses.binary_crossentropy(y_true, y_pred)) + 1 - soft_dice
 
 
 def tversky(y_true, y_pred):
@@ -129,16 +79,11 @@ def tversky(y_true, y_pred):
 # The idea, settings of the recipe that differ from `best`, and what is changed where there is no setting for it
 TRIALS = {
     "best": ("the recipe as it is", {}, None),
-    "brightness": ("each patient's 99th percentile is brought to one half", {}, scaled_by_patient),
-    "background": ("what surrounds the atrium brighter or darker", {}, lambda: augmented(background)),
     "mirror": ("rows and columns turned round by chance", {}, lambda: augmented(mirror)),
     "low_resolution": ("one crop of three at a lower resolution", {}, lambda: augmented(low_resolution)),
-    "each_dice": ("soft Dice of each picture", {}, lambda: loss_of(dice_of_each_picture)),
-    "plain_dice": ("soft Dice without squares", {}, lambda: loss_of(plain_dice)),
     "tversky": ("Tversky index, missed 0.6", {}, lambda: loss_of(tversky)),
     "dropout": ("dropout of 0.3 in the lowest decoder block", {"dropout_rate": 0.3}, None),
     "batch_8": ("batches of 8", {"batch_size": 8}, None),
-    "fine": ("pixels of 2 mm become 1.6 mm, crops keep their field of view", {"image_size": 200}, None),
 }
 
 
@@ -230,50 +175,13 @@ def dice_curves(work_dir, probabilities):
     return curves
 
 
-def expected_volume(probability):
-    """Mask the most probable voxels, as many as the sum of all probabilities says."""
-    values = np.sort(probability[probability > 0.02])[::-1]
-    return probability >= values[round(float(values.sum(dtype=float))) - 1]
-
-
-def expected_dice(probability):
-    """Mask the most probable voxels, as many as give the largest Dice if the probabilities are right."""
-    values = np.sort(probability[probability > 0.02])[::-1]
-    found = np.cumsum(values, dtype=float)
-    return probability >= values[np.argmax(2 * found / (np.arange(1, len(values) + 1) + found[-1]))]
-
-
-def closed(probability):
-    """Mask from one half on, closed by a ball with a radius of four voxels."""
-    from scipy import ndimage
-
-    ball = (np.mgrid[-4:5, -4:5, -4:5] ** 2).sum(0) <= 16
-    return ndimage.binary_closing(np.pad(probability >= 0.5, 4), ball)[4:-4, 4:-4, 4:-4]
-
-
-def smooth(probability):
-    """Mask from one half on, after smoothing by a Gaussian of two voxels."""
-    from scipy import ndimage
-
-    return ndimage.gaussian_filter(probability, 2) >= 0.5
-
-
-# How a patient's volume of probabilities (slices, height, width) becomes a mask, beside one threshold for all
-WAYS = {
-    "half": ("threshold 0.5", lambda probability: probability >= 0.5),
-    "expected_volume": ("a threshold for each patient: its expected volume", expected_volume),
-    "expected_dice": ("a threshold for each patient: its best expected Dice", expected_dice),
-    "closed": ("mask closed by a ball of 4 voxels", closed),
-    "smooth": ("probabilities smoothed over 2 voxels", smooth),
-}
-
-
-def try_ways(run_dir):
-    """Yield (trial, idea, {patient: Dice}) for each of WAYS to make masks of the stored probabilities."""
-    probabilities = np.load(run_dir / "probabilities.npy").astype(np.float32)
-    volumes = list(helpers.patient_volumes(run_dir, "valid", probabilities))
-    for name, (idea, mask_of) in WAYS.items():
-        yield name, idea, {patient: helpers.dice(truth, mask_of(answer)) for patient, _, truth, answer in volumes}
+def try_scales(run_dir):
+    """Yield (trial, idea, curves of Dice) for each of SCALES by which pictures are enlarged for a network to answer."""
+    planes = helpers.load_settings(run_dir)["planes"]
+    model = helpers.load_trained_model(run_dir)
+    for scale in SCALES:
+        probabilities = helpers.predict_subset(model, run_dir, "valid", planes, scale)
+        yield f"scale {scale}", f"pictures enlarged {scale} times to answer", dice_curves(run_dir, probabilities)
 
 
 def trained_on(run_dir):
@@ -287,23 +195,16 @@ def in_words(values, form):
     return " ".join(f"{name} {value:{form}}" for name, value in values.items())
 
 
-def summary(dice_of):
-    """Return the cells about the Dice of the patients, from {patient: Dice}."""
-    values = list(dice_of.values())
-    return {
-        "dice": f"{np.mean(values):.4f}",
-        "worst": f"{min(values):.4f}",
-        "dice_per_patient": in_words(dice_of, ".4f"),
-    }
-
-
 def summary_of_curves(curves):
-    """Return the cells about thresholds as well, from `dice_curves`; the Dice are at the best threshold for all."""
+    """Return the cells about Dice and thresholds, from `dice_curves`; the Dice are at the best threshold for all."""
     mean = np.mean(list(curves.values()), axis=0)
     best = {patient: THRESHOLDS[np.argmax(curve)] for patient, curve in curves.items()}
     chosen = int(np.argmax(mean))
+    dice_of = {patient: curve[chosen] for patient, curve in curves.items()}
     return {
-        **summary({patient: curve[chosen] for patient, curve in curves.items()}),
+        "dice": f"{mean[chosen]:.4f}",
+        "worst": f"{min(dice_of.values()):.4f}",
+        "dice_per_patient": in_words(dice_of, ".4f"),
         "threshold": f"{THRESHOLDS[chosen]:.2f}",
         "dice_at_half": f"{mean[np.argmin(abs(THRESHOLDS - 0.5))]:.4f}",
         "dice_at_own_best": f"{np.mean([max(curve) for curve in curves.values()]):.4f}",
@@ -333,35 +234,23 @@ def append(row):
 def read_arguments():
     """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=TRIALS)
+    parser.add_argument("name", nargs="?", choices=TRIALS, default="best")
     parser.add_argument("--dataset", default=os.environ.get("HEART_DATASET"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=24000)
     parser.add_argument("--start", type=int, help="go on from the weights of `best` after so many pictures")
     parser.add_argument("--held-out", choices=("valid", "train"), default="valid")
-    parser.add_argument("--answers", action="store_true", help="train nothing, try other masks")
+    parser.add_argument("--answers", type=Path, metavar="RUN", help="train nothing, enlarge what RUN's network sees")
     parser.add_argument("--profile", default="hour", help="size of the pictures and length of an epoch")
     parser.add_argument("--folder", type=Path, default=COURSE_FOLDER / "data" / "trials")
     parser.add_argument("--machine", default="")
     return parser.parse_args()
 
 
-def main():
-    arguments = read_arguments()
-    helpers.set_up()
-    idea, changes, change = TRIALS[arguments.name]
-    if arguments.start:
-        changes = {**changes, "learning_rate": 0.001}  # half of the recipe's: the weights are good already
-    settings = helpers.new_settings(arguments.dataset, arguments.profile, "best", arguments.seed) | changes
-    settings["epochs"] = arguments.pictures // settings["images_per_epoch"]
-
-    def run_folder(name, *pictures):
-        """Return the folder of a trial on the same patients, with the same seed."""
-        return arguments.folder / "_".join([name, arguments.held_out, str(arguments.seed), *map(str, pictures)])
-
-    run_dir = run_folder(arguments.name, *([arguments.start] if arguments.start else []), arguments.pictures)
+def common_cells(arguments, idea, changes):
+    """Return the cells of a row that do not depend on what comes of the trial."""
     log = ["git", "log", "-1", "--format=%h"]
-    row = {
+    return {
         "trial": arguments.name,
         "idea": idea,
         "settings": json.dumps(changes),
@@ -372,18 +261,36 @@ def main():
         "commit": subprocess.run(log, cwd=COURSE_FOLDER, capture_output=True, text=True, check=True).stdout.strip(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def main():
+    arguments = read_arguments()
+    helpers.set_up()
+    idea, changes, change = TRIALS[arguments.name]
+    if arguments.start:
+        changes = {**changes, "learning_rate": 0.001}  # half of the recipe's: the weights are good already
+    row = common_cells(arguments, idea, changes)
     if arguments.answers:
-        row |= {"start": f"{arguments.name}, {arguments.pictures} pictures", "pictures": 0}
-        for name, idea, dice_of in try_ways(run_dir):
-            append({**row, "trial": name, "idea": idea, "trained_on": trained_on(run_dir), **summary(dice_of)})
+        metrics = helpers.read_json(arguments.answers / "results" / "metrics.json", "05_evaluation")
+        start = f"{metrics['recipe']}, {metrics['images_seen']} pictures"
+        row |= {"seed": metrics["seed"], "start": start, "pictures": 0, "trained_on": trained_on(arguments.answers)}
+        for name, idea, curves in try_scales(arguments.answers):
+            append({**row, "trial": name, "idea": idea, **summary_of_curves(curves)})
         return
+    settings = helpers.new_settings(arguments.dataset, arguments.profile, "best", arguments.seed) | changes
+    settings["epochs"] = arguments.pictures // settings["images_per_epoch"]
+
+    def run_folder(name, *pictures):
+        """Return the folder of a trial on the same patients, with the same seed."""
+        return arguments.folder / "_".join([name, arguments.held_out, str(arguments.seed), *map(str, pictures)])
+
+    run_dir = run_folder(arguments.name, *([arguments.start] if arguments.start else []), arguments.pictures)
     shared = prepare(arguments.folder, arguments.dataset, settings, arguments.held_out)
     if change:
         change()
     first_weights = run_folder("best", arguments.start) / "model" / "best.keras" if arguments.start else None
     model = train(run_dir, shared, settings, first_weights)
     probabilities = helpers.predict_subset(model, run_dir, "valid", settings["planes"], settings["answer_scale"])
-    np.save(run_dir / "probabilities.npy", probabilities.astype(np.float16))
     seconds = helpers.read_json(run_dir / "model" / "training.json", "04_training")["seconds"]
     row |= {"trained_on": trained_on(run_dir), "minutes": f"{seconds / 60:.1f}"}
     append({**row, **summary_of_curves(dice_curves(run_dir, probabilities))})
