@@ -82,6 +82,10 @@ def plan_runs(
         run["dataset"] = resolve_dataset(run["dataset"])
         new_settings(run["dataset"], run["profile"], run["recipe"], run["seed"])  # these two refuse what cannot work
         check_values(run)
+        if run.get("picture"):
+            run["picture"] = str(Path(run["picture"]).expanduser().absolute())
+            if not Path(run["picture"]).is_file():
+                raise CourseError(f"There is no picture at {run['picture']}: give the path of one.")
         names = ["recipe", "seed", *(name for name in grid if name not in ("recipe", "seed"))]
         runs[_folder_name("_".join(f"{name}-{run[name]}" for name in names))] = run
     return runs, not compared_names(grid) if open_test is None else open_test

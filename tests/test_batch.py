@@ -105,12 +105,20 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
         ({"fold": [-1]}, "fold is -1: choose"),
         ({"fold": [1.0]}, "fold is 1.0: choose"),
         ({"picture": [3]}, "picture is 3: give the path of a picture"),
+        ({"picture": ["nothing.png"]}, "There is no picture at /.*nothing.png: give the path of one"),
         ({"recipe": ["report", "best"], "seed": [0, 1]}, "compares recipe, so test stays closed"),
     ],
 )
 def test_a_grid_that_cannot_work_is_refused(grid, expected):
     with pytest.raises(helpers.CourseError, match=expected):
         batch.plan_runs(grid, open_test=True, **CHOICE)
+
+
+def test_a_picture_of_a_grid_is_found_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "own.png").touch()
+    monkeypatch.chdir(tmp_path)
+    [run] = batch.plan_runs({"picture": ["own.png"]}, **CHOICE)[0].values()
+    assert run["picture"] == str(tmp_path / "own.png")
 
 
 def test_names_of_runs_are_folder_names_and_differ():
