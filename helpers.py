@@ -687,12 +687,12 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
     return metrics, slice_counts, masks
 
 
-def segment_picture(model, path, image_size, threshold, scale=1.0):
+def segment_picture(model, path, image_size, threshold):
     """Return (image, mask) of a picture file, both (height, width) as the picture is: uint8, and bool from the network.
 
     The network answers for the picture alone: there is no volume to cut in other planes, and all pieces are kept.
     Colours become grey. Values of more than eight bits are scaled as the import scales them, but by the range of this
-    picture, not of its patient. scale: see `course.prediction.predict_probabilities`.
+    picture, not of its patient.
     Raises CourseError if there is no file, or it cannot be read as a picture.
     """
     if not Path(path).is_file():
@@ -701,7 +701,7 @@ def segment_picture(model, path, image_size, threshold, scale=1.0):
     if image.dtype != np.uint8:
         image, _ = greys_of(image)
     small = resize_image(image, image_size) / np.float32(255)
-    probability = predict_probabilities(model, small[None, ..., None], scale)[0]
+    probability = predict_probabilities(model, small[None, ..., None])[0]
     return image, resize_probability(probability, image.shape) >= threshold
 
 

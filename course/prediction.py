@@ -15,38 +15,20 @@ from course.planes import Volume, find_volumes, resample_slices
 from course.scan import centred
 from course.workspace import read_json
 
-AT_ONCE = 512  # pictures whose enlarged answers are in memory together
+
+def predict_probabilities(model, X: np.ndarray) -> np.ndarray:
+    """Return the network's probabilities for X (N, height, width, 1): float32 of shape (N, height, width), 0 to 1."""
+    return model.predict(ordered_batches(X, whole=model.jit_compile), verbose=0)[: len(X), ..., 0]
 
 
-def predict_probabilities(model, X: np.ndarray, scale: float = 1.0) -> np.ndarray:
-    """Return the network's probabilities for X (N, height, width, 1): float32 of shape (N, height, width), 0 to 1.
-
-    scale: the network sees the pictures larger by this factor, to the nearest multiple of 8 pixels, and its answers are
-    brought back to their size, both bilinearly. Where it errs by a pixel, that is less of the body then (a network
-    answers best for pictures somewhat larger than those of its training: Touvron et al., Fixing the train-test
-    resolution discrepancy, 2019).
-    """
-    import tensorflow as tf
-
-    size = X.shape[1:3]
-    enlarged = [round(scale * side / 8) * 8 for side in size]
-    probabilities = np.empty(X.shape[:3], np.float32)
-    for start in range(0, len(X), AT_ONCE):
-        rows = probabilities[start : start + AT_ONCE]
-        batches = ordered_batches(X[start : start + AT_ONCE], whole=model.jit_compile)
-        answers = model.predict(batches.map(lambda images: (tf.image.resize(images, enlarged),)), verbose=0)
-        rows[:] = tf.image.resize(answers[: len(rows)], size)[..., 0]
-    return probabilities
-
-
-def predict_in_planes(model, X: np.ndarray, volumes: list[Volume], scale: float = 1.0) -> np.ndarray:
+def predict_in_planes(model, X: np.ndarray, volumes: list[Volume]) -> np.ndarray:
     """Return the probabilities for X (N, S, S, 1), for volumes averaged over their three planes.
 
     The network is asked three times: for the slices, and for the same volume cut across its rows and across its
     columns (Perslev et al., One Network to Segment Them All, 2019). Rows that belong to no volume are answered from
-    the slice alone. scale: see `predict_probabilities`.
+    the slice alone.
     """
-    probabilities = predict_probabilities(model, X, scale)
+    probabilities = np.array(predict_probabilities(model, X))
     least = 0
     if model.jit_compile:
         least = max([X.shape[1], *(volume.depth(axis) for volume in volumes for axis in (1, 2))])
@@ -58,22 +40,21 @@ def predict_in_planes(model, X: np.ndarray, volumes: list[Volume], scale: float 
             padded = max(depth, least)
             padded += -padded % 8  # the network halves the image three times
             cuts = np.pad(cuts, [(0, padded - depth), (0, 0), (0, 0)]).transpose(axes)
-            answer = predict_probabilities(model, cuts[..., None], scale).transpose(axes)[:depth]
+            answer = predict_probabilities(model, cuts[..., None]).transpose(axes)[:depth]
             probabilities[rows] += resample_slices(answer, volume.stop - volume.start)
         probabilities[rows] /= 3
     return probabilities
 
 
-def predict_subset(model, work_dir: Path, subset: str, planes: int = 1, scale: float = 1.0) -> np.ndarray:
+def predict_subset(model, work_dir: Path, subset: str, planes: int = 1) -> np.ndarray:
     """Return the network's probabilities for a subset, float32 (N, S, S).
 
-    planes: 1 or 3, see `predict_in_planes`; scale: see `predict_probabilities`.
+    planes: 1 or 3, see `predict_in_planes`.
     """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = read_arrays_record(work_dir)["slices"][subset]
     X, _ = load_arrays(work_dir, subset)
-    volumes = find_volumes(slices, description, X.shape[1]) if planes == 3 else []
-    return predict_in_planes(model, X, volumes, scale)
+    return predict_in_planes(model, X, find_volumes(slices, description, X.shape[1]) if planes == 3 else [])
 
 
 def resize_probability(probability: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -83,21 +64,14 @@ def resize_probability(probability: np.ndarray, shape: tuple[int, int]) -> np.nd
 
 
 def predict_scan(
-    model,
-    X: np.ndarray,
-    field: tuple[int, int],
-    shape: tuple[int, int],
-    spacing: list[float] | None,
-    planes: int,
-    scale: float = 1.0,
+    model, X: np.ndarray, field: tuple[int, int], shape: tuple[int, int], spacing: list[float] | None, planes: int
 ) -> np.ndarray:
     """Return the probabilities for the pictures of a scan, float32 (slices, height, width), at their own resolution.
 
     X and field: what `helpers.scan_input` returned; shape: (height, width) of the scan's pictures; spacing: theirs,
-    [row, column, slice] in mm, or None where it is unknown; planes: 1 or 3, see `predict_in_planes`;
-    scale: see `predict_probabilities`.
+    [row, column, slice] in mm, or None where it is unknown; planes: 1 or 3, see `predict_in_planes`.
     """
     slices = [{"patient": "the scan", "slice": number, "size": field} for number in range(len(X))]
     volumes = find_volumes(slices, {"spacing": spacing}, X.shape[1]) if planes == 3 else []
-    probabilities = predict_in_planes(model, X, volumes, scale)
+    probabilities = predict_in_planes(model, X, volumes)
     return centred(np.stack([resize_probability(probability, field) for probability in probabilities]), *shape)

@@ -45,7 +45,6 @@ LADDER = {
         "monitor": "val_loss",  # the weights with the best of this figure are kept; None: those of the last epoch
         "leave_out_twins": False,
         "planes": 1,  # 1: the slices; 3: also the volume's cuts along its rows and columns
-        "answer_scale": 1.0,  # how much larger the network sees the pictures when it answers
         "soft_masks": False,  # True: train on the share of each pixel that is atrium, not on 0 and 1
         "threshold": 0.5,  # probabilities from here on count as atrium; None: chosen on valid
         "largest_component": False,  # True: keep only the largest piece of a patient's atrium; None: chosen on valid
@@ -71,13 +70,12 @@ LADDER = {
         "repeats": 3,
         "soft_masks": True,
     },
-    "planes": {  # three planes of each volume, the last weights, and what is left to choose is chosen on valid
+    "best": {  # three planes of each volume, the last weights, and what is left to choose is chosen on valid
         "planes": 3,
         "monitor": None,
         "threshold": None,
         "largest_component": None,
     },
-    "best": {"answer_scale": 1.25},  # the same training; the network answers for larger pictures than it learned from
 }
 RECIPES = dict(zip(LADDER, itertools.accumulate(LADDER.values(), operator.or_)))
 
@@ -146,15 +144,9 @@ def load_settings(work_dir: Path, **overrides) -> dict:
 
     None takes back an earlier override: `replaced` holds what 01 had recorded under its name.
 
-    Raises CourseError if 01 has not run or lacks a setting, or if an override has a value that cannot work.
+    Raises CourseError if 01 has not run, or if an override has a value that cannot work.
     """
     settings = read_json(work_dir / "settings.json", "01_dataset_upload")
-    missing = {*RECIPES["report"], *COMMON_SETTINGS, *PROFILES["quick"]} - set(settings)
-    if missing:
-        raise CourseError(
-            f"settings.json in {work_dir} was written by an earlier version of the course, which had no "
-            f"{' or '.join(sorted(missing))}: run 01_dataset_upload again."
-        )
     check_values(overrides)
     from_01 = {**{name: settings[name] for name in overrides}, **settings.get("replaced", {})}
     wanted = {name: from_01[name] if value is None else value for name, value in overrides.items()}
@@ -227,7 +219,6 @@ _ALLOWED = {
     "monitor": (lambda v: v in ("val_loss", "val_iou", "val_accuracy"), "choose val_loss, val_iou or val_accuracy"),
     "leave_out_twins": (lambda v: type(v) is bool, "choose True or False"),
     "planes": (lambda v: type(v) is int and v in (1, 3), "choose 1 or 3"),
-    "answer_scale": (lambda v: _is_number(v) and 1 <= v <= 2, "choose a number from 1 to 2"),
     "soft_masks": (lambda v: type(v) is bool, "choose True or False"),
     "patience": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
     "threshold": (lambda v: _is_number(v) and 0 < v < 1, "choose a number between 0 and 1"),

@@ -68,7 +68,7 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
         for patient, scored in result["patients"].items()
     ]
     write_csv(folder / "patients.csv", rows)
-    recorded = ("dataset", "profile", "recipe", "image_size", "seed", "planes", "answer_scale")
+    recorded = ("dataset", "profile", "recipe", "image_size", "seed", "planes")
     chosen = {name: settings[name] for name in (*recorded, "threshold", "largest_component")}
     write_json(
         folder / "metrics.json",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
 
 # Settings that a training does not depend on: a name, and what 05 alone uses
-_NOT_TRAINED_WITH = ("dataset", "answer_scale", "threshold", "largest_component", "replaced")
+_NOT_TRAINED_WITH = ("dataset", "threshold", "largest_component", "replaced")
 
 
 def read_history(work_dir: Path) -> list[dict[str, float]]:

@@ -25,7 +25,7 @@ def memory_needed(run: dict) -> int:
     settings = {**new_settings(run["dataset"], run["profile"], run["recipe"], run["seed"]), **chosen}
     size = settings["image_size"]
     trained = settings["batch_size"] * (settings["crop_share"] * size) ** 2 * MEMORY_OF_A_PIXEL["trained"]
-    answered = ANSWERED_AT_ONCE * (settings["answer_scale"] * size) ** 2 * MEMORY_OF_A_PIXEL["answered"]
+    answered = ANSWERED_AT_ONCE * size**2 * MEMORY_OF_A_PIXEL["answered"]
     return int(MEMORY_OF_A_PROCESS + max(trained, answered))
 
 

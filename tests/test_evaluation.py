@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import helpers
-from course import prediction
 from course.metrics import surface_distances
 from course.planes import Volume
 from course.training import training_inputs
@@ -502,25 +501,12 @@ def test_where_xla_compiles_all_volumes_have_the_shape_of_the_deepest():
     assert network.shapes[1:] == [(16, 32, 16, 1), (16, 16, 32, 1)] * 2
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-def test_pictures_are_enlarged_for_the_network_and_its_answers_brought_back(compiled):
-    middle = (np.arange(48)[:, None] + 0.5) / 48 - 1 / 3, (np.arange(32) + 0.5) / 32 - 2 / 3
-    one = np.exp(-15 * (middle[0] ** 2 + middle[1] ** 2))  # smooth, and its top is off the middle
-    X = np.float32(one * np.linspace(0.2, 1, prediction.AT_ONCE + 3)[:, None, None])[..., None]
-    network = Copying(compiled)
-    answer = helpers.predict_probabilities(network, X, 1.3)
-    last = 16 if compiled else 3
-    assert network.shapes == [(prediction.AT_ONCE, 64, 40, 1), (last, 64, 40, 1)]  # of 62.4 and 41.6 pixels
-    assert answer.dtype == np.float32 and np.allclose(answer, X[..., 0], atol=0.02)  # half a pixel is 0.05
-    assert np.array_equal(helpers.predict_probabilities(Copying(compiled), X), X[..., 0])
-
-
-def test_a_subset_is_answered_in_as_many_planes_and_as_much_enlarged_as_asked_for(prepared):
+def test_a_subset_is_answered_in_as_many_planes_as_asked_for(prepared):
     X, _ = helpers.load_arrays(prepared, "valid")
-    for planes, scale, expected, side in ((1, 1.0, 1, 64), (3, 1.25, 3, 80)):
+    for planes, expected in ((1, 1), (3, 3)):
         network = Copying()
-        helpers.predict_subset(network, prepared, "valid", planes, scale)
-        assert len(network.shapes) == expected and network.shapes[0] == (len(X), side, side, 1)
+        helpers.predict_subset(network, prepared, "valid", planes)
+        assert len(network.shapes) == expected and network.shapes[0] == X.shape
 
 
 @pytest.mark.parametrize(
@@ -546,5 +532,3 @@ def test_a_scan_is_answered_at_its_own_size_and_in_three_planes_where_it_is_deep
     assert answer[:, inside].all() and not answer[:, ~inside].any()
     if field == (16, 16):
         assert np.allclose(answer[:, inside].reshape(X.shape), X, atol=0.01 if cuts else 0)
-    helpers.predict_scan(network, X, field, (40, 36), spacing, planes, scale=1.5)
-    assert network.shapes[len(cuts) + 1] == (20, 24, 24, 1)

@@ -97,20 +97,20 @@ def test_the_median_patient_of_a_run_comes_with_its_slices_its_masks_and_what_th
     dice_of = {patient: (number + 1) % len(patients) / 10 for number, patient in enumerate(patients)}
     median = sorted(patients, key=dice_of.get)[(len(patients) - 1) // 2]
     valid = {"dice_per_patient": dice_of}
-    metrics = {"valid": valid, "planes": 3, "answer_scale": 1.25, "threshold": 0.75, "largest_component": False}
+    metrics = {"valid": valid, "planes": 3, "threshold": 0.75, "largest_component": False}
     (work_dir / "results").mkdir()
     helpers.write_json(work_dir / "results" / "metrics.json", metrics)
     asked = []
 
-    def answer(model, work_dir, subset, planes, scale):
+    def answer(model, work_dir, subset, planes):
         """Return 0.8 where there is atrium, 0.7 elsewhere: the threshold tells them apart."""
-        asked.append((model, subset, planes, scale))
+        asked.append((model, subset, planes))
         return 0.7 + 0.1 * np.asarray(helpers.load_arrays(work_dir, subset)[1][..., 0], np.float32)
 
     monkeypatch.setattr(helpers, "load_trained_model", lambda work_dir: "the model")
     monkeypatch.setattr(helpers, "predict_subset", answer)
     images, truth, prediction, name = heart_pictures.median_patient(work_dir)
-    assert asked == [("the model", "valid", 3, 1.25)] and name == median
+    assert asked == [("the model", "valid", 3)] and name == median
     paths = [
         helpers.pair_paths(description, work_dir, "valid", pair["name"]) for pair in slices if pair["patient"] == median
     ]

@@ -26,7 +26,6 @@ ALLOWED = {
     "monitor": ["val_loss", "val_iou", "val_accuracy"],
     "leave_out_twins": [True, False],
     "planes": [1, 3],
-    "answer_scale": [1, 1.25, 2],
     "soft_masks": [True, False],
     "patience": [1, 10],
 }
@@ -50,7 +49,6 @@ REFUSED = {
     "monitor": ["loss", 0],
     "leave_out_twins": [0, "no"],
     "planes": [0, 2, True, 3.0],
-    "answer_scale": [0.9, 2.1, True, "large"],
     "soft_masks": [1, "no"],
     "patience": [0, 2.5, True],
 }

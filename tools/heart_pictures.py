@@ -70,7 +70,7 @@ def median_patient(work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     dice_of = metrics["valid"]["dice_per_patient"]
     median = sorted(dice_of, key=dice_of.get)[(len(dice_of) - 1) // 2]
     model = helpers.load_trained_model(work_dir)
-    probabilities = helpers.predict_subset(model, work_dir, "valid", metrics["planes"], metrics["answer_scale"])
+    probabilities = helpers.predict_subset(model, work_dir, "valid", metrics["planes"])
     volumes = {patient: volume for patient, *volume in helpers.patient_volumes(work_dir, "valid", probabilities)}
     rows, truth, probability = volumes[median]
     paths = [helpers.pair_paths(description, work_dir, "valid", slices[row]["name"])[0] for row in rows]

@@ -130,7 +130,7 @@ def main(dataset: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         work_dir = Path(folder)
         description = helpers.import_dataset(dataset, work_dir, progress=False)
-        settings = helpers.new_settings(dataset, "quick", "planes", 0) | {"planes": 1, "threshold": 0.5}
+        settings = helpers.new_settings(dataset, "quick", "best", 0) | {"planes": 1, "threshold": 0.5}
         slices = helpers.prepare_arrays(description, work_dir, settings["image_size"], progress=False)["slices"]
         twins = helpers.left_out_twins(description)
         for seed, variant in ((seed, variant) for seed in SEEDS for variant in VARIANTS):

@@ -5,8 +5,7 @@ the patients held out and appends a row; its verdict is written by hand. A train
 last epoch when the same command is given again. Test is never opened.
 Held out are the valid patients, or with `--held-out train` those of train, from whom the valid patients' network then
 knows nothing: with both, every patient is held out once. With `--start N` the training goes on from the weights that
-the trial `best` had after N pictures, so that a short one can tell what a change does. `--answers RUN` trains nothing:
-it takes the network of a finished run, and appends a row for each of SCALES by which it sees pictures enlarged.
+the trial `best` had after N pictures, so that a short one can tell what a change does.
 Ideas that are settled are not in TRIALS: their rows in the table name the commit that has them.
 """
 
@@ -25,7 +24,6 @@ from course.workspace import COURSE_FOLDER, fingerprint
 
 TABLE = COURSE_FOLDER / "docs" / "trials.csv"
 THRESHOLDS = np.array(helpers.THRESHOLDS)
-SCALES = (1.0, 1.1, 1.25, 1.4)
 
 
 def augmented(change):
@@ -175,15 +173,6 @@ def dice_curves(work_dir, probabilities):
     return curves
 
 
-def try_scales(run_dir):
-    """Yield (trial, idea, curves of Dice) for each of SCALES by which pictures are enlarged for a network to answer."""
-    planes = helpers.load_settings(run_dir)["planes"]
-    model = helpers.load_trained_model(run_dir)
-    for scale in SCALES:
-        probabilities = helpers.predict_subset(model, run_dir, "valid", planes, scale)
-        yield f"scale {scale}", f"pictures enlarged {scale} times to answer", dice_curves(run_dir, probabilities)
-
-
 def trained_on(run_dir):
     """Return the names of the patients that a trial learned from, in one cell."""
     slices = helpers.read_json(run_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
@@ -234,33 +223,16 @@ def append(row):
 def read_arguments():
     """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", choices=TRIALS, default="best")
+    parser.add_argument("name", choices=TRIALS)
     parser.add_argument("--dataset", default=os.environ.get("HEART_DATASET"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=24000)
     parser.add_argument("--start", type=int, help="go on from the weights of `best` after so many pictures")
     parser.add_argument("--held-out", choices=("valid", "train"), default="valid")
-    parser.add_argument("--answers", type=Path, metavar="RUN", help="train nothing, enlarge what RUN's network sees")
     parser.add_argument("--profile", default="hour", help="size of the pictures and length of an epoch")
     parser.add_argument("--folder", type=Path, default=COURSE_FOLDER / "data" / "trials")
     parser.add_argument("--machine", default="")
     return parser.parse_args()
-
-
-def common_cells(arguments, idea, changes):
-    """Return the cells of a row that do not depend on what comes of the trial."""
-    log = ["git", "log", "-1", "--format=%h"]
-    return {
-        "trial": arguments.name,
-        "idea": idea,
-        "settings": json.dumps(changes),
-        "seed": arguments.seed,
-        "start": f"best, {arguments.start} pictures" if arguments.start else "",
-        "pictures": arguments.pictures,
-        "machine": arguments.machine,
-        "commit": subprocess.run(log, cwd=COURSE_FOLDER, capture_output=True, text=True, check=True).stdout.strip(),
-        "date": datetime.date.today().isoformat(),
-    }
 
 
 def main():
@@ -269,14 +241,6 @@ def main():
     idea, changes, change = TRIALS[arguments.name]
     if arguments.start:
         changes = {**changes, "learning_rate": 0.001}  # half of the recipe's: the weights are good already
-    row = common_cells(arguments, idea, changes)
-    if arguments.answers:
-        metrics = helpers.read_json(arguments.answers / "results" / "metrics.json", "05_evaluation")
-        start = f"{metrics['recipe']}, {metrics['images_seen']} pictures"
-        row |= {"seed": metrics["seed"], "start": start, "pictures": 0, "trained_on": trained_on(arguments.answers)}
-        for name, idea, curves in try_scales(arguments.answers):
-            append({**row, "trial": name, "idea": idea, **summary_of_curves(curves)})
-        return
     settings = helpers.new_settings(arguments.dataset, arguments.profile, "best", arguments.seed) | changes
     settings["epochs"] = arguments.pictures // settings["images_per_epoch"]
 
@@ -290,10 +254,25 @@ def main():
         change()
     first_weights = run_folder("best", arguments.start) / "model" / "best.keras" if arguments.start else None
     model = train(run_dir, shared, settings, first_weights)
-    probabilities = helpers.predict_subset(model, run_dir, "valid", settings["planes"], settings["answer_scale"])
+    probabilities = helpers.predict_subset(model, run_dir, "valid", settings["planes"])
+    log = ["git", "log", "-1", "--format=%h"]
     seconds = helpers.read_json(run_dir / "model" / "training.json", "04_training")["seconds"]
-    row |= {"trained_on": trained_on(run_dir), "minutes": f"{seconds / 60:.1f}"}
-    append({**row, **summary_of_curves(dice_curves(run_dir, probabilities))})
+    append(
+        {
+            "trial": arguments.name,
+            "idea": idea,
+            "settings": json.dumps(changes),
+            "seed": arguments.seed,
+            "start": f"best, {arguments.start} pictures" if arguments.start else "",
+            "trained_on": trained_on(run_dir),
+            "pictures": arguments.pictures,
+            **summary_of_curves(dice_curves(run_dir, probabilities)),
+            "minutes": f"{seconds / 60:.1f}",
+            "machine": arguments.machine,
+            "commit": subprocess.run(log, cwd=COURSE_FOLDER, capture_output=True, text=True, check=True).stdout.strip(),
+            "date": datetime.date.today().isoformat(),
+        }
+    )
 
 
 if __name__ == "__main__":

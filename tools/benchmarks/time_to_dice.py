@@ -53,8 +53,7 @@ def train(work_dir, settings, seconds):
         def on_epoch_end(self, epoch, logs=None):
             result["seconds"] += time.perf_counter() - self.start
             result["images"] = (epoch + 1) * images_per_epoch
-            planes, scale = settings["planes"], settings["answer_scale"]
-            probabilities = helpers.predict_subset(self.model, work_dir, "valid", planes, scale)
+            probabilities = helpers.predict_subset(self.model, work_dir, "valid", settings["planes"])
             result["dice"] = float(
                 np.mean(
                     [
