@@ -12,6 +12,11 @@ from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, sentence_about
 
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
+PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words
+    r"(slice|image|img|im|frame|z)[ _.-]?(?P<slice>\d+)[ _.-]"
+    r"(?P<patient>(patient|pat|subject|subj|sub|case|p)[ _-]?\d+)",
+    re.IGNORECASE,
+)
 
 
 def _compile_pattern(patient_pattern):
@@ -87,12 +92,15 @@ def pairs_of_pictures(
     """Return the pairs of a layout of pictures, {patient: person}, and notes.
 
     patient_pattern: regular expression with the group `patient` and perhaps `slice` that a whole name must match; None
-    where each file is a patient of its own. With PATIENT_PATTERN names are read further, for times and sides of one
-    patient. A pair's `mask` is the first of several.
+    where each file is a patient of its own. With PATIENT_PATTERN names are read further, for a patient after a slice
+    and for times and sides of one patient. A pair's `mask` is the first of several.
     """
     pattern, is_default = _compile_pattern(patient_pattern), patient_pattern == PATIENT_PATTERN
     repeated = Counter(name for _, name in layout.images)
-    matches = {name: pattern.fullmatch(name) if pattern else None for _, name in {**layout.images, **layout.masks}}
+    matches = {
+        name: (is_default and PATIENT_LAST.fullmatch(name)) or (pattern.fullmatch(name) if pattern else None)
+        for _, name in {**layout.images, **layout.masks}
+    }
     notes = _drop_common_patient(layout, matches) if is_default else []
     patient_of, slice_of = {}, {}
     for key in {**layout.images, **layout.masks}:

@@ -621,6 +621,16 @@ def test_slices_of_one_scan_stay_together_and_those_of_several_apart(name, tmp_p
     assert "times or sides" not in notes
 
 
+@pytest.mark.parametrize("name", ["slice_{n}_patient_{p}", "img_{n:03d}_pat_{p:02d}", "z{n:03d}_p{p}"])
+def test_a_number_of_a_patient_after_that_of_a_slice_is_the_patients(name, tmp_path):
+    source = with_names(tmp_path / "source", [name.format(n=n, p=p) for p in range(4) for n in range(3)])
+    description, found = take(source, tmp_path / "work")
+    assert len(together(found)) == 12 and len(description["notes"]) == 1
+    for subset, pairs in description["subsets"].items():
+        assert {found[subset][pair["name"]] // 3 for pair in pairs} == {int(pair["patient"][-1]) for pair in pairs}
+        assert all(pair["slice"] == found[subset][pair["name"]] % 3 for pair in pairs)
+
+
 def test_plain_patients_and_numbers_raise_no_doubt(tmp_path):
     names = [f"la_{p:03d}_{n:03d}" for p in range(6) for n in range(2)]
     description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
