@@ -24,7 +24,6 @@ class Layout:
     images: dict = field(default_factory=dict)
     masks: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
-    left: str = ""  # what else lies there, of no type that is read or neither image nor mask
     geometry: list = field(default_factory=list)  # the files geometry.json
     is_of_cases: bool = False  # named as nnU-Net names cases: a name is no patient and slice
 

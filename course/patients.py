@@ -69,8 +69,8 @@ def _check_files(layout: Layout, exclude, names_of):
 
 
 def _check_each_has_other(layout):
-    """Raise CourseError for an image without a mask or a mask without an image, naming what else lies there."""
-    left = f" Passed over: {layout.left}." if layout.left else ""
+    """Raise CourseError for an image without a mask or a mask without an image, and tell what was passed over."""
+    left = "".join(f" {note}" for note in layout.notes if " passed over" in note)
     if not layout.masks:
         raise CourseError(
             f"{end_of_path(next(iter(layout.images.values())))} has no mask, and no other image has one: put the masks "

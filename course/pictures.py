@@ -24,7 +24,8 @@ UNREAD_VOLUMES = (".mha", ".mhd", ".nrrd")
 UNREAD_PICTURES = (".webp", ".heic", ".jp2", ".ppm", ".pgm")
 UNREAD_ARRAYS = (".npy", ".npz", ".mgz", ".hdr", ".img", ".mat", ".h5")
 ARCHIVES = (".zip", ".gz", ".tar", ".tgz", ".rar", ".7z")
-UNREAD = (*DICOM, *UNREAD_VOLUMES, *UNREAD_PICTURES, *UNREAD_ARRAYS, *ARCHIVES)  # what may be data all the same
+TEXTS = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".cfg", ".ini", ".log")
+DESCRIPTIONS = (*TEXTS, ".pdf", ".html", ".docx", ".xlsx", ".py", ".ipynb", ".sh", ".m")  # all others may be data
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # tags of TIFF
 
 # From pixels that were turned upright back to those that are stored, for each orientation of EXIF.
@@ -49,6 +50,14 @@ def file_suffix(name: str) -> str:
 def is_stray(name: str) -> bool:
     """Tell whether a file or folder of this name is no data but a trace of a system or editor, or a CD's index."""
     return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "dicomdir")
+
+
+def may_be_data(path: Path) -> bool:
+    """Tell whether a file that is not read may be data all the same: not a text, a description or a program."""
+    if path.suffix or not path.is_file():
+        return file_suffix(path.name) not in DESCRIPTIONS
+    with open(path, "rb") as file:
+        return b"\0" in file.read(512)
 
 
 def is_dicom(path: Path) -> bool:

@@ -240,6 +240,21 @@ def archives_beside_the_pictures(folder):
 
 
 @read
+def predictions_and_overlays(folder):
+    lay_out(folder, {"train/images/p{n}.png": picture, "train/masks/p{n}.png": mask}, 6)
+    lay_out(folder, {"train/masks/p{n}_overlay.png": picture, "train/predicted_masks/p{n}.png": mask}, 5)
+    lay_out(folder, {"test/images/q{n}.png": picture, "test/predicted_masks/q{n}.png": mask}, 4)
+    told = ["q0.png (and 13 more) was passed over: by its name it is no mask that a person drew", "nothing of test has"]
+    return {f"p{seed}": seed for seed in range(6)}, told
+
+
+@read
+def a_dataset_called_prediction(folder):
+    lay_out(folder, {"prediction/p{n}.png": picture, "prediction/p{n}_mask.png": mask})
+    return {f"p{seed}": seed for seed in range(6)}, []
+
+
+@read
 def jpegs_of_one_image(folder):
     parts = {"masks/p{n}_mask_1.jpg": part_of_mask(np.s_[:14]), "masks/p{n}_mask_2.jpg": part_of_mask(np.s_[14:])}
     lay_out(folder, {"images/p{n}.png": picture, **parts})
@@ -325,7 +340,13 @@ def two_label_folders(folder):
 @refused
 def a_folder_of_an_unknown_word(folder):
     lay_out(folder, {"images/{n}.png": picture, "heart/{n}.png": mask})
-    return r"images/0.png has no mask, and no other image.*: .*Passed over: source/heart/0.png and the like \(6 pict"
+    return r"images/0.png has no mask, and no other image.*: .*source/heart/0.png \(and 5 more\) was passed over"
+
+
+@refused
+def predictions_alone(folder):
+    lay_out(folder, {"images/{n}.png": picture, "predicted_masks/{n}.png": mask})
+    return r"images/0.png has no mask, and no other image.*: .*predicted_masks/0.png .* was passed over: by its name"
 
 
 @refused
@@ -348,7 +369,7 @@ def masks_of_a_type_that_is_not_read(folder):
     (folder / "masks").mkdir()
     for seed in range(6):
         (folder / "masks" / f"{seed}.nrrd").write_bytes(b"NRRD0004")
-    return r"no other image.*masks/0.nrrd and the like \(6 of the type .nrrd; convert it to NIfTI with SimpleITK"
+    return r"no other image.*masks/0.nrrd \(and 5 more\) was passed over: .nrrd are not.* NIfTI \(SimpleITK can"
 
 
 @refused
