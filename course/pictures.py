@@ -245,12 +245,14 @@ def _grey(path, picture, upright, labels):
     """Return the pixels in one channel; `labels` must not become alike by that."""
     if upright.mode == "F" or upright.mode.startswith("I"):
         pixels = np.asarray(upright)
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="))  # big-endian ones are the same picture
         if not np.isfinite(pixels).all():
             raise CourseError(
                 f"{end_of_path(path)} holds values that are not finite (NaN or infinite): mend the picture first."
             )
-        if picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0 and pixels.dtype == np.uint16:
-            return np.uint16(2 ** picture.tag_v2[BITS_PER_SAMPLE][0] - 1) - pixels  # stored with white as 0
+        if picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0:  # stored with white as 0
+            is_unsigned = pixels.dtype == np.uint16
+            return np.uint16(2 ** picture.tag_v2[BITS_PER_SAMPLE][0] - 1) - pixels if is_unsigned else -pixels
         return pixels
     grey = np.asarray(upright.convert("L"))
     colours = (upright if upright.mode == "P" else upright.convert("RGB")).getcolors() if labels else None
