@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from course.folds import TIME_OR_SIDE
 from course.pictures import VOLUMES, file_suffix
 from course.workspace import CourseError, end_of_path, sentence_about
 
@@ -94,6 +95,7 @@ def match_masks(files: list[File], layout: Layout) -> None:
         is_part = bool(numbered and numbered[2])
         if key is None:
             alike = next((shortened[key] for key in keys if key in shortened), [])
+            alike = [image for image in alike if not _contradict(image[1], file.name)]
             is_part = is_part or file.path.parents[1] in image_beside
             key = alike[0] if len(alike) == 1 else image_beside.get(file.path.parents[1], keys[0])
             if len(alike) > 1:
@@ -114,6 +116,15 @@ def match_masks(files: list[File], layout: Layout) -> None:
     _drop_channel_number(layout)
     if united:
         layout.notes.append(sentence_about(united, "is one of several masks of one image", "they are united."))
+
+
+def _contradict(image, mask):
+    """Tell whether each name holds a number, time or side that the other lacks: p1_ED is not the image of p1_ES."""
+    words = [re.split(r"[ _.-]+", name) for name in (image, mask)]
+    one, other = (
+        {word.lstrip("0") for word in named if word.isdigit() or TIME_OR_SIDE.fullmatch(word)} for named in words
+    )
+    return not (one <= other or other <= one)
 
 
 def _same_name(kind, one, other):

@@ -373,6 +373,24 @@ def masks_of_a_type_that_is_not_read(folder):
 
 
 @refused
+def masks_of_another_time(folder):
+    lay_out(folder, {"images/p{n}_ED.png": picture, "masks/p{n}_ES.png": mask})
+    return "images/p0_ED.png .* has no mask"
+
+
+@refused
+def masks_of_another_side(folder):
+    lay_out(folder, {"images/p{n}_left.png": picture, "masks/p{n}_right_mask.png": mask})
+    return "images/p0_left.png .* has no mask"
+
+
+@refused
+def masks_of_another_slice(folder):
+    lay_out(folder, {"images/p{n}_01.png": picture, "masks/p{n}_mask_2.png": mask})
+    return "images/p0_01.png .* has no mask"
+
+
+@refused
 def one_mask_forgotten_in_a_set_of_cars(folder):
     cars(folder)
     (folder / "train_masks/car3_01_mask.png").unlink()
