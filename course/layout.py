@@ -293,7 +293,8 @@ def _use_folders_as_names(files, notes):
     if files and max(counts.values()) > 1:
         return [replace(file, name="-".join([*file.above[shared:], file.name])) for file in files]
     images = [file for file in files if file.kind == "images"]
-    if 1 < len(above["images"]) < len(images) and not any(re.fullmatch(r".+_\d+", file.name) for file in images):
+    begin_so = all(file.above[shared:] and file.name.startswith(file.above[-1]) for file in images)
+    if 1 < len(above["images"]) < len({re.sub(r"_\d+$", "", file.name) for file in images}) and not begin_so:
         notes.append(
             f"The folders of {end_of_path(images[0].path)} and the others were not used: if they are patients, let the "
             "names of their files begin with theirs, as in P1_000."

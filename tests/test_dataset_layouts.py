@@ -223,6 +223,16 @@ def folders_of_patients_with_names_that_are_no_numbers(folder):
 
 
 @read
+def folders_of_patients_with_several_scans(folder):
+    who = ("Mueller", "Schmidt", "Maier")
+    for seed in range(12):
+        put(folder, f"{who[seed // 4]}/images/scan{seed // 2}_{seed % 2}.png", picture(seed))
+        put(folder, f"{who[seed // 4]}/masks/scan{seed // 2}_{seed % 2}.png", mask(seed))
+    told = "The folders of Maier/images/scan4_0.png and the others were not used: if they are patients, let the names"
+    return {f"scan{seed // 2}_{seed % 2}": seed for seed in range(12)}, [told]
+
+
+@read
 def folders_of_kinds(folder):
     for seed in range(6):
         kind = ("benign", "malignant", "normal")[seed % 3]
