@@ -128,10 +128,13 @@ def _contradict(image, mask):
 
 
 def _same_name(kind, one, other):
-    return CourseError(
-        f"{end_of_path(one)} and {end_of_path(other)} are {kind} of the same name: "
-        "give each a name of its own, or, if they are the same, keep one."
-    )
+    what, advice = "images of the same name", "give each a name of its own, or, if they are the same, keep one."
+    if kind == "masks":
+        what = "masks of one image"
+        advice = (
+            "keep one, or, if each picture shows a part of the structure, call them NAME_mask_1, NAME_mask_2 and so on."
+        )
+    return CourseError(f"{end_of_path(one)} and {end_of_path(other)} are {what}: {advice}")
 
 
 def _single_images(files):

@@ -70,20 +70,22 @@ def _check_files(layout: Layout, exclude, names_of):
 
 def _check_each_has_other(layout):
     """Raise CourseError for an image without a mask or a mask without an image, and tell what was passed over."""
-    left = "".join(f" {note}" for note in layout.notes if " passed over" in note)
+    left = "".join([f" {note}" for note in layout.notes if " passed over" in note][:2])
     if not layout.masks:
         raise CourseError(
             f"{end_of_path(next(iter(layout.images.values())))} has no mask, and no other image has one: put the masks "
             f"into a folder masks/ beside images/, under the same names.{left}"
         )
-    lonely = [path for key, path in layout.images.items() if key not in layout.masks]
-    if lonely:
-        advice = f"add a mask of the same name, or exclude the image.{left}"
-        raise CourseError(sentence_about(lonely, "has no mask", advice))
-    lonely = [paths[0] for key, paths in layout.masks.items() if key not in layout.images]
-    if lonely:
+    images = [path for key, path in layout.images.items() if key not in layout.masks]
+    masks = [paths[0] for key, paths in layout.masks.items() if key not in layout.images]
+    if images:
+        advice = "add a mask of the same name, or exclude the image."
+        if masks:
+            advice = f"{end_of_path(min(masks))} is a mask without an image; give what belongs together the same name."
+        raise CourseError(sentence_about(images, "has no mask", advice + left))
+    if masks:
         advice = f"add the image of the same name, or exclude the mask.{left}"
-        raise CourseError(sentence_about(lonely, "is a mask without an image", advice))
+        raise CourseError(sentence_about(masks, "is a mask without an image", advice))
 
 
 def pairs_of_pictures(

@@ -344,7 +344,7 @@ def channels(folder):
 @refused
 def two_label_folders(folder):
     lay_out(folder, {"images/{n}.png": picture, "labels-ah/{n}.png": mask, "labels-vk/{n}.png": mask})
-    return "labels-ah/0.png and .*labels-vk/0.png are masks of the same name"
+    return "labels-ah/0.png and .*labels-vk/0.png are masks of one image: keep one, or, if each"
 
 
 @refused
@@ -385,7 +385,7 @@ def masks_of_a_type_that_is_not_read(folder):
 @refused
 def masks_of_another_time(folder):
     lay_out(folder, {"images/p{n}_ED.png": picture, "masks/p{n}_ES.png": mask})
-    return "images/p0_ED.png .* has no mask"
+    return r"images/p0_ED.png \(and 5 more\) has no mask: .*/p0_ES.png is a mask without an image; give what belongs"
 
 
 @refused
