@@ -15,7 +15,9 @@ MASK_ENDING = re.compile(rf"[ _.-]({IN_NAMES})([ _.-]?\d+)?$", re.IGNORECASE)
 MASK_WITHIN = re.compile(rf"[ _.-]({IN_NAMES})(?=[ _.-]\d+$)", re.IGNORECASE)
 MASK_START = re.compile(rf"^({IN_NAMES})([ _.-]+|(?=\d))", re.IGNORECASE)
 WORDS_AFTER = re.compile(r"([ _.-][^\W\d_]+)+$")
-IMAGE_AFFIX = re.compile(r"^(image|img)([ _.-]+|(?=\d))|[ _.-](image|img)(?=$|[ _.-]\d+$)|[ _.-]0000$", re.IGNORECASE)
+IMAGE_AFFIX = re.compile(
+    r"^(image|img|volume)([ _.-]+|(?=\d))|[ _.-](image|img|volume)(?=$|[ _.-]\d+$)|[ _.-]0000$", re.IGNORECASE
+)
 
 
 @dataclass

@@ -279,6 +279,7 @@ def jpegs_of_one_image(folder):
         ("p{p}/MRI/{n}.png", "p{p}/seg/{n}.png", "p{p}_{n}"),
         ("h{p}/p{p}/MRI/{n}.png", "h{p}/p{p}/seg/{n}.png", "h{p}_p{p}_{n}"),
         ("Original/{n}.png", "Ground Truth/{n}.png", "{n}"),
+        ("part{p}/volume-{n}.png", "segmentations/segmentation-{n}.png", "volume-{n}"),
         ("gt{n}_07.png", "gt{n}_07_mask.png", "gt{n}_07"),
         ("p{n}_07.PNG", "p{n}_mask_07.PNG", "p{n}_07"),
         ("data/case{n}/image.png", "data/case{n}/segmentation.png", "case{n}"),
