@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 
 from course.folds import begin_alike, people_of
+from course.layout import SUBSET_WORDS
 from course.matching import Layout
 from course.nifti import read_label_names
 from course.pictures import SUBSETS, VOLUMES, Pair, file_suffix
@@ -132,17 +133,23 @@ def pairs_of_pictures(
 
 
 def _drop_common_patient(layout, matches):
-    """Make nobody of a patient whose name stands before all numbers, of train's files and of test's; return notes."""
-    found = {match["patient"] if match else None for match in matches.values()}
-    is_one_subset = len({subset for subset, _ in layout.images}) == 1
-    if len(found) > 1 or None in found or (is_one_subset and not layout.is_of_cases):
+    """Make nobody of what stands before all numbers, of train's files and of test's, or names subsets; return notes.
+
+    Raises CourseError where names tell of subsets, and folders do not.
+    """
+    found = {match["patient"] if match else "" for match in matches.values()}
+    subsets = {subset for subset, _ in layout.images}
+    are_subsets = all(name.casefold() in SUBSET_WORDS for name in found)
+    names = " or ".join(f"{end_of_path(name)}_" for name in sorted(found))
+    if are_subsets and len(found) > 1 and None in subsets:
+        raise CourseError(f"All names begin with {names}: put the files into folders train/, valid/ and test/.")
+    if not are_subsets and (len(found) > 1 or "" in found or (len(subsets) == 1 and not layout.is_of_cases)):
         return []
-    [patient] = found
     for name in matches:
         matches[name] = None
     return [
-        f"All names begin with {end_of_path(patient)}_, which is taken for the dataset's name: each file is taken as a "
-        "patient of its own; if it is not, give a patient_pattern."
+        f"All names begin with {names}, which is taken for the dataset's name: each file is taken as a patient of its "
+        "own; if it is not, give a patient_pattern."
     ]
 
 

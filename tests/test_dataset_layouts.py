@@ -384,6 +384,12 @@ def masks_of_a_type_that_is_not_read(folder):
 
 
 @refused
+def subsets_in_names(folder):
+    lay_out(folder, {"images/{subset}_{n}.png": picture, "masks/{subset}_{n}.png": mask})
+    return "All names begin with test_ or train_ or val_: put the files into folders train/, valid/ and test/"
+
+
+@refused
 def masks_of_another_time(folder):
     lay_out(folder, {"images/p{n}_ED.png": picture, "masks/p{n}_ES.png": mask})
     return r"images/p0_ED.png \(and 5 more\) has no mask: .*/p0_ES.png is a mask without an image; give what belongs"
@@ -655,6 +661,15 @@ def test_one_word_before_all_numbers_of_several_subsets_is_nobody(tmp_path):
     assert together(found) == {f"image_{seed}": seed for seed in range(6)}
     assert patients(description)["train"] == {"image_0", "image_3"}
     assert description["notes"][0].startswith("All names begin with image_, which is taken for the dataset's name")
+
+
+def test_names_of_subsets_before_all_numbers_are_nobody(tmp_path):
+    lay_out(tmp_path / "source", {"{subset}/images/{subset}_{n}.png": picture, "{subset}/masks/{subset}_{n}.png": mask})
+    description, _ = take(tmp_path / "source", tmp_path / "work")
+    assert patients(description)["train"] == {"train_0", "train_3"}
+    assert description["notes"][0].startswith(
+        "All names begin with test_ or train_ or val_, which is taken for the dat"
+    )
 
 
 @pytest.mark.parametrize("name", ["scan{}_slice{}", "scan_{:03d}_slice_{:02d}", "MRI_scan_{:02d}_{:03d}", "scan {} {}"])
