@@ -92,6 +92,7 @@ class Facts:
     greys: GreyRange  # of the image's values
     mask_values: dict[float, int]  # value -> number of pixels
     border_values: frozenset[float]  # of the mask's outermost rows and columns
+    outline: bool  # the mask is a thin line around an area
     lossy: bool  # the mask is a JPEG
     image_hash: str
     mask_hash: str
@@ -301,6 +302,16 @@ def _values(pixels):
     return dict(zip(values.tolist(), counts.tolist()))
 
 
+def _is_outline(drawn):
+    """Tell whether a mask is a line, in which no 3 x 3 pixels fit, around an area larger than itself."""
+    columns = drawn[:-2] & drawn[1:-1] & drawn[2:]
+    if not drawn.any() or (columns[:, :-2] & columns[:, 1:-1] & columns[:, 2:]).any():
+        return False
+    from scipy import ndimage
+
+    return bool(ndimage.binary_fill_holes(drawn).sum() > 2 * drawn.sum())
+
+
 def measure_pair(pair: Pair) -> Pair:
     """Read the files of a pair and return it with its Facts; raises CourseError as `read_pair` does."""
     image, mask, told = read_pair(pair.image, pair.mask)
@@ -318,6 +329,7 @@ def measure_pair(pair: Pair) -> Pair:
         greys=greys,
         mask_values=_values(labels),
         border_values=frozenset(_values(border)),
+        outline=_is_outline(labels != labels.min()),
         lossy=mask.lossy,
         image_hash=_hash(pixels),
         mask_hash=_hash(labels),
