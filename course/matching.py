@@ -84,7 +84,7 @@ def match_masks(files: list[File], layout: Layout) -> None:
             for name in {IMAGE_AFFIX.sub("", file.name), *beginnings}:
                 shortened[file.subset, name].append(key)
     image_beside = _single_images(files)
-    united, several = [], []
+    united, several, guessed = [], [], {}
     # c_mask_1 may be of c_1 or the first of c: the masks that leave no doubt come before it
     for file in sorted(files, key=lambda file: bool(MASK_WITHIN.search(file.name))):
         if file.kind != "masks":
@@ -102,6 +102,8 @@ def match_masks(files: list[File], layout: Layout) -> None:
             key = alike[0] if len(alike) == 1 else image_beside.get(file.path.parents[1], keys[0])
             if len(alike) > 1:
                 several.append((file.path, alike))
+            elif alike and IMAGE_AFFIX.sub("", key[1]) not in names:
+                guessed[file.path] = layout.images[key]
         masks = layout.masks.setdefault(key, [])
         if masks:
             if not is_part:
@@ -116,6 +118,10 @@ def match_masks(files: list[File], layout: Layout) -> None:
                 "modalities of one patient: keep those of one kind in the dataset, take the others out."
             )
     _drop_channel_number(layout)
+    if guessed:
+        what = "is taken as the mask of an image whose name only begins alike"
+        advice = f"the first is of {end_of_path(guessed[min(guessed)])}; see whether the outlines in 01 fit."
+        layout.notes.append(sentence_about(guessed, what, advice))
     if united:
         layout.notes.append(sentence_about(united, "is one of several masks of one image", "they are united."))
 

@@ -265,6 +265,13 @@ def a_dataset_called_prediction(folder):
 
 
 @read
+def names_that_only_begin_alike(folder):
+    lay_out(folder, {"images/p{n}_axial.png": picture, "masks/p{n}_drawn.png": mask})
+    told = "p0_drawn.png (and 5 more) is taken as the mask of an image whose name only begins alike: the first is of "
+    return {f"p{seed}_axial": seed for seed in range(6)}, [f"{told}source/images/p0_axial.png; see whether"]
+
+
+@read
 def jpegs_of_one_image(folder):
     parts = {"masks/p{n}_mask_1.jpg": part_of_mask(np.s_[:14]), "masks/p{n}_mask_2.jpg": part_of_mask(np.s_[14:])}
     lay_out(folder, {"images/p{n}.png": picture, **parts})
