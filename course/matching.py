@@ -56,6 +56,11 @@ class File:
         """The file's own name without suffix, its accents in one encoding."""
         return unicodedata.normalize("NFC", self.path.name[: -len(file_suffix(self.path.name))])
 
+    @property
+    def folders(self) -> str:
+        """What stands in the name before the file's own, such as "p1_" in p1_000, of images/p1/000.png."""
+        return self.name.removesuffix(self.stem) if self.name.endswith(self.stem) else ""
+
 
 def bare_names(name: str) -> list[str]:
     """Return the names that the image of a mask called `name` may have, the likeliest first."""
@@ -69,6 +74,7 @@ def match_masks(files: list[File], layout: Layout) -> None:
     Raises CourseError for two files of one name, and for a mask that may be of several images.
     """
     shortened = defaultdict(list)  # names without an affix, or up to any mark: the images that have such a name
+    sure = set()  # those without an affix
     for file in files:
         if file.kind == "images":
             key = file.subset, file.name
@@ -81,7 +87,9 @@ def match_masks(files: list[File], layout: Layout) -> None:
                 raise _same_name("images", layout.images[key], file.path)
             layout.images[key] = file.path
             beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
-            for name in {IMAGE_AFFIX.sub("", file.name), *beginnings}:
+            affixless = {IMAGE_AFFIX.sub("", file.name), file.folders + IMAGE_AFFIX.sub("", file.stem)}
+            sure |= {(file.subset, name) for name in affixless}
+            for name in affixless.union(beginnings):
                 shortened[file.subset, name].append(key)
     image_beside = _single_images(files)
     united, several, guessed = [], [], {}
@@ -89,7 +97,8 @@ def match_masks(files: list[File], layout: Layout) -> None:
     for file in sorted(files, key=lambda file: bool(MASK_WITHIN.search(file.name))):
         if file.kind != "masks":
             continue
-        names = [file.name, *bare_names(file.name), file.stem, WORDS_AFTER.sub("", file.name)]
+        bare = [file.folders + name for name in bare_names(file.stem)]
+        names = [file.name, *bare, *bare_names(file.name), file.stem, WORDS_AFTER.sub("", file.name)]
         keys = [(file.subset, name) for name in names]
         found = [key for key in keys if key in layout.images]
         key = next((key for key in found if key not in layout.masks), found[0] if found else None)
@@ -102,7 +111,7 @@ def match_masks(files: list[File], layout: Layout) -> None:
             key = alike[0] if len(alike) == 1 else image_beside.get(file.path.parents[1], keys[0])
             if len(alike) > 1:
                 several.append((file.path, alike))
-            elif alike and IMAGE_AFFIX.sub("", key[1]) not in names:
+            elif alike and sure.isdisjoint(keys):
                 guessed[file.path] = layout.images[key]
         masks = layout.masks.setdefault(key, [])
         if masks:

@@ -292,6 +292,7 @@ def jpegs_of_one_image(folder):
         ("data/case{n}/image.png", "data/case{n}/segmentation.png", "case{n}"),
         ("p{p}/scan{n}/image.png", "p{p}/scan{n}/mask.png", "p{p}_{n}"),
         ("p{p}/images/IM{n}.png", "p{p}/masks/IM{n}.png", "p{p}_{n}"),
+        ("images/p{p}/img{n:03d}.png", "masks/p{p}/mask{n:03d}.png", "p{p}_img{n:03d}"),
         ("p{p}/IM{n}.png", "p{p}/IM{n}_mask.png", "p{p}_{n}"),
         ("p{p}/image_{n}.png", "p{p}/mask_{n}.png", "p{p}_{n}"),
         ("p{n}_image_0.png", "p{n}_mask_0.png", "p{n}_image_0"),
