@@ -74,8 +74,9 @@ def _check_each_has_other(layout):
     left = "".join([f" {note}" for note in layout.notes if " passed over" in note][:2])
     if not layout.masks:
         raise CourseError(
-            f"{end_of_path(next(iter(layout.images.values())))} has no mask, and no other image has one: put the masks "
-            f"into a folder masks/ beside images/, under the same names.{left}"
+            f"{end_of_path(next(iter(layout.images.values())))} has no mask, and no other image has one (outlines in "
+            "JSON, XML or text files are not read): put the masks, as pictures or volumes, into a folder masks/ beside "
+            f"images/, under the same names.{left}"
         )
     images = [path for key, path in layout.images.items() if key not in layout.masks]
     masks = [paths[0] for key, paths in layout.masks.items() if key not in layout.images]

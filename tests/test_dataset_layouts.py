@@ -363,6 +363,13 @@ def a_folder_of_an_unknown_word(folder):
 
 
 @refused
+def outlines_in_json(folder):
+    lay_out(folder, {"{subset}/p{n}_0.png": picture})
+    (folder / "train/_annotations.coco.json").write_text("{}")
+    return r"p2_0.png has no mask, and no other image has one \(outlines in JSON, .* are not read\): put the masks"
+
+
+@refused
 def predictions_alone(folder):
     lay_out(folder, {"images/{n}.png": picture, "predicted_masks/{n}.png": mask})
     return r"images/0.png has no mask, and no other image.*: .*predicted_masks/0.png .* was passed over: by its name"
