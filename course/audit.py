@@ -249,6 +249,7 @@ def audit(pairs: list[Pair], mask_values: list) -> tuple[list[dict], dict, list[
         ("image that its patient has twice", twice),
         ("image of one single grey value", [pair for pair in pairs if pair.facts.is_constant]),
         ("image that looks inverted beside the others", _inverted(pairs)),
+        ("mask that is a thin line around an area, and counts as that", [pair for pair in pairs if pair.facts.outline]),
         ("mask that touches the border", [pair for pair in pairs if mask_values[1] in pair.facts.border_values]),
         (
             "mask that covers more than half",

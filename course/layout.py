@@ -11,12 +11,11 @@ from course.matching import IMAGE_AFFIX, MASK_ENDING, File, Layout, bare_names, 
 from course.pictures import (
     ARCHIVES,
     PICTURES,
-    UNREAD,
     UNREAD_VOLUMES,
     VOLUMES,
     file_suffix,
-    is_dicom,
     is_stray,
+    may_be_data,
     refuse_dicom,
 )
 from course.store import import_copies
@@ -40,7 +39,8 @@ FIRST_OPINION = re.compile(
 SECOND_OPINION = re.compile(
     r"2nd|manual[ _-]?2(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[2b](?!\w)", re.IGNORECASE
 )
-NEITHER = re.compile(r"(^|[ _./-])(fov|superpixels)($|[ _./-])", re.IGNORECASE)
+NEITHER = {"fov", "superpixels", "overlay", "overlays", "viz", "visualization", "pred", "predicted", "prediction"}
+NEITHER |= {"predictions"}
 MAX_FILES = 200_000
 MAX_NAME = 255  # bytes of a file's name
 
@@ -62,17 +62,17 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     shared = len(os.path.commonprefix([path.relative_to(folder).parts[:-1] for path in paths]))
     files, notes = _set_aside(_tell_masks_by_name([_classify(path, folder, shared) for path in paths]))
     files, passed = _tell_images_by_masks(files)
-    layout = Layout(notes=notes, left=_of_types(unread, only_data=True))
+    layout = Layout(notes=notes)
     layout.geometry = [path for path in unread if path.name == "geometry.json"]
-    data = [path for path in unread if file_suffix(path.name) in UNREAD or (not path.suffix and is_dicom(path))]
+    data = [path for path in unread if may_be_data(path)]
     if data:
-        types = ", ".join(sorted({file_suffix(path.name) or "DICOM" for path in data}))
+        types = ", ".join(sorted({file_suffix(path.name) or "files without ending" for path in data})[:6])
+        advice = "unpack it, or save it as NIfTI (SimpleITK can do it) or PNG."
         notes.append(
-            sentence_about(data, "was passed over", f"{types} are not read; if it is of the dataset, convert it.")
+            sentence_about(data, "was passed over", f"{types} are not read; if it is of the dataset, {advice}")
         )
     if passed:
         notes.append(sentence_about(passed, "was passed over", "it is neither an image nor the mask of one."))
-        layout.left = f"{end_of_path(min(passed))} and the like ({len(passed):,} pictures)"
     match_masks(_use_folders_as_names(files, notes), layout)
     _pass_over_test_without_masks(layout)
     if len(layout.images) != len(layout.masks):
@@ -128,12 +128,8 @@ def _list_files(folder, work_dir):
     return found, other
 
 
-def _of_types(paths, only_data=False):
+def _of_types(paths):
     """Return words for files of types that are not read, such as "images/a.dcm and the like (.dcm, 3 files)"."""
-    described = (".txt", ".md", ".csv", ".json", ".pdf", ".html", ".py", ".ipynb", ".xlsx", ".xml", ".yaml", ".yml")
-    paths = [path for path in paths if not (only_data and (file_suffix(path.name) or ".txt") in described)]
-    if not paths:
-        return ""
     [(suffix, count)] = Counter(file_suffix(path.name) for path in paths).most_common(1)
     example = next(path for path in paths if file_suffix(path.name) == suffix)
     hint = "; unpack it" if suffix in ARCHIVES else ""
@@ -198,7 +194,9 @@ def _set_aside(files):
         """Return the end of a file's path, which may tell whose mask it is."""
         return f"{file.path.parent.name}/{file.name}"
 
-    files = pass_over([file for file in files if NEITHER.search(says(file))], "it holds no mask of the structure.")
+    neither = [file for file in files if NEITHER.intersection(_words(says(file)))]
+    if len(neither) < len(files):  # else it is what the dataset is called
+        files = pass_over(neither, "by its name it is no mask that a person drew.")
     masks = [file for file in files if file.kind == "masks"]
     if any(FIRST_OPINION.search(says(file)) for file in masks):
         images = {file.name for file in files if file.kind != "masks"}
@@ -295,7 +293,8 @@ def _use_folders_as_names(files, notes):
     if files and max(counts.values()) > 1:
         return [replace(file, name="-".join([*file.above[shared:], file.name])) for file in files]
     images = [file for file in files if file.kind == "images"]
-    if 1 < len(above["images"]) < len(images) and not any(re.fullmatch(r".+_\d+", file.name) for file in images):
+    begin_so = all(file.above[shared:] and file.name.startswith(file.above[-1]) for file in images)
+    if 1 < len(above["images"]) < len({re.sub(r"_\d+$", "", file.name) for file in images}) and not begin_so:
         notes.append(
             f"The folders of {end_of_path(images[0].path)} and the others were not used: if they are patients, let the "
             "names of their files begin with theirs, as in P1_000."

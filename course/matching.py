@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from course.folds import TIME_OR_SIDE
 from course.pictures import VOLUMES, file_suffix
 from course.workspace import CourseError, end_of_path, sentence_about
 
@@ -14,7 +15,9 @@ MASK_ENDING = re.compile(rf"[ _.-]({IN_NAMES})([ _.-]?\d+)?$", re.IGNORECASE)
 MASK_WITHIN = re.compile(rf"[ _.-]({IN_NAMES})(?=[ _.-]\d+$)", re.IGNORECASE)
 MASK_START = re.compile(rf"^({IN_NAMES})([ _.-]+|(?=\d))", re.IGNORECASE)
 WORDS_AFTER = re.compile(r"([ _.-][^\W\d_]+)+$")
-IMAGE_AFFIX = re.compile(r"^(image|img)([ _.-]+|(?=\d))|[ _.-](image|img)(?=$|[ _.-]\d+$)|[ _.-]0000$", re.IGNORECASE)
+IMAGE_AFFIX = re.compile(
+    r"^(image|img|volume)([ _.-]+|(?=\d))|[ _.-](image|img|volume)(?=$|[ _.-]\d+$)|[ _.-]0000$", re.IGNORECASE
+)
 
 
 @dataclass
@@ -24,7 +27,6 @@ class Layout:
     images: dict = field(default_factory=dict)
     masks: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
-    left: str = ""  # what else lies there, of no type that is read or neither image nor mask
     geometry: list = field(default_factory=list)  # the files geometry.json
     is_of_cases: bool = False  # named as nnU-Net names cases: a name is no patient and slice
 
@@ -54,6 +56,11 @@ class File:
         """The file's own name without suffix, its accents in one encoding."""
         return unicodedata.normalize("NFC", self.path.name[: -len(file_suffix(self.path.name))])
 
+    @property
+    def folders(self) -> str:
+        """What stands in the name before the file's own, such as "p1_" in p1_000, of images/p1/000.png."""
+        return self.name.removesuffix(self.stem) if self.name.endswith(self.stem) else ""
+
 
 def bare_names(name: str) -> list[str]:
     """Return the names that the image of a mask called `name` may have, the likeliest first."""
@@ -67,6 +74,7 @@ def match_masks(files: list[File], layout: Layout) -> None:
     Raises CourseError for two files of one name, and for a mask that may be of several images.
     """
     shortened = defaultdict(list)  # names without an affix, or up to any mark: the images that have such a name
+    sure = set()  # those without an affix
     for file in files:
         if file.kind == "images":
             key = file.subset, file.name
@@ -79,15 +87,18 @@ def match_masks(files: list[File], layout: Layout) -> None:
                 raise _same_name("images", layout.images[key], file.path)
             layout.images[key] = file.path
             beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
-            for name in {IMAGE_AFFIX.sub("", file.name), *beginnings}:
+            affixless = {IMAGE_AFFIX.sub("", file.name), file.folders + IMAGE_AFFIX.sub("", file.stem)}
+            sure |= {(file.subset, name) for name in affixless}
+            for name in affixless.union(beginnings):
                 shortened[file.subset, name].append(key)
     image_beside = _single_images(files)
-    united, several = [], []
+    united, several, guessed = [], [], {}
     # c_mask_1 may be of c_1 or the first of c: the masks that leave no doubt come before it
     for file in sorted(files, key=lambda file: bool(MASK_WITHIN.search(file.name))):
         if file.kind != "masks":
             continue
-        names = [file.name, *bare_names(file.name), file.stem, WORDS_AFTER.sub("", file.name)]
+        bare = [file.folders + name for name in bare_names(file.stem)]
+        names = [file.name, *bare, *bare_names(file.name), file.stem, WORDS_AFTER.sub("", file.name)]
         keys = [(file.subset, name) for name in names]
         found = [key for key in keys if key in layout.images]
         key = next((key for key in found if key not in layout.masks), found[0] if found else None)
@@ -95,10 +106,13 @@ def match_masks(files: list[File], layout: Layout) -> None:
         is_part = bool(numbered and numbered[2])
         if key is None:
             alike = next((shortened[key] for key in keys if key in shortened), [])
+            alike = [image for image in alike if not _contradict(image[1], file.name)]
             is_part = is_part or file.path.parents[1] in image_beside
             key = alike[0] if len(alike) == 1 else image_beside.get(file.path.parents[1], keys[0])
             if len(alike) > 1:
                 several.append((file.path, alike))
+            elif alike and sure.isdisjoint(keys):
+                guessed[file.path] = layout.images[key]
         masks = layout.masks.setdefault(key, [])
         if masks:
             if not is_part:
@@ -113,15 +127,31 @@ def match_masks(files: list[File], layout: Layout) -> None:
                 "modalities of one patient: keep those of one kind in the dataset, take the others out."
             )
     _drop_channel_number(layout)
+    if guessed:
+        what = "is taken as the mask of an image whose name only begins alike"
+        advice = f"the first is of {end_of_path(guessed[min(guessed)])}; see whether the outlines in 01 fit."
+        layout.notes.append(sentence_about(guessed, what, advice))
     if united:
         layout.notes.append(sentence_about(united, "is one of several masks of one image", "they are united."))
 
 
-def _same_name(kind, one, other):
-    return CourseError(
-        f"{end_of_path(one)} and {end_of_path(other)} are {kind} of the same name: "
-        "give each a name of its own, or, if they are the same, keep one."
+def _contradict(image, mask):
+    """Tell whether each name holds a number, time or side that the other lacks: p1_ED is not the image of p1_ES."""
+    words = [re.split(r"[ _.-]+", name) for name in (image, mask)]
+    one, other = (
+        {word.lstrip("0") for word in named if word.isdigit() or TIME_OR_SIDE.fullmatch(word)} for named in words
     )
+    return not (one <= other or other <= one)
+
+
+def _same_name(kind, one, other):
+    what, advice = "images of the same name", "give each a name of its own, or, if they are the same, keep one."
+    if kind == "masks":
+        what = "masks of one image"
+        advice = (
+            "keep one, or, if each picture shows a part of the structure, call them NAME_mask_1, NAME_mask_2 and so on."
+        )
+    return CourseError(f"{end_of_path(one)} and {end_of_path(other)} are {what}: {advice}")
 
 
 def _single_images(files):

@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 
 from course.folds import begin_alike, people_of
+from course.layout import SUBSET_WORDS
 from course.matching import Layout
 from course.nifti import read_label_names
 from course.pictures import SUBSETS, VOLUMES, Pair, file_suffix
@@ -12,6 +13,11 @@ from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, sentence_about
 
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
+PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words
+    r"(slice|image|img|im|frame|z)[ _.-]?(?P<slice>\d+)[ _.-]"
+    r"(?P<patient>(patient|pat|subject|subj|sub|case|p)[ _-]?\d+)",
+    re.IGNORECASE,
+)
 
 
 def _compile_pattern(patient_pattern):
@@ -64,21 +70,24 @@ def _check_files(layout: Layout, exclude, names_of):
 
 
 def _check_each_has_other(layout):
-    """Raise CourseError for an image without a mask or a mask without an image, naming what else lies there."""
-    left = f" Passed over: {layout.left}." if layout.left else ""
+    """Raise CourseError for an image without a mask or a mask without an image, and tell what was passed over."""
+    left = "".join([f" {note}" for note in layout.notes if " passed over" in note][:2])
     if not layout.masks:
         raise CourseError(
-            f"{end_of_path(next(iter(layout.images.values())))} has no mask, and no other image has one: put the masks "
-            f"into a folder masks/ beside images/, under the same names.{left}"
+            f"{end_of_path(next(iter(layout.images.values())))} has no mask, and no other image has one (outlines in "
+            "JSON, XML or text files are not read): put the masks, as pictures or volumes, into a folder masks/ beside "
+            f"images/, under the same names.{left}"
         )
-    lonely = [path for key, path in layout.images.items() if key not in layout.masks]
-    if lonely:
-        advice = f"add a mask of the same name, or exclude the image.{left}"
-        raise CourseError(sentence_about(lonely, "has no mask", advice))
-    lonely = [paths[0] for key, paths in layout.masks.items() if key not in layout.images]
-    if lonely:
+    images = [path for key, path in layout.images.items() if key not in layout.masks]
+    masks = [paths[0] for key, paths in layout.masks.items() if key not in layout.images]
+    if images:
+        advice = "add a mask of the same name, or exclude the image."
+        if masks:
+            advice = f"{end_of_path(min(masks))} is a mask without an image; give what belongs together the same name."
+        raise CourseError(sentence_about(images, "has no mask", advice + left))
+    if masks:
         advice = f"add the image of the same name, or exclude the mask.{left}"
-        raise CourseError(sentence_about(lonely, "is a mask without an image", advice))
+        raise CourseError(sentence_about(masks, "is a mask without an image", advice))
 
 
 def pairs_of_pictures(
@@ -87,12 +96,15 @@ def pairs_of_pictures(
     """Return the pairs of a layout of pictures, {patient: person}, and notes.
 
     patient_pattern: regular expression with the group `patient` and perhaps `slice` that a whole name must match; None
-    where each file is a patient of its own. With PATIENT_PATTERN names are read further, for times and sides of one
-    patient. A pair's `mask` is the first of several.
+    where each file is a patient of its own. With PATIENT_PATTERN names are read further, for a patient after a slice
+    and for times and sides of one patient. A pair's `mask` is the first of several.
     """
     pattern, is_default = _compile_pattern(patient_pattern), patient_pattern == PATIENT_PATTERN
     repeated = Counter(name for _, name in layout.images)
-    matches = {name: pattern.fullmatch(name) if pattern else None for _, name in {**layout.images, **layout.masks}}
+    matches = {
+        name: (is_default and PATIENT_LAST.fullmatch(name)) or (pattern.fullmatch(name) if pattern else None)
+        for _, name in {**layout.images, **layout.masks}
+    }
     notes = _drop_common_patient(layout, matches) if is_default else []
     patient_of, slice_of = {}, {}
     for key in {**layout.images, **layout.masks}:
@@ -122,17 +134,23 @@ def pairs_of_pictures(
 
 
 def _drop_common_patient(layout, matches):
-    """Make nobody of a patient whose name stands before all numbers, of train's files and of test's; return notes."""
-    found = {match["patient"] if match else None for match in matches.values()}
-    is_one_subset = len({subset for subset, _ in layout.images}) == 1
-    if len(found) > 1 or None in found or (is_one_subset and not layout.is_of_cases):
+    """Make nobody of what stands before all numbers, of train's files and of test's, or names subsets; return notes.
+
+    Raises CourseError where names tell of subsets, and folders do not.
+    """
+    found = {match["patient"] if match else "" for match in matches.values()}
+    subsets = {subset for subset, _ in layout.images}
+    are_subsets = all(name.casefold() in SUBSET_WORDS for name in found)
+    names = " or ".join(f"{end_of_path(name)}_" for name in sorted(found))
+    if are_subsets and len(found) > 1 and None in subsets:
+        raise CourseError(f"All names begin with {names}: put the files into folders train/, valid/ and test/.")
+    if not are_subsets and (len(found) > 1 or "" in found or (len(subsets) == 1 and not layout.is_of_cases)):
         return []
-    [patient] = found
     for name in matches:
         matches[name] = None
     return [
-        f"All names begin with {end_of_path(patient)}_, which is taken for the dataset's name: each file is taken as a "
-        "patient of its own; if it is not, give a patient_pattern."
+        f"All names begin with {names}, which is taken for the dataset's name: each file is taken as a patient of its "
+        "own; if it is not, give a patient_pattern."
     ]
 
 

@@ -24,7 +24,8 @@ UNREAD_VOLUMES = (".mha", ".mhd", ".nrrd")
 UNREAD_PICTURES = (".webp", ".heic", ".jp2", ".ppm", ".pgm")
 UNREAD_ARRAYS = (".npy", ".npz", ".mgz", ".hdr", ".img", ".mat", ".h5")
 ARCHIVES = (".zip", ".gz", ".tar", ".tgz", ".rar", ".7z")
-UNREAD = (*DICOM, *UNREAD_VOLUMES, *UNREAD_PICTURES, *UNREAD_ARRAYS, *ARCHIVES)  # what may be data all the same
+TEXTS = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".cfg", ".ini", ".log")
+DESCRIPTIONS = (*TEXTS, ".pdf", ".html", ".docx", ".xlsx", ".py", ".ipynb", ".sh", ".m")  # all others may be data
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # tags of TIFF
 
 # From pixels that were turned upright back to those that are stored, for each orientation of EXIF.
@@ -49,6 +50,14 @@ def file_suffix(name: str) -> str:
 def is_stray(name: str) -> bool:
     """Tell whether a file or folder of this name is no data but a trace of a system or editor, or a CD's index."""
     return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "dicomdir")
+
+
+def may_be_data(path: Path) -> bool:
+    """Tell whether a file that is not read may be data all the same: not a text, a description or a program."""
+    if path.suffix or not path.is_file():
+        return file_suffix(path.name) not in DESCRIPTIONS
+    with open(path, "rb") as file:
+        return b"\0" in file.read(512)
 
 
 def is_dicom(path: Path) -> bool:
@@ -83,6 +92,7 @@ class Facts:
     greys: GreyRange  # of the image's values
     mask_values: dict[float, int]  # value -> number of pixels
     border_values: frozenset[float]  # of the mask's outermost rows and columns
+    outline: bool  # the mask is a thin line around an area
     lossy: bool  # the mask is a JPEG
     image_hash: str
     mask_hash: str
@@ -236,12 +246,14 @@ def _grey(path, picture, upright, labels):
     """Return the pixels in one channel; `labels` must not become alike by that."""
     if upright.mode == "F" or upright.mode.startswith("I"):
         pixels = np.asarray(upright)
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="))  # big-endian ones are the same picture
         if not np.isfinite(pixels).all():
             raise CourseError(
                 f"{end_of_path(path)} holds values that are not finite (NaN or infinite): mend the picture first."
             )
-        if picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0 and pixels.dtype == np.uint16:
-            return np.uint16(2 ** picture.tag_v2[BITS_PER_SAMPLE][0] - 1) - pixels  # stored with white as 0
+        if picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0:  # stored with white as 0
+            is_unsigned = pixels.dtype == np.uint16
+            return np.uint16(2 ** picture.tag_v2[BITS_PER_SAMPLE][0] - 1) - pixels if is_unsigned else -pixels
         return pixels
     grey = np.asarray(upright.convert("L"))
     colours = (upright if upright.mode == "P" else upright.convert("RGB")).getcolors() if labels else None
@@ -290,6 +302,16 @@ def _values(pixels):
     return dict(zip(values.tolist(), counts.tolist()))
 
 
+def _is_outline(drawn):
+    """Tell whether a mask is a line, in which no 3 x 3 pixels fit, around an area larger than itself."""
+    columns = drawn[:-2] & drawn[1:-1] & drawn[2:]
+    if not drawn.any() or (columns[:, :-2] & columns[:, 1:-1] & columns[:, 2:]).any():
+        return False
+    from scipy import ndimage
+
+    return bool(ndimage.binary_fill_holes(drawn).sum() > 2 * drawn.sum())
+
+
 def measure_pair(pair: Pair) -> Pair:
     """Read the files of a pair and return it with its Facts; raises CourseError as `read_pair` does."""
     image, mask, told = read_pair(pair.image, pair.mask)
@@ -307,6 +329,7 @@ def measure_pair(pair: Pair) -> Pair:
         greys=greys,
         mask_values=_values(labels),
         border_values=frozenset(_values(border)),
+        outline=_is_outline(labels != labels.min()),
         lossy=mask.lossy,
         image_hash=_hash(pixels),
         mask_hash=_hash(labels),

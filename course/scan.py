@@ -22,10 +22,10 @@ from course.matching import bare_names
 from course.nifti import read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
 from course.pictures import (
-    ARCHIVES,
-    DICOM,
     PICTURES,
-    UNREAD,
+    UNREAD_ARRAYS,
+    UNREAD_PICTURES,
+    UNREAD_VOLUMES,
     VOLUMES,
     Pair,
     file_suffix,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import nibabel
 
 NUMBERED = re.compile(r"(.*?)(?<!\d)(?<!^-)(?<![\W_]-)(\d+)(\D*)")  # a name's last number; after a minus it is none
-UNREAD_SCANS = tuple({*UNREAD} - {*DICOM, *ARCHIVES})  # of volumes and pictures
+UNREAD_SCANS = (*UNREAD_VOLUMES, *UNREAD_PICTURES, *UNREAD_ARRAYS)
 READ_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TO_SAVE = "save volumes as NIfTI (SimpleITK can do it), pictures as PNG"
 UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head: a volume of these axes as the import turns it

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from course.pictures import PICTURES, UNREAD, VOLUMES, file_suffix, is_stray, refuse_dicom
+from course.pictures import DESCRIPTIONS, PICTURES, VOLUMES, file_suffix, is_stray, refuse_dicom
 from course.workspace import FULL_DISK, CourseError, progress_bar
 
 MAX_UNPACKED = 16 * 2**30  # bytes that may come out of an archive; the official heart archive holds 0.5 GB
@@ -93,15 +93,9 @@ def _members(packed):
 
 
 def is_data(parts: tuple[str, ...]) -> bool:
-    """Tell whether an archive's entry is a picture, a volume or a description of them, by its folders and name.
-
-    Also what an import tells to be of a type that it does not read, and what has no ending, as DICOM often.
-    """
-    wanted = file_suffix(parts[-1]) in (*PICTURES, *VOLUMES, *UNREAD, "") or parts[-1] in (
-        "dataset.json",
-        "geometry.json",
-    )
-    return wanted and not any(is_stray(part) for part in parts)
+    """Tell whether an archive's entry may be data, or says how they lie or are called, by its folders and name."""
+    is_wanted = file_suffix(parts[-1]) not in DESCRIPTIONS or parts[-1] in ("dataset.json", "geometry.json")
+    return is_wanted and not any(is_stray(part) for part in parts)
 
 
 def unpack(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
+from scipy import ndimage
 
 from course import audit
 from course.audit import audit_rows, plot_findings, plot_twins
@@ -313,6 +314,13 @@ def test_masks_at_the_border_and_masks_that_cover_most_are_found(take, scans, ma
     description = take(scans, masks)
     assert findings(description) == {"mask that touches the border": 1, "mask that covers more than half": 1}
     assert audit_rows(description)[0] == (1, "mask that touches the border", "train/p2_000")
+
+
+@pytest.mark.parametrize("thickness", [1, 2, 3])
+def test_masks_that_are_outlines_are_found(thickness, take, scans, masks):
+    masks["p2"] *= ~ndimage.binary_erosion(masks["p2"] > 0, np.ones((1, 3, 3)), thickness)
+    found = {"mask that is a thin line around an area, and counts as that": SLICES}
+    assert findings(take(scans, masks)) == (found if thickness < 3 else {})  # what is thicker may be a ring
 
 
 def test_a_patient_in_whom_nothing_is_drawn_is_found(take, scans, masks):

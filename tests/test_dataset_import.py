@@ -135,7 +135,7 @@ def test_a_canonical_folder_is_used_where_it_lies(dataset, work_dir):
 
 def pack_zip(folder, path):
     with zipfile.ZipFile(path, "w") as packed:
-        for file in sorted(folder.rglob("*.*")):
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             packed.write(file, file.relative_to(folder.parent).as_posix())
             packed.writestr(f"__MACOSX/{file.relative_to(folder.parent).parent.as_posix()}/._{file.name}", b"Mac OS X")
     return path
@@ -251,11 +251,12 @@ def test_pictures_outside_images_and_masks_are_passed_over_with_a_note(dataset, 
 
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_data_of_a_type_that_is_not_read_are_told(is_packed, dataset, work_dir, tmp_path):
-    for name in ("train/images/p5_000.webp", "valid/images/p6.MHA", "valid/notes.pdf"):
-        (dataset / name).write_bytes(b"data")
+    for name in ("train/images/p5.webp", "train/images/p6", "train/masks/p7.svs", "valid/p6.MHA", "valid/notes.pdf"):
+        (dataset / name).write_bytes(b"data\0")
+    (dataset / "LICENSE").write_text("as you like")
     description = take(pack_zip(dataset, tmp_path / "data.zip") if is_packed else dataset, work_dir)
     [note] = description["notes"]
-    assert "images/p5_000.webp (and 1 more) was passed over: .mha, .webp are not read" in note
+    assert "p5.webp (and 3 more) was passed over: .mha, .svs, .webp, files without ending are not read" in note
     hold_truth(description, work_dir)
 
 

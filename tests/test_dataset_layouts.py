@@ -223,6 +223,16 @@ def folders_of_patients_with_names_that_are_no_numbers(folder):
 
 
 @read
+def folders_of_patients_with_several_scans(folder):
+    who = ("Mueller", "Schmidt", "Maier")
+    for seed in range(12):
+        put(folder, f"{who[seed // 4]}/images/scan{seed // 2}_{seed % 2}.png", picture(seed))
+        put(folder, f"{who[seed // 4]}/masks/scan{seed // 2}_{seed % 2}.png", mask(seed))
+    told = "The folders of Maier/images/scan4_0.png and the others were not used: if they are patients, let the names"
+    return {f"scan{seed // 2}_{seed % 2}": seed for seed in range(12)}, [told]
+
+
+@read
 def folders_of_kinds(folder):
     for seed in range(6):
         kind = ("benign", "malignant", "normal")[seed % 3]
@@ -240,6 +250,28 @@ def archives_beside_the_pictures(folder):
 
 
 @read
+def predictions_and_overlays(folder):
+    lay_out(folder, {"train/images/p{n}.png": picture, "train/masks/p{n}.png": mask}, 6)
+    lay_out(folder, {"train/masks/p{n}_overlay.png": picture, "train/predicted_masks/p{n}.png": mask}, 5)
+    lay_out(folder, {"test/images/q{n}.png": picture, "test/predicted_masks/q{n}.png": mask}, 4)
+    told = ["q0.png (and 13 more) was passed over: by its name it is no mask that a person drew", "nothing of test has"]
+    return {f"p{seed}": seed for seed in range(6)}, told
+
+
+@read
+def a_dataset_called_prediction(folder):
+    lay_out(folder, {"prediction/p{n}.png": picture, "prediction/p{n}_mask.png": mask})
+    return {f"p{seed}": seed for seed in range(6)}, []
+
+
+@read
+def names_that_only_begin_alike(folder):
+    lay_out(folder, {"images/p{n}_axial.png": picture, "masks/p{n}_drawn.png": mask})
+    told = "p0_drawn.png (and 5 more) is taken as the mask of an image whose name only begins alike: the first is of "
+    return {f"p{seed}_axial": seed for seed in range(6)}, [f"{told}source/images/p0_axial.png; see whether"]
+
+
+@read
 def jpegs_of_one_image(folder):
     parts = {"masks/p{n}_mask_1.jpg": part_of_mask(np.s_[:14]), "masks/p{n}_mask_2.jpg": part_of_mask(np.s_[14:])}
     lay_out(folder, {"images/p{n}.png": picture, **parts})
@@ -254,11 +286,13 @@ def jpegs_of_one_image(folder):
         ("p{p}/MRI/{n}.png", "p{p}/seg/{n}.png", "p{p}_{n}"),
         ("h{p}/p{p}/MRI/{n}.png", "h{p}/p{p}/seg/{n}.png", "h{p}_p{p}_{n}"),
         ("Original/{n}.png", "Ground Truth/{n}.png", "{n}"),
+        ("part{p}/volume-{n}.png", "segmentations/segmentation-{n}.png", "volume-{n}"),
         ("gt{n}_07.png", "gt{n}_07_mask.png", "gt{n}_07"),
         ("p{n}_07.PNG", "p{n}_mask_07.PNG", "p{n}_07"),
         ("data/case{n}/image.png", "data/case{n}/segmentation.png", "case{n}"),
         ("p{p}/scan{n}/image.png", "p{p}/scan{n}/mask.png", "p{p}_{n}"),
         ("p{p}/images/IM{n}.png", "p{p}/masks/IM{n}.png", "p{p}_{n}"),
+        ("images/p{p}/img{n:03d}.png", "masks/p{p}/mask{n:03d}.png", "p{p}_img{n:03d}"),
         ("p{p}/IM{n}.png", "p{p}/IM{n}_mask.png", "p{p}_{n}"),
         ("p{p}/image_{n}.png", "p{p}/mask_{n}.png", "p{p}_{n}"),
         ("p{n}_image_0.png", "p{n}_mask_0.png", "p{n}_image_0"),
@@ -319,13 +353,26 @@ def channels(folder):
 @refused
 def two_label_folders(folder):
     lay_out(folder, {"images/{n}.png": picture, "labels-ah/{n}.png": mask, "labels-vk/{n}.png": mask})
-    return "labels-ah/0.png and .*labels-vk/0.png are masks of the same name"
+    return "labels-ah/0.png and .*labels-vk/0.png are masks of one image: keep one, or, if each"
 
 
 @refused
 def a_folder_of_an_unknown_word(folder):
     lay_out(folder, {"images/{n}.png": picture, "heart/{n}.png": mask})
-    return r"images/0.png has no mask, and no other image.*: .*Passed over: source/heart/0.png and the like \(6 pict"
+    return r"images/0.png has no mask, and no other image.*: .*source/heart/0.png \(and 5 more\) was passed over"
+
+
+@refused
+def outlines_in_json(folder):
+    lay_out(folder, {"{subset}/p{n}_0.png": picture})
+    (folder / "train/_annotations.coco.json").write_text("{}")
+    return r"p2_0.png has no mask, and no other image has one \(outlines in JSON, .* are not read\): put the masks"
+
+
+@refused
+def predictions_alone(folder):
+    lay_out(folder, {"images/{n}.png": picture, "predicted_masks/{n}.png": mask})
+    return r"images/0.png has no mask, and no other image.*: .*predicted_masks/0.png .* was passed over: by its name"
 
 
 @refused
@@ -348,7 +395,31 @@ def masks_of_a_type_that_is_not_read(folder):
     (folder / "masks").mkdir()
     for seed in range(6):
         (folder / "masks" / f"{seed}.nrrd").write_bytes(b"NRRD0004")
-    return r"no other image.*masks/0.nrrd and the like \(6 of the type .nrrd; convert it to NIfTI with SimpleITK"
+    return r"no other image.*masks/0.nrrd \(and 5 more\) was passed over: .nrrd are not.* NIfTI \(SimpleITK can"
+
+
+@refused
+def subsets_in_names(folder):
+    lay_out(folder, {"images/{subset}_{n}.png": picture, "masks/{subset}_{n}.png": mask})
+    return "All names begin with test_ or train_ or val_: put the files into folders train/, valid/ and test/"
+
+
+@refused
+def masks_of_another_time(folder):
+    lay_out(folder, {"images/p{n}_ED.png": picture, "masks/p{n}_ES.png": mask})
+    return r"images/p0_ED.png \(and 5 more\) has no mask: .*/p0_ES.png is a mask without an image; give what belongs"
+
+
+@refused
+def masks_of_another_side(folder):
+    lay_out(folder, {"images/p{n}_left.png": picture, "masks/p{n}_right_mask.png": mask})
+    return "images/p0_left.png .* has no mask"
+
+
+@refused
+def masks_of_another_slice(folder):
+    lay_out(folder, {"images/p{n}_01.png": picture, "masks/p{n}_mask_2.png": mask})
+    return "images/p0_01.png .* has no mask"
 
 
 @refused
@@ -607,6 +678,15 @@ def test_one_word_before_all_numbers_of_several_subsets_is_nobody(tmp_path):
     assert description["notes"][0].startswith("All names begin with image_, which is taken for the dataset's name")
 
 
+def test_names_of_subsets_before_all_numbers_are_nobody(tmp_path):
+    lay_out(tmp_path / "source", {"{subset}/images/{subset}_{n}.png": picture, "{subset}/masks/{subset}_{n}.png": mask})
+    description, _ = take(tmp_path / "source", tmp_path / "work")
+    assert patients(description)["train"] == {"train_0", "train_3"}
+    assert description["notes"][0].startswith(
+        "All names begin with test_ or train_ or val_, which is taken for the dat"
+    )
+
+
 @pytest.mark.parametrize("name", ["scan{}_slice{}", "scan_{:03d}_slice_{:02d}", "MRI_scan_{:02d}_{:03d}", "scan {} {}"])
 def test_slices_of_one_scan_stay_together_and_those_of_several_apart(name, tmp_path):
     source = with_names(tmp_path / "source", [name.format(p, n) for p in range(6) for n in range(3)])
@@ -619,6 +699,16 @@ def test_slices_of_one_scan_stay_together_and_those_of_several_apart(name, tmp_p
     for start in range(0, 18, 3):
         assert sum(bool({*range(start, start + 3)} & {*numbers.values()}) for numbers in found.values()) == 1
     assert "times or sides" not in notes
+
+
+@pytest.mark.parametrize("name", ["slice_{n}_patient_{p}", "img_{n:03d}_pat_{p:02d}", "z{n:03d}_p{p}"])
+def test_a_number_of_a_patient_after_that_of_a_slice_is_the_patients(name, tmp_path):
+    source = with_names(tmp_path / "source", [name.format(n=n, p=p) for p in range(4) for n in range(3)])
+    description, found = take(source, tmp_path / "work")
+    assert len(together(found)) == 12 and len(description["notes"]) == 1
+    for subset, pairs in description["subsets"].items():
+        assert {found[subset][pair["name"]] // 3 for pair in pairs} == {int(pair["patient"][-1]) for pair in pairs}
+        assert all(pair["slice"] == found[subset][pair["name"]] % 3 for pair in pairs)
 
 
 def test_plain_patients_and_numbers_raise_no_doubt(tmp_path):

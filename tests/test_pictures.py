@@ -189,6 +189,16 @@ def test_sixteen_bits_with_white_as_zero_are_read_the_right_way_round(tmp_path):
     assert np.array_equal(read_picture(save(tmp_path / "b.tif", values, tiffinfo={262: 1})).pixels, values)
 
 
+def test_numbers_with_white_as_zero_are_read_the_right_way_round(tmp_path):
+    path = save(tmp_path / "a.tif", -IMAGE.astype(np.float32), tiffinfo={262: 0})
+    assert np.array_equal(read_picture(path).pixels, IMAGE)
+
+
+def test_sixteen_bits_are_the_same_in_both_orders_of_bytes(tmp_path):
+    one, other = (read_picture(save(tmp_path / "a.tif", IMAGE.astype(order))).pixels for order in ("<u2", ">u2"))
+    assert one.dtype == other.dtype and np.array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("values", "spread"),
     [
