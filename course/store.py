@@ -11,28 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from course import workspace
-from course.pictures import SUBSETS, is_stray
 from course.workspace import FULL_DISK, CourseError, is_on_drive, remove_leftovers, whole_file, writable_folder
 
-IMPORTED = re.compile(r"[0-9a-f]{12}(-\d+)?(\.tar)?")  # the names of what imports converted, folders and archives
+IMPORTED = re.compile(r"imported-[0-9a-f]{12}(\.tar)?")  # the names of what imports converted, folders and archives
 _unpacking = threading.Lock()
 
 
 def import_copies(work_dir: Path) -> list[Path]:
     """Return what imports converted, as against what a user keeps beside it in `work_dir/dataset`."""
-    places = (work_dir / "dataset").glob("*")
-    return [place for place in places if IMPORTED.fullmatch(place.name) and _holds_subsets_alone(place)]
-
-
-def _holds_subsets_alone(place):
-    """Tell whether a folder or archive begins as those that imports write: a name of digits may be a user's date."""
-    if place.is_dir():
-        return {path.name for path in place.iterdir() if not is_stray(path.name)} == set(SUBSETS)
-    try:
-        with tarfile.open(place) as packed:
-            return getattr(packed.next(), "name", "") == min(SUBSETS)  # as `_pack` sorts them
-    except tarfile.TarError:
-        return False
+    return [place for place in (work_dir / "dataset").glob("imported-*") if IMPORTED.fullmatch(place.name)]
 
 
 @contextmanager
@@ -69,7 +56,7 @@ def find_place(work_dir: Path, fingerprint: str) -> Path:
 
     It is named by its fingerprint, so that earlier data keep theirs. On Drive thousands of small files are slow.
     """
-    return work_dir / "dataset" / (fingerprint[:12] + (".tar" if is_on_drive(work_dir) else ""))
+    return work_dir / "dataset" / f"imported-{fingerprint[:12]}{'.tar' if is_on_drive(work_dir) else ''}"
 
 
 def put_in_place(root: Path, place: Path) -> None:

@@ -411,7 +411,7 @@ def test_an_altered_copy_is_not_taken_for_the_dataset(packed, work_dir):
 
 def test_another_dataset_replaces_the_earlier_copy(packed, work_dir):
     earlier = take(packed, work_dir)
-    mine = ["mine", "202406151230", "202406151231.tar"]  # the second and third have names that copies may have
+    mine = ["imported-mine", "202406151230", "202406151231.tar"]  # names much like those of copies
     for name in mine[:2]:
         (work_dir / "dataset" / name / "labels").mkdir(parents=True)
     (work_dir / "dataset" / mine[2]).write_bytes(b"mine")

@@ -49,7 +49,7 @@ def test_drive_holds_one_archive_and_the_machine_the_files(colab, source, tmp_pa
         store.os, "replace", lambda one, other, replace=os.replace: (written.append(other), replace(one, other))
     )
     description = take(source, colab)
-    name = description["fingerprint"][:12]
+    name = f"imported-{description['fingerprint'][:12]}"
     assert description["root"] == f"dataset/{name}.tar"
     assert below(colab) == ["dataset.json", f"dataset/{name}.tar"]
     assert dataset_root(description, colab) == tmp_path / "content" / "dataset" / name
@@ -72,7 +72,9 @@ def test_another_machine_unpacks_the_archive_once(colab, source, tmp_path, monke
     for pair in description["subsets"]["train"]:
         for path in pair_paths(description, colab, "train", pair["name"]):
             assert path.read_bytes() == before[path]
-    assert len(opened) == 1 and os.listdir(tmp_path / "content" / "dataset") == [description["fingerprint"][:12]]
+    assert len(opened) == 1 and os.listdir(tmp_path / "content" / "dataset") == [
+        f"imported-{description['fingerprint'][:12]}"
+    ]
     run = tmp_path / "content" / "drive" / "MyDrive" / "run"
     taken = take(colab / "dataset.json", run, fold=0)  # as the runs of a batch do
     assert dataset_root(taken, run) == dataset_root(description, colab) and len(opened) == 1
@@ -81,7 +83,7 @@ def test_another_machine_unpacks_the_archive_once(colab, source, tmp_path, monke
 def test_the_archive_is_read_where_the_work_folder_was_moved_away_from_drive(colab, source, tmp_path):
     description = take(source, colab)
     moved = shutil.copytree(colab, tmp_path / "laptop")
-    assert dataset_root(description, moved) == moved / "dataset" / description["fingerprint"][:12]
+    assert dataset_root(description, moved) == moved / "dataset" / f"imported-{description['fingerprint'][:12]}"
     assert len(below(dataset_root(description, moved))) == 12
 
 
