@@ -203,6 +203,13 @@ def test_fused_batch_normalization_is_keras_own(arithmetic, trainable):
         np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
+def test_where_xla_compiles_the_normalization_is_left_as_it_is():
+    network, normalization = with_one_normalization("float32", True)
+    network.jit_compile = True
+    fuse_normalization(network)
+    assert normalization.call.__func__ is keras.layers.BatchNormalization.call
+
+
 def test_a_network_with_fused_normalization_is_saved_as_keras_own(model, tmp_path):
     fused = [layer for layer in model.layers if "normalization" in layer.name]
     assert [layer.call.func.__name__ for layer in fused] == ["_normalize"] * 7
