@@ -122,8 +122,8 @@ CARD_SHARE = 0.1  # of the peak that a training reaches: 97 of 989 were measured
 CARD_STEP = 0.008  # seconds that a step takes besides, however small it is: 6 to 9 ms were measured there
 CORE_STEP = 0.02  # the same on CPU cores: so trainings with crops of 56x56 and of 96x96 fit one rule, in bfloat16
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # of a CPU that multiplies bfloat16 numbers by itself
-# Operations a second that a core makes in a training, measured on EPYC: in bfloat16; with AVX-512; with AVX2 alone
-CORE_RATES = (130e9, 80e9, 35e9)
+# Operations a second that a core makes in a training, measured on a Xeon (the first) and on EPYC, by what a CPU can do
+CORE_RATES = {"amx_bf16": 260e9, "avx512_bf16": 130e9, "avx512f": 80e9, "avx2": 35e9}
 
 
 def cpu_cores() -> int:
@@ -152,9 +152,9 @@ def estimate_seconds(operations: float, steps: int, arithmetic: str) -> float | 
     half.
     """
     if not gpu_found():
-        bfloat16, avx512, avx2 = CORE_RATES
-        rate = bfloat16 if arithmetic == "mixed_bfloat16" else avx512 if "avx512f" in cpu_flags() else avx2
-        return steps * CORE_STEP + operations / (cpu_cores() * rate)
+        usable = cpu_flags() if arithmetic == "mixed_bfloat16" else cpu_flags() - BFLOAT16_FLAGS
+        rates = [rate for flag, rate in CORE_RATES.items() if flag in usable]
+        return steps * CORE_STEP + operations / (cpu_cores() * max(rates, default=CORE_RATES["avx2"]))
     words = {word for name, _ in visible_gpus()[:1] for word in re.split(r"[ -]", name)}
     peaks = [peak for card, peak in CARD_PEAKS.items() if card in words]
     return steps * CARD_STEP + operations / (CARD_SHARE * peaks[0] * 1e12) if peaks else None

@@ -134,6 +134,9 @@ def test_the_time_is_estimated_from_the_cards_peak_or_the_cores(monkeypatch, tmp
         ({"avx2", "avx512f"}, "float32", 160e9),
         ({"avx2"}, "float32", 70e9),
         ({"avx2", "avx512f", "avx512_bf16"}, "mixed_bfloat16", 260e9),
+        ({"avx2", "avx512f", "avx512_bf16", "amx_bf16"}, "mixed_bfloat16", 520e9),
+        ({"avx2", "avx512f", "avx512_bf16", "amx_bf16"}, "float32", 160e9),
+        (set(), "float32", 70e9),  # where it is not known what the CPU can do
     ):
         monkeypatch.setattr(machine, "cpu_flags", lambda flags=flags: flags)
         assert machine.estimate_seconds(operations, 10, arithmetic) == pytest.approx(10 * 0.02 + 1)
