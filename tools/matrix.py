@@ -45,7 +45,8 @@ def requirements(name: str) -> str:
     """Return what an environment holds, as the text of a requirements file."""
     if name.startswith("colab-"):
         return (COLAB / f"{name.removeprefix('colab-')}.txt").read_text(encoding="utf-8")
-    text = (COURSE_FOLDER / "requirements.txt").read_text(encoding="utf-8")
+    files = (COURSE_FOLDER / "requirements.txt", COURSE_FOLDER / "tests" / "requirements.txt")
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
     if name == "adverse":
         text += "pytest-randomly\n"
     return text.replace(">=", "==") if name.endswith("-lowest") else text
