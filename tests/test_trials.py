@@ -49,17 +49,6 @@ def test_a_row_holds_the_means_at_the_threshold_chosen_for_all_and_at_each_patie
     assert [line["seed"] for line in lines] == ["3", "4"] and lines[1]["dice"] == "0.7000" and lines[0]["verdict"] == ""
 
 
-def test_mirrored_pictures_take_their_masks_along():
-    images = np.arange(32 * 16, dtype=np.float32).reshape(32, 4, 4, 1)
-    mirrored, masks = (np.array(part) for part in trials.mirror(images, images + 1, np.array([0, 1])))
-    assert np.array_equal(masks, mirrored + 1)
-    seen = set()
-    for before, after in zip(images, mirrored):
-        ways = {(rows, columns): before[::rows, ::columns] for rows in (1, -1) for columns in (1, -1)}
-        seen |= {way for way, expected in ways.items() if np.array_equal(after, expected)}
-    assert len(seen) == 4
-
-
 def test_the_loss_of_a_trial_is_its_formula():
     import keras
 
@@ -88,14 +77,14 @@ def test_a_trial_learns_from_some_patients_and_answers_for_the_others(work_dir, 
     monkeypatch.setattr(trials, "TABLE", tmp_path / "trials.csv")
     augment = helpers.augment
     command = ["--dataset", str(work_dir / "dataset"), "--held-out", "train", "--profile", "smoke"]
-    for more in (["best"], ["mirror", "--start", "64"]):
+    for more in (["best"], ["low_resolution", "--start", "64"]):
         monkeypatch.setattr(helpers, "augment", augment)
         arguments = ["trials.py", *more, "--pictures", "64", "--folder", str(tmp_path / "trials"), *command]
         monkeypatch.setattr("sys.argv", arguments)
         trials.main()
     with open(tmp_path / "trials.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["trial"] for row in rows] == ["best", "mirror"]
+    assert [row["trial"] for row in rows] == ["best", "low_resolution"]
     assert [row["start"] for row in rows] == ["", "best, 64 pictures"]
     assert [row["pictures"] for row in rows] == ["64", "64"]
     for row in rows:
@@ -107,5 +96,5 @@ def test_a_trial_learns_from_some_patients_and_answers_for_the_others(work_dir, 
         return np.concatenate([part.ravel() for part in keras.saving.load_model(path, compile=False).get_weights()])
 
     untrained = weights("best_train_0_64", "untrained.keras")
-    first, second = weights("best_train_0_64", "best.keras"), weights("mirror_train_0_64_64", "best.keras")
+    first, second = weights("best_train_0_64", "best.keras"), weights("low_resolution_train_0_64_64", "best.keras")
     assert np.abs(second - first).mean() < np.abs(second - untrained).mean()  # it went on from the first

@@ -36,17 +36,6 @@ def augmented(change):
     helpers.augment = augment_more
 
 
-def mirror(images, masks, seed):
-    """Turn rows and columns of a picture round, each in one of two pictures."""
-    import tensorflow as tf
-
-    for axis in (1, 2):
-        seed = seed + 1
-        turned = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed) < 0.5
-        images, masks = (tf.where(turned, tf.reverse(part, [axis]), part) for part in (images, masks))
-    return images, masks
-
-
 def low_resolution(images, masks, seed):
     """Take one picture of three at a resolution that is up to three times lower, and bring it back to its size."""
     import tensorflow as tf
@@ -77,7 +66,6 @@ def tversky(y_true, y_pred):
 # The idea, settings of the recipe that differ from `best`, and what is changed where there is no setting for it
 TRIALS = {
     "best": ("the recipe as it is", {}, None),
-    "mirror": ("rows and columns turned round by chance", {}, lambda: augmented(mirror)),
     "low_resolution": ("one crop of three at a lower resolution", {}, lambda: augmented(low_resolution)),
     "tversky": ("Tversky index, missed 0.6", {}, lambda: loss_of(tversky)),
     "dropout": ("dropout of 0.3 in the lowest decoder block", {"dropout_rate": 0.3}, None),
