@@ -39,8 +39,10 @@ FIRST_OPINION = re.compile(
 SECOND_OPINION = re.compile(
     r"2nd|manual[ _-]?2(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[2b](?!\w)", re.IGNORECASE
 )
-NEITHER = {"fov", "superpixels", "overlay", "overlays", "viz", "visualization", "pred", "predicted", "prediction"}
-NEITHER |= {"predictions"}
+NEITHER = {  # words in the names of what is neither image nor mask
+    *("fov", "superpixels", "overlay", "overlays", "viz", "visualization"),
+    *("pred", "predicted", "prediction", "predictions"),
+}
 MAX_FILES = 200_000
 MAX_NAME = 255  # bytes of a file's name
 
