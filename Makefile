@@ -55,10 +55,10 @@ TRIAL := {"recipe": ["report", "best"], "fold": [0, 1, 2]}
 batch: PROFILE := $(or $(PROFILE),smoke)
 batch: GRID := $(or $(GRID),$(TRIAL))
 
-# Every rung from recipe `report` to `best`, three seeds each: about ten minutes a run on one core
+# Every rung from recipe `report` to `best`, and `best` without each of its changes, three seeds each
 ladder: setup
-	$(MAKE) batch PROFILE=ladder GRID="$$($(BIN)/python -c \
-	  'import json; from course.recipes import LADDER; print(json.dumps({"seed": [0, 1, 2], "recipe": list(LADDER)}))')"
+	$(MAKE) batch PROFILE=ladder GRID="$$($(BIN)/python -c 'import json; from course.recipes import RECIPES; \
+	  print(json.dumps({"recipe": list(RECIPES), "seed": [0, 1, 2], "spacing": [[*map(float, "$(SPACING)".split())] or None]}))')"
 
 failure: setup
 	$(BIN)/python -m tools.store_failure

@@ -23,7 +23,7 @@ PROFILES = {
         "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10},
     },
     "quick": {"image_size": 96, "epochs": 10, "images_per_epoch": 360, "sample": SAMPLE},
-    "ladder": {"image_size": 128, "epochs": 5, "images_per_epoch": 640, "sample": SAMPLE},
+    "ladder": {"image_size": 128, "epochs": 10, "images_per_epoch": 2400, "sample": SAMPLE},
     "hour": {"image_size": 200, "epochs": 18, "images_per_epoch": 3000, "sample": SAMPLE},
     "full": {"image_size": 256, "epochs": 20, "images_per_epoch": None, "sample": SAMPLE},
 }
@@ -78,6 +78,17 @@ LADDER = {
     },
 }
 RECIPES = dict(zip(LADDER, itertools.accumulate(LADDER.values(), operator.or_)))
+
+# The same question from the top: `best` with one thing taken back to what it is in `report`.
+ABLATION = {
+    "without_small_batches": "batch_size",
+    "without_dice_loss": "loss",
+    "without_cosine": "learning_rate_schedule",
+    "without_foreground": "foreground_share",
+    "without_augmentation": "augment",
+    "without_planes": "planes",
+}
+RECIPES.update({recipe: RECIPES["best"] | {name: LADDER["report"][name]} for recipe, name in ABLATION.items()})
 
 # What all recipes share: the report's settings, in the arithmetic that suits the machine.
 COMMON_SETTINGS = {

@@ -99,12 +99,13 @@ def write_patients(folder: Path, groups: Groups) -> Path:
     """Write patients.csv into a batch's folder, a row for each run, subset and patient; return its path.
 
     A row holds the run's parameters, the patient's figures as in metrics.json, the unit of its distances (mm or
-    pixels), and of the run: the accuracy on the subset's pixels, the images seen, the seconds of training, the
-    arithmetic, the versions. 06_beyond_the_report reads such a file.
+    pixels), and of the run: the patients it learned from, the accuracy on the subset's pixels, the images seen, the
+    seconds of training, the arithmetic, the versions. 06_beyond_the_report reads such a file.
     """
     rows = []
     for run in itertools.chain.from_iterable(groups.values()):
         metrics = run["metrics"]
+        slices = read_json(run["run_dir"] / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
         for subset in SUBSETS:
             for patient, figures in metrics.get(subset, {}).get("patients", {}).items():
                 rows.append(
@@ -115,6 +116,7 @@ def write_patients(folder: Path, groups: Groups) -> Path:
                         "patient": patient,
                         **figures,
                         "distance_unit": metrics[subset]["distance_unit"],
+                        "learned_from": " ".join(sorted({pair["patient"] for pair in slices})),
                         "accuracy_of_subset": metrics[subset]["accuracy"],
                         "image_size": metrics["image_size"],
                         "images_seen": metrics["images_seen"],
