@@ -7,7 +7,6 @@ need them, so the first two notebooks never wait for TensorFlow.
 import concurrent.futures
 import itertools
 import os
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -51,7 +50,7 @@ from course.machine import (
 )
 from course.metrics import bootstrap_interval, bounding_box, confusion_counts, cross_entropy, dice, scores
 from course.normalization import fuse_normalization
-from course.pictures import SUBSETS as SUBSETS, read_picture
+from course.pictures import SUBSETS as SUBSETS, find_picture, read_picture
 from course.planes import area_average, patient_spacing, slice_places
 from course.prediction import (
     predict_in_planes as predict_in_planes,
@@ -695,9 +694,7 @@ def segment_picture(model, path, image_size, threshold):
     picture, not of its patient.
     Raises CourseError if there is no file, or it cannot be read as a picture.
     """
-    if not Path(path).is_file():
-        raise CourseError(f"There is no picture at {Path(path).absolute()}: give the path of one.")
-    image, *_ = read_picture(Path(path))
+    image, *_ = read_picture(find_picture(path))
     if image.dtype != np.uint8:
         image, _ = greys_of(image)
     small = resize_image(image, image_size) / np.float32(255)

@@ -16,6 +16,7 @@ from course.figures import format_table
 from course.folds import left_out_twins
 from course.importing import import_dataset
 from course.ownership import own, owner_of
+from course.pictures import find_picture
 from course.recipes import PROFILES, RECIPES, check_values, new_settings
 from course.sources import fetch_heart
 from course.training import read_history
@@ -83,9 +84,7 @@ def plan_runs(
         new_settings(run["dataset"], run["profile"], run["recipe"], run["seed"])  # these two refuse what cannot work
         check_values(run)
         if run.get("picture"):
-            run["picture"] = str(Path(run["picture"]).expanduser().absolute())
-            if not Path(run["picture"]).is_file():
-                raise CourseError(f"There is no picture at {run['picture']}: give the path of one.")
+            run["picture"] = str(find_picture(run["picture"]))
         names = ["recipe", "seed", *(name for name in grid if name not in ("recipe", "seed"))]
         runs[_folder_name("_".join(f"{name}-{run[name]}" for name in names))] = run
     return runs, not compared_names(grid) if open_test is None else open_test

@@ -134,7 +134,7 @@ def import_dataset(
             "spacing": common_spacing(geometry),
             "geometry": geometry,
             "excluded": sorted(exclude),
-            "notes": [*layout.notes, *notes, *told, *more, *doubts],
+            "notes": [*layout.passed_over, *layout.notes, *notes, *told, *more, *doubts],
             "mask_values": mask_values,
             "fingerprint": _fingerprint(pairs),
             "folds": draw_folds(pairs, seed, people),

@@ -62,20 +62,15 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
             f"expected ({', '.join(PICTURES + VOLUMES)})."
         )
     shared = len(os.path.commonprefix([path.relative_to(folder).parts[:-1] for path in paths]))
-    files, notes = _set_aside(_tell_masks_by_name([_classify(path, folder, shared) for path in paths]))
-    files, passed = _tell_images_by_masks(files)
-    layout = Layout(notes=notes)
-    layout.geometry = [path for path in unread if path.name == "geometry.json"]
+    layout = Layout(geometry=[path for path in unread if path.name == "geometry.json"])
+    files = _set_aside(_tell_masks_by_name([_classify(path, folder, shared) for path in paths]), layout)
+    files, neither = _tell_images_by_masks(files)
     data = [path for path in unread if may_be_data(path)]
-    if data:
-        types = ", ".join(sorted({file_suffix(path.name) or "files without ending" for path in data})[:6])
-        advice = "unpack it, or save it as NIfTI (SimpleITK can do it) or PNG."
-        notes.append(
-            sentence_about(data, "was passed over", f"{types} are not read; if it is of the dataset, {advice}")
-        )
-    if passed:
-        notes.append(sentence_about(passed, "was passed over", "it is neither an image nor the mask of one."))
-    match_masks(_use_folders_as_names(files, notes), layout)
+    types = ", ".join(sorted({file_suffix(path.name) or "files without ending" for path in data})[:6])
+    advice = "unpack it, or save it as NIfTI (SimpleITK can do it) or PNG."
+    layout.pass_over(data, f"{types} are not read; if it is of the dataset, {advice}")
+    layout.pass_over(neither, "it is neither an image nor the mask of one.")
+    match_masks(_use_folders_as_names(files, layout.notes), layout)
     _pass_over_test_without_masks(layout)
     if len(layout.images) != len(layout.masks):
         refuse_dicom(unread)
@@ -181,14 +176,12 @@ def _classify(path, folder, shared):
 # --- images and masks -----------------------------------------------------------------------------------
 
 
-def _set_aside(files):
-    """Take away the masks of a second person, and the fields of view of retina pictures; return files and notes."""
-    notes = []
+def _set_aside(files, layout):
+    """Take away the masks of a second person, and the fields of view of retina pictures; return the other files."""
 
     def pass_over(left_out, why):
-        """Return the files without some, which a note tells."""
-        if left_out:
-            notes.append(sentence_about([file.path for file in left_out], "was passed over", why))
+        """Return the files without some, which the layout tells."""
+        layout.pass_over([file.path for file in left_out], why)
         gone = set(left_out)
         return [file for file in files if file not in gone]
 
@@ -210,7 +203,7 @@ def _set_aside(files):
     if by_hand:
         views = [file for file in masks if {*_words(file.path.parent.name)} <= {"mask", "masks"}]
         files = pass_over(views, f"beside {min(by_hand)} such a folder holds the field of view, not the structure.")
-    return files, notes
+    return files
 
 
 def _tell_masks_by_name(files):

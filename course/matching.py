@@ -27,6 +27,7 @@ class Layout:
     images: dict = field(default_factory=dict)
     masks: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
+    passed_over: list = field(default_factory=list)  # sentences on files that are taken for neither
     geometry: list = field(default_factory=list)  # the files geometry.json
     is_of_cases: bool = False  # named as nnU-Net names cases: a name is no patient and slice
 
@@ -34,6 +35,11 @@ class Layout:
     def paths(self) -> list[Path]:
         """All images, then all masks."""
         return [*self.images.values(), *(path for paths in self.masks.values() for path in paths)]
+
+    def pass_over(self, paths: list[Path], why: str) -> None:
+        """Tell of files, if there are any, that they are taken for neither image nor mask."""
+        if paths:
+            self.passed_over.append(sentence_about(paths, "was passed over", why))
 
     @property
     def has_volumes(self) -> bool:
@@ -73,30 +79,13 @@ def match_masks(files: list[File], layout: Layout) -> None:
 
     Raises CourseError for two files of one name, and for a mask that may be of several images.
     """
-    shortened = defaultdict(list)  # names without an affix, or up to any mark: the images that have such a name
-    sure = set()  # those without an affix
-    for file in files:
-        if file.kind == "images":
-            key = file.subset, file.name
-            if key in layout.images:
-                if not any(other.kind == "masks" for other in files):
-                    raise CourseError(
-                        f"{end_of_path(file.path)} is one of two images of this name, and there are no masks: put the "
-                        "images into a folder images/ and the masks, under the same names, into a folder masks/."
-                    )
-                raise _same_name("images", layout.images[key], file.path)
-            layout.images[key] = file.path
-            beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
-            affixless = {IMAGE_AFFIX.sub("", file.name), file.folders + IMAGE_AFFIX.sub("", file.stem)}
-            sure |= {(file.subset, name) for name in affixless}
-            for name in affixless.union(beginnings):
-                shortened[file.subset, name].append(key)
-    image_beside = _single_images(files)
+    masks = [file for file in files if file.kind == "masks"]
+    images = [file for file in files if file.kind == "images"]
+    shortened, sure = _take_images(images, layout, bool(masks))
+    image_beside = _single_images(images)
     united, several, guessed = [], [], {}
     # c_mask_1 may be of c_1 or the first of c: the masks that leave no doubt come before it
-    for file in sorted(files, key=lambda file: bool(MASK_WITHIN.search(file.name))):
-        if file.kind != "masks":
-            continue
+    for file in sorted(masks, key=lambda file: bool(MASK_WITHIN.search(file.name))):
         bare = [file.folders + name for name in bare_names(file.stem)]
         names = [file.name, *bare, *bare_names(file.name), file.stem, WORDS_AFTER.sub("", file.name)]
         keys = [(file.subset, name) for name in names]
@@ -113,19 +102,13 @@ def match_masks(files: list[File], layout: Layout) -> None:
                 several.append((file.path, alike))
             elif alike and sure.isdisjoint(keys):
                 guessed[file.path] = layout.images[key]
-        masks = layout.masks.setdefault(key, [])
-        if masks:
+        of_image = layout.masks.setdefault(key, [])
+        if of_image:
             if not is_part:
-                raise _same_name("masks", masks[0], file.path)
+                raise _same_name("masks", of_image[0], file.path)
             united.append(file.path)
-        masks.append(file.path)
-    for path, alike in several:
-        if not any(image in layout.masks for image in alike):
-            names = ", ".join(end_of_path(name) for _, name in alike[:4])
-            raise CourseError(
-                f"{end_of_path(path)} has several images ({names}{' ...' if len(alike) > 4 else ''}), as channels or "
-                "modalities of one patient: keep those of one kind in the dataset, take the others out."
-            )
+        of_image.append(file.path)
+    _refuse_channels(several, layout)
     _drop_channel_number(layout)
     if guessed:
         what = "is taken as the mask of an image whose name only begins alike"
@@ -133,6 +116,42 @@ def match_masks(files: list[File], layout: Layout) -> None:
         layout.notes.append(sentence_about(guessed, what, advice))
     if united:
         layout.notes.append(sentence_about(united, "is one of several masks of one image", "they are united."))
+
+
+def _take_images(files, layout, has_masks):
+    """Put the images into a layout; return what masks may call them.
+
+    That is {(subset, name): images} of their names without an affix, or up to any mark, and the set of those names
+    that lack nothing but an affix.
+    """
+    shortened, sure = defaultdict(list), set()
+    for file in files:
+        key = file.subset, file.name
+        if key in layout.images:
+            if not has_masks:
+                raise CourseError(
+                    f"{end_of_path(file.path)} is one of two images of this name, and there are no masks: put the "
+                    "images into a folder images/ and the masks, under the same names, into a folder masks/."
+                )
+            raise _same_name("images", layout.images[key], file.path)
+        layout.images[key] = file.path
+        beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
+        affixless = {IMAGE_AFFIX.sub("", file.name), file.folders + IMAGE_AFFIX.sub("", file.stem)}
+        sure |= {(file.subset, name) for name in affixless}
+        for name in affixless.union(beginnings):
+            shortened[file.subset, name].append(key)
+    return shortened, sure
+
+
+def _refuse_channels(several, layout):
+    """Raise CourseError where a mask may be of several images and none of them has one of its own."""
+    for path, alike in several:
+        if not any(image in layout.masks for image in alike):
+            names = ", ".join(end_of_path(name) for _, name in alike[:4])
+            raise CourseError(
+                f"{end_of_path(path)} has several images ({names}{' ...' if len(alike) > 4 else ''}), as channels or "
+                "modalities of one patient: keep those of one kind in the dataset, take the others out."
+            )
 
 
 def _contradict(image, mask):
@@ -154,9 +173,8 @@ def _same_name(kind, one, other):
     return CourseError(f"{end_of_path(one)} and {end_of_path(other)} are {what}: {advice}")
 
 
-def _single_images(files):
+def _single_images(images):
     """Return {folder: image}, where each image is alone in FOLDER/images and called as its folder, beside its masks."""
-    images = [file for file in files if file.kind == "images"]
     alone = {file.path.parents[1]: (file.subset, file.name) for file in images}
     is_so = len(alone) == len(images) and all(file.stem == file.path.parts[-3] for file in images)
     return alone if is_so else {}

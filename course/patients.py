@@ -71,7 +71,7 @@ def _check_files(layout: Layout, exclude, names_of):
 
 def _check_each_has_other(layout):
     """Raise CourseError for an image without a mask or a mask without an image, and tell what was passed over."""
-    left = "".join([f" {note}" for note in layout.notes if " passed over" in note][:2])
+    left = "".join(f" {note}" for note in layout.passed_over[:2])
     if not layout.masks:
         raise CourseError(
             f"{end_of_path(next(iter(layout.images.values())))} has no mask, and no other image has one (outlines in "

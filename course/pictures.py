@@ -47,6 +47,14 @@ def file_suffix(name: str) -> str:
     return ".nii.gz" if name.endswith(".nii.gz") else os.path.splitext(name)[1]
 
 
+def find_picture(path: str | os.PathLike) -> Path:
+    """Return the absolute path of a picture that is to be answered for; raises CourseError if there is no such file."""
+    place = Path(path).expanduser().absolute()
+    if not place.is_file():
+        raise CourseError(f"There is no picture at {place}: give the path of one.")
+    return place
+
+
 def is_stray(name: str) -> bool:
     """Tell whether a file or folder of this name is no data but a trace of a system or editor, or a CD's index."""
     return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "dicomdir")

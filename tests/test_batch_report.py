@@ -59,6 +59,8 @@ def batch(tmp_path):
             )
             rows = [{"epoch": epoch, "val_loss": 1.0 - seed, "val_dice_coef": 0.5 + 0.1 * epoch} for epoch in range(3)]
             write_history(tmp_path / name, rows)
+            learned = [{"patient": patient} for patient in ("p9", "p8", "p9")]
+            helpers.write_json(tmp_path / name / "npy" / "arrays.json", {"slices": {"train": learned}})
             outcomes[name] = {
                 "name": name,
                 "state": "complete",
@@ -240,3 +242,4 @@ def test_the_table_of_patients_has_a_row_for_every_run_and_patient(batch):
     assert float(row["dice"]) == pytest.approx(dice_of("best", 1, 3))
     columns = ("distance_unit", "dataset", "image_size", "images_seen", "seconds_training", "arithmetic")
     assert [row[name] for name in columns] == ["mm", "sample", "32", "600", "60", "float32"]
+    assert row["learned_from"] == "p8 p9"

@@ -186,7 +186,7 @@ PROFILES = """
           image_size  epochs  images_per_epoch  train  valid  test  slices
 smoke             32       2                64      3      1     1      10
 quick             96      10               360     12      4     4      20
-ladder           128       5               640     12      4     4      20
+ladder           128      10              2400     12      4     4      20
 hour             200      18              3000     12      4     4      20
 full             256      20              None     12      4     4      20
 """
@@ -225,7 +225,7 @@ def test_profiles_are_those_written_here():
 
 def test_recipes_and_what_they_share_are_those_written_here():
     rungs, *lines = (line.split() for line in RECIPES.strip().splitlines())
-    assert list(recipes.RECIPES) == rungs
+    assert list(recipes.LADDER) == rungs
     for column, rung in enumerate(rungs, start=1):
         assert {name: str(value) for name, value in recipes.RECIPES[rung].items()} == {
             line[0]: line[column] for line in lines
@@ -247,12 +247,30 @@ def test_recipes_and_what_they_share_are_those_written_here():
     assert (made["images_per_epoch"], made["repeats"]) == (3000, 3)
 
 
+def changed(before, recipe):
+    """Return the names of the settings in which two recipes differ."""
+    return {name for name, value in recipes.RECIPES[recipe].items() if recipes.RECIPES[before][name] != value}
+
+
 def test_each_rung_of_the_ladder_changes_what_it_names_and_nothing_else():
     rungs = list(recipes.LADDER)
-    assert (rungs[0], rungs[-1]) == ("report", "best") and list(recipes.RECIPES) == rungs
+    assert (rungs[0], rungs[-1]) == ("report", "best") and list(recipes.RECIPES) == [*rungs, *recipes.ABLATION]
     for before, rung in itertools.pairwise(rungs):
-        changed = {name for name, value in recipes.RECIPES[rung].items() if recipes.RECIPES[before][name] != value}
-        assert changed == set(recipes.LADDER[rung])
+        assert changed(before, rung) == set(recipes.LADDER[rung])
+
+
+def test_each_recipe_of_the_ablation_takes_one_thing_of_best_back():
+    taken_back = {
+        "without_small_batches": ("batch_size", 32),
+        "without_dice_loss": ("loss", "binary_crossentropy"),
+        "without_cosine": ("learning_rate_schedule", "constant"),
+        "without_foreground": ("foreground_share", None),
+        "without_augmentation": ("augment", False),
+        "without_planes": ("planes", 1),
+    }
+    assert list(taken_back) == list(recipes.ABLATION)
+    for recipe, (name, value) in taken_back.items():
+        assert changed("best", recipe) == {name} and recipes.RECIPES[recipe][name] == value
 
 
 def test_an_override_is_recorded_and_none_is_not(work_dir):
