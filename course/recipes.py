@@ -54,6 +54,12 @@ LADDER = {
         "batch_normalization_momentum": 0.95,  # averages that follow the weights
         "leave_out_twins": True,
     },
+    "crops": {  # crops that are turned, scaled and shaded: less work for a picture, and none is seen twice
+        "augment": True,
+        "crop_share": 0.6,
+        "repeats": 3,
+        "soft_masks": True,
+    },
     "overlap": {  # a loss and a monitor that look at the atrium, and a start that expects little of it
         "loss": "bce_dice_loss",
         "output_bias": -4.0,  # an answer of 2 % to begin with: nearly all pixels are background
@@ -63,12 +69,6 @@ LADDER = {
         "learning_rate": 0.002,
         "learning_rate_schedule": "cosine",
         "foreground_share": 0.75,
-    },
-    "crops": {  # crops that are turned, scaled and shaded: less work for a picture, and none is seen twice
-        "augment": True,
-        "crop_share": 0.6,
-        "repeats": 3,
-        "soft_masks": True,
     },
     "best": {  # three planes of each volume, the last weights, and what is left to choose is chosen on valid
         "planes": 3,

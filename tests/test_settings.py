@@ -191,23 +191,23 @@ hour             200      18              3000     12      4     4      20
 full             256      20              None     12      4     4      20
 """
 RECIPES = """
-                                           report  small_batches        overlap       schedule          crops           best
-batch_size                                     32              4              4              4              4              4
-loss                          binary_crossentropy  binary_crossentropy  bce_dice_loss  bce_dice_loss  bce_dice_loss  bce_dice_loss
-learning_rate                               0.001          0.001          0.001          0.002          0.002          0.002
-learning_rate_schedule                   constant       constant       constant         cosine         cosine         cosine
-augment                                     False          False          False          False           True           True
-crop_share                                    1.0            1.0            1.0            1.0            0.6            0.6
-foreground_share                             None           None           None           0.75           0.75           0.75
-repeats                                         1              1              1              1              3              3
-batch_normalization_momentum                 0.99           0.95           0.95           0.95           0.95           0.95
-output_bias                                   0.0            0.0           -4.0           -4.0           -4.0           -4.0
-monitor                                  val_loss       val_loss        val_iou        val_iou        val_iou           None
-leave_out_twins                             False           True           True           True           True           True
-planes                                          1              1              1              1              1              3
-soft_masks                                  False          False          False          False           True           True
-threshold                                     0.5            0.5            0.5            0.5            0.5           None
-largest_component                           False          False          False          False          False           None
+                                           report        small_batches                crops        overlap       schedule           best
+batch_size                                     32                    4                    4              4              4              4
+loss                          binary_crossentropy  binary_crossentropy  binary_crossentropy  bce_dice_loss  bce_dice_loss  bce_dice_loss
+learning_rate                               0.001                0.001                0.001          0.001          0.002          0.002
+learning_rate_schedule                   constant             constant             constant       constant         cosine         cosine
+augment                                     False                False                 True           True           True           True
+crop_share                                    1.0                  1.0                  0.6            0.6            0.6            0.6
+foreground_share                             None                 None                 None           None           0.75           0.75
+repeats                                         1                    1                    3              3              3              3
+batch_normalization_momentum                 0.99                 0.95                 0.95           0.95           0.95           0.95
+output_bias                                   0.0                  0.0                  0.0           -4.0           -4.0           -4.0
+monitor                                  val_loss             val_loss             val_loss        val_iou        val_iou           None
+leave_out_twins                             False                 True                 True           True           True           True
+planes                                          1                    1                    1              1              1              3
+soft_masks                                  False                False                 True           True           True           True
+threshold                                     0.5                  0.5                  0.5            0.5            0.5           None
+largest_component                           False                False                False          False          False           None
 """  # noqa: E501
 
 
