@@ -10,20 +10,25 @@ from tools import trials
 
 
 def pictures_of(*patients):
-    return [{"name": f"{patient}_0", "patient": patient} for patient in patients]
+    return [{"name": f"{patient}_0", "patient": patient, "slice": 0} for patient in patients]
 
 
-def test_train_and_valid_trade_places_without_twins():
+@pytest.mark.parametrize(
+    ("held_out", "learned", "answered"),
+    [("train", "de", "ac"), ("0", "cdef", "ag"), ("1", "adefg", "c"), ("4", "acdeg", "f")],
+)
+def test_train_or_a_fold_is_held_out_without_twins(held_out, learned, answered):
     description = {
-        "subsets": {"train": pictures_of("a", "b", "c"), "valid": pictures_of("d", "e"), "test": pictures_of("f")},
+        "subsets": {"train": pictures_of(*"abc"), "valid": pictures_of(*"de"), "test": pictures_of(*"gf")},
         "twins": [{"patients": [["train", "b"], ["valid", "e"]]}],
         "fingerprint": "x",
     }
-    swapped = trials.trade_places(description)
-    patients = {subset: [pair["patient"] for pair in pairs] for subset, pairs in swapped["subsets"].items()}
-    assert patients == {"train": ["d", "e"], "valid": ["a", "c"], "test": ["f"]}
-    assert swapped["stored_in"] == {"a_0": "train", "b_0": "train", "c_0": "train", "d_0": "valid", "e_0": "valid"}
-    assert swapped["fingerprint"] != "x" and list(description["subsets"]["train"]) == pictures_of("a", "b", "c")
+    made = trials.hold_out(description, held_out)
+    patients = {subset: [pair["patient"] for pair in pairs] for subset, pairs in made["subsets"].items()}
+    assert patients == {"train": [*learned], "valid": [*answered], "test": ["g", "f"]}
+    folders = {"train": "abc", "valid": "de", "test": "gf"}
+    assert made["stored_in"] == {f"{patient}_0": subset for subset in folders for patient in folders[subset]}
+    assert made["fingerprint"] != "x" and description["subsets"]["train"] == pictures_of(*"abc")
 
 
 def test_a_row_holds_the_means_at_the_threshold_chosen_for_all_and_at_each_patients_own(tmp_path, monkeypatch):
@@ -36,6 +41,7 @@ def test_a_row_holds_the_means_at_the_threshold_chosen_for_all_and_at_each_patie
         "worst": "0.6000",
         "threshold": "0.40",
         "dice_at_half": "0.3000",
+        "dice_at_half_per_patient": "a 0.1000 b 0.5000",
         "dice_at_own_best": "0.8000",
         "best_threshold_deviation": "0.212",  # of 0.3 and 0.6, over n - 1
         "dice_per_patient": "a 0.8000 b 0.6000",

@@ -2,9 +2,10 @@
 
 `python -m tools.trials NAME --dataset FOLDER` trains the recipe `best` with what TRIALS says under NAME, answers for
 the patients held out and appends a row; its verdict is written by hand. A training that was stopped goes on from its
-last epoch when the same command is given again. Test is never opened.
-Held out are the valid patients, or with `--held-out train` those of train, from whom the valid patients' network then
-knows nothing: with both, every patient is held out once. With `--start N` the training goes on from the weights that
+last epoch when the same command is given again.
+Held out are the valid patients, or with `--held-out train` those of train, and the valid patients are learned from:
+with both, each of these patients is held out once. `--held-out 0` to `4` are the folds of a cross-validation over all
+patients, test's too; without a fold test is never opened. With `--start N` the training goes on from the weights that
 the trial `best` had after N pictures, so that a short one can tell what a change does.
 Ideas that are settled are not in TRIALS: their rows in the table name the commit that has them.
 """
@@ -12,6 +13,7 @@ Ideas that are settled are not in TRIALS: their rows in the table name the commi
 import argparse
 import csv
 import datetime
+import itertools
 import json
 import os
 import subprocess
@@ -20,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import helpers
+from course.folds import FOLDS
 from course.workspace import COURSE_FOLDER, fingerprint
 
 TABLE = COURSE_FOLDER / "docs" / "trials.csv"
@@ -79,25 +82,32 @@ def prepare(folder, dataset, settings, held_out):
     description_path = work_dir / "dataset.json"
     if not description_path.exists():
         description = helpers.import_dataset(dataset, work_dir, progress=False)
-        if held_out == "train":
-            helpers.write_json(description_path, trade_places(description))
+        if held_out != "valid":
+            helpers.write_json(description_path, hold_out(description, held_out))
     make_arrays(work_dir, settings)
     return work_dir
 
 
-def trade_places(description):
-    """Return a description whose train patients are held out and whose valid patients are learned from."""
-    left_out = helpers.left_out_twins(description)
-    subsets = description["subsets"]
+def hold_out(description, held_out):
+    """Return a description whose valid patients are those held out: `train`, or a fold from "0" to "4".
+
+    Where `train` is held out, the valid patients are learned from; where a fold is, all patients outside it. Twins are
+    left out.
+    """
+    subsets, left_out = description["subsets"], helpers.left_out_twins(description)
+    whole = {subset: [pair for pair in pairs if pair["patient"] not in left_out] for subset, pairs in subsets.items()}
+    if held_out == "train":
+        train, valid = whole["valid"], whole["train"]
+    else:
+        pairs = sorted(itertools.chain(*whole.values()), key=lambda pair: (pair["patient"], pair["slice"]))
+        fold = sorted({pair["patient"] for pair in pairs})[int(held_out) :: FOLDS]
+        valid = [pair for pair in pairs if pair["patient"] in fold]
+        train = [pair for pair in pairs if pair["patient"] not in fold]
     return {
         **description,
-        "subsets": {
-            "train": subsets["valid"],
-            "valid": [pair for pair in subsets["train"] if pair["patient"] not in left_out],
-            "test": subsets["test"],
-        },
-        "stored_in": {pair["name"]: subset for subset in ("train", "valid") for pair in subsets[subset]},
-        "fingerprint": fingerprint(description["fingerprint"], "train held out"),
+        "subsets": {"train": train, "valid": valid, "test": subsets["test"]},
+        "stored_in": {pair["name"]: subset for subset, pairs in subsets.items() for pair in pairs},
+        "fingerprint": fingerprint(description["fingerprint"], f"{held_out} held out"),
     }
 
 
@@ -176,14 +186,15 @@ def summary_of_curves(curves):
     """Return the cells about Dice and thresholds, from `dice_curves`; the Dice are at the best threshold for all."""
     mean = np.mean(list(curves.values()), axis=0)
     best = {patient: THRESHOLDS[np.argmax(curve)] for patient, curve in curves.items()}
-    chosen = int(np.argmax(mean))
+    chosen, half = int(np.argmax(mean)), int(np.argmin(abs(THRESHOLDS - 0.5)))
     dice_of = {patient: curve[chosen] for patient, curve in curves.items()}
     return {
         "dice": f"{mean[chosen]:.4f}",
         "worst": f"{min(dice_of.values()):.4f}",
         "dice_per_patient": in_words(dice_of, ".4f"),
         "threshold": f"{THRESHOLDS[chosen]:.2f}",
-        "dice_at_half": f"{mean[np.argmin(abs(THRESHOLDS - 0.5))]:.4f}",
+        "dice_at_half": f"{mean[half]:.4f}",
+        "dice_at_half_per_patient": in_words({patient: curve[half] for patient, curve in curves.items()}, ".4f"),
         "dice_at_own_best": f"{np.mean([max(curve) for curve in curves.values()]):.4f}",
         "best_threshold_deviation": f"{np.std(list(best.values()), ddof=1):.3f}",
         "best_threshold_per_patient": in_words(best, ".2f"),
@@ -193,7 +204,8 @@ def summary_of_curves(curves):
 COLUMNS = [
     *("trial", "idea", "settings", "seed", "start", "trained_on", "pictures"),
     *("dice", "worst", "threshold", "dice_at_half", "dice_at_own_best", "best_threshold_deviation"),
-    *("dice_per_patient", "best_threshold_per_patient", "minutes", "machine", "commit", "date", "verdict"),
+    *("dice_per_patient", "dice_at_half_per_patient", "best_threshold_per_patient"),
+    *("minutes", "machine", "commit", "date", "verdict"),
 ]
 
 
@@ -216,7 +228,7 @@ def read_arguments():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=24000)
     parser.add_argument("--start", type=int, help="go on from the weights of `best` after so many pictures")
-    parser.add_argument("--held-out", choices=("valid", "train"), default="valid")
+    parser.add_argument("--held-out", choices=("valid", "train", *map(str, range(FOLDS))), default="valid")
     parser.add_argument("--profile", default="hour", help="size of the pictures and length of an epoch")
     parser.add_argument("--folder", type=Path, default=COURSE_FOLDER / "data" / "trials")
     parser.add_argument("--machine", default="")
