@@ -1,7 +1,7 @@
 # make run        run all notebooks and print the results
 # make batch      a small grid of runs, with its report
 # make segment    a mask and a volume for SCAN=<file or folder>, by the network of RUN=<run folder>
-# make ladder     every recipe from report to best, with three seeds
+# make ladder     every recipe from report to best, and best without each of its changes, with three seeds
 # make failure    run the failure that 04 shows, and store it
 # make leaks      measure leaks and skip connections for 06, on the heart folder DATASET
 # make test       run the regression suite

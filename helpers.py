@@ -60,6 +60,7 @@ from course.prediction import (
     resize_probability,
 )
 from course.recipes import (
+    ABLATION as ABLATION,
     LADDER as LADDER,
     RECIPES as RECIPES,
     check_values as check_values,

@@ -88,20 +88,48 @@ def test_readme_and_results_quote_the_report_repeated_in_full():
             assert table_row(RESULTS, f"{who}, {subset}")[1:] == expected
 
 
+def run_means(recipe, column, without=None):
+    """Return the mean over the valid patients of each run of a recipe in ladder.csv, a run for each seed."""
+    runs = {}
+    for row in read("ladder.csv"):
+        if row["recipe"] == recipe and row["subset"] == "valid" and row["patient"] != without:
+            runs.setdefault(row["seed"], []).append(float(row[column]))
+    assert set(runs) == {"0", "1", "2"} and {len(values) for values in runs.values()} == {4 if without else 5}
+    return [np.mean(runs[seed]) for seed in sorted(runs)]
+
+
 def test_results_quote_the_ladder():
-    rows, rungs = read("ladder.csv"), list(helpers.LADDER)
-    means = {
-        rung: [np.mean(list(dice.values())) for dice in dice_of(rows, subset="valid", recipe=rung).values()]
-        for rung in rungs
-    }
-    valid = {rung: [row for row in rows if row["recipe"] == rung and row["subset"] == "valid"] for rung in rungs}
-    accuracy, minutes = (
-        [np.mean([float(row[column]) for row in valid[rung]]) for rung in rungs]
-        for column in ("accuracy_of_subset", "seconds_training")
-    )
-    assert table_row(RESULTS, "Dice per patient")[1:] == [mean_and_spread(means[rung]) for rung in rungs]
-    assert table_row(RESULTS, "accuracy, pooled")[1:] == [f"{value:.4f}" for value in accuracy]
-    assert table_row(RESULTS, "training on one core, minutes")[1:] == [f"{value / 60:.1f}" for value in minutes]
+    rungs = list(helpers.LADDER)
+    assert table_row(RESULTS, "Dice per patient")[1:] == [mean_and_spread(run_means(rung, "dice")) for rung in rungs]
+    without = [mean_and_spread(run_means(rung, "dice", "la_026")) for rung in rungs]
+    assert table_row(RESULTS, "without la_026")[1:] == without
+    for first, column, form, unit in (
+        ("95 % distance, mm", "surface_distance_95", ".1f", 1),
+        ("accuracy, pooled", "accuracy_of_subset", ".4f", 1),
+        ("training on one core, minutes", "seconds_training", ".1f", 60),
+    ):
+        quoted = table_row(RESULTS, first)[1:]
+        assert quoted == [f"{np.mean(run_means(rung, column)) / unit:{form}}" for rung in rungs]
+
+
+def test_results_quote_the_ablation():
+    ran = {row["recipe"] for row in read("ladder.csv")}
+    best = np.mean(run_means("best", "dice"))
+    for recipe in ("best", *helpers.ABLATION):
+        if recipe in ran:
+            dice, minutes = run_means(recipe, "dice"), np.mean(run_means(recipe, "seconds_training")) / 60
+            lost = f"{np.mean(dice) - best:+.3f}" if recipe != "best" else ""
+            assert table_row(RESULTS, f"`{recipe}`")[1:] == [*with_mean(dice), lost, f"{minutes:.1f}"]
+        else:
+            assert table_row(RESULTS, f"`{recipe}`")[1:] == ["not run"] + 5 * [""]
+
+
+def test_every_run_of_the_ladder_saw_as_many_pictures_and_its_row_says_of_whom():
+    rows = read("ladder.csv")
+    assert {row["images_seen"] for row in rows} == {"24000"} and {row["image_size"] for row in rows} == {"128"}
+    assert {row["distance_unit"] for row in rows} == {"mm"}
+    learned = {row["recipe"] == "report": row["learned_from"].split() for row in rows}
+    assert set(learned[True]) - set(learned[False]) == {"la_005"} and len(learned[False]) == 7
 
 
 def test_results_quote_nnunet():
