@@ -300,6 +300,13 @@ def jpegs_of_one_image(folder):
         ("p{n}/scan/image.png", "p{n}/scan/mask.png", "p{n}-scan"),
         ("images/p{n}_0.png", "images/p{n}_0_seg.png", "p{n}_0"),
         ("images/1st_{n}_2nd.png", "masks/1st_{n}_2nd_mask.png", "1st_{n}_2nd"),
+        ("images_and_masks/p{n}_0.png", "images_and_masks/p{n}_0_mask.png", "p{n}_0"),
+        ("{subset}/Seg data/p{n}_0.png", "{subset}/Seg data/p{n}_0_mask.png", "p{n}_0"),
+        ("CT-Seg_20cases/case{n}.png", "Infection_Mask/case{n}.png", "case{n}"),
+        ("3d_images/IMG_{p}_{n}.png", "3d_images/MASK_{p}_{n}.png", "IMG_{p}_{n}"),
+        ("imagesVa/p{n}_0.png", "labelsVa/p{n}_0.png", "p{n}_0"),
+        ("p{n}_0.png", "p{n}_0_anno.png", "p{n}_0"),
+        ("1. Images/p{n}_0.png", "2. Segmentations/5. Disc/p{n}_0_OD.png", "p{n}_0"),
     ],
 )
 def test_masks_are_found_by_their_folder_or_name(image, drawn, name, tmp_path):
@@ -360,6 +367,20 @@ def two_label_folders(folder):
 def a_folder_of_an_unknown_word(folder):
     lay_out(folder, {"images/{n}.png": picture, "heart/{n}.png": mask})
     return r"images/0.png has no mask, and no other image.*: .*source/heart/0.png \(and 5 more\) was passed over"
+
+
+@refused
+def masks_in_folders_of_an_unknown_word_below_one_for_images(folder):
+    lay_out(folder, {"My images/p{n}/p{n}_image/p{n}.png": picture, "My images/p{n}/p{n}_lesion/p{n}_lesion.png": mask})
+    return (
+        "p0_image/p0.png has no mask.* .*p0_lesion/p0_lesion.png .* was passed over: neither its name nor its folder's"
+    )
+
+
+@refused
+def masks_of_two_structures_below_a_folder_called_after_them(folder):
+    lay_out(folder, {"CT-Seg/c{n}.png": picture, "Lung_Mask/c{n}.png": mask, "Infection_Mask/c{n}.png": mask})
+    return "Infection_Mask/c0.png and .*Lung_Mask/c0.png are masks of one image"
 
 
 @refused
