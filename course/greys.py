@@ -23,12 +23,16 @@ class GreyRange(NamedTuple):
 
     @classmethod
     def of(cls, values: np.ndarray) -> "GreyRange":
-        """Measure an array of finite values; where nearly all are the lowest one, `bright` is that of the others."""
+        """Measure an array of finite values: where many are the lowest one, a ground, `dark` is that of the others.
+
+        So is `bright` where nearly all are.
+        """
         flat = values.ravel()
         first, last = _tails(flat)
         low, high = flat.min(), flat.max()
-        if last == low < high:
-            last = _tails(flat[flat > low])[1]
+        if first == low < high:
+            first, bright = _tails(flat[flat > low])
+            last = bright if last == low else last
         return cls(*(float(value) for value in (low, first, last, high)))
 
     @classmethod

@@ -19,7 +19,7 @@ from course.workspace import CourseError, end_of_path, listed, parallel
 
 THICK = 1.2  # an axis whose spacing is this many times that of the others is the one that slices follow
 EVEN = 1.01  # the last axis may be the one that slices follow if its spacing is so many times that of the others
-SHORT = 4  # an axis this many times shorter than the last one may be the one that slices follow
+SHORT = 2  # an axis this many times shorter than the last one may be the one that slices follow
 
 
 @dataclass(frozen=True)

@@ -203,8 +203,9 @@ def test_sixteen_bits_are_the_same_in_both_orders_of_bytes(tmp_path):
     ("values", "spread"),
     [
         (np.random.default_rng(0).permutation(1001).astype(np.uint16).reshape(7, 143), (0, 5, 995, 1000)),
-        (np.array([-4.5, 2.0]), (-4.5, -4.5, 2.0, 2.0)),
-        (np.array([0] * 9980 + [*range(100, 120)]), (0, 0, 119, 119)),  # nearly all is background: the others count
+        (np.array([-4.5, 2.0]), (-4.5, 2.0, 2.0, 2.0)),
+        (np.array([0] * 9980 + [*range(100, 120)]), (0, 100, 119, 119)),  # nearly all is background: the others count
+        (np.array([-9000] * 30 + [*range(1001)]), (-9000, 5, 995, 1000)),  # a ground of a few per cent
     ],
 )
 def test_a_range_is_measured_at_the_half_percent(values, spread):
