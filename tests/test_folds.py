@@ -132,7 +132,10 @@ def pair(patient, number=0, subset=None, scan=None, constant=False, drawn=1):
     """A slice whose picture is known by the name `scan`; without one no other slice has it."""
     name = f"{patient}_{number}"
     facts = SimpleNamespace(
-        image_hash=scan or f"{subset}/{name}", is_constant=constant, foreground_pixels=lambda values: drawn * values[1]
+        image_hash=scan or f"{subset}/{name}",
+        is_constant=constant,
+        foreground_pixels=lambda values: drawn * values[1],
+        mask_values={0: 1, drawn: 1},
     )
     return Pair(subset, name, patient, number, Path(name), Path(name), facts)
 
@@ -229,6 +232,15 @@ def test_a_hundred_patients_are_split_into_51_25_and_24():
             f"The dataset has no {missing}: it was drawn from the patients of train, by chance (seed 3); {counts}."
         ]
     assert folds.fill_subsets(split, 3) == (split, [])
+
+
+def test_healthy_patients_are_drawn_so_that_something_is_drawn_in_every_subset():
+    healthy = [pair(f"h{number}", drawn=0) for number in range(9)]
+    for seed in range(20):
+        found = subsets(folds.fill_subsets([*healthy, pair("a"), pair("b"), pair("c")], seed)[0])
+        assert [len(found[subset] & {"a", "b", "c"}) for subset in helpers.SUBSETS] == [1, 1, 1]
+    found = subsets(folds.fill_subsets([*healthy, pair("a"), pair("b")], 0)[0])  # too few: refused elsewhere
+    assert sum(map(len, found.values())) == 11
 
 
 def test_only_what_lacks_a_subset_gets_one():
