@@ -82,9 +82,10 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
     blurred = [pair for pair in pairs if len(pair.facts.mask_values) > 2]
     if not blurred or not _is_blur(blurred, counts):
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
+        ignored = "; 255 often means 'do not score'" if high == 255 else ""
         raise CourseError(
             f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({listed(values)}) where two are "
-            "expected: choose which are the structure with foreground=[...]; 255 often means 'do not score'."
+            f"expected: choose which are the structure with foreground=[...]{ignored}."
         )
     threshold = (low + high) / 2
     _refuse_faint(pairs, threshold, high)

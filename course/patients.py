@@ -81,7 +81,7 @@ def _check_each_has_other(layout):
     images = [path for key, path in layout.images.items() if key not in layout.masks]
     masks = [paths[0] for key, paths in layout.masks.items() if key not in layout.images]
     if images:
-        advice = "add a mask of the same name, or exclude the image."
+        advice = "add a mask of the same name, an empty one if nothing is to be drawn, or exclude the image."
         if masks:
             advice = f"{end_of_path(min(masks))} is a mask without an image; give what belongs together the same name."
         raise CourseError(sentence_about(images, "has no mask", advice + left))

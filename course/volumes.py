@@ -11,7 +11,7 @@ from course.geometry import OPPOSITE, geometry_of, merged
 from course.greys import GreyRange, are_crowded, to_greys
 from course.labels import chosen_sentences
 from course.matching import Layout
-from course.nifti import Grid, foreground_values, read_grid, read_labels, read_values, turn_values
+from course.nifti import MANY_LABELS, Grid, foreground_values, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
 from course.patients import PATIENT_PATTERN, pairs_of_pictures, task_description
 from course.pictures import Pair
@@ -243,8 +243,10 @@ def _check_labels(written, foreground, chosen, label_names):
     if chosen is None and len(structures) > 1:
         held = listed(structures)
         known = listed([f"{number} {name!r}" for name, number in label_names.items()])
+        is_soft = " (if it is one whose edge is blurred, save its labels with two values)"
         raise CourseError(
-            f"The labels hold more than one structure ({known or held}): choose with foreground=..., by name or number."
+            f"The labels hold more than one structure ({held}{known and f'; the names are {known}'}): choose with "
+            f"foreground=..., by name or number{is_soft if len(structures) > MANY_LABELS else ''}."
         )
     missing = listed(sorted((chosen or set()) - present))
     if missing:
