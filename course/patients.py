@@ -13,9 +13,9 @@ from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, sentence_about
 
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
-PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words
-    r"(slice|image|img|im|frame|z)[ _.-]?(?P<slice>\d+)[ _.-]"
-    r"(?P<patient>(patient|pat|subject|subj|sub|case|p)[ _-]?\d+)",
+PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words; after a slice may follow any name
+    r"((?P<is_slice>slice)|image|img|im|frame|z)[ _.-]?(?P<slice>\d+)[ _.-]"
+    r"(?P<patient>(?(is_slice)[^\W\d_].*\d|(patient|pat|subject|subj|sub|case|p)[ _-]?\d+))",
     re.IGNORECASE,
 )
 
