@@ -217,6 +217,15 @@ def kinds_of_tumours(folder):
 
 
 @read
+def grades_of_tumours(folder):
+    for seed in range(9):
+        put(folder, f"images/Grade_{seed % 3}_{seed}.png", picture(seed))
+        put(folder, f"masks/Grade_{seed % 3}_{seed}.png", mask(seed))
+    told = "Grade_0, Grade_1, Grade_2 are taken as patients; if they are kinds of pictures, give patient_pattern=None."
+    return {f"Grade_{seed % 3}_{seed}": seed for seed in range(9)}, [told]
+
+
+@read
 def folders_of_patients_with_names_that_are_no_numbers(folder):
     lay_out(folder, {"P{p}/images/acq{n}x.png": picture, "P{p}/masks/acq{n}x.png": mask})
     return {f"acq{seed}x": seed for seed in range(6)}, ["folders of P0/images/acq0x.png and the others were not used"]
