@@ -226,17 +226,24 @@ def _set_aside(files, layout):
 
 
 def _tell_masks_by_name(files):
-    """Take as masks the files that are called so: NAME_mask beside NAME, or, without folders for masks, mask_NAME."""
+    """Take as masks the files that are called so: NAME_mask beside NAME, or, without folders for masks, mask_NAME.
+
+    Of PATIENT/image and PATIENT/mask the folder is the name, as it is of any other image alone with its mask.
+    """
     without_folders = not any(file.kind for file in files)
     plain = {(file.path.parent, name) for file in files for name in (file.stem, IMAGE_AFFIX.sub("", file.stem))}
     of_a_mask = {(file.path.parent, bare) for file in files for bare in bare_names(file.stem)}
+    called_mask = {file for file in files if file.stem.casefold() in MASK_WORDS | WEAK_MASK_WORDS}
+    sizes = Counter(file.path.parent for file in files)
+    of_two = {file.path.parent for file in called_mask if sizes[file.path.parent] == 2}
     result = []
     for file in files:
-        folder, word, bare = file.path.parent, file.stem.casefold(), bare_names(file.stem)
+        folder, bare = file.path.parent, bare_names(file.stem)
         has_image = any((folder, name) in plain for name in bare)
-        if without_folders and word in MASK_WORDS | WEAK_MASK_WORDS | IMAGE_WORDS:  # PATIENT/image and PATIENT/mask
+        is_called_so = file in called_mask or file.stem.casefold() in IMAGE_WORDS
+        if without_folders and (is_called_so or folder in of_two):
             if file.above:
-                kind = "images" if word in IMAGE_WORDS else "masks"
+                kind = "masks" if file in called_mask else "images"
                 file = replace(file, kind=kind, name=file.above[-1], above=file.above[:-1])
         elif bare and (has_image or (without_folders and (folder, file.stem) not in of_a_mask)):
             file = replace(file, kind="masks")
