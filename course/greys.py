@@ -93,14 +93,14 @@ def grey_windows(pairs: list) -> tuple[dict[str, tuple[float, float]], list[str]
 
 
 def are_crowded(values: np.ndarray) -> bool:
-    """Tell whether all but a FEW values share a quarter of the greys or less, as beside a white marker.
+    """Tell whether all but a FEW values, and the greatest, share a quarter of the greys or less, as beside a marker.
 
     Not where nearly all are one value: the others may be what the picture shows.
     """
     step = values.size // 2**13 | 1  # odd, so that it meets all columns
     some = np.sort(values.ravel()[::step]).astype(float)
     few, middle = max(1, round(FEW * some.size)), some[some.size // 2]  # that of a ground which covers more than half
-    others = some[some != middle][few:-few]
+    others = some[(some != middle) & (some != some[-1])][few:-few]
     span = max(middle, others[-1]) - min(middle, others[0]) if others.size else 0
     return bool(0 < OUTLIER * span <= float(values.max()) - float(values.min()))
 

@@ -370,8 +370,9 @@ def test_what_is_done_to_greys_and_labels_is_told(tmp_path, image, drawn, option
     assert not told or [note for note in description["notes"] if told in note]
 
 
-def test_a_marker_that_takes_the_greys_from_all_others_is_told(tmp_path):
-    marked = np.where(VALUES < 4, 30000, VALUES)  # 1.7 % of the voxels
+@pytest.mark.parametrize("share", [0.017, 0.3])
+def test_a_marker_that_takes_the_greys_from_all_others_is_told(tmp_path, share):
+    marked = np.where(VALUES < share * VALUES.size, 30000, VALUES)
     notes = import_dataset(make(tmp_path / "source", marked), tmp_path / "data", progress=False)["notes"]
     assert [note for note in notes if note.startswith("source/images/c0.nii holds values far from all others")]
 
