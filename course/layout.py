@@ -23,9 +23,10 @@ from course.workspace import CourseError, end_of_path, sentence_about
 
 # How users call the folders that this course calls train, valid, test and images, masks.
 SUBSET_WORDS = {
-    word: subset
+    word + end: subset
     for subset, words in {"train": "train training", "valid": "valid val validation", "test": "test testing"}.items()
     for word in words.split()
+    for end in ("", "set", "data")
 }
 SUBSET_ENDINGS = {"tr": "train", "va": "valid", "ts": "test"}  # imagesTr
 IMAGE_WORDS = {"images", "image", "imgs", "img", "imagestr", "imagests", "imaging"}

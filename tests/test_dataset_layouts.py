@@ -630,6 +630,14 @@ def test_test_is_drawn_from_train_where_it_is_missing_or_has_no_masks(tmp_path):
     assert description["notes"][1].startswith("The dataset has no test: it was drawn from the patients of train")
 
 
+def test_a_set_for_training_is_called_so_in_one_word_too(tmp_path):
+    for place in ("{subset}set", "{subset}Data", "{subset}data"):
+        shutil.rmtree(tmp_path / "source", ignore_errors=True)
+        lay_out(tmp_path / "source", {f"{place}/images/p{{n}}_0.png": picture, f"{place}/masks/p{{n}}_0.png": mask})
+        _, found = take(tmp_path / "source", tmp_path / "work")
+        assert [{*found[subset].values()} for subset in SUBSETS] == [{0, 3}, {1, 4}, {2, 5}]
+
+
 def test_several_test_sets_beside_one_train_set_are_all_test(tmp_path):
     for seed in range(12):
         place = "TrainDataset" if seed < 6 else f"TestDataset/{'Clinic' if seed < 9 else 'Colon'}"
