@@ -9,7 +9,7 @@ from PIL import Image
 
 from course.geometry import OPPOSITE, geometry_of, merged
 from course.greys import GreyRange, are_crowded, to_greys
-from course.labels import chosen_sentences
+from course.labels import chosen_sentences, ignored_hint
 from course.matching import Layout
 from course.nifti import MANY_LABELS, Grid, foreground_values, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
@@ -243,10 +243,11 @@ def _check_labels(written, foreground, chosen, label_names):
     if chosen is None and len(structures) > 1:
         held = listed(structures)
         known = listed([f"{number} {name!r}" for name, number in label_names.items()])
-        is_soft = " (if it is one whose edge is blurred, save its labels with two values)"
+        soft = " (if it is one whose edge is blurred, save its labels with two values)"
+        more = soft if len(structures) > MANY_LABELS else ignored_hint(structures)
         raise CourseError(
             f"The labels hold more than one structure ({held}{known and f'; the names are {known}'}): choose with "
-            f"foreground=..., by name or number{is_soft if len(structures) > MANY_LABELS else ''}."
+            f"foreground=..., by name or number{more}."
         )
     missing = listed(sorted((chosen or set()) - present))
     if missing:

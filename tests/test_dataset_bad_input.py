@@ -560,7 +560,13 @@ case(
 )
 case("a volume without labels", r"imagesTr/case_1\.nii\.gz has no mask", without, "labelsTr/case_1.nii.gz", make_task)
 case("labels that ran together", RUN_TOGETHER, make_task, None, labels(np.linspace(0, 2, 192), float))
-case("labels with a value to ignore", SEVERAL, make_task, None, labels([0, 0, 0, 1, 255]))
+case(
+    "labels with a value to ignore",
+    SEVERAL + ": .*; 255 often means 'do not score'",
+    make_task,
+    None,
+    labels([0, 0, 0, 1, 255]),
+)
 case("labels of two structures", SEVERAL, make_task, None, labels([0, 0, 1, 2]))
 case(
     "a thousand labels",
