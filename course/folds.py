@@ -19,8 +19,9 @@ FOLDS = 5  # of the cross-validation; fewer where there are fewer patients
 
 # What names add to a patient's own for one of several times, frames, views or sides.
 NUMBERED = "time|timepoint|tp|t|frame|phase|visit|session|ses|scan|day|week|month|year|view"
+DATE = r"(19|20)\d\d[_.-]?(0[1-9]|1[0-2])[_.-]?(0[1-9]|[12]\d|3[01])"
 TIME_OR_SIDE = re.compile(
-    rf"ed|es|left|right|l|r|od|os|pre|post|before|after|baseline|followup|({NUMBERED})\d+", re.IGNORECASE
+    rf"ed|es|left|right|l|r|od|os|pre|post|before|after|baseline|followup|({NUMBERED})\d+|{DATE}", re.IGNORECASE
 )
 SLICE = re.compile(r"(slice|image|img|im)?\d*", re.IGNORECASE)
 
@@ -32,6 +33,7 @@ def person(patient: str) -> str:
     scan3_slice07, whose scan is the patient.
     """
     name = re.sub(r"(?<=\d)[LR]$", "", patient)
+    name = re.sub(rf"(?<!\d){DATE}(?!\d)", lambda date: re.sub(r"\D", "", date[0]), name)  # one word too
     name = re.sub(rf"(?<![^\W_])({NUMBERED})[ _-](?=\d)", r"\1", name, flags=re.IGNORECASE)  # ses-02 is one word
     words = re.findall(r"([^ _.-]+)([ _.-]*)", name)
     kept = [(word, after) for word, after in words if not TIME_OR_SIDE.fullmatch(word)]

@@ -166,6 +166,10 @@ def subsets(pairs):
         ("scan3_slice07", "scan3_slice07"),
         ("scan_003_image", "scan_003_image"),
         ("scan3_p7", "p7"),
+        ("20200105_p1", "p1"),
+        ("p1_2020-01-31_dr", "p1_dr"),
+        ("p1_20201301", "p1_20201301"),
+        ("20200105", "20200105"),
     ],
 )
 def test_times_and_sides_are_no_part_of_a_persons_name(patient, name):
@@ -175,6 +179,7 @@ def test_times_and_sides_are_no_part_of_a_persons_name(patient, name):
 def test_only_who_shares_a_name_is_one_person():
     assert folds.people_of(["p1_ED", "p2_ED", "p1_ES"]) == {"p1_ED": "p1", "p1_ES": "p1", "p2_ED": "p2_ED"}
     assert folds.people_of(["CT_scan_01", "CT_scan_02"]) == {name: name for name in ("CT_scan_01", "CT_scan_02")}
+    assert set(folds.people_of(["IMG_20200105", "IMG_20200106"]).values()) == {"IMG_20200105", "IMG_20200106"}
     assert set(folds.people_of(["p1_scan_01", "p1_scan_02"]).values()) == {"p1"}
 
 
