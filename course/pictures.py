@@ -184,7 +184,8 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
     except CourseError:
         raise
     except Exception as error:  # Pillow has no common error for a damaged file
-        reason = f"it is no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
+        kind = "DICOM" if is_dicom(path) else f"no {', '.join(FORMATS)}"
+        reason = f"it is {kind}" if isinstance(error, UnidentifiedImageError) else error
         raise CourseError(
             f"{end_of_path(path)} cannot be read as a picture ({reason}): replace or exclude it."
         ) from error

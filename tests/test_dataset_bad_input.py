@@ -426,6 +426,7 @@ TWO_PALETTES = r"The colour \(0, 0, 0, 255\) is label 0 in .*p1_000\.png and 1 i
 case("a text called png", NO_FORMAT, with_image, b"not a picture")
 case("a format that is not read", NO_FORMAT, with_image, lambda path: picture().save(path, "PPM"))
 case("an empty file", UNREADABLE, with_image, b"")
+case("DICOM with another ending", rf"{UNREADABLE} \(it is DICOM\)", with_image, bytes(128) + b"DICM" + bytes(99))
 case("a picture that was cut", UNREADABLE, with_image, cut)
 case("a picture with a wrong byte", UNREADABLE, with_image, partial(alter, place=20))
 case("a link to nothing", UNREADABLE, with_image, link_to_nothing)
