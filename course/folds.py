@@ -14,12 +14,14 @@ from course.workspace import CourseError, end_of_path
 
 SHARES = {"train": 0.51, "valid": 0.25, "test": 0.24}  # of the patients: the report's proportions
 LAST_PART = r"(?P<patient>.+)_[^_]+"  # joins the patients whose names differ in their last part
+ATTEMPTS = 100  # to draw subsets in each of which something is drawn
 FOLDS = 5  # of the cross-validation; fewer where there are fewer patients
 
 # What names add to a patient's own for one of several times, frames, views or sides.
 NUMBERED = "time|timepoint|tp|t|frame|phase|visit|session|ses|scan|day|week|month|year|view"
+DATE = r"(19|20)\d\d[_.-]?(0[1-9]|1[0-2])[_.-]?(0[1-9]|[12]\d|3[01])"
 TIME_OR_SIDE = re.compile(
-    rf"ed|es|left|right|l|r|od|os|pre|post|before|after|baseline|followup|({NUMBERED})\d+", re.IGNORECASE
+    rf"ed|es|left|right|l|r|od|os|pre|post|before|after|baseline|followup|({NUMBERED})\d+|{DATE}", re.IGNORECASE
 )
 SLICE = re.compile(r"(slice|image|img|im)?\d*", re.IGNORECASE)
 
@@ -31,6 +33,7 @@ def person(patient: str) -> str:
     scan3_slice07, whose scan is the patient.
     """
     name = re.sub(r"(?<=\d)[LR]$", "", patient)
+    name = re.sub(rf"(?<!\d){DATE}(?!\d)", lambda date: re.sub(r"\D", "", date[0]), name)  # one word too
     name = re.sub(rf"(?<![^\W_])({NUMBERED})[ _-](?=\d)", r"\1", name, flags=re.IGNORECASE)  # ses-02 is one word
     words = re.findall(r"([^ _.-]+)([ _.-]*)", name)
     kept = [(word, after) for word, after in words if not TIME_OR_SIDE.fullmatch(word)]
@@ -107,12 +110,27 @@ def _groups(pairs, people):
     return list({id(group): group for group in group_of.values()}.values())
 
 
+def _deal(groups, missing):
+    """Return {patient: subset}: the last groups go to what is missing, in the report's proportions, the others stay."""
+    groups, patients = list(groups), sum(map(len, groups))
+    subset_of = {patient: "train" for group in groups for patient in group}
+    shares = sum(SHARES[subset] for subset in ["train", *missing])
+    for left, subset in enumerate(reversed(missing)):
+        wanted = max(1, round(SHARES[subset] / shares * patients))
+        while wanted > 0 and len(groups) > len(missing) - left:
+            group = groups.pop()
+            wanted -= len(group)
+            subset_of.update(dict.fromkeys(group, subset))
+    return subset_of
+
+
 def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tuple[list[Pair], list[str]]:
     """Give the pairs the subsets that they lack, by patient; return the pairs and the notes that tell it.
 
     Where the data have no subsets, or one alone, all patients are split in the report's proportions. Where valid or
-    test is missing, it is drawn from train. Identical scans, and patients of one person in `people` ({patient:
-    person}), stay together. Raises CourseError where there are too few, or where there is no train.
+    test is missing, it is drawn from train; again, where the masks of a subset would all be empty. Identical scans, and
+    patients of one person in `people` ({patient: person}), stay together. Raises CourseError where there are too few,
+    or where there is no train.
     """
     present = {pair.subset for pair in pairs} - {None}
     if len(present) == len(SUBSETS):
@@ -132,15 +150,12 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
             f"counts once): {needed} are needed; if each file is a patient of its own, give patient_pattern=None, else "
             "a pattern that tells the patients apart."
         )
-    random.Random(seed).shuffle(groups)
-    subset_of = {pair.patient: "train" for pair in pool}
-    shares = sum(SHARES[subset] for subset in ["train", *missing])
-    for left, subset in enumerate(reversed(missing)):
-        wanted = max(1, round(SHARES[subset] / shares * len({pair.patient for pair in pool})))
-        while wanted > 0 and len(groups) > len(missing) - left:
-            patients = groups.pop()
-            wanted -= len(patients)
-            subset_of.update(dict.fromkeys(patients, subset))
+    generator, drawn = random.Random(seed), {pair.patient for pair in pool if len(pair.facts.mask_values) > 1}
+    for _ in range(ATTEMPTS):
+        generator.shuffle(groups)
+        subset_of = _deal(groups, missing)
+        if {subset_of[patient] for patient in drawn} == {"train", *missing}:
+            break
     free = set(pool)  # a patient who is also in a subset that was given stays there too: `check_subsets` refuses that
     split = [replace(pair, subset=subset_of[pair.patient]) if pair in free else pair for pair in pairs]
     sizes = Counter(subset for subset, _ in {(pair.subset, pair.patient) for pair in split})

@@ -23,12 +23,16 @@ class GreyRange(NamedTuple):
 
     @classmethod
     def of(cls, values: np.ndarray) -> "GreyRange":
-        """Measure an array of finite values; where nearly all are the lowest one, `bright` is that of the others."""
+        """Measure an array of finite values: where many are the lowest one, a ground, `dark` is that of the others.
+
+        So is `bright` where nearly all are.
+        """
         flat = values.ravel()
         first, last = _tails(flat)
         low, high = flat.min(), flat.max()
-        if last == low < high:
-            last = _tails(flat[flat > low])[1]
+        if first == low < high:
+            first, bright = _tails(flat[flat > low])
+            last = bright if last == low else last
         return cls(*(float(value) for value in (low, first, last, high)))
 
     @classmethod
@@ -89,14 +93,14 @@ def grey_windows(pairs: list) -> tuple[dict[str, tuple[float, float]], list[str]
 
 
 def are_crowded(values: np.ndarray) -> bool:
-    """Tell whether all but a FEW values share a quarter of the greys or less, as beside a white marker.
+    """Tell whether all but a FEW values, and the greatest, share a quarter of the greys or less, as beside a marker.
 
     Not where nearly all are one value: the others may be what the picture shows.
     """
     step = values.size // 2**13 | 1  # odd, so that it meets all columns
     some = np.sort(values.ravel()[::step]).astype(float)
     few, middle = max(1, round(FEW * some.size)), some[some.size // 2]  # that of a ground which covers more than half
-    others = some[some != middle][few:-few]
+    others = some[(some != middle) & (some != some[-1])][few:-few]
     span = max(middle, others[-1]) - min(middle, others[0]) if others.size else 0
     return bool(0 < OUTLIER * span <= float(values.max()) - float(values.min()))
 

@@ -84,7 +84,7 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
         raise CourseError(
             f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({listed(values)}) where two are "
-            "expected: choose which are the structure with foreground=[...]; 255 often means 'do not score'."
+            f"expected: choose which are the structure with foreground=[...]{ignored_hint(values)}."
         )
     threshold = (low + high) / 2
     _refuse_faint(pairs, threshold, high)
@@ -109,6 +109,12 @@ def _refuse_faint(pairs, threshold, high):
     if faint:
         what = f"holds two values, neither above {threshold:g}, and other masks are blurred and reach {high:g}"
         raise CourseError(sentence_about(faint, what, "save all masks with the same two values."))
+
+
+def ignored_hint(values: list) -> str:
+    """Return what may be said at the end of a sentence of values that often mark what is not to be scored, or ""."""
+    ignored = [value for value in (-1, 255) if value in values]
+    return f"; {listed(ignored)} often means 'do not score'" if ignored else ""
 
 
 def chosen_sentences(chosen: set | None, values: list) -> list[str]:

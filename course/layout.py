@@ -23,10 +23,12 @@ from course.workspace import CourseError, end_of_path, sentence_about
 
 # How users call the folders that this course calls train, valid, test and images, masks.
 SUBSET_WORDS = {
-    word: subset
+    word + end: subset
     for subset, words in {"train": "train training", "valid": "valid val validation", "test": "test testing"}.items()
     for word in words.split()
+    for end in ("", "set", "data")
 }
+SUBSET_ENDINGS = {"tr": "train", "va": "valid", "ts": "test"}  # imagesTr
 IMAGE_WORDS = {"images", "image", "imgs", "img", "imagestr", "imagests", "imaging"}
 MASK_WORDS = {"masks", "mask", "msk", "labels", "label", "labelstr", "labelsts"}
 # These mean masks only where they tell folders apart: a whole dataset may be called so too.
@@ -63,13 +65,12 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
         )
     shared = len(os.path.commonprefix([path.relative_to(folder).parts[:-1] for path in paths]))
     layout = Layout(geometry=[path for path in unread if path.name == "geometry.json"])
-    files = _set_aside(_tell_masks_by_name([_classify(path, folder, shared) for path in paths]), layout)
-    files, neither = _tell_images_by_masks(files)
+    files, neither = _tell_images_by_masks(_set_aside(_tell_kinds(paths, folder, shared), layout))
     data = [path for path in unread if may_be_data(path)]
     types = ", ".join(sorted({file_suffix(path.name) or "files without ending" for path in data})[:6])
     advice = "unpack it, or save it as NIfTI (SimpleITK can do it) or PNG."
     layout.pass_over(data, f"{types} are not read; if it is of the dataset, {advice}")
-    layout.pass_over(neither, "it is neither an image nor the mask of one.")
+    layout.pass_over(neither, "neither its name nor its folder's says that it is an image or a mask.")
     match_masks(_use_folders_as_names(files, layout.notes), layout)
     _pass_over_test_without_masks(layout)
     if len(layout.images) != len(layout.masks):
@@ -153,15 +154,34 @@ def _kind_of(folder, is_shared):
 def _subset_of(folder):
     """Return the subset that a folder's name tells, or None."""
     words = _words(folder)
-    if words[-1:] in (["tr"], ["ts"]) and {*words} & (IMAGE_WORDS | MASK_WORDS):
-        return {"tr": "train", "ts": "test"}[words[-1]]
+    if words and words[-1] in SUBSET_ENDINGS and {*words} & (IMAGE_WORDS | MASK_WORDS):
+        return SUBSET_ENDINGS[words[-1]]
     return next((SUBSET_WORDS[word] for word in words if word in SUBSET_WORDS), None)
 
 
-def _classify(path, folder, shared):
-    """Return a file with what its path inside the dataset says; the first `shared` folders are above all files."""
+def _tell_kinds(paths, folder, shared):
+    """Return the files of some paths with what their folders and names say; the first `shared` folders are above all.
+
+    Words that make everything one kind, or a mask of an image and its mask beside it, as in seg-data/{1,1_mask}.png,
+    are names of a dataset: then those above all files, and those that only may mean masks, are passed over.
+    """
+    files = _tell_masks_by_name([_classify(path, folder, shared) for path in paths])
+    masks = {(file.path.parent, file.stem) for file in files if file.kind == "masks"}
+    are_of_masks = any((place, bare) in masks for place, name in masks for bare in bare_names(name))
+    if are_of_masks or len({file.kind for file in files}) == 1:
+        again = _tell_masks_by_name([_classify(path, folder, shared, is_strict=True) for path in paths])
+        files = again if any(file.kind for file in again) else files
+    return files
+
+
+def _classify(path, folder, shared, is_strict=False):
+    """Return a file with what its path inside the dataset says; the first `shared` folders are above all files.
+
+    is_strict: words above all files, and such as only may mean masks, say nothing.
+    """
     *folders, file = (unicodedata.normalize("NFC", part) for part in path.relative_to(folder).parts)
-    kinds = [*(_kind_of(part, number < shared) for number, part in enumerate(folders)), None]
+    kinds = [_kind_of(part, is_strict or number < shared) for number, part in enumerate(folders)]
+    kinds = [None] * shared + kinds[shared:] if is_strict else kinds
     position = max((number for number, kind in enumerate(kinds) if kind), default=len(folders))
     subsets = [_subset_of(part) for part in folders]
     nearest = [position, position - 1, position + 1, *range(position - 2, -1, -1)]
@@ -170,7 +190,7 @@ def _classify(path, folder, shared):
     above = [part for part, found in list(zip(folders, subsets))[shared:position] if not found]
     below = [part for number, part in enumerate(folders) if number > position and number != of_subset]
     name = "_".join([*below, file[: -len(file_suffix(file))]])
-    return File(path, subset, kinds[position], name, tuple(above))
+    return File(path, subset, [*kinds, None][position], name, tuple(above))
 
 
 # --- images and masks -----------------------------------------------------------------------------------
@@ -207,17 +227,24 @@ def _set_aside(files, layout):
 
 
 def _tell_masks_by_name(files):
-    """Take as masks the files that are called so: NAME_mask beside NAME, or, without folders for masks, mask_NAME."""
+    """Take as masks the files that are called so: NAME_mask beside NAME, or, without folders for masks, mask_NAME.
+
+    Of PATIENT/image and PATIENT/mask the folder is the name, as it is of any other image alone with its mask.
+    """
     without_folders = not any(file.kind for file in files)
-    plain = {(file.path.parent, file.stem) for file in files}
+    plain = {(file.path.parent, name) for file in files for name in (file.stem, IMAGE_AFFIX.sub("", file.stem))}
     of_a_mask = {(file.path.parent, bare) for file in files for bare in bare_names(file.stem)}
+    called_mask = {file for file in files if file.stem.casefold() in MASK_WORDS | WEAK_MASK_WORDS}
+    sizes = Counter(file.path.parent for file in files)
+    of_two = {file.path.parent for file in called_mask if sizes[file.path.parent] == 2}
     result = []
     for file in files:
-        folder, word, bare = file.path.parent, file.stem.casefold(), bare_names(file.stem)
+        folder, bare = file.path.parent, bare_names(file.stem)
         has_image = any((folder, name) in plain for name in bare)
-        if without_folders and word in MASK_WORDS | WEAK_MASK_WORDS | IMAGE_WORDS:  # PATIENT/image and PATIENT/mask
+        is_called_so = file in called_mask or file.stem.casefold() in IMAGE_WORDS
+        if without_folders and (is_called_so or folder in of_two):
             if file.above:
-                kind = "images" if word in IMAGE_WORDS else "masks"
+                kind = "masks" if file in called_mask else "images"
                 file = replace(file, kind=kind, name=file.above[-1], above=file.above[:-1])
         elif bare and (has_image or (without_folders and (folder, file.stem) not in of_a_mask)):
             file = replace(file, kind="masks")

@@ -10,7 +10,7 @@ from course.folds import TIME_OR_SIDE
 from course.pictures import VOLUMES, file_suffix
 from course.workspace import CourseError, end_of_path, sentence_about
 
-IN_NAMES = "masks?|labels?|segmentation|seg|gt|groundtruth|annotation|manual|1stho|2ndho"
+IN_NAMES = "masks?|msk|labels?|lbl|segmentation|seg|gt|groundtruth|anno(?:tation)?|manual|1stho|2ndho"
 MASK_ENDING = re.compile(rf"[ _.-]({IN_NAMES})([ _.-]?\d+)?$", re.IGNORECASE)
 MASK_WITHIN = re.compile(rf"[ _.-]({IN_NAMES})(?=[ _.-]\d+$)", re.IGNORECASE)
 MASK_START = re.compile(rf"^({IN_NAMES})([ _.-]+|(?=\d))", re.IGNORECASE)
@@ -87,7 +87,8 @@ def match_masks(files: list[File], layout: Layout) -> None:
     # c_mask_1 may be of c_1 or the first of c: the masks that leave no doubt come before it
     for file in sorted(masks, key=lambda file: bool(MASK_WITHIN.search(file.name))):
         bare = [file.folders + name for name in bare_names(file.stem)]
-        names = [file.name, *bare, *bare_names(file.name), file.stem, WORDS_AFTER.sub("", file.name)]
+        names = [file.name, *bare, *bare_names(file.name), file.stem]
+        names += [WORDS_AFTER.sub("", name) for name in (file.name, file.stem)]
         keys = [(file.subset, name) for name in names]
         found = [key for key in keys if key in layout.images]
         key = next((key for key in found if key not in layout.masks), found[0] if found else None)

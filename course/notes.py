@@ -13,7 +13,7 @@ TOLD = {
     "stored": ("says in EXIF that it is turned, but fits its mask only as it is stored", "EXIF was passed over."),
     "negative": ("holds negative values", "the smallest value became black."),
     "offset": ("has no value below half of its largest", "the smallest value became black."),
-    "dark_outlier": ("holds a few values far below all others", "they were clipped, the others keep their greys."),
+    "dark_outlier": ("holds values far below all others", "they were clipped, the others keep their greys."),
     "bright_outlier": (
         "holds a few values far brighter than all others",
         "they were clipped at the 99.5th percentile.",

@@ -13,9 +13,10 @@ from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, sentence_about
 
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
-PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words
-    r"(slice|image|img|im|frame|z)[ _.-]?(?P<slice>\d+)[ _.-]"
-    r"(?P<patient>(patient|pat|subject|subj|sub|case|p)[ _-]?\d+)",
+KINDS = {"class", "grade", "stage", "type", "group", "category", "birads", "site", "center", "centre", "hospital"}
+PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words; after a slice may follow any name
+    r"((?P<is_slice>slice)|image|img|im|frame|z)[ _.-]?(?P<slice>\d+)[ _.-]"
+    r"(?P<patient>(?(is_slice)[^\W\d_].*\d|(patient|pat|subject|subj|sub|case|p)[ _-]?\d+))",
     re.IGNORECASE,
 )
 
@@ -81,7 +82,7 @@ def _check_each_has_other(layout):
     images = [path for key, path in layout.images.items() if key not in layout.masks]
     masks = [paths[0] for key, paths in layout.masks.items() if key not in layout.images]
     if images:
-        advice = "add a mask of the same name, or exclude the image."
+        advice = "add a mask of the same name, an empty one if nothing is to be drawn, or exclude the image."
         if masks:
             advice = f"{end_of_path(min(masks))} is a mask without an image; give what belongs together the same name."
         raise CourseError(sentence_about(images, "has no mask", advice + left))
@@ -127,7 +128,8 @@ def pairs_of_pictures(
     ]
     people, more = group_people(pairs) if is_default else ({}, [])
     patients = sorted({pair.patient for pair in pairs})
-    if is_default and len(patients) < len(pairs) and not re.search(r"\d", "".join(patients)):
+    words = {re.sub(r"[\d _.-]", "", patient).casefold() for patient in patients}
+    if is_default and len(patients) < len(pairs) and (words <= KINDS or not re.search(r"\d", "".join(patients))):
         names = ", ".join(end_of_path(name) for name in patients[:3])
         more.append(f"{names} are taken as patients; if they are kinds of pictures, give patient_pattern=None.")
     return pairs, people, notes + more

@@ -168,7 +168,7 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
             palette = _label_palette(upright) if labels else {}
             label = np.asarray(upright) if palette else _label_of_alpha(upright) if labels else None
             pixels = _grey(path, picture, upright, labels) if label is None else label
-            if labels and label is None and upright.mode in ("RGB", "RGBA"):  # greys that are made of colours
+            if labels and label is None and upright.mode in ("P", "RGB", "RGBA"):  # greys that are made of colours
                 palette = _label_colours(upright)
             return Picture(
                 pixels=pixels,
@@ -184,7 +184,8 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
     except CourseError:
         raise
     except Exception as error:  # Pillow has no common error for a damaged file
-        reason = f"it is no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
+        kind = "DICOM" if is_dicom(path) else f"no {', '.join(FORMATS)}"
+        reason = f"it is {kind}" if isinstance(error, UnidentifiedImageError) else error
         raise CourseError(
             f"{end_of_path(path)} cannot be read as a picture ({reason}): replace or exclude it."
         ) from error

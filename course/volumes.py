@@ -9,9 +9,9 @@ from PIL import Image
 
 from course.geometry import OPPOSITE, geometry_of, merged
 from course.greys import GreyRange, are_crowded, to_greys
-from course.labels import chosen_sentences
+from course.labels import chosen_sentences, ignored_hint
 from course.matching import Layout
-from course.nifti import Grid, foreground_values, read_grid, read_labels, read_values, turn_values
+from course.nifti import MANY_LABELS, Grid, foreground_values, read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
 from course.patients import PATIENT_PATTERN, pairs_of_pictures, task_description
 from course.pictures import Pair
@@ -19,7 +19,7 @@ from course.workspace import CourseError, end_of_path, listed, parallel
 
 THICK = 1.2  # an axis whose spacing is this many times that of the others is the one that slices follow
 EVEN = 1.01  # the last axis may be the one that slices follow if its spacing is so many times that of the others
-SHORT = 4  # an axis this many times shorter than the last one may be the one that slices follow
+SHORT = 2  # an axis this many times shorter than the last one may be the one that slices follow
 
 
 @dataclass(frozen=True)
@@ -243,8 +243,11 @@ def _check_labels(written, foreground, chosen, label_names):
     if chosen is None and len(structures) > 1:
         held = listed(structures)
         known = listed([f"{number} {name!r}" for name, number in label_names.items()])
+        soft = " (if it is one whose edge is blurred, save its labels with two values)"
+        more = soft if len(structures) > MANY_LABELS else ignored_hint(structures)
         raise CourseError(
-            f"The labels hold more than one structure ({known or held}): choose with foreground=..., by name or number."
+            f"The labels hold more than one structure ({held}{known and f'; the names are {known}'}): choose with "
+            f"foreground=..., by name or number{more}."
         )
     missing = listed(sorted((chosen or set()) - present))
     if missing:

@@ -169,6 +169,7 @@ def test_labels_are_asked_for_in_a_sentence_of_ordinary_length(case, tmp_path):
     with pytest.raises(CourseError, match=f"and other masks hold {words}") as caught:
         take(tmp_path / "source", tmp_path / "work", make)
     assert "foreground=[...]" in str(caught.value) and len(str(caught.value)) < 400
+    assert ("255 often means" in str(caught.value)) == ("255" in str(caught.value).partition("where two")[0])
     assert not (tmp_path / "work").exists()
 
 

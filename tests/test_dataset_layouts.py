@@ -217,6 +217,15 @@ def kinds_of_tumours(folder):
 
 
 @read
+def grades_of_tumours(folder):
+    for seed in range(9):
+        put(folder, f"images/Grade_{seed % 3}_{seed}.png", picture(seed))
+        put(folder, f"masks/Grade_{seed % 3}_{seed}.png", mask(seed))
+    told = "Grade_0, Grade_1, Grade_2 are taken as patients; if they are kinds of pictures, give patient_pattern=None."
+    return {f"Grade_{seed % 3}_{seed}": seed for seed in range(9)}, [told]
+
+
+@read
 def folders_of_patients_with_names_that_are_no_numbers(folder):
     lay_out(folder, {"P{p}/images/acq{n}x.png": picture, "P{p}/masks/acq{n}x.png": mask})
     return {f"acq{seed}x": seed for seed in range(6)}, ["folders of P0/images/acq0x.png and the others were not used"]
@@ -300,6 +309,16 @@ def jpegs_of_one_image(folder):
         ("p{n}/scan/image.png", "p{n}/scan/mask.png", "p{n}-scan"),
         ("images/p{n}_0.png", "images/p{n}_0_seg.png", "p{n}_0"),
         ("images/1st_{n}_2nd.png", "masks/1st_{n}_2nd_mask.png", "1st_{n}_2nd"),
+        ("images_and_masks/p{n}_0.png", "images_and_masks/p{n}_0_mask.png", "p{n}_0"),
+        ("{subset}/Seg data/p{n}_0.png", "{subset}/Seg data/p{n}_0_mask.png", "p{n}_0"),
+        ("CT-Seg_20cases/case{n}.png", "Infection_Mask/case{n}.png", "case{n}"),
+        ("3d_images/IMG_{p}_{n}.png", "3d_images/MASK_{p}_{n}.png", "IMG_{p}_{n}"),
+        ("all/P{n}/ct.png", "all/P{n}/seg.png", "P{n}"),
+        ("P{p}/visit{n}/t1.png", "P{p}/visit{n}/mask.png", "P{p}_{n}"),
+        ("p{p}/{n}_img.png", "p{p}/{n}_msk.png", "{n}_img"),
+        ("imagesVa/p{n}_0.png", "labelsVa/p{n}_0.png", "p{n}_0"),
+        ("p{n}_0.png", "p{n}_0_anno.png", "p{n}_0"),
+        ("1. Images/p{n}_0.png", "2. Segmentations/5. Disc/p{n}_0_OD.png", "p{n}_0"),
     ],
 )
 def test_masks_are_found_by_their_folder_or_name(image, drawn, name, tmp_path):
@@ -360,6 +379,20 @@ def two_label_folders(folder):
 def a_folder_of_an_unknown_word(folder):
     lay_out(folder, {"images/{n}.png": picture, "heart/{n}.png": mask})
     return r"images/0.png has no mask, and no other image.*: .*source/heart/0.png \(and 5 more\) was passed over"
+
+
+@refused
+def masks_in_folders_of_an_unknown_word_below_one_for_images(folder):
+    lay_out(folder, {"My images/p{n}/p{n}_image/p{n}.png": picture, "My images/p{n}/p{n}_lesion/p{n}_lesion.png": mask})
+    return (
+        "p0_image/p0.png has no mask.* .*p0_lesion/p0_lesion.png .* was passed over: neither its name nor its folder's"
+    )
+
+
+@refused
+def masks_of_two_structures_below_a_folder_called_after_them(folder):
+    lay_out(folder, {"CT-Seg/c{n}.png": picture, "Lung_Mask/c{n}.png": mask, "Infection_Mask/c{n}.png": mask})
+    return "Infection_Mask/c0.png and .*Lung_Mask/c0.png are masks of one image"
 
 
 @refused
@@ -597,6 +630,14 @@ def test_test_is_drawn_from_train_where_it_is_missing_or_has_no_masks(tmp_path):
     assert description["notes"][1].startswith("The dataset has no test: it was drawn from the patients of train")
 
 
+def test_a_set_for_training_is_called_so_in_one_word_too(tmp_path):
+    for place in ("{subset}set", "{subset}Data", "{subset}data"):
+        shutil.rmtree(tmp_path / "source", ignore_errors=True)
+        lay_out(tmp_path / "source", {f"{place}/images/p{{n}}_0.png": picture, f"{place}/masks/p{{n}}_0.png": mask})
+        _, found = take(tmp_path / "source", tmp_path / "work")
+        assert [{*found[subset].values()} for subset in SUBSETS] == [{0, 3}, {1, 4}, {2, 5}]
+
+
 def test_several_test_sets_beside_one_train_set_are_all_test(tmp_path):
     for seed in range(12):
         place = "TrainDataset" if seed < 6 else f"TestDataset/{'Clinic' if seed < 9 else 'Colon'}"
@@ -701,7 +742,9 @@ def test_slices_of_one_scan_stay_together_and_those_of_several_apart(name, tmp_p
     assert "times or sides" not in notes
 
 
-@pytest.mark.parametrize("name", ["slice_{n}_patient_{p}", "img_{n:03d}_pat_{p:02d}", "z{n:03d}_p{p}"])
+@pytest.mark.parametrize(
+    "name", ["slice_{n}_patient_{p}", "img_{n:03d}_pat_{p:02d}", "z{n:03d}_p{p}", "slice{n}_LIDC-IDRI-000{p}"]
+)
 def test_a_number_of_a_patient_after_that_of_a_slice_is_the_patients(name, tmp_path):
     source = with_names(tmp_path / "source", [name.format(n=n, p=p) for p in range(4) for n in range(3)])
     description, found = take(source, tmp_path / "work")

@@ -132,7 +132,10 @@ def pair(patient, number=0, subset=None, scan=None, constant=False, drawn=1):
     """A slice whose picture is known by the name `scan`; without one no other slice has it."""
     name = f"{patient}_{number}"
     facts = SimpleNamespace(
-        image_hash=scan or f"{subset}/{name}", is_constant=constant, foreground_pixels=lambda values: drawn * values[1]
+        image_hash=scan or f"{subset}/{name}",
+        is_constant=constant,
+        foreground_pixels=lambda values: drawn * values[1],
+        mask_values={0: 1, drawn: 1},
     )
     return Pair(subset, name, patient, number, Path(name), Path(name), facts)
 
@@ -163,6 +166,10 @@ def subsets(pairs):
         ("scan3_slice07", "scan3_slice07"),
         ("scan_003_image", "scan_003_image"),
         ("scan3_p7", "p7"),
+        ("20200105_p1", "p1"),
+        ("p1_2020-01-31_dr", "p1_dr"),
+        ("p1_20201301", "p1_20201301"),
+        ("20200105", "20200105"),
     ],
 )
 def test_times_and_sides_are_no_part_of_a_persons_name(patient, name):
@@ -172,6 +179,7 @@ def test_times_and_sides_are_no_part_of_a_persons_name(patient, name):
 def test_only_who_shares_a_name_is_one_person():
     assert folds.people_of(["p1_ED", "p2_ED", "p1_ES"]) == {"p1_ED": "p1", "p1_ES": "p1", "p2_ED": "p2_ED"}
     assert folds.people_of(["CT_scan_01", "CT_scan_02"]) == {name: name for name in ("CT_scan_01", "CT_scan_02")}
+    assert set(folds.people_of(["IMG_20200105", "IMG_20200106"]).values()) == {"IMG_20200105", "IMG_20200106"}
     assert set(folds.people_of(["p1_scan_01", "p1_scan_02"]).values()) == {"p1"}
 
 
@@ -229,6 +237,15 @@ def test_a_hundred_patients_are_split_into_51_25_and_24():
             f"The dataset has no {missing}: it was drawn from the patients of train, by chance (seed 3); {counts}."
         ]
     assert folds.fill_subsets(split, 3) == (split, [])
+
+
+def test_healthy_patients_are_drawn_so_that_something_is_drawn_in_every_subset():
+    healthy = [pair(f"h{number}", drawn=0) for number in range(9)]
+    for seed in range(20):
+        found = subsets(folds.fill_subsets([*healthy, pair("a"), pair("b"), pair("c")], seed)[0])
+        assert [len(found[subset] & {"a", "b", "c"}) for subset in helpers.SUBSETS] == [1, 1, 1]
+    found = subsets(folds.fill_subsets([*healthy, pair("a"), pair("b")], 0)[0])  # too few: refused elsewhere
+    assert sum(map(len, found.values())) == 11
 
 
 def test_only_what_lacks_a_subset_gets_one():

@@ -12,7 +12,7 @@ import helpers
 from course.geometry import picture_geometry
 from course.greys import GreyRange, dark_sentences, grey_windows, to_greys
 from course.importing import import_dataset
-from course.pictures import Pair, measure_pair, read_pair, read_picture
+from course.pictures import Pair, check_palettes, measure_pair, read_pair, read_picture
 from course.store import pair_paths
 from course.workspace import CourseError
 
@@ -55,7 +55,14 @@ def test_a_mask_that_holds_the_background_of_a_palette_alone_is_empty(tmp_path):
 @pytest.mark.parametrize("greys", [(0, 255), (255, 0), (40, 90)])
 def test_a_palette_of_greys_is_a_grey_picture_in_any_order(tmp_path, greys):
     found = labels_of(save(tmp_path / "a.png", MASK, [grey for grey in greys for _ in range(3)]))
-    assert np.array_equal(found.pixels, np.where(MASK, greys[1], greys[0])) and found.palette == {}
+    assert np.array_equal(found.pixels, np.where(MASK, greys[1], greys[0]))
+    assert found.palette == {(grey, grey, grey, 255): grey for grey in greys}
+
+
+def test_black_is_no_background_in_one_mask_and_the_structure_in_another(tmp_path):
+    one, other = save(tmp_path / "a.png", MASK, [200, 0, 0, 0, 0, 0]), save(tmp_path / "b.png", MASK * 0, [0, 0, 0])
+    with pytest.raises(CourseError, match=r"colour \(0, 0, 0, 255\) is label 1 in .*a.png and 0 in .*b.png"):
+        check_palettes([(path, labels_of(path).palette) for path in (one, other)])
 
 
 def test_a_palette_whose_numbers_differ_in_transparency_alone_tells_the_label(tmp_path):
@@ -203,8 +210,9 @@ def test_sixteen_bits_are_the_same_in_both_orders_of_bytes(tmp_path):
     ("values", "spread"),
     [
         (np.random.default_rng(0).permutation(1001).astype(np.uint16).reshape(7, 143), (0, 5, 995, 1000)),
-        (np.array([-4.5, 2.0]), (-4.5, -4.5, 2.0, 2.0)),
-        (np.array([0] * 9980 + [*range(100, 120)]), (0, 0, 119, 119)),  # nearly all is background: the others count
+        (np.array([-4.5, 2.0]), (-4.5, 2.0, 2.0, 2.0)),
+        (np.array([0] * 9980 + [*range(100, 120)]), (0, 100, 119, 119)),  # nearly all is background: the others count
+        (np.array([-9000] * 30 + [*range(1001)]), (-9000, 5, 995, 1000)),  # a ground of a few per cent
     ],
 )
 def test_a_range_is_measured_at_the_half_percent(values, spread):
