@@ -9,8 +9,9 @@ import numpy as np
 from course.machine import versions
 from course.metrics import confusion_counts, rank_slices, scores, surface_distances
 from course.planes import in_places
-from course.training import arithmetic_of
-from course.workspace import read_json, write_csv, write_json
+from course.recipes import load_settings
+from course.training import arithmetic_of, read_trained
+from course.workspace import CourseError, read_json, write_csv, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +60,14 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
 
     model: the network that was evaluated. metrics.json says what it was trained on, as training.json does.
     metrics: what `evaluate_subset` returned for each subset that was opened.
+    Raises CourseError where dataset, arrays or network have been replaced since the network was loaded.
     """
+    weights = read_trained(work_dir, load_settings(work_dir)).get_weights()
+    if not all(map(np.array_equal, model.get_weights(), weights)):
+        raise CourseError(
+            "The network in model/ is no longer the one that was evaluated here, so nothing was written: "
+            "run 05_evaluation again from its first cell."
+        )
     training = read_json(work_dir / "model" / "training.json", "04_training")
     folder = work_dir / "results"
     rows = [
@@ -90,7 +98,11 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
 def chosen_segmentation(work_dir: Path) -> tuple[float, bool]:
     """Return the threshold, and whether to keep the largest component alone, as 05 chose them on valid.
 
-    Raises CourseError if 05 has not run.
+    Raises CourseError if 05 has not run, or before the training that model/ holds, or in its midst.
     """
     metrics = read_json(work_dir / "results" / "metrics.json", "05_evaluation")
+    training = read_json(work_dir / "model" / "training.json", "04_training")
+    evaluated = metrics.get("trained_on"), metrics.get("epochs")
+    if evaluated != (training["made_from"], training["epochs"]):
+        raise CourseError("05_evaluation ran with another network than the one in model/: run 05_evaluation again.")
     return metrics["threshold"], metrics["largest_component"]
