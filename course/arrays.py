@@ -1,6 +1,5 @@
 """The arrays in `npy/`: how they are made, recorded, found again and read. How a slice is prepared 02 teaches."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -89,8 +88,10 @@ def make_arrays(
 
 def _find_arrays(folder, made_from):
     """Return the record of whole arrays in a folder that were made from this; None where there are none."""
-    path = folder / "arrays.json"
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        record = read_json(folder / "arrays.json", "02_preprocessing")
+    except CourseError:  # there is none, or it is damaged
+        return None
     if record.get("made_from") != made_from:
         return None
     if "folder" in record:  # they lie in another work folder, which may have made others since

@@ -6,7 +6,6 @@ Everything lies in `model/` of the work folder, and every file is written whole 
 import contextlib
 import csv
 import itertools
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,8 +44,8 @@ def write_history(work_dir: Path, rows: list[dict[str, float]]) -> None:
 def read_training(folder: Path) -> dict:
     """Return the content of training.json in `model/`; an empty dict where there is none that can be read."""
     try:
-        return json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return read_json(folder / "training.json", "04_training")
+    except CourseError:
         return {}
 
 
