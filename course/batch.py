@@ -67,9 +67,7 @@ def plan_runs(
     opened while recipes, or whatever else the grid names, are still being compared.
     """
     if not isinstance(grid, dict):
-        raise CourseError(
-            f"The grid is {grid!r}: give a dict of lists, such as {{'seed': [0, 1]}}, or {{}} for one run."
-        )
+        raise CourseError(f"The grid is {grid!r}: give a dict of lists, such as {{'seed': [0, 1]}}, or {{}}.")
     known = set().union(*notebook_parameters().values()) - {"work_dir", "open_test"}  # these are alike for all runs
     for name, values in grid.items():
         if name not in known:

@@ -128,9 +128,7 @@ def read_json(path: str | os.PathLike, made_by: str) -> dict:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise CourseError(
-            f"{path.name} in {path.parent} is damaged, no whole JSON: delete it, and run {made_by} again."
-        )
+        raise CourseError(f"{path.name} in {path.parent} is damaged: delete it, and run {made_by} again.")
     return value
 
 

@@ -311,9 +311,7 @@ def test_a_damaged_record_is_told_with_what_to_do_and_that_works(work_dir, text)
     ):
         whole = (work_dir / name).read_bytes()
         (work_dir / name).write_text(text)
-        with pytest.raises(
-            helpers.CourseError, match=f"is damaged, no whole JSON: delete it, and run {notebook} again"
-        ):
+        with pytest.raises(helpers.CourseError, match=f"is damaged: delete it, and run {notebook} again"):
             read()
         (work_dir / name).write_bytes(whole)
         read()
