@@ -300,6 +300,12 @@ def test_a_training_whose_files_do_not_belong_together_begins_anew_and_is_kept(f
     assert helpers.read_history(folder) == []
 
 
+def test_a_history_that_is_damaged_is_told(folder):
+    (folder / "model" / "history.csv").write_text("epoch,loss\n0,0.5\n1")
+    with pytest.raises(helpers.CourseError, match="history.csv in .*model is damaged .*: run 04_training again"):
+        helpers.read_history(folder)
+
+
 def test_a_training_without_a_readable_record_is_kept(folder, capsys):
     before = contents(folder)
     for text in ("", '{"made_from"'):
@@ -307,6 +313,7 @@ def test_a_training_without_a_readable_record_is_kept(folder, capsys):
         for name in FILES[:3]:
             (folder / "model" / name).write_bytes(before[name])
         assert begin(folder)[2] == 0
+        assert "training.json, which tells what the training in model/ learned from, is gone" in capsys.readouterr().out
     assert sorted(path.name for path in (folder / "model" / "earlier").iterdir()) == ["1", "2"]
     for number in "12":
         kept = {path.name: path.read_bytes() for path in (folder / "model" / "earlier" / number).iterdir()}
@@ -368,6 +375,8 @@ def test_a_kill_between_any_two_files_of_an_epoch_loses_that_epoch_at_most(folde
 
 def test_a_training_that_others_replace_is_kept_beside_those_before(folder, capsys):
     best = [(folder / "model" / "best.keras").read_bytes()]
+    for name in ("looks.npz", "curves.png"):  # what 04 draws at its end
+        (folder / "model" / name).write_bytes(b"of the first")
     for number, epochs in ((1, 9), (2, 8)):
         train(folder, [0.3], {**SETTINGS, "epochs": epochs})
         best.append((folder / "model" / "best.keras").read_bytes())
@@ -377,6 +386,8 @@ def test_a_training_that_others_replace_is_kept_beside_those_before(folder, caps
         )
     earlier = folder / "model" / "earlier"
     assert [(earlier / number / "best.keras").read_bytes() for number in "12"] == best[:2]
+    for name in ("looks.npz", "curves.png"):
+        assert (earlier / "1" / name).read_bytes() == b"of the first" and not (folder / "model" / name).exists()
     begin(folder, {**SETTINGS, "epochs": 7})
     begin(folder, {**SETTINGS, "epochs": 6})  # the one before has not got through an epoch: it is not worth keeping
     assert sorted(path.name for path in earlier.iterdir()) == ["1", "2", "3"]
