@@ -13,6 +13,7 @@ import numpy as np
 from course import workspace
 from course.folds import left_out_twins
 from course.pictures import SUBSETS
+from course.store import check_unchanged
 from course.workspace import (
     CourseError,
     check_made_from,
@@ -29,7 +30,7 @@ ARRAYS = {"X": "float32", "y": "uint8", "share": "uint8"}
 # Of a dataset's description: what it is called, where it lies, what was noted, folds to choose from, distances and axes
 _WITHOUT_INFLUENCE = (
     *("name", "source", "root", "taken_from", "stored_in", "as_imported", "notes", "audit", "folds"),
-    *("spacing", "geometry"),
+    *("spacing", "geometry", "state"),
 )
 
 
@@ -55,6 +56,7 @@ def make_arrays(
     prepare: a function of a subset and one of its entries in dataset.json that returns X, y and share of this slice,
     each (image_size, image_size). code: a hash of what it does.
     """
+    check_unchanged(description)
     made_from = {
         "dataset": dataset_fingerprint(description),
         "code": fingerprint(code, ARRAYS),

@@ -15,6 +15,7 @@ import numpy as np
 from course.arrays import read_arrays_record
 from course.machine import choose_precision
 from course.planes import patient_spacing
+from course.store import check_unchanged
 from course.workspace import (
     CourseError,
     check_made_from,
@@ -64,10 +65,11 @@ def read_training(folder: Path) -> dict:
 def training_inputs(work_dir: Path, settings: dict) -> dict:
     """Return what a training learns from: dataset, spacing and arrays, and the settings that matter to it.
 
-    Raises CourseError if the arrays are not those of dataset and settings.
+    Raises CourseError if the arrays are not those of dataset and settings, or files of the dataset have changed.
     """
     record = read_arrays_record(work_dir, settings)
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    check_unchanged(description)
     patients = {pair["patient"] for slices in record["slices"].values() for pair in slices}
     return {
         "dataset": record["made_from"]["dataset"],

@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 import helpers
 from course import training
@@ -214,6 +215,37 @@ def test_arrays_of_another_work_folder_are_not_used_once_they_are_replaced_there
         helpers.load_arrays(tmp_path / "run", "valid")
     helpers.prepare_arrays(description, tmp_path / "run", 16, progress=False)
     helpers.load_arrays(tmp_path / "run", "valid")
+
+
+def test_files_that_change_where_they_are_used_are_not_mixed_with_what_was_made_of_them(small_dataset, tmp_path):
+    own, work_dir = tmp_path / "own", tmp_path / "data"
+    shutil.copytree(small_dataset / read_json(small_dataset / "dataset.json", "")["root"], own)
+    write_json(work_dir / "settings.json", SETTINGS)
+    description = helpers.import_dataset(own, work_dir, progress=False)
+    helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    helpers.import_dataset(work_dir / "dataset.json", tmp_path / "run", fold=1)
+    write_json(tmp_path / "run" / "settings.json", SETTINGS)
+    mask = own / "valid" / "masks" / f"{description['subsets']['valid'][0]['name']}.png"
+    Image.fromarray(255 - np.array(Image.open(mask))).save(mask)
+    os.utime(mask, (1, 1))  # as old as it may be
+    of_run = read_json(tmp_path / "run" / "dataset.json", "")
+    for use in (
+        lambda: helpers.prepare_arrays(description, work_dir, 16, progress=False),
+        lambda: training.training_inputs(work_dir, SETTINGS),
+        lambda: helpers.prepare_arrays(of_run, tmp_path / "run", 16, progress=False),
+        lambda: helpers.import_dataset(work_dir / "dataset.json", tmp_path / "other"),
+    ):
+        with pytest.raises(helpers.CourseError, match="Files in .*own have been changed .* run 01_dataset_upload"):
+            use()
+    again = helpers.import_dataset(description["source"], work_dir, progress=False)
+    assert again["fingerprint"] != description["fingerprint"]
+    helpers.prepare_arrays(again, work_dir, 16, progress=False)
+    training.training_inputs(work_dir, SETTINGS)
+    mask.unlink()
+    with pytest.raises(helpers.CourseError, match=f"{mask.name} of the dataset is gone: put it back, or run 01"):
+        helpers.pair_paths(again, work_dir, "valid", mask.stem)
+    shutil.rmtree(own)
+    training.training_inputs(work_dir, SETTINGS)  # a network still answers scans where its dataset is not at hand
 
 
 def test_a_sentence_names_three_settings_at_most():
