@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from course import workspace
-from course.pictures import SUBSETS
+from course.pictures import SUBSETS, is_stray
 from course.workspace import (
     FULL_DISK,
     CourseError,
@@ -169,7 +169,7 @@ def pair_paths(description: dict, work_dir, subset: str, name: str) -> tuple[Pat
 
 def state_of(root: Path) -> str:
     """Return a hash of names, lengths and times of the last change of all files of a dataset in canonical form."""
-    files = [path for subset in SUBSETS for path in sorted(root.glob(f"{subset}/*/*.png"))]
+    files = [path for subset in SUBSETS for path in sorted(root.glob(f"{subset}/*/*.png")) if not is_stray(path.name)]
     return fingerprint([[path.name, path.stat().st_size, int(path.stat().st_mtime)] for path in files])
 
 
