@@ -99,7 +99,7 @@ def check_scale(spacing: Sequence[float], learned: dict) -> None:
     for name, ours, theirs in zip(("row", "column", "slice"), spacing, learned["spacing"]):
         if not 1 / UNLIKELY < ours / theirs < UNLIKELY:
             raise CourseError(
-                f"The {name} spacing of the scan is {ours:.3g} mm, in training it was {theirs:.3g} mm, so one of the two "
+                f"The {name} spacing of the scan is {ours:g} mm, in training it was {theirs:g} mm, so one of the two "
                 "is wrong: mend that of the scan (of a volume in its header), or that of the dataset."
             )
 
