@@ -71,6 +71,7 @@ from course.recipes import (
 from course.results import (
     chosen_segmentation as chosen_segmentation,
     patient_scores,
+    read_runs as read_runs,
     slice_scores,
     write_results as write_results,
 )

@@ -1,5 +1,8 @@
 """What 05 measures of a patient and of single slices, and the files in `results/` that keep it."""
 
+import csv
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +12,9 @@ import numpy as np
 from course.machine import versions
 from course.metrics import confusion_counts, rank_slices, scores, surface_distances
 from course.planes import in_places
-from course.recipes import load_settings
+from course.recipes import LADDER, load_settings
 from course.training import arithmetic_of, read_trained
-from course.workspace import CourseError, read_json, write_csv, write_json
+from course.workspace import CourseError, one_sentence, read_json, write_csv, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -93,6 +96,30 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
         },
     )
     return folder / "metrics.json"
+
+
+def read_runs(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Return the rows of valid in the patients.csv of a batch that ran several recipes, all values text.
+
+    Raises CourseError for another file, and where a patient has several rows of one recipe and seed: they would be
+    averaged, whatever else the runs differ in.
+    """
+    path = Path(path).expanduser()
+    with (
+        one_sentence(f"{path} is no patients.csv of a batch", "give the path of the one that 00_run_all has written"),
+        open(path, newline="", encoding="utf-8") as file,
+    ):
+        rows = [row for row in csv.DictReader(file) if row["subset"] == "valid"]
+        if not {row["recipe"] for row in rows} & LADDER.keys():
+            raise ValueError("it holds no row of valid with a recipe of the ladder")
+        of_runs = Counter((row["recipe"], row["seed"], row["patient"]) for row in rows)
+    (recipe, seed, patient), count = of_runs.most_common(1)[0]
+    if count > 1:
+        raise CourseError(
+            f"{path} holds {patient} {count} times for recipe {recipe} and seed {seed}: its runs differ in more, so "
+            "give the file of a batch whose grid names recipe, seed and fold alone."
+        )
+    return rows
 
 
 def chosen_segmentation(work_dir: Path) -> tuple[float, bool]:
