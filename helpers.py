@@ -72,6 +72,7 @@ from course.recipes import (
 from course.results import (
     chosen_segmentation as chosen_segmentation,
     patient_scores,
+    read_runs as read_runs,
     slice_scores,
     write_results as write_results,
 )
@@ -99,6 +100,7 @@ from course.training import (
     training_inputs,
 )
 from course.trust import (
+    check_scale,
     differences as differences,
     learned_from as learned_from,
     volume_difference as volume_difference,
@@ -719,9 +721,11 @@ def scan_input(pictures, spacing, learned, image_size):
     What the network gets shows the same piece of the body in mm as in training: where the scan's pixels have another
     size, its slices are cut or filled up with black around their middle, before they are resized.
     Returns (the array, the height and width that were resized).
+    Raises CourseError where a spacing must be wrong.
     """
     field = list(pictures.shape[1:])
     if spacing and learned["spacing"]:
+        check_scale(spacing, learned)
         sizes = zip(learned["size"], learned["spacing"], spacing)
         field = [round(pixels * theirs / ours) for pixels, theirs, ours in sizes]
     fitted = centred(pictures, *field)

@@ -1,6 +1,6 @@
 """The arrays in `npy/`: how they are made, recorded, found again and read. How a slice is prepared 02 teaches."""
 
-import json
+import functools
 import os
 import shutil
 import tempfile
@@ -13,6 +13,7 @@ import numpy as np
 from course import workspace
 from course.folds import left_out_twins
 from course.pictures import SUBSETS
+from course.store import check_unchanged
 from course.workspace import (
     CourseError,
     check_made_from,
@@ -29,7 +30,7 @@ ARRAYS = {"X": "float32", "y": "uint8", "share": "uint8"}
 # Of a dataset's description: what it is called, where it lies, what was noted, folds to choose from, distances and axes
 _WITHOUT_INFLUENCE = (
     *("name", "source", "root", "taken_from", "stored_in", "as_imported", "notes", "audit", "folds"),
-    *("spacing", "geometry"),
+    *("spacing", "geometry", "state"),
 )
 
 
@@ -55,6 +56,7 @@ def make_arrays(
     prepare: a function of a subset and one of its entries in dataset.json that returns X, y and share of this slice,
     each (image_size, image_size). code: a hash of what it does.
     """
+    check_unchanged(description)
     made_from = {
         "dataset": dataset_fingerprint(description),
         "code": fingerprint(code, ARRAYS),
@@ -89,18 +91,29 @@ def make_arrays(
 
 def _find_arrays(folder, made_from):
     """Return the record of whole arrays in a folder that were made from this; None where there are none."""
-    path = folder / "arrays.json"
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        record = read_json(folder / "arrays.json", "02_preprocessing")
+    except CourseError:  # there is none, or it is damaged
+        return None
     if record.get("made_from") != made_from:
         return None
     if "folder" in record:  # they lie in another work folder, which may have made others since
         return record if _find_arrays(Path(record["folder"]), made_from) else None
-    return record if all(_is_whole(record, folder, name) for name in record["files"]) else None
+    return record if all(_is_recorded(record, folder, name) for name in record["files"]) else None
 
 
-def _is_whole(record, folder, name):
-    path = folder / name
-    return path.exists() and path.stat().st_size == record["files"][name]["bytes"]
+def _is_recorded(record, folder, name):
+    """Tell whether a file is the one that was recorded; on Drive, which is slow, by its length alone."""
+    path, recorded = folder / name, record["files"][name]
+    if not path.exists() or path.stat().st_size != recorded["bytes"]:
+        return False
+    return is_on_drive(path) or _fingerprint_of(path, path.stat().st_mtime_ns) == recorded["fingerprint"]
+
+
+@functools.cache
+def _fingerprint_of(path, changed):
+    """Return the fingerprint of a file that was changed at a time: read once by each notebook."""
+    return fingerprint(path)
 
 
 def _check_room(disk, subset, count, image_size):
@@ -174,16 +187,19 @@ def load_arrays(work_dir: Path, subset: str, kinds: tuple[str, ...] = ("X", "y")
     kinds: which of X (float32, 0 to 1), y (uint8, 0 and 1) and share (uint8, 0 to 255), each of shape (N, S, S, 1).
     Where the work folder is on Google Drive the files are copied to the local disk first: Drive is too slow
     to train from, and drops out in the middle.
-    Raises CourseError if 02 has not run since 01 brought this dataset, or if a file is missing or of another length
-    than 02 recorded.
+    Raises CourseError if 02 has not run since 01 brought this dataset, or if a file is missing or another than 02
+    recorded.
     """
     record = read_arrays_record(work_dir)
     arrays = []
     for kind in kinds:
         name = f"{subset}_{kind}.npy"
         path = Path(record.get("folder", work_dir / "npy")) / name
-        if not _is_whole(record, path.parent, name):
-            raise CourseError(f"{name} in {path.parent} is missing or not whole: run 02_preprocessing again.")
+        if not _is_recorded(record, path.parent, name):
+            raise CourseError(
+                f"{name} in {path.parent} is missing or not the file that 02_preprocessing wrote: "
+                "run 02_preprocessing again."
+            )
         if is_on_drive(path):
             # Arrays of other content keep their own place
             copy = workspace.COLAB_FOLDER / "npy" / record["files"][name]["fingerprint"] / name

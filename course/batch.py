@@ -6,6 +6,7 @@ says what went in and what came of it. `shared/` beside the runs holds what they
 
 import inspect
 import itertools
+import os
 import re
 import socket
 import time
@@ -37,8 +38,8 @@ def resolve_dataset(dataset: str) -> str:
     """
     if dataset in ("sample", "heart"):
         return dataset
-    path = Path(dataset).expanduser()
-    if not dataset.strip() or not path.exists():
+    path = Path(os.path.expanduser(dataset)) if isinstance(dataset, (str, os.PathLike)) else None
+    if path is None or not str(dataset).strip() or not path.exists():
         raise CourseError(f"There is no dataset at {dataset}: give 'sample', 'heart', or a folder or archive.")
     return str(path.resolve())
 
@@ -65,6 +66,8 @@ def plan_runs(
     Raises CourseError for a name that no notebook has, for values that cannot work, and for a test that would be
     opened while recipes, or whatever else the grid names, are still being compared.
     """
+    if not isinstance(grid, dict):
+        raise CourseError(f"The grid is {grid!r}: give a dict of lists, such as {{'seed': [0, 1]}}, or {{}}.")
     known = set().union(*notebook_parameters().values()) - {"work_dir", "open_test"}  # these are alike for all runs
     for name, values in grid.items():
         if name not in known:
@@ -72,6 +75,7 @@ def plan_runs(
             raise CourseError(f"The grid names {name!r}, which no notebook takes: it may name {names}.")
         if not isinstance(values, list) or not values or any(values.count(value) > 1 for value in values):
             raise CourseError(f"The grid's {name} is {values!r}: give a list, no value twice, such as [0, 1].")
+    check_values({"open_test": open_test})
     if open_test and compared_names(grid):
         raise CourseError(
             f"The grid compares {', '.join(compared_names(grid))}, so test stays closed: "
@@ -184,7 +188,8 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
     """
     run_dir = folder / name
     description = read_json(dataset_file, NOTEBOOKS[0])
-    inputs = fingerprint(run, open_test, description["fingerprint"], code_fingerprint())
+    data = description["fingerprint"], description["geometry"]
+    inputs = fingerprint(run, open_test, data, code_fingerprint())
     record = {"name": name, "parameters": run, "open_test": open_test, "inputs": inputs, "batch": batch}
     record["shared"] = {"path": dataset_file, "fingerprint": description["fingerprint"]}
     record["host"] = socket.gethostname()

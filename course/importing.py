@@ -10,7 +10,8 @@ column, slice] in mm, or None where it is unknown or differs), `geometry` (for e
 `course.geometry.geometry_of`), `mask_values` ([background, foreground] as `Image.convert("L")` reads them), `subsets`
 (subset to list of {"name", "patient", "slice", "size": [height, width]}), `twins` (one scan under two names, with the
 Dice between its two annotations), `folds` (the patients of each), `excluded`, `notes`, `audit` (see `audit`) and
-`fingerprint` (SHA-256 over names and pixels); with a fold also `fold`, `stored_in` (the subset in whose folder each
+`fingerprint` (SHA-256 over names and pixels); of files that are used where they are also `state` (see
+`course.store.state_of`); with a fold also `fold`, `stored_in` (the subset in whose folder each
 picture lies) and `as_imported` (what the fold changed, as it was before).
 """
 
@@ -46,7 +47,15 @@ from course.patients import (
 from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, reading_order, refuse_dicom
 from course.sample import make_sample
 from course.sources import fetch_heart, is_data, unpack
-from course.store import building_folder, dataset_root, find_place, forget_earlier, put_in_place
+from course.store import (
+    building_folder,
+    check_unchanged,
+    dataset_root,
+    find_place,
+    forget_earlier,
+    put_in_place,
+    state_of,
+)
 from course.volumes import pairs_of_volumes
 from course.workspace import CourseError, parallel, progress_bar, whole_file, write_json
 
@@ -160,6 +169,8 @@ def _put_in_force(description, root, work_dir, building, fold):
     place = find_place(work_dir, description["fingerprint"]) if building in root.parents else None
     if place:
         description["root"] = f"dataset/{place.name}"
+    else:
+        description["state"] = state_of(root)
     if fold is not None:
         apply_fold(description, fold)
     with whole_file(work_dir / "dataset.json") as part:
@@ -254,6 +265,7 @@ def _take_imported(path, work_dir, fold, has_options):
     root = dataset_root(description, path.parent)
     if not root.is_dir():
         raise CourseError(f"The files of {path} are gone ({root}): run 01_dataset_upload in that folder again.")
+    check_unchanged(description)
     is_own = path.parent == work_dir.resolve()
     if is_own or fold is not None:  # of another folder's fold, as of all that is there, it is taken as it is
         undo_fold(description)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from course.folds import FOLDS
 from course.machine import device_name, estimate_seconds, gpu_found
-from course.workspace import CourseError, duration, read_json, write_json
+from course.workspace import CourseError, duration, listed, read_json, write_json
 
 # A profile says how much work is done. `sample` is the size of the made-up dataset, where that is used.
 # `images_per_epoch=None`: an epoch has as many pictures as there are training slices, times `repeats` of the recipe.
@@ -101,7 +101,7 @@ COMMON_SETTINGS = {
 
 
 def _check_name(kind, name, known):
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise CourseError(f"There is no {kind} {name!r}: choose one of {', '.join(known)}.")
 
 
@@ -155,9 +155,16 @@ def load_settings(work_dir: Path, **overrides) -> dict:
 
     None takes back an earlier override: `replaced` holds what 01 had recorded under its name.
 
-    Raises CourseError if 01 has not run, or if an override has a value that cannot work.
+    Raises CourseError if 01 has not run, or in an older version of the course, or if a value cannot work.
     """
     settings = read_json(work_dir / "settings.json", "01_dataset_upload")
+    missing = sorted(new_settings("sample", "smoke", "best", 0).keys() - settings.keys())
+    if missing:
+        raise CourseError(
+            f"settings.json in {work_dir} lacks {listed(missing)}, as where an older version of the course wrote it: "
+            "run 01_dataset_upload again."
+        )
+    check_values(settings)
     check_values(overrides)
     from_01 = {**{name: settings[name] for name in overrides}, **settings.get("replaced", {})}
     wanted = {name: from_01[name] if value is None else value for name, value in overrides.items()}
@@ -234,6 +241,9 @@ _ALLOWED = {
     "patience": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
     "threshold": (lambda v: _is_number(v) and 0 < v < 1, "choose a number between 0 and 1"),
     "largest_component": (lambda v: type(v) is bool, "choose True or False"),
+    "open_test": (lambda v: type(v) is bool, "choose True or False"),
+    "allow_slow": (lambda v: type(v) is bool, "choose True or False"),
+    "allow_incomplete": (lambda v: type(v) is bool, "choose True or False"),
     "fold": (lambda v: type(v) is int and 0 <= v < FOLDS, f"choose a whole number from 0 to {FOLDS - 1}"),
     "picture": (lambda v: isinstance(v, str), "give the path of a picture"),
 }

@@ -1,5 +1,8 @@
 """What 05 measures of a patient and of single slices, and the files in `results/` that keep it."""
 
+import csv
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +12,9 @@ import numpy as np
 from course.machine import versions
 from course.metrics import confusion_counts, rank_slices, scores, surface_distances
 from course.planes import in_places
-from course.training import arithmetic_of
-from course.workspace import read_json, write_csv, write_json
+from course.recipes import LADDER, load_settings
+from course.training import arithmetic_of, read_trained
+from course.workspace import CourseError, one_sentence, read_json, write_csv, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +63,14 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
 
     model: the network that was evaluated. metrics.json says what it was trained on, as training.json does.
     metrics: what `evaluate_subset` returned for each subset that was opened.
+    Raises CourseError where dataset, arrays or network have been replaced since the network was loaded.
     """
+    weights = read_trained(work_dir, load_settings(work_dir)).get_weights()
+    if not all(map(np.array_equal, model.get_weights(), weights)):
+        raise CourseError(
+            "The network in model/ is no longer the one that was evaluated here, so nothing was written: "
+            "run 05_evaluation again from its first cell."
+        )
     training = read_json(work_dir / "model" / "training.json", "04_training")
     folder = work_dir / "results"
     rows = [
@@ -87,10 +98,38 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
     return folder / "metrics.json"
 
 
+def read_runs(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Return the rows of valid in the patients.csv of a batch that ran several recipes, all values text.
+
+    Raises CourseError for another file, and where a patient has several rows of one recipe and seed: they would be
+    averaged, whatever else the runs differ in.
+    """
+    path = Path(path).expanduser()
+    with (
+        one_sentence(f"{path} is no patients.csv of a batch", "give the path of the one that 00_run_all has written"),
+        open(path, newline="", encoding="utf-8") as file,
+    ):
+        rows = [row for row in csv.DictReader(file) if row["subset"] == "valid"]
+        if not {row["recipe"] for row in rows} & LADDER.keys():
+            raise ValueError("it holds no row of valid with a recipe of the ladder")
+        of_runs = Counter((row["recipe"], row["seed"], row["patient"]) for row in rows)
+    (recipe, seed, patient), count = of_runs.most_common(1)[0]
+    if count > 1:
+        raise CourseError(
+            f"{path} holds {patient} {count} times for recipe {recipe} and seed {seed}: its runs differ in more, so "
+            "give the file of a batch whose grid names recipe, seed and fold alone."
+        )
+    return rows
+
+
 def chosen_segmentation(work_dir: Path) -> tuple[float, bool]:
     """Return the threshold, and whether to keep the largest component alone, as 05 chose them on valid.
 
-    Raises CourseError if 05 has not run.
+    Raises CourseError if 05 has not run, or before the training that model/ holds, or in its midst.
     """
     metrics = read_json(work_dir / "results" / "metrics.json", "05_evaluation")
+    training = read_json(work_dir / "model" / "training.json", "04_training")
+    evaluated = metrics.get("trained_on"), metrics.get("epochs")
+    if evaluated != (training["made_from"], training["epochs"]):
+        raise CourseError("05_evaluation ran with another network than the one in model/: run 05_evaluation again.")
     return metrics["threshold"], metrics["largest_component"]

@@ -11,7 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from course import workspace
-from course.workspace import FULL_DISK, CourseError, is_on_drive, remove_leftovers, whole_file, writable_folder
+from course.pictures import SUBSETS, is_stray
+from course.workspace import (
+    FULL_DISK,
+    CourseError,
+    fingerprint,
+    is_on_drive,
+    remove_leftovers,
+    whole_file,
+    writable_folder,
+)
 
 IMPORTED = re.compile(r"imported-[0-9a-f]{12}(\.tar)?")  # the names of what imports converted, folders and archives
 _unpacking = threading.Lock()
@@ -147,8 +156,31 @@ def _unpack(archive, folder):
 def pair_paths(description: dict, work_dir, subset: str, name: str) -> tuple[Path, Path]:
     """Return the paths of the image and of the mask called `name` of a subset.
 
-    A fold gives patients another subset; their files stay where they are.
+    A fold gives patients another subset; their files stay where they are. Raises CourseError where one is gone.
     """
     stored_in = {} if subset == "test" else description.get("stored_in", {})
     folder = dataset_root(description, work_dir) / stored_in.get(name, subset)
-    return folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"
+    paths = folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"
+    for path in paths:
+        if not path.exists():
+            raise CourseError(f"{path} of the dataset is gone: put it back, or run 01_dataset_upload again.")
+    return paths
+
+
+def state_of(root: Path) -> str:
+    """Return a hash of names, lengths and times of the last change of all files of a dataset in canonical form."""
+    files = [path for subset in SUBSETS for path in sorted(root.glob(f"{subset}/*/*.png")) if not is_stray(path.name)]
+    return fingerprint([[path.name, path.stat().st_size, int(path.stat().st_mtime)] for path in files])
+
+
+def check_unchanged(description: dict) -> None:
+    """Raise CourseError if files that are used where the user has them have changed since their import.
+
+    Where none of them is there any more, nothing is said: not all that needs a description reads them.
+    """
+    root = Path(description.get("root", ""))
+    if "state" in description and root.is_dir() and state_of(root) != description["state"]:
+        raise CourseError(
+            f"Files in {root} have been changed since their import: "
+            f"run 01_dataset_upload again, with dataset={description['source']!r}."
+        )

@@ -6,7 +6,6 @@ Everything lies in `model/` of the work folder, and every file is written whole 
 import contextlib
 import csv
 import itertools
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,17 @@ import numpy as np
 from course.arrays import read_arrays_record
 from course.machine import choose_precision
 from course.planes import patient_spacing
-from course.workspace import CourseError, check_made_from, fingerprint, read_json, whole_file, write_csv, write_json
+from course.store import check_unchanged
+from course.workspace import (
+    CourseError,
+    check_made_from,
+    fingerprint,
+    one_sentence,
+    read_json,
+    whole_file,
+    write_csv,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -28,12 +37,15 @@ _NOT_TRAINED_WITH = ("dataset", "threshold", "largest_component", "replaced")
 def read_history(work_dir: Path) -> list[dict[str, float]]:
     """Return history.csv as a list of dicts, one an epoch, all values float.
 
-    Raises CourseError if 04 has not run.
+    Raises CourseError if 04 has not run, or the file is damaged.
     """
     path = work_dir / "model" / "history.csv"
     if not path.exists():
         raise CourseError(f"history.csv is not in {path.parent}: run 04_training first.")
-    with open(path, newline="", encoding="utf-8") as file:
+    with (
+        one_sentence(f"{path.name} in {path.parent} is damaged", "run 04_training again"),
+        open(path, newline="", encoding="utf-8") as file,
+    ):
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
@@ -45,18 +57,19 @@ def write_history(work_dir: Path, rows: list[dict[str, float]]) -> None:
 def read_training(folder: Path) -> dict:
     """Return the content of training.json in `model/`; an empty dict where there is none that can be read."""
     try:
-        return json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return read_json(folder / "training.json", "04_training")
+    except CourseError:
         return {}
 
 
 def training_inputs(work_dir: Path, settings: dict) -> dict:
     """Return what a training learns from: dataset, spacing and arrays, and the settings that matter to it.
 
-    Raises CourseError if the arrays are not those of dataset and settings.
+    Raises CourseError if the arrays are not those of dataset and settings, or files of the dataset have changed.
     """
     record = read_arrays_record(work_dir, settings)
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    check_unchanged(description)
     patients = {pair["patient"] for slices in record["slices"].values() for pair in slices}
     return {
         "dataset": record["made_from"]["dataset"],
@@ -164,6 +177,8 @@ def resume_training(
     else:
         _check_arithmetic(begun, made_from)
         reason = "Data, settings or code are others than those of the training in model/"
+        if not record:
+            reason = "training.json, which tells what the training in model/ learned from, is gone or damaged"
     if past is None:
         _put_away(folder, record, reason)
         past, record = [], {"made_from": made_from, "seconds": 0.0}
@@ -187,8 +202,9 @@ def _check_arithmetic(begun, made_from):
 
 def _put_away(folder, record, reason):
     """Move the files of a training to a place of their own in `earlier/`, if it had got through an epoch."""
-    files = [folder / name for name in ("resume.weights.h5", "history.csv", "best.keras", "training.json")]
-    worth_keeping = record.get("epochs") or files[0].exists() or files[2].exists()
+    names = ("resume.weights.h5", "best.keras", "history.csv", "looks.npz", "curves.png", "training.json")
+    files = [folder / name for name in names]
+    worth_keeping = record.get("epochs") or files[0].exists() or files[1].exists()
     if worth_keeping:
         if not record:
             write_json(files[-1], record)  # it could not be read, and marks the place as taken

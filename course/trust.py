@@ -10,10 +10,11 @@ import numpy as np
 
 from course.arrays import load_arrays, read_arrays_record
 from course.planes import area_average, patient_spacing
-from course.workspace import read_json
+from course.workspace import CourseError, read_json
 
 SIDE = 32  # pixels on a side of the typical picture
 MARGIN = 0.05  # of likeness, below the least alike of the training patients
+UNLIKELY = 20  # times the spacing of the training: one of the two is in another unit
 ROOM = 1.5  # a scan's figure may be smaller or larger than all of training by this factor
 
 
@@ -91,6 +92,16 @@ TURNS = {
 def _is_far(value, low, high):
     """Tell whether a figure lies outside the range of the training by more than ROOM."""
     return not low / ROOM <= value <= high * ROOM
+
+
+def check_scale(spacing: Sequence[float], learned: dict) -> None:
+    """Raise CourseError where a scan's voxels are so much smaller or larger than in training that no body is so."""
+    for name, ours, theirs in zip(("row", "column", "slice"), spacing, learned["spacing"]):
+        if not 1 / UNLIKELY < ours / theirs < UNLIKELY:
+            raise CourseError(
+                f"The {name} spacing of the scan is {ours:g} mm, in training it was {theirs:g} mm, so one of the two "
+                "is wrong: mend that of the scan (of a volume in its header), or that of the dataset."
+            )
 
 
 def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: dict) -> list[str]:

@@ -115,15 +115,21 @@ def write_csv(path: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
-def read_json(path: str | os.PathLike, made_by: str):
-    """Read a JSON file that the notebook `made_by` writes.
+def read_json(path: str | os.PathLike, made_by: str) -> dict:
+    """Read a JSON file, a dict, that the notebook `made_by` writes.
 
-    Raises CourseError, naming that notebook, if the file is not there.
+    Raises CourseError, naming that notebook, if the file is not there, or damaged.
     """
     path = Path(path)
     if not path.exists():
         raise CourseError(f"{path.name} is not in {path.parent}: run {made_by} first.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise CourseError(f"{path.name} in {path.parent} is damaged: delete it, and run {made_by} again.")
+    return value
 
 
 def fingerprint(*values) -> str:

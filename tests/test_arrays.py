@@ -112,17 +112,18 @@ def test_what_a_dataset_holds_does_change_its_arrays(name):
 
 
 @pytest.mark.parametrize("kind", ["X", "y"])
-def test_a_file_that_is_missing_or_lost_its_end_is_told_and_made_again(tmp_path, kind):
+def test_a_file_that_is_missing_or_another_is_told_and_made_again(tmp_path, kind):
     record, _ = make(tmp_path)
     path = tmp_path / "npy" / f"valid_{kind}.npy"
     whole = path.read_bytes()
-    for damage in (lambda: path.write_bytes(whole[:-1]), path.unlink):
+    other = whole[:-1] + bytes([whole[-1] ^ 1])  # as long
+    for damage in (lambda: path.write_bytes(whole[:-1]), lambda: path.write_bytes(other), path.unlink):
         damage()
         again, asked = make(tmp_path)
         assert again == record and len(asked) == 7 and path.read_bytes() == whole
         damage()
         assert len(arrays.load_arrays(tmp_path, "valid", ["share"])[0]) == 2
-        with pytest.raises(CourseError, match=f"^valid_{kind}.npy in .*npy is missing or not whole: run 02_prepr"):
+        with pytest.raises(CourseError, match=f"^valid_{kind}.npy in .*npy is missing or not the file that 02_pre"):
             arrays.load_arrays(tmp_path, "valid")
         make(tmp_path)
 

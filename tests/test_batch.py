@@ -97,7 +97,11 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
         ({"seed": 0}, "give a list"),
         ({"seed": []}, "give a list"),
         ({"seed": [0, 0]}, "no value twice"),
+        ("seed", "grid is 'seed': give a dict of lists"),
         ({"recipe": ["worst"]}, "no recipe 'worst'"),
+        ({"recipe": [["report"]]}, r"no recipe \['report'\]"),
+        ({"dataset": [5]}, "no dataset at 5"),
+        ({"allow_slow": ["no"]}, "allow_slow is 'no': choose True or False"),
         ({"seed": [-1]}, "whole number"),
         ({"image_size": [100]}, "image_size is 100: choose a multiple of 8"),
         ({"epochs": [0]}, "epochs is 0"),
@@ -112,6 +116,11 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
 def test_a_grid_that_cannot_work_is_refused(grid, expected):
     with pytest.raises(helpers.CourseError, match=expected):
         batch.plan_runs(grid, open_test=True, **CHOICE)
+
+
+def test_a_text_does_not_open_the_test():
+    with pytest.raises(helpers.CourseError, match="open_test is 'False': choose True or False"):
+        batch.plan_runs({}, open_test="False", **CHOICE)
 
 
 def test_a_picture_of_a_grid_is_found_from_any_folder(tmp_path, monkeypatch):
@@ -484,6 +493,9 @@ def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_pat
     assert state({**CHOICE, "epochs": 3}, True) == "complete"
     description = helpers.read_json(work_dir / "dataset.json", "01")
     helpers.write_json(work_dir / "dataset.json", {**description, "fingerprint": "other"})
+    assert [state({**CHOICE, "epochs": 3}, True), state({**CHOICE, "epochs": 3}, True)] == ["complete", "reused"]
+    geometry = {patient: {**entry, "spacing": [1, 1, 5]} for patient, entry in description["geometry"].items()}
+    helpers.write_json(work_dir / "dataset.json", {**description, "fingerprint": "other", "geometry": geometry})
     assert [state({**CHOICE, "epochs": 3}, True), state({**CHOICE, "epochs": 3}, True)] == ["complete", "reused"]
     monkeypatch.setattr(batch, "code_fingerprint", lambda: "other")
     assert state({**CHOICE, "epochs": 3}, True) == "complete"

@@ -13,8 +13,9 @@ from PIL import Image
 from scipy.stats import wilcoxon
 
 import helpers
-from course import report
+from course import report, results
 from course.training import write_history
+from course.workspace import COURSE_FOLDER, CourseError
 
 PATIENTS = [f"p{number}" for number in range(8)]
 
@@ -243,3 +244,23 @@ def test_the_table_of_patients_has_a_row_for_every_run_and_patient(batch):
     columns = ("distance_unit", "dataset", "image_size", "images_seen", "seconds_training", "arithmetic")
     assert [row[name] for name in columns] == ["mm", "sample", "32", "600", "60", "float32"]
     assert row["learned_from"] == "p8 p9"
+
+
+def test_06_reads_the_runs_of_a_batch_and_averages_nothing_that_differs(tmp_path):
+    stored = COURSE_FOLDER / "docs" / "ladder.csv"
+    rows = results.read_runs(stored)
+    assert rows == [row for row in csv.DictReader(stored.open(encoding="utf-8")) if row["subset"] == "valid"]
+    for text, reason in (
+        (None, "No such file"),
+        ("", "no row of valid"),
+        ("subset,patient,dice\nvalid,a,0.9\n", "'recipe'"),
+        ("subset,recipe,seed,patient\nvalid,without_planes,0,a\n", "no row of valid with a recipe of the ladder"),
+    ):
+        path = tmp_path / "patients.csv"
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(CourseError, match=rf"is no patients.csv of a batch \(.*{reason}.*\): give the path"):
+            results.read_runs(path)
+    path.write_text("subset,recipe,seed,epochs,patient\nvalid,best,0,5,a\nvalid,best,0,9,a\ntest,best,0,9,a\n")
+    with pytest.raises(CourseError, match="holds a 2 times for recipe best and seed 0: its runs differ in more"):
+        results.read_runs(path)

@@ -52,6 +52,17 @@ def prepared(work_dir):
     return work_dir
 
 
+def store(model, work_dir, **record):
+    """Keep a model as 04 does; return what it was made from."""
+    path = work_dir / "model" / "best.keras"
+    path.parent.mkdir(exist_ok=True)
+    model.save(path)
+    best, made_from = {"fingerprint": fingerprint(path)}, training_inputs(work_dir, helpers.load_settings(work_dir))
+    record = {"made_from": made_from, "best": best, "complete": True, **record}
+    helpers.write_json(path.with_name("training.json"), record)
+    return made_from
+
+
 def truth(work_dir, subset):
     return np.array(helpers.load_arrays(work_dir, subset)[1][..., 0], np.float32)
 
@@ -181,13 +192,10 @@ def test_probabilities_are_resized_bilinearly_before_the_threshold():
 
 
 def test_the_results_file_holds_all_that_was_agreed(prepared):
-    settings = {**helpers.load_settings(prepared), "image_size": 64, "threshold": 0.35, "largest_component": True}
-    (prepared / "model").mkdir()
-    helpers.write_json(
-        prepared / "model" / "training.json", {"made_from": "x", "seconds": 12.5, "images_seen": 300, "epochs": 7}
-    )
-    metrics = {subset: evaluate(prepared, subset, truth(prepared, subset)) for subset in ("valid", "test")}
+    settings = {**helpers.load_settings(prepared, image_size=64), "threshold": 0.35, "largest_component": True}
     model = helpers.create_model(image_size=64)
+    made_from = store(model, prepared, seconds=12.5, images_seen=300, epochs=7)
+    metrics = {subset: evaluate(prepared, subset, truth(prepared, subset)) for subset in ("valid", "test")}
     for _ in range(2):  # 05 may be run again
         path = helpers.write_results(model, prepared, settings, metrics)
     written = json.loads(path.read_text())
@@ -205,7 +213,7 @@ def test_the_results_file_holds_all_that_was_agreed(prepared):
         "threshold": 0.35,
         "largest_component": True,
         "arithmetic": "float32",
-        "trained_on": "x",
+        "trained_on": made_from,
     }
     assert {name: written[name] for name in expected} == expected
     assert helpers.chosen_segmentation(prepared) == (0.35, True)
@@ -221,28 +229,42 @@ def test_the_results_file_holds_all_that_was_agreed(prepared):
         assert row["distance_unit"] == metrics[subset]["distance_unit"]
 
 
+def test_results_are_not_written_or_used_for_another_network(prepared):
+    settings = {**helpers.load_settings(prepared, image_size=64), "threshold": 0.35, "largest_component": True}
+    model = helpers.create_model(image_size=64)
+    record = {"seconds": 12.5, "images_seen": 300, "epochs": 7}
+    store(model, prepared, **record)
+    metrics_file = helpers.write_results(model, prepared, settings, {})
+    written = metrics_file.read_bytes()
+    another = helpers.create_model(image_size=64)
+    for changes in ({"epochs": 8}, {"made_from": "other data"}):  # 04 went on, or learned from something else
+        store(another, prepared, **{**record, **changes})
+        with pytest.raises(helpers.CourseError, match="ran with another network than the one in model/: run 05"):
+            helpers.chosen_segmentation(prepared)
+    store(another, prepared, **record)
+    with pytest.raises(helpers.CourseError, match="no longer the one that was evaluated .* run 05_evaluation again"):
+        helpers.write_results(model, prepared, settings, {})
+    description = helpers.read_json(prepared / "dataset.json", "01")
+    first = description["subsets"]["train"][0]["patient"]
+    helpers.prepare_arrays(description, prepared, 64, [first], progress=False)
+    with pytest.raises(helpers.CourseError, match="run 02_preprocessing again"):
+        helpers.write_results(another, prepared, settings, {})
+    assert metrics_file.read_bytes() == written
+
+
 @pytest.mark.slow
 def test_the_trained_model_is_loaded_in_safe_mode_and_evaluates_as_it_was_trained(prepared):
     import keras
 
-    (prepared / "model").mkdir()
-    settings = helpers.load_settings(prepared, image_size=64)
-
-    def store(model):
-        """Keep a model as 04 does."""
-        path = prepared / "model" / "best.keras"
-        model.save(path)
-        best, made_from = {"fingerprint": fingerprint(path)}, training_inputs(prepared, settings)
-        helpers.write_json(path.with_name("training.json"), {"made_from": made_from, "best": best, "complete": True})
-
+    helpers.load_settings(prepared, image_size=64)
     model = helpers.create_model(image_size=64)
-    store(model)
+    store(model, prepared)
     X, y = helpers.load_arrays(prepared, "valid")
     loaded = helpers.load_trained_model(prepared)
     assert np.array_equal(helpers.predict_probabilities(loaded, X), helpers.predict_probabilities(model, X))
     assert loaded.evaluate(X, y, verbose=0) == pytest.approx(model.evaluate(X, y, verbose=0))
     unsafe = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(lambda x: x)])
-    store(unsafe)
+    store(unsafe, prepared)
     with pytest.raises(ValueError, match="(?i)lambda|unsafe|safe_mode"):
         helpers.load_trained_model(prepared)
 

@@ -492,6 +492,21 @@ def test_a_typical_mistake_is_not_right_and_gets_a_hint(number, mistake, small_d
     assert printed.startswith(f"Exercise {number}: not right yet. ") and len(printed) > 50
 
 
+@pytest.mark.parametrize("answer", ["None", "20", "'abc'", "np.eye(3)", "scan.affine + 20"])
+def test_the_figure_after_the_last_exercise_is_drawn_whatever_the_answer_was(answer):
+    cells = nbformat.read(LESSONS[-1], as_version=4).cells
+    [source] = [cell.source for cell in cells if "resample_from_to(" in cell.source]
+    scan = helpers.Scan("scan", SAMPLE[1], np.diag([1.25, 1.25, 1.37, 1]), True)
+    mask = (SAMPLE[1] > 0.8).astype(np.uint8)
+    names = {"np": np, "scan": scan, "in_scan": mask, "axes": ("A", "S", "R"), "mask": mask, "pictures": SAMPLE[1]}
+    imports = (
+        "import nibabel, helpers\nimport matplotlib.pyplot as plt\nfrom nibabel.processing import resample_from_to"
+    )
+    for code in (imports, "pixel = [1.25, 1.37, 1.25]", f"my_affine = {answer}", source.replace("plt.show()", "")):
+        exec(code, names)
+    names["plt"].close("all")
+
+
 def checked(answer, is_right, capsys):
     """Return what the check of an exercise prints."""
     helpers.check_exercise("9.9", answer, is_right, "A hint.")

@@ -73,8 +73,8 @@ def test_pictures_of_test_stay_where_they_are_though_train_has_their_names(work_
     original["subsets"]["test"][0]["name"] = original["subsets"]["train"][0]["name"]
     helpers.write_json(work_dir / "dataset.json", original)
     description = take(work_dir, tmp_path / "run", fold=0)
-    image, _ = helpers.pair_paths(description, tmp_path / "run", "test", description["subsets"]["test"][0]["name"])
-    assert image.parts[-3] == "test"
+    with pytest.raises(helpers.CourseError, match="/test/images/sample_001_000.png of the dataset is gone"):
+        helpers.pair_paths(description, tmp_path / "run", "test", description["subsets"]["test"][0]["name"])
 
 
 def test_a_fold_that_is_not_there_is_refused_and_nothing_written(work_dir, tmp_path):

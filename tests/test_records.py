@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 import helpers
 from course import training
@@ -216,6 +217,37 @@ def test_arrays_of_another_work_folder_are_not_used_once_they_are_replaced_there
     helpers.load_arrays(tmp_path / "run", "valid")
 
 
+def test_files_that_change_where_they_are_used_are_not_mixed_with_what_was_made_of_them(small_dataset, tmp_path):
+    own, work_dir = tmp_path / "own", tmp_path / "data"
+    shutil.copytree(small_dataset / read_json(small_dataset / "dataset.json", "")["root"], own)
+    write_json(work_dir / "settings.json", SETTINGS)
+    description = helpers.import_dataset(own, work_dir, progress=False)
+    helpers.prepare_arrays(description, work_dir, 16, progress=False)
+    helpers.import_dataset(work_dir / "dataset.json", tmp_path / "run", fold=1)
+    write_json(tmp_path / "run" / "settings.json", SETTINGS)
+    mask = own / "valid" / "masks" / f"{description['subsets']['valid'][0]['name']}.png"
+    Image.fromarray(255 - np.array(Image.open(mask))).save(mask)
+    os.utime(mask, (1, 1))  # as old as it may be
+    of_run = read_json(tmp_path / "run" / "dataset.json", "")
+    for use in (
+        lambda: helpers.prepare_arrays(description, work_dir, 16, progress=False),
+        lambda: training.training_inputs(work_dir, SETTINGS),
+        lambda: helpers.prepare_arrays(of_run, tmp_path / "run", 16, progress=False),
+        lambda: helpers.import_dataset(work_dir / "dataset.json", tmp_path / "other"),
+    ):
+        with pytest.raises(helpers.CourseError, match="Files in .*own have been changed .* run 01_dataset_upload"):
+            use()
+    again = helpers.import_dataset(description["source"], work_dir, progress=False)
+    assert again["fingerprint"] != description["fingerprint"]
+    helpers.prepare_arrays(again, work_dir, 16, progress=False)
+    training.training_inputs(work_dir, SETTINGS)
+    mask.unlink()
+    with pytest.raises(helpers.CourseError, match=f"{mask.name} of the dataset is gone: put it back, or run 01"):
+        helpers.pair_paths(again, work_dir, "valid", mask.stem)
+    shutil.rmtree(own)
+    training.training_inputs(work_dir, SETTINGS)  # a network still answers scans where its dataset is not at hand
+
+
 def test_a_sentence_names_three_settings_at_most():
     recorded = {"settings": dict.fromkeys("abcd", 1)}
     for names, more in (("abc", ""), ("abcd", "; 1 more")):
@@ -300,6 +332,12 @@ def test_a_training_whose_files_do_not_belong_together_begins_anew_and_is_kept(f
     assert helpers.read_history(folder) == []
 
 
+def test_a_history_that_is_damaged_is_told(folder):
+    (folder / "model" / "history.csv").write_text("epoch,loss\n0,0.5\n1")
+    with pytest.raises(helpers.CourseError, match="history.csv in .*model is damaged .*: run 04_training again"):
+        helpers.read_history(folder)
+
+
 def test_a_training_without_a_readable_record_is_kept(folder, capsys):
     before = contents(folder)
     for text in ("", '{"made_from"'):
@@ -307,6 +345,7 @@ def test_a_training_without_a_readable_record_is_kept(folder, capsys):
         for name in FILES[:3]:
             (folder / "model" / name).write_bytes(before[name])
         assert begin(folder)[2] == 0
+        assert "training.json, which tells what the training in model/ learned from, is gone" in capsys.readouterr().out
     assert sorted(path.name for path in (folder / "model" / "earlier").iterdir()) == ["1", "2"]
     for number in "12":
         kept = {path.name: path.read_bytes() for path in (folder / "model" / "earlier" / number).iterdir()}
@@ -368,6 +407,8 @@ def test_a_kill_between_any_two_files_of_an_epoch_loses_that_epoch_at_most(folde
 
 def test_a_training_that_others_replace_is_kept_beside_those_before(folder, capsys):
     best = [(folder / "model" / "best.keras").read_bytes()]
+    for name in ("looks.npz", "curves.png"):  # what 04 draws at its end
+        (folder / "model" / name).write_bytes(b"of the first")
     for number, epochs in ((1, 9), (2, 8)):
         train(folder, [0.3], {**SETTINGS, "epochs": epochs})
         best.append((folder / "model" / "best.keras").read_bytes())
@@ -377,6 +418,8 @@ def test_a_training_that_others_replace_is_kept_beside_those_before(folder, caps
         )
     earlier = folder / "model" / "earlier"
     assert [(earlier / number / "best.keras").read_bytes() for number in "12"] == best[:2]
+    for name in ("looks.npz", "curves.png"):
+        assert (earlier / "1" / name).read_bytes() == b"of the first" and not (folder / "model" / name).exists()
     begin(folder, {**SETTINGS, "epochs": 7})
     begin(folder, {**SETTINGS, "epochs": 6})  # the one before has not got through an epoch: it is not worth keeping
     assert sorted(path.name for path in earlier.iterdir()) == ["1", "2", "3"]

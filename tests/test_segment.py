@@ -128,8 +128,21 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
         """Say that a scan is answered again."""
         raise helpers.CourseError("again")
 
+    (tmp_path / "run" / "results").mkdir()
+    helpers.write_json(tmp_path / "run" / "results" / "metrics.json", {"threshold": 0.3})
+    assert segment.main([str(tmp_path / "links" / "anna.1.nii"), str(tmp_path / "run")]) == 0
+    assert "scans.csv holds the answers of several networks" in capsys.readouterr().out
+    assert (
+        len({helpers.read_json(path, "07")["network"] for path in (tmp_path / "run" / "segmented").glob("*.json")}) == 2
+    )
     monkeypatch.setattr(segment.papermill, "execute_notebook", refuse)
-    assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 0
+    assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 1  # has another threshold
+    (tmp_path / "run" / "results" / "metrics.json").unlink()
+    assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 0
+    (tmp_path / "run" / "segmented" / "2.json").write_text("{")
+    assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 1
+    assert "2.json in" in (told := capsys.readouterr().out) and "is damaged: delete it" in told
+    (tmp_path / "run" / "segmented" / "2.json").unlink()
     monkeypatch.setattr(segment, "NOTEBOOK", tmp_path / "07.ipynb")
     (tmp_path / "07.ipynb").write_text("of a later version")
     assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 2

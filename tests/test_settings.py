@@ -301,6 +301,36 @@ def test_an_override_that_cannot_work_is_refused_and_not_recorded(work_dir, name
     assert (work_dir / "settings.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("text", ["", '{"image_size"', "[]", "null"])
+def test_a_damaged_record_is_told_with_what_to_do_and_that_works(work_dir, text):
+    helpers.prepare_arrays(helpers.read_json(work_dir / "dataset.json", "01"), work_dir, 32, progress=False)
+    for name, notebook, read in (
+        ("npy/arrays.json", "02_preprocessing", lambda: helpers.load_arrays(work_dir, "train")),
+        ("dataset.json", "01_dataset_upload", lambda: helpers.load_arrays(work_dir, "train")),
+        ("settings.json", "01_dataset_upload", lambda: helpers.load_settings(work_dir)),
+    ):
+        whole = (work_dir / name).read_bytes()
+        (work_dir / name).write_text(text)
+        with pytest.raises(helpers.CourseError, match=f"is damaged: delete it, and run {notebook} again"):
+            read()
+        (work_dir / name).write_bytes(whole)
+        read()
+    (work_dir / "npy" / "arrays.json").write_text(text)
+    helpers.prepare_arrays(helpers.read_json(work_dir / "dataset.json", "01"), work_dir, 32, progress=False)
+    helpers.load_arrays(work_dir, "train")
+
+
+def test_settings_of_an_older_course_or_a_careless_hand_are_told(work_dir):
+    settings = helpers.load_settings(work_dir)
+    older = {name: value for name, value in settings.items() if name not in ("planes", "soft_masks")}
+    helpers.write_json(work_dir / "settings.json", older)
+    with pytest.raises(helpers.CourseError, match="lacks planes, soft_masks, .* run 01_dataset_upload again"):
+        helpers.load_settings(work_dir, epochs=3)
+    helpers.write_json(work_dir / "settings.json", {**settings, "epochs": "20"})
+    with pytest.raises(helpers.CourseError, match="^epochs is '20': choose a whole number"):
+        helpers.load_settings(work_dir, epochs=3)
+
+
 def test_a_missing_input_names_the_notebook_to_run_first(work_dir, tmp_path):
     empty = tmp_path / "empty"
     for step, expected in (

@@ -121,6 +121,15 @@ def test_the_field_of_view_is_that_of_the_training_in_mm():
     assert field == [100, 108] and unknown.shape == X.shape
 
 
+@pytest.mark.parametrize(
+    ("spacing", "axis"), [([0.002, 0.002, 0.005], "row"), ([2.0, 2000.0, 5.0], "column"), ([2.0, 2.0, 5000.0], "slice")]
+)
+def test_a_spacing_in_another_unit_is_refused(spacing, axis):
+    learned = {"spacing": [2.0, 2.0, 5.0], "size": [40, 48]}
+    with pytest.raises(helpers.CourseError, match=f"The {axis} spacing of the scan is .* so one of the two is wrong"):
+        helpers.scan_input(np.zeros((3, 40, 48), np.uint8), spacing, learned, 16)
+
+
 class Echo:
     """A stand-in for a network that answers with the picture itself."""
 

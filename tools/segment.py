@@ -21,6 +21,7 @@ from course.workers import stderr_to
 from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, writable_folder, write_csv, write_json
 
 NOTEBOOK = COURSE_FOLDER / "notebooks" / "07_your_own_scan.ipynb"
+OF_THE_RUN = ("model/best.keras", "results/metrics.json")  # the weights and the threshold
 
 
 def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -> dict:
@@ -30,7 +31,8 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
     Raises CourseError if the notebook stops, and where `out` holds the answer to another scan of this name.
     """
     files = sorted(path for path in scan.rglob("*") if path.is_file()) if scan.is_dir() else [scan]
-    inputs = fingerprint(*files, run / "model" / "best.keras", NOTEBOOK, spacing)
+    network = fingerprint(*(run / name for name in OF_THE_RUN if (run / name).exists()))
+    inputs = fingerprint(*files, network, NOTEBOOK, spacing)
     name = scan_name(scan)
     record, executed = out / f"{name}.json", out / f"{name}.ipynb"
     earlier = read_json(record, NOTEBOOK.stem) if record.exists() else {}
@@ -56,7 +58,7 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
             raise CourseError(str(error.evalue)) from None
         raise CourseError(f"07 stopped at {error.ename} ({error.evalue}): {executed} shows where.") from None
     write_answer(nbformat.read(executed, as_version=4), name, out / f"{name}.html")
-    answered = {**read_json(record, NOTEBOOK.stem), "scan": str(scan), "inputs": inputs}
+    answered = {**read_json(record, NOTEBOOK.stem), "network": network, "scan": str(scan), "inputs": inputs}
     write_json(record, answered)
     executed.unlink()
     return answered
@@ -116,10 +118,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         scans, notes, run, out = _choices(given)
+        records, failed = read_answers(out), 0
     except CourseError as error:
         print(error)
         return 1
-    records, failed = read_answers(out), 0
     print(*notes, sep="\n", end="\n" if notes else "")
     for number, scan in enumerate(scans, start=1):
         try:
@@ -132,6 +134,8 @@ def main(arguments: list[str] | None = None) -> int:
         for sentence in [*record.get("notes", []), *record.get("warnings", [])]:
             print("  -", sentence)
         write_table(records, out / "scans.csv")
+    if len({record["network"] for record in records.values() if "network" in record}) > 1:
+        print('scans.csv holds the answers of several networks: its column "network" tells which are of one.')
     if failed < len(scans):
         print(f"Masks, pages and scans.csv are in {out}. This is a lesson, no medical device.")
     return failed
