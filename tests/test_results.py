@@ -89,39 +89,41 @@ def test_readme_and_results_quote_the_report_repeated_in_full():
 
 
 def run_means(recipe, column, without=None):
-    """Return the mean over the valid patients of each run of a recipe in ladder.csv, a run for each seed."""
+    """Return {seed: mean over the valid patients} of the runs of a recipe in ladder.csv."""
     runs = {}
     for row in read("ladder.csv"):
         if row["recipe"] == recipe and row["subset"] == "valid" and row["patient"] != without:
             runs.setdefault(row["seed"], []).append(float(row[column]))
-    assert set(runs) == {"0", "1", "2"} and {len(values) for values in runs.values()} == {4 if without else 5}
-    return [np.mean(runs[seed]) for seed in sorted(runs)]
+    assert all(len(values) == (4 if without else 5) for values in runs.values())
+    return {seed: np.mean(values) for seed, values in runs.items()}
 
 
 def test_results_quote_the_ladder():
     rungs = list(helpers.LADDER)
-    assert table_row(RESULTS, "Dice per patient")[1:] == [mean_and_spread(run_means(rung, "dice")) for rung in rungs]
-    without = [mean_and_spread(run_means(rung, "dice", "la_026")) for rung in rungs]
-    assert table_row(RESULTS, "without la_026")[1:] == without
+    for first, without in (("Dice per patient", None), ("without la_026", "la_026")):
+        means = [run_means(rung, "dice", without) for rung in rungs]
+        assert all(set(runs) == {"0", "1", "2"} for runs in means)
+        assert table_row(RESULTS, first)[1:] == [mean_and_spread([*runs.values()]) for runs in means]
     for first, column, form, unit in (
         ("95 % distance, mm", "surface_distance_95", ".1f", 1),
         ("accuracy, pooled", "accuracy_of_subset", ".4f", 1),
         ("training on one core, minutes", "seconds_training", ".1f", 60),
     ):
         quoted = table_row(RESULTS, first)[1:]
-        assert quoted == [f"{np.mean(run_means(rung, column)) / unit:{form}}" for rung in rungs]
+        assert quoted == [f"{np.mean([*run_means(rung, column).values()]) / unit:{form}}" for rung in rungs]
 
 
 def test_results_quote_the_ablation():
-    ran = {row["recipe"] for row in read("ladder.csv")}
-    best = np.mean(run_means("best", "dice"))
+    best = run_means("best", "dice")
     for recipe in ("best", *helpers.ABLATION):
-        if recipe in ran:
-            dice, minutes = run_means(recipe, "dice"), np.mean(run_means(recipe, "seconds_training")) / 60
-            lost = f"{np.mean(dice) - best:+.3f}" if recipe != "best" else ""
-            assert table_row(RESULTS, f"`{recipe}`")[1:] == [*with_mean(dice), lost, f"{minutes:.1f}"]
+        dice, seconds = run_means(recipe, "dice"), [*run_means(recipe, "seconds_training").values()]
+        quoted = [f"{dice[seed]:.3f}" if seed in dice else "not run" for seed in ("0", "1", "2")]
+        if dice:
+            gain = np.mean([dice[seed] - best[seed] for seed in dice])
+            quoted += [f"{gain:+.3f}" if recipe != "best" else "", f"{np.mean(seconds) / 60:.1f}"]
         else:
-            assert table_row(RESULTS, f"`{recipe}`")[1:] == ["not run"] + 5 * [""]
+            quoted += ["", ""]
+        assert table_row(RESULTS, f"`{recipe}`")[1:] == quoted
 
 
 def test_every_run_of_the_ladder_saw_as_many_pictures_and_its_row_says_of_whom():
