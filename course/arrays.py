@@ -181,6 +181,12 @@ def read_arrays_record(work_dir: Path, settings: dict | None = None) -> dict:
     return record
 
 
+def train_patients(work_dir: Path) -> list[str]:
+    """Return the names of the patients whose slices are in the train arrays, sorted; CourseError if 02 has not run."""
+    slices = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
+    return sorted({pair["patient"] for pair in slices})
+
+
 def load_arrays(work_dir: Path, subset: str, kinds: tuple[str, ...] = ("X", "y")) -> list[np.ndarray]:
     """Return arrays of a subset, [X, y], as read-only memory maps: only the rows that are used are read from disk.
 

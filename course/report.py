@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from course.arrays import train_patients
 from course.figures import figure_as_png, html_table, plain_text
 from course.metrics import bootstrap_interval
 from course.pictures import SUBSETS
@@ -105,7 +106,7 @@ def write_patients(folder: Path, groups: Groups) -> Path:
     rows = []
     for run in itertools.chain.from_iterable(groups.values()):
         metrics = run["metrics"]
-        slices = read_json(run["run_dir"] / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
+        learned_from = " ".join(train_patients(run["run_dir"]))
         for subset in SUBSETS:
             for patient, figures in metrics.get(subset, {}).get("patients", {}).items():
                 rows.append(
@@ -116,7 +117,7 @@ def write_patients(folder: Path, groups: Groups) -> Path:
                         "patient": patient,
                         **figures,
                         "distance_unit": metrics[subset]["distance_unit"],
-                        "learned_from": " ".join(sorted({pair["patient"] for pair in slices})),
+                        "learned_from": learned_from,
                         "accuracy_of_subset": metrics[subset]["accuracy"],
                         "image_size": metrics["image_size"],
                         "images_seen": metrics["images_seen"],

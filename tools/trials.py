@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import helpers
+from course.arrays import train_patients
 from course.folds import FOLDS
 from course.workspace import COURSE_FOLDER, fingerprint
 
@@ -171,12 +172,6 @@ def dice_curves(work_dir, probabilities):
     return curves
 
 
-def trained_on(run_dir):
-    """Return the names of the patients that a trial learned from, in one cell."""
-    slices = helpers.read_json(run_dir / "npy" / "arrays.json", "02_preprocessing")["slices"]["train"]
-    return " ".join(sorted({pair["patient"] for pair in slices}))
-
-
 def in_words(values, form):
     """Return a dict as `name value name value`, which a cell of a table can hold."""
     return " ".join(f"{name} {value:{form}}" for name, value in values.items())
@@ -264,7 +259,7 @@ def main():
             "settings": json.dumps(changes),
             "seed": arguments.seed,
             "start": f"best, {arguments.start} pictures" if arguments.start else "",
-            "trained_on": trained_on(run_dir),
+            "trained_on": " ".join(train_patients(run_dir)),
             "pictures": arguments.pictures,
             **summary_of_curves(dice_curves(run_dir, probabilities)),
             "minutes": f"{seconds / 60:.1f}",
