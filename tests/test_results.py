@@ -134,6 +134,25 @@ def test_every_run_of_the_ladder_saw_as_many_pictures_and_its_row_says_of_whom()
     assert set(learned[True]) - set(learned[False]) == {"la_005"} and len(learned[False]) == 7
 
 
+def test_results_quote_the_cross_validation_which_holds_each_patient_out_once():
+    nnunet = {row["patient"]: float(row["dice"]) for row in read("nnunet.csv")}
+    all_ours, all_theirs = {}, {}
+    for row in read("trials.csv"):
+        if row["held_out"].isdigit():
+            words, trained_on = row["dice_at_half_per_patient"].split(), row["trained_on"].split()
+            ours = dict(zip(words[::2], map(float, words[1::2])))
+            theirs = {patient: nnunet[patient] for patient in ours}
+            assert not ours.keys() & {*all_ours, *trained_on, "la_005"} and "la_005" not in trained_on  # la_026's twin
+            quoted = [" ".join(f"{value:.3f}" for value in dice.values()) for dice in (ours, theirs)]
+            expected = [", ".join(ours), str(len(trained_on)), *quoted, f"{float(row['minutes']):.0f}"]
+            assert table_row(RESULTS, f"fold {row['held_out']}")[1:] == expected
+            all_ours.update(ours)
+            all_theirs.update(theirs)
+    assert len(all_ours) == 14
+    quoted = [mean_and_spread([*dice.values()]) for dice in (all_ours, all_theirs)]
+    assert table_row(RESULTS, "all")[3:5] == quoted
+
+
 def test_results_quote_nnunet():
     dice = {row["patient"]: float(row["dice"]) for row in read("nnunet.csv")}
     assert len(dice) == 20

@@ -55,18 +55,6 @@ def test_a_row_holds_the_means_at_the_threshold_chosen_for_all_and_at_each_patie
     assert [line["seed"] for line in lines] == ["3", "4"] and lines[1]["dice"] == "0.7000" and lines[0]["verdict"] == ""
 
 
-def test_the_loss_of_a_trial_is_its_formula():
-    import keras
-
-    random = np.random.default_rng(0)
-    truth = (random.random((3, 8, 8, 1)) < 0.3).astype(np.float32)
-    answer = random.uniform(0.1, 0.9, truth.shape).astype(np.float32)
-    cross_entropy = float(keras.ops.mean(keras.losses.binary_crossentropy(truth, answer)))
-    found, missed, invented = (truth * answer).sum(), (truth * (1 - answer)).sum(), ((1 - truth) * answer).sum()
-    index = (found + 1) / (found + 0.6 * missed + 0.4 * invented + 1)
-    assert float(trials.tversky(truth, answer)) == pytest.approx(cross_entropy + 1 - index, abs=1e-5)
-
-
 def test_a_change_of_the_crops_comes_after_those_of_the_recipe(monkeypatch):
     monkeypatch.setattr(helpers, "augment", lambda images, masks, seed, crop_size, _: (images + crop_size, masks))
     trials.augmented(lambda images, masks, seed: (images * 10, masks * seed))
