@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+
 
 def confusion_counts(truth: ArrayLike, prediction: ArrayLike) -> dict[str, int]:
     """Count the pixels of two masks of one shape: true and false positives, false and true negatives.
@@ -35,10 +37,8 @@ def confusion_counts(truth: ArrayLike, prediction: ArrayLike) -> dict[str, int]:
 
 def add_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     """Add up an iterable of confusion counts."""
-    total = dict.fromkeys(("true_positives", "false_positives", "false_negatives", "true_negatives"), 0)
-    for entry in counts:
-        total = {name: total[name] + entry[name] for name in total}
-    return total
+    counts = list(counts)
+    return {name: sum(entry[name] for entry in counts) for name in COUNTS}
 
 
 def scores(counts: dict[str, float]) -> dict[str, float]:
@@ -47,8 +47,7 @@ def scores(counts: dict[str, float]) -> dict[str, float]:
     An empty prediction of an empty mask is perfect: dice, iou, precision and recall are 1. Where only one of
     the two is empty they are 0.
     """
-    names = ("true_positives", "false_positives", "false_negatives", "true_negatives")
-    tp, fp, fn, tn = (counts[name] for name in names)
+    tp, fp, fn, tn = (counts[name] for name in COUNTS)
     empty = tp + fp + fn == 0
 
     def ratio(part, whole):

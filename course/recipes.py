@@ -213,6 +213,9 @@ def _is_number(value):
 
 _ACTIVATIONS = ("relu", "elu", "selu", "gelu", "silu", "leaky_relu", "tanh")
 _INITIALIZERS = ("he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform")
+_TRUE_OR_FALSE = (lambda v: type(v) is bool, "choose True or False")
+_AT_LEAST_1 = (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1")
+_BELOW_1 = (lambda v: _is_number(v) and 0 <= v < 1, "choose a number from 0 up to, not including, 1")
 _ALLOWED = {
     "image_size": (
         lambda v: type(v) is int and v >= 16 and v % 8 == 0,
@@ -221,29 +224,26 @@ _ALLOWED = {
     "learning_rate": (lambda v: _is_number(v) and 0 < v < 10, "choose a number above 0, such as 0.001"),
     "activation": (lambda v: v in _ACTIVATIONS, f"choose one of {', '.join(_ACTIVATIONS)}"),
     "kernel_initializer": (lambda v: v in _INITIALIZERS, f"choose one of {', '.join(_INITIALIZERS)}"),
-    "dropout_rate": (lambda v: _is_number(v) and 0 <= v < 1, "choose a number from 0 up to, not including, 1"),
-    "epochs": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
-    "batch_size": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
+    "dropout_rate": _BELOW_1,
+    "epochs": _AT_LEAST_1,
+    "batch_size": _AT_LEAST_1,
     "learning_rate_schedule": (lambda v: v in ("constant", "cosine"), 'choose "constant" or "cosine"'),
-    "augment": (lambda v: type(v) is bool, "choose True or False"),
+    "augment": _TRUE_OR_FALSE,
     "crop_share": (lambda v: _is_number(v) and 0 < v <= 1, "choose a number above 0, at most 1"),
     "foreground_share": (lambda v: _is_number(v) and 0 <= v <= 1, "choose a number from 0 to 1"),
-    "repeats": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
-    "batch_normalization_momentum": (
-        lambda v: _is_number(v) and 0 <= v < 1,
-        "choose a number from 0 up to, not including, 1",
-    ),
+    "repeats": _AT_LEAST_1,
+    "batch_normalization_momentum": _BELOW_1,
     "output_bias": (_is_number, "choose a number"),
     "monitor": (lambda v: v in ("val_loss", "val_iou", "val_accuracy"), "choose val_loss, val_iou or val_accuracy"),
-    "leave_out_twins": (lambda v: type(v) is bool, "choose True or False"),
+    "leave_out_twins": _TRUE_OR_FALSE,
     "planes": (lambda v: type(v) is int and v in (1, 3), "choose 1 or 3"),
-    "soft_masks": (lambda v: type(v) is bool, "choose True or False"),
-    "patience": (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1"),
+    "soft_masks": _TRUE_OR_FALSE,
+    "patience": _AT_LEAST_1,
     "threshold": (lambda v: _is_number(v) and 0 < v < 1, "choose a number between 0 and 1"),
-    "largest_component": (lambda v: type(v) is bool, "choose True or False"),
-    "open_test": (lambda v: type(v) is bool, "choose True or False"),
-    "allow_slow": (lambda v: type(v) is bool, "choose True or False"),
-    "allow_incomplete": (lambda v: type(v) is bool, "choose True or False"),
+    "largest_component": _TRUE_OR_FALSE,
+    "open_test": _TRUE_OR_FALSE,
+    "allow_slow": _TRUE_OR_FALSE,
+    "allow_incomplete": _TRUE_OR_FALSE,
     "fold": (lambda v: type(v) is int and 0 <= v < FOLDS, f"choose a whole number from 0 to {FOLDS - 1}"),
     "picture": (lambda v: isinstance(v, str), "give the path of a picture"),
 }

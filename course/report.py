@@ -67,21 +67,19 @@ def patient_dice(runs: list[dict], subset: str) -> dict[tuple[str, str], float]:
     """Return the Dice of each patient of a subset, mean over the runs that scored it, by (dataset, patient)."""
     values = defaultdict(list)
     for run in runs:
-        for patient, value in run["metrics"].get(subset, {}).get("dice_per_patient", {}).items():
+        for patient, value in run["metrics"][subset]["dice_per_patient"].items():
             values[run["parameters"]["dataset"], patient].append(value)
     return {patient: float(np.mean(found)) for patient, found in values.items()}
 
 
 def result_rows(groups: Groups, subset: str) -> list[list]:
-    """Return the rows of a subset's results, a row for each group that scored it; RESULT_HEADERS names the columns.
+    """Return the rows of a subset's results, a row for each group; RESULT_HEADERS names the columns.
 
     SD is the standard deviation (n - 1), over the patients' Dice and over the means of the seeds.
     """
     rows = []
     for label, runs in groups.items():
         values = list(patient_dice(runs, subset).values())
-        if not values:
-            continue
         seeds, patients = defaultdict(list), []
         for run in runs:
             seeds[run["parameters"]["seed"]] += run["metrics"][subset]["dice_per_patient"].values()
@@ -205,9 +203,8 @@ def plot_patients(groups: Groups, subset: str) -> Figure:
     figure, axes = plt.subplots(figsize=(6, 1.4 + 0.6 * len(groups)), layout="constrained")
     for row, (label, color) in enumerate(_colors(groups).items()):
         values = list(patient_dice(groups[label], subset).values())
-        if values:
-            axes.plot(values, row + np.linspace(-0.2, 0.2, len(values)), "o", color=color, alpha=0.8)
-            axes.vlines(np.mean(values), row - 0.35, row + 0.35, color="black")
+        axes.plot(values, row + np.linspace(-0.2, 0.2, len(values)), "o", color=color, alpha=0.8)
+        axes.vlines(np.mean(values), row - 0.35, row + 0.35, color="black")
     axes.set(
         yticks=range(len(groups)),
         yticklabels=[plain_text(label) for label in groups],

@@ -43,7 +43,6 @@ class Screen:
         self.above = lines if is_progress else []
 
     def flush(self) -> None:
-        """Show what was written."""
         self.file.flush()
 
 

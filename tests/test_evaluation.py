@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from test_figures import color_of, extent
 
 import helpers
 from course.metrics import surface_distances
@@ -276,17 +277,6 @@ def test_the_masks_handed_out_are_those_that_are_scored(prepared):
         metrics, _, masks = helpers.evaluate_subset(Judge(), prepared, "test", probabilities, 0.5, largest_component)
         assert masks[:, 0, 0].all() != largest_component and masks.dtype == bool
         assert masks.sum() == metrics["confusion"]["true_positives"] + metrics["confusion"]["false_positives"]
-
-
-def extent(outline):
-    """(left, right, top, bottom) of a contour: half way between the pixels inside and those outside."""
-    corners = np.concatenate([path.vertices for path in outline.get_paths()])
-    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
-    return left, right, top, bottom
-
-
-def color_of(outline):
-    return matplotlib.colors.to_hex(outline.get_edgecolor()[0]).upper()
 
 
 @pytest.fixture()

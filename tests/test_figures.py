@@ -20,7 +20,7 @@ def color_of(outline):
 
 
 def extent(outline):
-    """(left, right, top, bottom) of a contour."""
+    """(left, right, top, bottom) of a contour: half way between the pixels inside and those outside."""
     corners = np.concatenate([path.vertices for path in outline.get_paths()])
     (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
     return left, right, top, bottom

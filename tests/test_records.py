@@ -4,7 +4,6 @@ Epochs are made up here: what a training keeps is asked, not what it learns.
 """
 
 import importlib.util
-import json
 import os
 import shutil
 import sys
@@ -204,17 +203,6 @@ def test_what_fits_is_used(folder):
         read(folder)
     choose_settings(folder, threshold=0.3, dataset="a new name of the folder", largest_component=True)
     assert helpers.load_trained_model(folder).layers[-1].bias.numpy() == [2.0]  # the second epoch had the lowest loss
-
-
-def test_arrays_of_another_work_folder_are_not_used_once_they_are_replaced_there(folder, tmp_path):
-    description = helpers.import_dataset(folder / "dataset.json", tmp_path / "run")
-    helpers.prepare_arrays(description, tmp_path / "run", 16, progress=False)
-    helpers.load_arrays(tmp_path / "run", "valid")
-    helpers.prepare_arrays(read_json(folder / "dataset.json", ""), folder, 16, first_patient(folder), progress=False)
-    with pytest.raises(helpers.CourseError, match="which this work folder uses, are gone or are others now: run 02"):
-        helpers.load_arrays(tmp_path / "run", "valid")
-    helpers.prepare_arrays(description, tmp_path / "run", 16, progress=False)
-    helpers.load_arrays(tmp_path / "run", "valid")
 
 
 def test_files_that_change_where_they_are_used_are_not_mixed_with_what_was_made_of_them(small_dataset, tmp_path):
@@ -635,31 +623,3 @@ LAMBDAS = [
 def test_a_lambda_is_told_by_its_lines():
     hashes = [source_fingerprint(losses["loss"]) for losses in LAMBDAS]
     assert len(set(hashes)) == 3 and hashes == [source_fingerprint(losses["loss"]) for losses in LAMBDAS]
-
-
-# --- through the notebooks --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_05_refuses_weights_of_another_fold(tmp_path):
-    import papermill
-
-    def run(name, **parameters):
-        """Execute a notebook in the smallest profile."""
-        folder, parameters = COURSE_FOLDER / "notebooks", {"work_dir": str(tmp_path / "data"), **parameters}
-        how = {"kernel_name": "python3", "cwd": folder, "progress_bar": False}
-        papermill.execute_notebook(folder / f"{name}.ipynb", tmp_path / f"{name}.ipynb", parameters, **how)
-
-    run("01_dataset_upload", profile="smoke", recipe="report", fold=0)
-    for name in ("02_preprocessing", "03_model", "04_training"):
-        run(name)
-    run("01_dataset_upload", profile="smoke", recipe="report", fold=1)
-    for name, sentence in (
-        ("05_evaluation", "02_preprocessing ran with another dataset: run 02_preprocessing again"),
-        ("05_evaluation", "04_training ran with another dataset and other arrays: run 04_training again"),
-    ):
-        with pytest.raises(papermill.PapermillExecutionError) as refusal:
-            run(name)
-        assert sentence in refusal.value.evalue
-        run("02_preprocessing")
-    assert json.loads((tmp_path / "data" / "dataset.json").read_text())["fold"] == 1

@@ -2,17 +2,14 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import helpers
 from course.training import write_history
-from course.workspace import COURSE_FOLDER, fingerprint
+from course.workspace import fingerprint
 
 SETTINGS = {
     **helpers.new_settings("sample", "smoke", "report", 0),
@@ -162,14 +159,6 @@ def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, ch
     assert [(record["epochs"], record["images_seen"]) for record in records] == [(3, images_seen)] * 2
 
 
-def test_a_complete_training_is_not_run_again(work_dir):
-    prepare(work_dir)
-    train(work_dir)
-    before = (work_dir / "model" / "best.keras").stat().st_mtime_ns
-    _, first_epoch = train(work_dir)
-    assert first_epoch == SETTINGS["epochs"] and (work_dir / "model" / "best.keras").stat().st_mtime_ns == before
-
-
 def test_other_settings_start_a_training_anew(work_dir, tmp_path):
     settings = {**SETTINGS, "epochs": 1}
     prepare(work_dir, settings)
@@ -234,23 +223,3 @@ def test_a_history_survives_writing_and_reading_to_the_last_digit(work_dir):
     assert helpers.read_history(work_dir) == rows
     with open(work_dir / "model" / "history.csv", newline="") as file:
         assert next(csv.reader(file)) == ["epoch", "loss", "val_loss"]
-
-
-@pytest.mark.slow
-def test_a_killed_process_resumes(work_dir):
-    """Not a polite exception: the process is killed in the middle of an epoch."""
-    prepare(work_dir)
-    code = (
-        f"import sys; sys.path[:0] = [{str(COURSE_FOLDER)!r}, {str(COURSE_FOLDER / 'tests')!r}]\n"
-        "import os, signal, json, pathlib, keras, helpers, test_training as t\n"
-        "class Kill(keras.callbacks.Callback):\n"
-        "    def on_train_batch_end(self, batch, logs=None):\n"
-        "        if int(self.model.optimizer.iterations) == 6: os.kill(os.getpid(), 9)\n"
-        "original = helpers.prepare_training\n"
-        "helpers.prepare_training = lambda *a: (lambda c, e: ([*c, Kill()], e))(*original(*a))\n"
-        f"t.train(pathlib.Path({str(work_dir)!r}), t.SETTINGS)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
-    assert done.returncode == -9
-    _, first_epoch = train(work_dir)
-    assert first_epoch == 1 and len(helpers.read_history(work_dir)) == 3

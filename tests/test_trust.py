@@ -73,21 +73,18 @@ def test_a_patient_like_those_of_the_training_passes(learned):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda volume: volume[:, ::-1], "does not look like|upside down"),
-        (lambda volume: volume[:, :, ::-1], "does not look like|mirrored"),
-        (lambda volume: volume[:, ::-1, ::-1], "does not look like|turned by half"),
-        (lambda volume: np.rot90(volume, axes=(1, 2)), "does not look like|turned by three quarters"),
-        (lambda volume: np.rot90(volume, -1, axes=(1, 2)), "does not look like|turned by a quarter"),
+        (lambda volume: volume[:, ::-1], "upside down"),
+        (lambda volume: volume[:, :, ::-1], "mirrored"),
+        (lambda volume: volume[:, ::-1, ::-1], "turned by half"),
+        (lambda volume: np.rot90(volume, axes=(1, 2)), "turned by three quarters"),
+        (lambda volume: np.rot90(volume, -1, axes=(1, 2)), "turned by a quarter"),
         (lambda volume: volume / 4, "median brightness"),
         (lambda volume: volume * 0, "black all over"),
         (lambda volume: np.random.default_rng(0).random(volume.shape), "does not look like"),
     ],
 )
 def test_what_differs_is_told(learned, change, sentence):
-    told = " ".join(trust.differences(change(pictures(2)), [1.25, 1.25, 6.0], learned))
-    assert any(part in told for part in sentence.split("|"))
-    if "|" in sentence:
-        assert sentence.split("|")[1] in told
+    assert sentence in " ".join(trust.differences(change(pictures(2)), [1.25, 1.25, 6.0], learned))
 
 
 @pytest.mark.parametrize(
@@ -128,22 +125,3 @@ def test_a_spacing_in_another_unit_is_refused(spacing, axis):
     learned = {"spacing": [2.0, 2.0, 5.0], "size": [40, 48]}
     with pytest.raises(helpers.CourseError, match=f"The {axis} spacing of the scan is .* so one of the two is wrong"):
         helpers.scan_input(np.zeros((3, 40, 48), np.uint8), spacing, learned, 16)
-
-
-class Echo:
-    """A stand-in for a network that answers with the picture itself."""
-
-    jit_compile = False
-
-    def predict(self, batches, verbose):
-        return np.concatenate([batch[0] for batch in batches])
-
-
-@pytest.mark.parametrize("planes", [1, 3])
-def test_a_scan_is_answered_at_its_own_resolution(planes):
-    learned = {"spacing": [1.0, 1.0, 1.0], "size": [32, 32]}
-    scan = np.zeros((32, 40, 36), np.uint8)
-    scan[8:24, 12:28, 10:26] = 255
-    X, field = helpers.scan_input(scan, [1.0, 1.0, 1.0], learned, 32)
-    probability = helpers.predict_scan(Echo(), X, field, scan.shape[1:], [1.0, 1.0, 1.0], planes)
-    assert probability.shape == scan.shape and np.array_equal(probability >= 0.5, scan > 0)

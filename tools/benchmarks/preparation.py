@@ -125,8 +125,10 @@ def anonymous_megabytes():
     return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("RssAnon"))
 
 
-def peak_growth(work):
-    """Run a function; return by how many MB the anonymous memory grew at most meanwhile."""
+def memory(work_dir):
+    """Return by how many MB the anonymous memory grows at most while the course prepares its arrays."""
+    import helpers  # noqa: F401  (its own memory is not counted)
+
     before, peak, done = anonymous_megabytes(), [0.0], threading.Event()
 
     def watch():
@@ -135,17 +137,10 @@ def peak_growth(work):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    work()
+    course(work_dir)
     done.set()
     watcher.join()
     return peak[0] - before
-
-
-def memory(work_dir):
-    """Return what `prepare_arrays` adds to memory, in MB."""
-    import helpers  # noqa: F401  (its own memory is not counted)
-
-    return peak_growth(lambda: course(work_dir))
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ import tempfile
 from pathlib import Path
 
 import helpers
-from course.machine import cpu_flags
+from course.machine import CORE_RATES, cpu_flags
 from course.workspace import COURSE_FOLDER
 from tools.matrix import machine, markdown_table, processor_name
 
 HERE = COURSE_FOLDER / "tools" / "benchmarks"
-INSTRUCTIONS = next((flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in cpu_flags()), "other")
+INSTRUCTIONS = next((flag for flag in CORE_RATES if flag in cpu_flags()), "other")
 RESULTS = HERE / "results" / re.sub(r"\W+", "-", f"{processor_name()} {INSTRUCTIONS}".lower())
 ROUNDS = 3
 PEERS = COURSE_FOLDER / "data" / "bench" / "peers"  # the environment of what the course is timed against
@@ -93,29 +93,19 @@ def time_preparation(folder):
             print(f"round {number + 1}: preparation, {way}", flush=True)
             times[way].append(measure("preparation", way, folder, ours=ours))
     memory = {500: measure("preparation", "memory", folder)}
-    multiply(folder, 100)
+    description = helpers.read_json(folder / "dataset.json", "01_dataset_upload")
+    description["subsets"] = {subset: 100 * pairs for subset, pairs in description["subsets"].items()}
+    helpers.write_json(folder / "dataset.json", description)
     memory[50_000] = measure("preparation", "memory", folder)
     return times, memory
 
 
-def multiply(folder, times):
-    """Let every slice of an imported dataset stand `times` times in its dataset.json."""
-    description = helpers.read_json(folder / "dataset.json", "01_dataset_upload")
-    description["subsets"] = {subset: pairs * times for subset, pairs in description["subsets"].items()}
-    helpers.write_json(folder / "dataset.json", description)
-
-
 def time_start():
     """Return the seconds that `import helpers` takes, over the bare start of Python."""
-
-    def seconds(code):
-        program = f"import time; start = time.perf_counter(); {code}; print(time.perf_counter() - start)"
-        done = subprocess.run(
-            [sys.executable, "-c", program], cwd=COURSE_FOLDER, capture_output=True, text=True, check=True
-        )
-        return float(done.stdout)
-
-    return statistics.median(seconds("import helpers") for _ in range(3 * ROUNDS))
+    program = "import time; start = time.perf_counter(); import helpers; print(time.perf_counter() - start)"
+    command = [sys.executable, "-c", program]
+    runs = [subprocess.run(command, cwd=COURSE_FOLDER, capture_output=True, check=True) for _ in range(3 * ROUNDS)]
+    return statistics.median(float(done.stdout) for done in runs)
 
 
 def rows_of_networks(times, ceilings, task):

@@ -39,8 +39,7 @@ def main(path, parameters, folder):
     after = installed()
     nbformat.write(notebook, Path(folder, Path(path).name))
     changed = {name: [version, after.get(name)] for name, version in before.items() if after.get(name) != version}
-    result = {"error": error, "changed": changed, "added": sorted(set(after) - set(before))}
-    Path(folder, "result.json").write_text(json.dumps(result), encoding="utf-8")
+    Path(folder, "result.json").write_text(json.dumps({"error": error, "changed": changed}), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ import subprocess
 from pathlib import Path
 
 
-def mount(mountpoint, force_remount=False):
+def mount(mountpoint):
     """Show the Drive, with its folder MyDrive, at `mountpoint`. It needs the right to mount: see tools/matrix.py."""
-    if Path(mountpoint, "MyDrive").is_dir() and not force_remount:
+    if Path(mountpoint, "MyDrive").is_dir():
         print(f"Drive already mounted at {mountpoint}")
         return
     Path(mountpoint).mkdir(parents=True, exist_ok=True)
