@@ -106,7 +106,10 @@ def match_masks(files: list[File], layout: Layout) -> None:
         of_image = layout.masks.setdefault(key, [])
         if of_image:
             if not is_part:
-                raise _same_name("masks", of_image[0], file.path)
+                raise CourseError(
+                    f"{end_of_path(of_image[0])} and {end_of_path(file.path)} are masks of one image: keep one, or, if "
+                    "each picture shows a part of the structure, call them NAME_mask_1, NAME_mask_2 and so on."
+                )
             united.append(file.path)
         of_image.append(file.path)
     _refuse_channels(several, layout)
@@ -134,7 +137,10 @@ def _take_images(files, layout, has_masks):
                     f"{end_of_path(file.path)} is one of two images of this name, and there are no masks: put the "
                     "images into a folder images/ and the masks, under the same names, into a folder masks/."
                 )
-            raise _same_name("images", layout.images[key], file.path)
+            raise CourseError(
+                f"{end_of_path(layout.images[key])} and {end_of_path(file.path)} are images of the same name: "
+                "give each a name of its own, or, if they are the same, keep one."
+            )
         layout.images[key] = file.path
         beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
         affixless = {IMAGE_AFFIX.sub("", file.name), file.folders + IMAGE_AFFIX.sub("", file.stem)}
@@ -162,16 +168,6 @@ def _contradict(image, mask):
         {word.lstrip("0") for word in named if word.isdigit() or TIME_OR_SIDE.fullmatch(word)} for named in words
     )
     return not (one <= other or other <= one)
-
-
-def _same_name(kind, one, other):
-    what, advice = "images of the same name", "give each a name of its own, or, if they are the same, keep one."
-    if kind == "masks":
-        what = "masks of one image"
-        advice = (
-            "keep one, or, if each picture shows a part of the structure, call them NAME_mask_1, NAME_mask_2 and so on."
-        )
-    return CourseError(f"{end_of_path(one)} and {end_of_path(other)} are {what}: {advice}")
 
 
 def _single_images(images):
