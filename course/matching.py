@@ -173,8 +173,7 @@ def _contradict(image, mask):
 def _single_images(images):
     """Return {folder: image}, where each image is alone in FOLDER/images and called as its folder, beside its masks."""
     alone = {file.path.parents[1]: (file.subset, file.name) for file in images}
-    is_so = len(alone) == len(images) and all(file.stem == file.path.parts[-3] for file in images)
-    return alone if is_so else {}
+    return alone if all(file.stem == file.path.parts[-3] for file in images) else {}
 
 
 def _drop_channel_number(layout):
@@ -183,6 +182,7 @@ def _drop_channel_number(layout):
     mask_names = [path.name.split(".")[0] for paths in layout.masks.values() for path in paths]
     if all(name.endswith("_0000") for _, name in keys) and not any(name.endswith("_0000") for name in mask_names):
         layout.is_of_cases = bool(keys)
-        for files in (layout.images, layout.masks):
-            for subset, name in [key for key in files if key in keys]:
-                files[subset, name.removesuffix("_0000")] = files.pop((subset, name))
+        layout.images, layout.masks = (
+            {(subset, name.removesuffix("_0000")): found for (subset, name), found in files.items()}
+            for files in (layout.images, layout.masks)
+        )
