@@ -11,6 +11,7 @@ import tarfile
 import time
 import unicodedata
 import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -213,8 +214,6 @@ def download(
     Raises CourseError when the server cannot be reached or refuses, or the file is not the expected one.
     """
     part = path.with_name(path.name + ".part")
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise CourseError(f"{url} is not an http or https address.")
     best = part.stat().st_size if part.exists() else 0
     failures, reason = 0, "the connection ended early"
     with progress_bar(progress, path.name, size, unit="B", unit_scale=True) as bar:
