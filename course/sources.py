@@ -114,7 +114,7 @@ def unpack(
     differ).
     """
     seen, declared = set(), 0
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with _archive_errors(archive), _open_archive(archive) as packed:
         for name, size, entry in _members(packed):
             declared += size
