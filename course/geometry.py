@@ -25,9 +25,9 @@ def geometry_of(spacing: list | tuple | None, axes: list | tuple | None) -> dict
 
 
 def picture_geometry(
-    pairs: list, folder: Path, spacing: list | None = None, axes: tuple | None = None, excluded: Iterable[str] = ()
+    pairs: list, folder: Path, spacing: list | None = None, excluded: Iterable[str] = ()
 ) -> dict[str, dict]:
-    """Return {patient: `geometry_of`} for pairs of pictures: from `spacing` and `axes`, or the file `geometry.json`.
+    """Return {patient: `geometry_of`} for pairs of pictures: from `spacing`, and the file `geometry.json`.
 
     The file lies in the dataset's `folder`, or between it and the pictures. It holds "spacing" and "axes" for all
     patients, or for some in "patients": {patient: {"spacing", "axes"}}; also for those that were excluded.
@@ -45,7 +45,7 @@ def picture_geometry(
         entry = {"spacing": None, "axes": None, **of_all, **own.get(patient, {})}
         if spacing is not None and entry["spacing"] is not None:
             raise CourseError(f"{end_of_path(path)} and spacing={spacing!r} both give a spacing: leave one out.")
-        geometry[patient] = geometry_of(entry["spacing"] or spacing, entry["axes"] or axes)
+        geometry[patient] = geometry_of(entry["spacing"] or spacing, entry["axes"])
     return geometry
 
 

@@ -108,7 +108,7 @@ def import_dataset(
         return _take_imported(Path(os.path.expanduser(dataset)).resolve(), work_dir, fold, has_options)
     exclude = excluded_names(exclude)
     with building_folder(work_dir) as building:
-        folder, made_spacing = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
+        folder = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
         layout = find_files(folder, work_dir)
         if spacing is not None and (dataset == "sample" or layout.has_volumes):
             raise CourseError("spacing is for pictures of your own: volumes and the sample bring theirs; leave it out.")
@@ -122,7 +122,7 @@ def import_dataset(
             raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
             pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
-            geometry = picture_geometry(pairs, folder, made_spacing or spacing, made_spacing and SAGITTAL, exclude)
+            geometry = picture_geometry(pairs, folder, spacing, exclude)
             notes += unused_sentences(layout.geometry, folder, pairs)
             pairs = unite_masks(pairs, layout.masks, chosen, building / "united", progress)
         pairs = measure_pairs(pairs, progress)
@@ -199,7 +199,7 @@ def upload_file(work_dir: str | os.PathLike) -> Path:
 
 
 def _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress):
-    """Return the folder in which the dataset's files lie, and the spacing where the source gives it."""
+    """Return the folder in which the dataset's files lie."""
     if not isinstance(dataset, (str, os.PathLike)) or not str(dataset).strip():
         raise CourseError(
             f"dataset={dataset!r} is nothing to read: give 'sample', 'heart', or a folder, zip or tar file."
@@ -209,7 +209,8 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
             made = make_sample(building / "sample", seed=seed, progress=progress, **(sample or {}))
         except ValueError as error:
             raise CourseError(f"The sample cannot be made: {error}.") from error
-        return building / "sample", made["spacing"]
+        write_json(building / "sample" / "geometry.json", {**made, "axes": SAGITTAL})
+        return building / "sample"
     if dataset == "heart" and heart_source is None:
         source = fetch_heart(work_dir, progress=progress)
     else:
@@ -220,7 +221,7 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
         hint = "mount Drive first" if str(source).startswith("/content/drive") else "check its spelling"
         raise CourseError(f"{source} does not exist: {hint}, or choose dataset='sample'.")
     if source.is_dir():
-        return source.resolve(), None
+        return source.resolve()
     refuse_dicom([source])
 
     def is_wanted(parts):
@@ -229,7 +230,7 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
 
     with progress_bar(progress, "unpacking", unit="B", unit_scale=True) as bar:
         unpack(source, building / "unpacked" / source.name, bar.update, is_wanted)
-    return building / "unpacked" / source.name, None
+    return building / "unpacked" / source.name
 
 
 def _take_volumes(layout, is_heart, patient_pattern, exclude, foreground, allow_incomplete, folder, progress):

@@ -75,10 +75,6 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     _pass_over_test_without_masks(layout)
     if len(layout.images) != len(layout.masks):
         refuse_dicom(unread)
-    if not layout.images and not layout.masks:
-        raise CourseError(
-            f"{end_of_path(folder.name)} is not a dataset: {end_of_path(paths[0])} is neither an image nor a mask."
-        )
     for (_, name), path in layout.images.items():
         if len(f"{name}{'_000' if file_suffix(path.name) in VOLUMES else ''}.png".encode()) > MAX_NAME:
             raise CourseError(f"The name of {end_of_path(path)} is too long to be kept with its folders: shorten it.")
@@ -117,12 +113,11 @@ def _list_files(folder, work_dir):
                 (found if file_suffix(name) in PICTURES + VOLUMES else other).append(Path(place, name))
         if len(found) + len(other) > MAX_FILES:
             raise CourseError(f"{folder} holds more than {MAX_FILES:,} files: give the dataset's own folder.")
-    for path in found:
-        for part in path.parts:
-            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in part):  # control, and no text at all
-                raise CourseError(
-                    f"The name {end_of_path(part)!r} holds letters that no system can show: rename this file or folder."
-                )
+    for part in sorted({part for path in found for part in path.parts}):
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in part):  # control, and no text at all
+            raise CourseError(
+                f"The name {end_of_path(part)!r} holds letters that no system can show: rename this file or folder."
+            )
     return found, other
 
 
@@ -200,18 +195,19 @@ def _set_aside(files, layout):
     """Take away the masks of a second person, and the fields of view of retina pictures; return the other files."""
 
     def pass_over(left_out, why):
-        """Return the files without some, which the layout tells."""
-        layout.pass_over([file.path for file in left_out], why)
+        """Return the files without some, which the layout tells; all, if it were all: so the dataset is called."""
         gone = set(left_out)
-        return [file for file in files if file not in gone]
+        kept = [file for file in files if file not in gone]
+        if kept:
+            layout.pass_over([file.path for file in left_out], why)
+        return kept or files
 
     def says(file):
         """Return the end of a file's path, which may tell whose mask it is."""
         return f"{file.path.parent.name}/{file.name}"
 
     neither = [file for file in files if NEITHER.intersection(_words(says(file)))]
-    if len(neither) < len(files):  # else it is what the dataset is called
-        files = pass_over(neither, "by its name it is no mask that a person drew.")
+    files = pass_over(neither, "by its name it is no mask that a person drew.")
     masks = [file for file in files if file.kind == "masks"]
     if any(FIRST_OPINION.search(says(file)) for file in masks):
         images = {file.name for file in files if file.kind != "masks"}
@@ -294,28 +290,29 @@ def _use_folders_as_names(files, notes):
     folders, or all in one, nothing changes.
     """
     shared = len(os.path.commonprefix([file.above for file in files]))
-    above = {kind: {file.above[shared:] for file in files if file.kind == kind} for kind in ("images", "masks")}
+    files = [replace(file, above=file.above[shared:]) for file in files]
+    above = {kind: {file.above for file in files if file.kind == kind} for kind in ("images", "masks")}
     if not (above["images"] <= above["masks"] or above["masks"] <= above["images"]):
         return files
     words = {(file.kind, re.match(r"\D*", file.name)[0]) for file in files}
     is_numbered = all(re.fullmatch(r"\D*\d+", MASK_ENDING.sub("", file.name)) for file in files)
     is_numbered &= len(words) == len({kind for kind, _ in words})
     if any(word for _, word in words):
-        is_numbered &= all(re.search(r"\d", "".join(file.above[shared:])) for file in files)
+        is_numbered &= all(re.search(r"\d", "".join(file.above)) for file in files)
     if above["images"] and all(above["images"]) and is_numbered:
-        first, *more = sorted({file.above[shared] for file in files})
+        first, *more = sorted({file.above[0] for file in files})
         if more:
             notes.append(
                 f"The folders are taken as the patients, {end_of_path(first)} and {len(more):,} more, since the names "
                 "in them are numbers; if each file is a patient of its own, give patient_pattern=None."
             )
         length = {kind: len(word) for kind, word in words}
-        return [replace(file, name="_".join([*file.above[shared:], file.name[length[file.kind] :]])) for file in files]
+        return [replace(file, name="_".join([*file.above, file.name[length[file.kind] :]])) for file in files]
     counts = Counter((file.subset, file.kind, file.name) for file in files)
     if files and max(counts.values()) > 1:
-        return [replace(file, name="-".join([*file.above[shared:], file.name])) for file in files]
+        return [replace(file, name="-".join([*file.above, file.name])) for file in files]
     images = [file for file in files if file.kind == "images"]
-    begin_so = all(file.above[shared:] and file.name.startswith(file.above[-1]) for file in images)
+    begin_so = all(file.above and file.name.startswith(file.above[-1]) for file in images)
     if 1 < len(above["images"]) < len({re.sub(r"_\d+$", "", file.name) for file in images}) and not begin_so:
         notes.append(
             f"The folders of {end_of_path(images[0].path)} and the others were not used: if they are patients, let the "
@@ -325,15 +322,12 @@ def _use_folders_as_names(files, notes):
 
 
 def _pass_over_test_without_masks(layout):
-    """Drop the images of valid or test where none has a mask, and masks without any image: nothing can be scored."""
+    """Drop the images of valid or test where there is no mask: nothing can be scored."""
     if not any(key in layout.masks for key in layout.images):
         return
     for subset in ("valid", "test"):
         images, masks = ([key for key in files if key[0] == subset] for files in (layout.images, layout.masks))
-        why = f"nothing of {subset} has one, so all of it is passed over."
         if images and not masks:
             paths = [layout.images.pop(key) for key in images]
+            why = f"nothing of {subset} has one, so all of it is passed over."
             layout.notes.append(sentence_about(paths, "has no mask", why))
-        elif masks and not images:
-            paths = [layout.masks.pop(key)[0] for key in masks]
-            layout.notes.append(sentence_about(paths, "has no image", why))

@@ -106,7 +106,10 @@ def match_masks(files: list[File], layout: Layout) -> None:
         of_image = layout.masks.setdefault(key, [])
         if of_image:
             if not is_part:
-                raise _same_name("masks", of_image[0], file.path)
+                raise CourseError(
+                    f"{end_of_path(of_image[0])} and {end_of_path(file.path)} are masks of one image: keep one, or, if "
+                    "each picture shows a part of the structure, call them NAME_mask_1, NAME_mask_2 and so on."
+                )
             united.append(file.path)
         of_image.append(file.path)
     _refuse_channels(several, layout)
@@ -134,7 +137,10 @@ def _take_images(files, layout, has_masks):
                     f"{end_of_path(file.path)} is one of two images of this name, and there are no masks: put the "
                     "images into a folder images/ and the masks, under the same names, into a folder masks/."
                 )
-            raise _same_name("images", layout.images[key], file.path)
+            raise CourseError(
+                f"{end_of_path(layout.images[key])} and {end_of_path(file.path)} are images of the same name: "
+                "give each a name of its own, or, if they are the same, keep one."
+            )
         layout.images[key] = file.path
         beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
         affixless = {IMAGE_AFFIX.sub("", file.name), file.folders + IMAGE_AFFIX.sub("", file.stem)}
@@ -164,21 +170,10 @@ def _contradict(image, mask):
     return not (one <= other or other <= one)
 
 
-def _same_name(kind, one, other):
-    what, advice = "images of the same name", "give each a name of its own, or, if they are the same, keep one."
-    if kind == "masks":
-        what = "masks of one image"
-        advice = (
-            "keep one, or, if each picture shows a part of the structure, call them NAME_mask_1, NAME_mask_2 and so on."
-        )
-    return CourseError(f"{end_of_path(one)} and {end_of_path(other)} are {what}: {advice}")
-
-
 def _single_images(images):
     """Return {folder: image}, where each image is alone in FOLDER/images and called as its folder, beside its masks."""
     alone = {file.path.parents[1]: (file.subset, file.name) for file in images}
-    is_so = len(alone) == len(images) and all(file.stem == file.path.parts[-3] for file in images)
-    return alone if is_so else {}
+    return alone if all(file.stem == file.path.parts[-3] for file in images) else {}
 
 
 def _drop_channel_number(layout):
@@ -187,6 +182,7 @@ def _drop_channel_number(layout):
     mask_names = [path.name.split(".")[0] for paths in layout.masks.values() for path in paths]
     if all(name.endswith("_0000") for _, name in keys) and not any(name.endswith("_0000") for name in mask_names):
         layout.is_of_cases = bool(keys)
-        for files in (layout.images, layout.masks):
-            for subset, name in [key for key in files if key in keys]:
-                files[subset, name.removesuffix("_0000")] = files.pop((subset, name))
+        layout.images, layout.masks = (
+            {(subset, name.removesuffix("_0000")): found for (subset, name), found in files.items()}
+            for files in (layout.images, layout.masks)
+        )

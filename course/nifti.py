@@ -222,7 +222,7 @@ def read_label_names(folder: Path) -> tuple[dict[str, int], str]:
 
     Both are empty where there is no such file. Raises CourseError for one that is not JSON.
     """
-    path = Path(folder) / "dataset.json"
+    path = folder / "dataset.json"
     if not path.is_file():
         return {}, ""
     with one_sentence(f"{path.name} is not readable as JSON", "mend it or take it away"):

@@ -21,8 +21,10 @@ PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", "
 VOLUMES = (".nii.gz", ".nii")
 DICOM = (".dcm", ".dicom", ".ima")
 UNREAD_VOLUMES = (".mha", ".mhd", ".nrrd")
-UNREAD_PICTURES = (".webp", ".heic", ".jp2", ".ppm", ".pgm")
-UNREAD_ARRAYS = (".npy", ".npz", ".mgz", ".hdr", ".img", ".mat", ".h5")
+UNREAD = (
+    *(*UNREAD_VOLUMES, ".mgz", ".hdr", ".img", ".npy", ".npz", ".mat", ".h5"),
+    *(".webp", ".heic", ".jp2", ".ppm", ".pgm"),
+)
 ARCHIVES = (".zip", ".gz", ".tar", ".tgz", ".rar", ".7z")
 TEXTS = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".cfg", ".ini", ".log")
 DESCRIPTIONS = (*TEXTS, ".pdf", ".html", ".docx", ".xlsx", ".py", ".ipynb", ".sh", ".m")  # all others may be data
@@ -326,7 +328,8 @@ def measure_pair(pair: Pair) -> Pair:
     image, mask, told = read_pair(pair.image, pair.mask)
     pixels, labels = image.pixels, mask.pixels
     greys = GreyRange.of(pixels)
-    grey = pixels if pixels.dtype == np.uint8 else to_greys(pixels, *greys.window()[:2])
+    black, white, _ = greys.window()
+    grey = pixels if pixels.dtype == np.uint8 else to_greys(pixels, black, white)
     thumbnail = Image.fromarray(grey).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     border = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     facts = Facts(
@@ -344,13 +347,13 @@ def measure_pair(pair: Pair) -> Pair:
         mask_hash=_hash(labels),
         thumbnail=np.asarray(thumbnail),
         palette=mask.palette,
-        crowded=are_crowded(np.clip(pixels, *greys.window()[:2])),
+        crowded=are_crowded(np.clip(pixels, black, white)),
         told=told,
     )
     return replace(pair, facts=facts)
 
 
-def measure_pairs(pairs: list[Pair], progress: bool = False) -> list[Pair]:
+def measure_pairs(pairs: list[Pair], progress: bool) -> list[Pair]:
     """Read every pair once and return them with their Facts.
 
     Raises CourseError for the first bad one, and as `check_palettes` does.

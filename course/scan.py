@@ -21,18 +21,7 @@ from course.layout import MASK_WORDS, WEAK_MASK_WORDS
 from course.matching import bare_names
 from course.nifti import read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
-from course.pictures import (
-    PICTURES,
-    UNREAD_ARRAYS,
-    UNREAD_PICTURES,
-    UNREAD_VOLUMES,
-    VOLUMES,
-    Pair,
-    file_suffix,
-    is_dicom,
-    is_stray,
-    read_picture,
-)
+from course.pictures import PICTURES, UNREAD, VOLUMES, Pair, file_suffix, is_dicom, is_stray, read_picture
 from course.planes import patient_spacing
 from course.sources import unpack
 from course.store import pair_paths
@@ -43,7 +32,6 @@ if TYPE_CHECKING:
     import nibabel
 
 NUMBERED = re.compile(r"(.*?)(?<!\d)(?<!^-)(?<![\W_]-)(\d+)(\D*)")  # a name's last number; after a minus it is none
-UNREAD_SCANS = (*UNREAD_VOLUMES, *UNREAD_PICTURES, *UNREAD_ARRAYS)
 READ_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TO_SAVE = "save volumes as NIfTI (SimpleITK can do it), pictures as PNG"
 UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head: a volume of these axes as the import turns it
@@ -90,7 +78,7 @@ def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
         raise CourseError(f"There is no scan at {path}: give a NIfTI file, a folder of slices, or a zip.")
     if path.is_file() and (file_suffix(path.name) in PICTURES or is_dicom(path)):
         raise CourseError(f"{path.name} is a single slice: give the folder that holds all slices of the scan.")
-    if path.is_dir() or file_suffix(path.name) in (*VOLUMES, *UNREAD_SCANS):
+    if path.is_dir() or file_suffix(path.name) in (*VOLUMES, *UNREAD):
         return _read_files(path, scan_name(path), spacing)
     with tempfile.TemporaryDirectory() as folder:
         unpack(path, Path(folder) / "scan", is_wanted=lambda parts: not any(map(is_stray, parts)))
@@ -144,7 +132,7 @@ def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan
     pictures = [file for file in files if file_suffix(file.name) in PICTURES]
     series = [file for file in files if file not in volumes and file not in pictures and is_dicom(file)]
     found = [kind for kind in (volumes, pictures, series) if kind]
-    unread = [file for file in files if file_suffix(file.name) in UNREAD_SCANS]
+    unread = [file for file in files if file_suffix(file.name) in UNREAD]
     if unread and not found:
         raise CourseError(f"{unread[0].name} is of a type that is not read: {TO_SAVE}.")
     if len(found) != 1:
@@ -340,7 +328,7 @@ def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
                 raise CourseError(f"{other.name} and {entry.name} would get one answer: give each a name of its own.")
         elif file_suffix(entry.name) in PICTURES or is_dicom(entry):
             slices.append(entry)
-        elif file_suffix(entry.name) in UNREAD_SCANS:
+        elif file_suffix(entry.name) in UNREAD:
             unread.append(entry)
     if scan_of and slices:
         raise CourseError(

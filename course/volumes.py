@@ -83,9 +83,8 @@ def slice_axis(grid: Grid) -> int | None:
         return single[0]
     if not grid.spacing:
         return None
-    order = np.argsort(grid.spacing)
-    thickest, next_to = (grid.spacing[axis] for axis in (order[2], order[1]))
-    return int(order[2]) if thickest > THICK * next_to else None
+    _, next_to, thickest = sorted(grid.spacing)
+    return grid.spacing.index(thickest) if thickest > THICK * next_to else None
 
 
 def common_slice_axis(volumes: list[Volume], grids: list[Grid]) -> int:
@@ -187,52 +186,46 @@ def pairs_of_volumes(
     label_names, _ = task_description(layout.images)
     chosen = foreground_values(foreground, label_names)
     keys = list(subset_of)
-
-    def read(key):
-        """Read the headers of a volume and its mask."""
-        return read_headers(layout.images[key], layout.masks[key][0])
-
-    volumes = parallel(read, keys, "headers of volumes", progress)
+    files = [(layout.images[key], layout.masks[key][0]) for key in keys]
+    volumes = parallel(lambda pair: read_headers(*pair), files, "headers of volumes", progress)
     axes = common_axes(volumes)
     grids = [volume.grid.turned(axes) if volume.grid.axes else volume.grid for volume in volumes]
     if len({slice_axis(grid) for grid in grids}) > 1 and _follow_one_way(volumes):
         axes, grids = None, [volume.grid for volume in volumes]
     along = common_slice_axis(volumes, grids)
-    depth = {key: grid.shape[along] for key, grid in zip(keys, grids)}
-    is_flat = set(depth.values()) == {1}
+    depths = [grid.shape[along] for grid in grids]
+    is_flat = set(depths) == {1}
     if not is_flat and patient_pattern not in (PATIENT_PATTERN, None):
         raise CourseError(
             "patient_pattern is for pictures: each volume is taken as a patient of its own; where a patient has "
             "several, put them all into train, all into valid or all into test, and leave the pattern out."
         )
-    names = {key: [key[1]] if is_flat else [f"{key[1]}_{number:03d}" for number in range(depth[key])] for key in keys}
-    place = {key: folder / (key[0] or "all") for key in keys}
+    names = [
+        [name] if is_flat else [f"{name}_{number:03d}" for number in range(depth)]
+        for (_, name), depth in zip(keys, depths)
+    ]
+    places = [folder / (subset or "all") for subset, _ in keys]
 
-    def write(key_and_volume):
-        """Write the slices of a volume; return what was written."""
-        key, volume = key_and_volume
-        return write_volume(volume, names[key], place[key], chosen, axes, along)
+    def write(work):
+        return write_volume(*work, chosen, axes, along)
 
-    written = dict(zip(keys, parallel(write, list(zip(keys, volumes)), "slices of volumes", progress)))
-    notes = _check_labels(written.values(), foreground, chosen, label_names)
-    notes += told_sentences({path: told for volume in written.values() for path, told in volume.told.items()})
+    written = parallel(write, list(zip(volumes, names, places)), "slices of volumes", progress)
+    notes = _check_labels(written, foreground, chosen, label_names)
+    notes += told_sentences({path: told for volume in written for path, told in volume.told.items()})
     notes += _sentences_on_slices(volumes, grids, along)
-    files = {kind: {key: place[key] / kind / f"{names[key][0]}.png" for key in keys} for kind in ("images", "masks")}
+    pairs = [
+        Pair(subset_of[key], name, key[1], number, place / "images" / f"{name}.png", place / "masks" / f"{name}.png")
+        for key, of_volume, place in zip(keys, names, places)
+        for number, name in enumerate(of_volume)
+    ]
+    patients, people = [name for _, name in keys], None
     if is_flat:
         flat = replace(layout, images={key: layout.images[key] for key in keys})  # notes name the user's files
-        pairs, people, more = pairs_of_pictures(flat, patient_pattern, ())
-        pairs = [
-            replace(pair, **{kind[:-1]: files[kind][pair.subset, pair.name] for kind in ("images", "masks")})
-            for pair in pairs
-        ]
-        geometry = merged([(pair.patient, written[pair.subset, pair.name].geometry) for pair in pairs])
-        return pairs, people, geometry, notes + more
-    pairs = [
-        Pair(subset_of[key], name, key[1], number, *(files[kind][key].with_name(f"{name}.png") for kind in files))
-        for key in keys
-        for number, name in enumerate(names[key])
-    ]
-    return pairs, None, merged([(key[1], volume.geometry) for key, volume in written.items()]), notes
+        named, people, more = pairs_of_pictures(flat, patient_pattern, ())
+        pairs = [replace(one, image=pair.image, mask=pair.mask) for one, pair in zip(named, pairs)]
+        patients, notes = [pair.patient for pair in pairs], notes + more
+    geometry = merged(zip(patients, (volume.geometry for volume in written)))
+    return pairs, people, geometry, notes
 
 
 def _check_labels(written, foreground, chosen, label_names):

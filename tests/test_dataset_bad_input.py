@@ -284,6 +284,7 @@ case("names that differ in case", r"holds 'TRAIN/images/P1_000\.png' twice", zip
 case("a file below a file", r"heart\.zip holds .*/p1_000\.png.* below or above a file of that name", zip_with, BELOW)
 case("a zip with a link", r"train/images/p5_000\.png cannot be read as a picture", zip_with, LINK)
 case("a zip in a zip", r"outer\.zip is not a dataset: .* only .*heart\.zip and the like .*; unpack", zip_of, *OUTER)
+case("a zip of texts", r"^texts\.zip is not a dataset: it holds nothing", zip_of, "texts.zip", {"a.txt": b"text"})
 case("DICOM in a zip", r"images/0\.dcm is DICOM, which this course does not read", zip_of, *SCANS)
 case("DICOM without an ending in a zip", r"a/IM0 is DICOM, which this course", zip_of, "scans.zip", {"a/IM0": DICOM})
 case("a file of DICOM", r"0\.dcm is DICOM, which this course does not read", file, "0.dcm", DICOM)

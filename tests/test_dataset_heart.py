@@ -203,11 +203,6 @@ def test_without_a_network_one_sentence_names_the_alternatives(tmp_path):
     assert "dataset='sample'" in str(caught.value)
 
 
-def test_only_web_addresses_are_opened(tmp_path):
-    with pytest.raises(CourseError, match="not an http or https address"):
-        download("file:///etc/passwd", tmp_path / "file", 1, "")
-
-
 def test_the_official_archive_is_the_default():
     assert HEART_URL.endswith("/Task02_Heart.tar")
     assert (HEART_SIZE, HEART_MD5) == (455_721_472, "06ee59366e1e5124267b774dbd654057")

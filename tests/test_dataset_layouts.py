@@ -251,6 +251,31 @@ def folders_of_kinds(folder):
 
 
 @read
+def images_by_patient_and_all_masks_in_one_folder(folder):
+    for seed in range(6):
+        put(folder, f"p{seed // 2}/images/{seed}.png", picture(seed))
+        put(folder, f"masks/{seed}.png", mask(seed))
+    return {f"{seed}": seed for seed in range(6)}, ["does not name its patient"]
+
+
+@read
+def numbers_in_folders_of_patients_with_names(folder):
+    for seed, who in enumerate(("anna", "bert", "carla", "dora", "emil", "frida")):
+        put(folder, f"{who}/images/{seed % 2}.png", picture(seed))
+        put(folder, f"{who}/masks/{seed % 2}.png", mask(seed))
+    names = {"anna_0": 0, "bert_1": 1, "carla_0": 2, "dora_1": 3, "emil_0": 4, "frida_1": 5}
+    return names, ["The folders are taken as the patients, anna and 5 more, since the names in them are numbers"]
+
+
+@read
+def words_before_names_in_folders_of_patients(folder):
+    for seed in range(6):
+        put(folder, f"images/P{seed // 2}/image_s{seed % 2}x.png", picture(seed))
+        put(folder, f"masks/P{seed // 2}/mask_s{seed % 2}x.png", mask(seed))
+    return {f"P{seed // 2}_image_s{seed % 2}x": seed for seed in range(6)}, ["does not name its patient"]
+
+
+@read
 def archives_beside_the_pictures(folder):
     lay_out(folder, {"images/p{n}.png": picture, "masks/p{n}.png": mask})
     for name in ("more.rar", "more.7z", "more.tar"):
