@@ -58,7 +58,7 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     paths, unread = _list_files(folder, work_dir)
     if not paths:
         refuse_dicom(unread)
-        held = f"only {_of_types(unread)}" if unread else "nothing"
+        held = f"only {_of_types(unread)}" if unread else "no picture and no volume"
         raise CourseError(
             f"{end_of_path(folder.name)} is not a dataset: it holds {held}, where pictures in images/ and masks/ were "
             f"expected ({', '.join(PICTURES + VOLUMES)})."

@@ -211,9 +211,9 @@ case("empty text", r"dataset='' is nothing to read", given, "")
 case("nothing", r"dataset=None is nothing to read", given, None)
 case("a number", r"dataset=7 is nothing to read", given, 7)
 case("a web address", r"https://example\.org/heart\.zip is an address: download it", given, ADDRESS)
-case("an empty folder", r"empty is not a dataset: it holds nothing", files, "empty", {})
+case("an empty folder", r"empty is not a dataset: it holds no picture and no volume", files, "empty", {})
 case("texts", r"notes is not a dataset: it holds only .*a\.txt and the like", files, "notes", {"a.txt": b"a"})
-case("strays", r"strays is not a dataset: it holds nothing", files, "strays", STRAYS)
+case("strays", r"strays is not a dataset: it holds no picture and no volume", files, "strays", STRAYS)
 case("pickled arrays", r"arrays is not a dataset: it holds only arrays/(images|masks)/a\.npy", files, "arrays", PICKLED)
 case("photos", r"photos/a\.png has no mask, and no other", files, "photos", {"a.png": png_bytes(picture())})
 NO_NUMBERS = r"The sample cannot be made: patients must be numbers by subset, such as .*, not 2"
@@ -284,7 +284,13 @@ case("names that differ in case", r"holds 'TRAIN/images/P1_000\.png' twice", zip
 case("a file below a file", r"heart\.zip holds .*/p1_000\.png.* below or above a file of that name", zip_with, BELOW)
 case("a zip with a link", r"train/images/p5_000\.png cannot be read as a picture", zip_with, LINK)
 case("a zip in a zip", r"outer\.zip is not a dataset: .* only .*heart\.zip and the like .*; unpack", zip_of, *OUTER)
-case("a zip of texts", r"^texts\.zip is not a dataset: it holds nothing", zip_of, "texts.zip", {"a.txt": b"text"})
+case(
+    "a zip of texts",
+    r"^texts\.zip is not a dataset: it holds no picture and no volume",
+    zip_of,
+    "texts.zip",
+    {"a.txt": b"text"},
+)
 case("DICOM in a zip", r"images/0\.dcm is DICOM, which this course does not read", zip_of, *SCANS)
 case("DICOM without an ending in a zip", r"a/IM0 is DICOM, which this course", zip_of, "scans.zip", {"a/IM0": DICOM})
 case("a file of DICOM", r"0\.dcm is DICOM, which this course does not read", file, "0.dcm", DICOM)
