@@ -134,7 +134,7 @@ def test_every_run_of_the_ladder_saw_as_many_pictures_and_its_row_says_of_whom()
     assert set(learned[True]) - set(learned[False]) == {"la_005"} and len(learned[False]) == 7
 
 
-def test_results_quote_the_cross_validation_which_holds_each_patient_out_once():
+def test_results_and_readme_quote_the_cross_validation_which_holds_each_patient_out_once():
     nnunet = {row["patient"]: float(row["dice"]) for row in read("nnunet.csv")}
     all_ours, all_theirs = {}, {}
     for row in read("trials.csv"):
@@ -151,6 +151,8 @@ def test_results_quote_the_cross_validation_which_holds_each_patient_out_once():
     assert len(all_ours) == 14
     quoted = [mean_and_spread([*dice.values()]) for dice in (all_ours, all_theirs)]
     assert table_row(RESULTS, "all")[3:5] == quoted
+    first = "`best`, five runs, each patient held out once; nnU-Net, the same"
+    assert table_row(README, first)[-1] == "; ".join(quoted)
 
 
 def test_results_quote_nnunet():
