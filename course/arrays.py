@@ -139,6 +139,7 @@ def _write_subset(folder, subset, slices, image_size, prepare, progress):
         ]
 
         def fill(row):
+            """Prepare one slice, and write it into its row of the arrays."""
             for array, picture in zip(arrays, prepare(subset, slices[row])):
                 array[row, ..., 0] = picture
 

@@ -35,6 +35,7 @@ def ordered_batches(*arrays, batch_size: int = 16, whole: bool = False):
     starts = range(0, len(arrays[0]), batch_size)
 
     def batches():
+        """Yield the rows of one batch after the other, as a tuple."""
         for start in starts:
             rows = tuple(array[start : start + batch_size] for array in arrays)
             missing = batch_size - len(rows[0]) if whole else 0
@@ -66,6 +67,7 @@ def picture_source(pictures: TrainingPictures, device: str | None = "CPU") -> Ca
     if pictures.pixels > MOST_HELD:
 
         def read(numbers):
+            """Read the pictures with these numbers."""
             read = tf.numpy_function(pictures.take, [numbers], (tf.uint8, tf.uint8))
             return tuple(tf.ensure_shape(part, [*numbers.shape, size, size]) for part in read)
 
@@ -75,6 +77,7 @@ def picture_source(pictures: TrainingPictures, device: str | None = "CPU") -> Ca
     rows, columns, black = tf.range(size)[:, None], tf.range(size), pictures.pixels - 1
 
     def take(numbers):
+        """Look the pictures with these numbers up in what is held."""
         view = tf.gather(views, numbers)[:, None, None]
         first, row_step, column_step, top, bottom, left, right = tf.unstack(view, axis=-1)
         shown = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
@@ -103,6 +106,7 @@ def prepared_batches(pictures: TrainingPictures, epochs: Callable, batch_size: i
     source = picture_source(pictures, None if in_step else "CPU")
 
     def make(numbers, seed):
+        """Return a batch (X, y)."""
         return prepare(*source(numbers), seed, in_step)
 
     if in_step:

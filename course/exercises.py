@@ -43,6 +43,7 @@ def _watched(function: Callable) -> Callable:
     """Return the reader's function; where it fails, or returns None, it raises Mistake."""
 
     def watched(*arguments, **named):
+        """Call the function."""
         try:
             answer = function(*arguments, **named)
         except Exception as error:

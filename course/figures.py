@@ -225,6 +225,7 @@ def html_table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
     sides = ["right" if is_numeric(rows, column) else "left" for column in range(len(headers))]
 
     def line(cells, tag):
+        """Return a row of the table, each cell on its side."""
         written = (
             f'<{tag} style="text-align: {side}">{html.escape(str(cell))}</{tag}>'
             for cell, side in zip(cells, sides, strict=True)

@@ -61,6 +61,7 @@ def own(folder: Path | str) -> Iterator[tuple[str, Callable[[], None]]]:
     numbers, written = itertools.count(), 0.0
 
     def write():
+        """Write the next number into the folder."""
         nonlocal written
         written = time.monotonic()
         Path(folder, OWNER_FILE).write_text(f"{batch}\n{next(numbers)}", encoding="utf-8")
@@ -85,6 +86,7 @@ def end_with_owner(folder: Path | str, batch: str) -> None:
     """End this kernel when `batch` no longer owns the folder. That its own process is gone, Jupyter's kernel sees."""
 
     def watch():
+        """Wait until the folder has another owner or none, then end the process."""
         owner = batch
         while owner in (batch, ""):
             time.sleep(WATCH_INTERVAL)

@@ -69,6 +69,7 @@ def make_sample(
     subsets = [subset for subset, count in patients.items() for _ in range(count)]
 
     def write_patient(patient_and_subset):
+        """Draw one patient and write the pictures."""
         patient, subset = patient_and_subset
         for kind, volume in zip(("images", "masks"), draw_patient(seed, patient, slices, size)):
             target = Path(folder, subset, kind)

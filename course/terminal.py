@@ -43,6 +43,7 @@ class Screen:
         self.above = lines if is_progress else []
 
     def flush(self) -> None:
+        """Show what was written."""
         self.file.flush()
 
 

@@ -207,6 +207,7 @@ def pairs_of_volumes(
     places = [folder / (subset or "all") for subset, _ in keys]
 
     def write(work):
+        """Write the slices of a volume; return what was written."""
         return write_volume(*work, chosen, axes, along)
 
     written = parallel(write, list(zip(volumes, names, places)), "slices of volumes", progress)

@@ -31,11 +31,13 @@ def with_formulas(text: str) -> str:
     """Return Markdown in which formulas, between $$ on lines of their own or $ within a line, are pictures."""
 
     def block(found):
+        """Return a formula on a line of its own."""
         tex = " ".join(found[1].split())
         picture = f'<img alt="{html.escape(tex)}" src="{draw_formula(tex.replace("frac", "dfrac"), 16)}">'
         return f'<p class="formula">{picture}</p>'
 
     def inline(found):
+        """Return a formula within a line."""
         return f'<img class="inline" alt="{html.escape(found[1])}" src="{draw_formula(found[1], 13)}">'
 
     parts = re.split(r"(```.*?```|`[^`\n]*`)", text, flags=re.DOTALL)  # a dollar in code is a dollar
