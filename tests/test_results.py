@@ -134,6 +134,13 @@ def test_every_run_of_the_ladder_saw_as_many_pictures_and_its_row_says_of_whom()
     assert set(learned[True]) - set(learned[False]) == {"la_005"} and len(learned[False]) == 7
 
 
+@pytest.mark.parametrize("profile", ["ladder", "hour"])
+def test_the_stored_runs_of_best_are_of_the_profile_as_it_is(profile):
+    now = helpers.new_settings("heart", profile, "best", 0)
+    stored = {(row["image_size"], row["images_seen"]) for row in read(f"{profile}.csv") if row["recipe"] == "best"}
+    assert stored == {(str(now["image_size"]), str(now["epochs"] * now["images_per_epoch"]))}
+
+
 def test_results_and_readme_quote_the_cross_validation_which_holds_each_patient_out_once():
     nnunet = {row["patient"]: float(row["dice"]) for row in read("nnunet.csv")}
     all_ours, all_theirs = {}, {}
