@@ -11,7 +11,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from course.arrays import load_arrays, make_arrays, read_arrays_record
+from course.arrays import load_arrays, make_arrays, read_arrays_record, rows_of_patients
 from course.audit import (
     audit_rows as audit_rows,
     dataset_counts as dataset_counts,
@@ -19,25 +19,28 @@ from course.audit import (
     plot_twins as plot_twins,
 )
 from course.batches import load_training_pictures, ordered_batches, prepared_batches, steps_per_execution
-from course.drawings import plot_convolution as plot_convolution, plot_network as plot_network, plot_pairs as plot_pairs
+from course.drawings import (
+    plot_convolution as plot_convolution,
+    plot_network as plot_network,
+    plot_pairs as plot_pairs,
+    plot_predictions as plot_predictions,
+)
 from course.exercises import check_exercise as check_exercise
 from course.figures import (
     PREDICTION_COLOR as PREDICTION_COLOR,
     TRUTH_COLOR as TRUTH_COLOR,
     draw_outlines as draw_outlines,
     figure_as_png as figure_as_png,
-    format_table as format_table,
     look_closer as look_closer,
     plain_text as plain_text,
     plot_history as plot_history,
     plot_looks as plot_looks,
     plot_planes as plot_planes,
-    plot_predictions as plot_predictions,
     plot_three_planes as plot_three_planes,
     save_figure as save_figure,
-    table as table,
 )
 from course.folds import left_out_twins as left_out_twins
+from course.geometry import spacings
 from course.greys import greys_of
 from course.image_operations import cut_squares, enlarge, neighbours_mean
 from course.importing import import_dataset as import_dataset, upload_file as upload_file
@@ -51,7 +54,7 @@ from course.machine import (
 from course.metrics import bootstrap_interval, bounding_box, confusion_counts, cross_entropy, dice, scores
 from course.normalization import fuse_normalization
 from course.pictures import SUBSETS as SUBSETS, find_picture, read_picture
-from course.planes import area_average, patient_spacing, slice_places
+from course.planes import area_average, slice_places
 from course.prediction import (
     predict_in_planes as predict_in_planes,
     predict_probabilities,
@@ -65,8 +68,11 @@ from course.recipes import (
     RECIPES as RECIPES,
     check_values as check_values,
     choose_profile as choose_profile,
+    crop_side,
+    images_in_epoch,
     load_settings,
     new_settings as new_settings,
+    steps_per_epoch,
     training_plan as training_plan,
 )
 from course.results import (
@@ -89,6 +95,7 @@ from course.scan import (
     to_pictures as to_pictures,
 )
 from course.store import dataset_root as dataset_root, pair_paths
+from course.tables import format_table as format_table, table as table
 from course.training import (
     arithmetic_of,
     choose_arithmetic as choose_arithmetic,
@@ -162,7 +169,7 @@ def prepare_slice(image, mask, size):
     of a pixel's area is atrium, and share is 255 times the share of its area.
     """
     covered = mask_share(mask, size)
-    return resize_image(image, size) / np.float32(255), is_half_covered(covered), np.rint(255 * covered)
+    return resize_image(image, size) / np.float32(255), is_half_covered(covered), np.uint8(np.rint(255 * covered))
 
 
 def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=True):
@@ -174,7 +181,7 @@ def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=Tru
     the arrays are written through a memory map. `leave_out` names train patients to pass over.
     Where the dataset was taken from another work folder that has these very arrays, they are used from there.
     Returns the content of arrays.json: how the arrays were made, and the slices in their order.
-    Raises CourseError if no slices are left of a subset, no pixel of its masks, or no room on the disk.
+    Raises CourseError if a subset has no slices left, or only empty masks at that size, or if the disk is full.
     """
 
     def prepare(subset, pair):
@@ -396,24 +403,6 @@ def augment(images, masks, seed, crop_size, compiled=False):
     return images + noise * tf.abs(uniform(0.04, 1, 1, 1)), masks
 
 
-def crop_side(settings, size):
-    """Return the side of the squares that are cut from pictures of `size`: a multiple of 8, as the network needs it.
-
-    It halves the picture three times. The nearest multiple is taken: 80 for 0.6 of 128.
-    """
-    return round(settings["crop_share"] * size / 8) * 8
-
-
-def steps_per_epoch(slices, settings):
-    """Return the number of batches in an epoch; what is missing in the last one is taken from the next pass."""
-    return -(-(settings["images_per_epoch"] or settings["repeats"] * slices) // settings["batch_size"])
-
-
-def images_in_epoch(slices, settings):
-    """Return how many images an epoch shows of a training set of `slices` slices: a whole number of batches."""
-    return steps_per_epoch(slices, settings) * settings["batch_size"]
-
-
 def shuffled_stream(indices, start, count, seed):
     """Return entries start to start + count of an endless stream: all indices shuffled, again and again.
 
@@ -567,9 +556,6 @@ def patient_volumes(work_dir, subset, probabilities):
     """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = read_arrays_record(work_dir)["slices"][subset]
-    rows_of = {}
-    for row, pair in enumerate(slices):
-        rows_of.setdefault(pair["patient"], []).append(row)
 
     def read(row):
         """Return the mask of a row as it was drawn, and its probabilities at that size."""
@@ -585,7 +571,7 @@ def patient_volumes(work_dir, subset, probabilities):
         )
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for patient, rows in rows_of.items():
+        for patient, rows in rows_of_patients(slices).items():
             truth, probability = zip(*pool.map(read, rows))
             yield patient, rows, stack(truth), stack(probability)
 
@@ -628,47 +614,56 @@ def choose_segmentation(curves, settings):
     """
     kept = (False, True) if settings["largest_component"] is None else (settings["largest_component"],)
     allowed = THRESHOLDS if settings["threshold"] is None else [settings["threshold"]]
-    nearest = {
-        threshold: min(range(len(THRESHOLDS)), key=lambda i: abs(THRESHOLDS[i] - threshold)) for threshold in allowed
-    }
-    return max(
-        itertools.product(allowed, kept),
-        key=lambda choice: (curves[choice[1]][nearest[choice[0]]], not choice[1], -abs(choice[0] - 0.5)),
-    )
+
+    def merit(choice):
+        """Return the Dice of a choice on the curves, and what decides between equals."""
+        threshold, largest_component = choice
+        nearest = np.argmin(np.abs(np.subtract(THRESHOLDS, threshold)))
+        return curves[largest_component][nearest], not largest_component, -abs(threshold - 0.5)
+
+    return max(itertools.product(allowed, kept), key=merit)
+
+
+def score_patients(work_dir, subset, probabilities, threshold, largest_component=False):
+    """Score the patients of a subset, each as one volume at the masks' own resolution.
+
+    probabilities: (N, S, S), the network's answer for the subset. Returns (figures, slice counts, unit): for each
+    patient dice, iou, precision, recall, the two `surface_distances`, and volume_error, the volume found over the true
+    one minus 1; the confusion counts of each of the N slices; and the unit of the distances. That is "mm", by each
+    patient's own spacing, or "pixels" if that of one is not known. Slices lie where their numbers say, and missing ones
+    count as empty; where a patient's numbers do not say it, its distances are None, and that is printed.
+    """
+    slices = read_arrays_record(work_dir)["slices"][subset]
+    spacing_of = spacings(read_json(work_dir / "dataset.json", "01_dataset_upload"))
+    in_millimetres = all(spacing_of[pair["patient"]] for pair in slices)
+    figures, slice_counts = {}, [None] * len(slices)
+    for patient, rows, truth, probability in patient_volumes(work_dir, subset, probabilities):
+        prediction = segment(probability, threshold, largest_component)
+        for row, *masks in zip(rows, truth, prediction):
+            slice_counts[row] = confusion_counts(*masks)
+        height, width, between = spacing_of[patient] if in_millimetres else (1, 1, 1)
+        places = slice_places([slices[row]["slice"] for row in rows])
+        figures[patient] = patient_scores(truth, prediction, (between, height, width), places)
+        if places is None:
+            print(f"{subset}: no distances between surfaces for {patient}: where its slices lie is not known.")
+    return figures, slice_counts, "mm" if in_millimetres else "pixels"
 
 
 def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_component=False):
     """Score the network's probabilities (N, S, S) for a subset.
 
-    Returns (metrics for metrics.json, counts a slice, masks).
+    Returns (metrics for metrics.json, counts of each slice, masks).
 
-    At the masks' own resolution, a patient at a time: `patients` (dice, iou, precision, recall, the two
-    `surface_distances`, and volume_error, the volume found over the true one minus 1), dice_per_patient, their mean,
-    standard deviation (over patients, n - 1) and `bootstrap_interval`, and figures of the single slices.
-    Distances are in millimetres by each patient's own spacing, or in pixels if that of a patient is not known:
-    `distance_unit`. Slices lie where their numbers say, and missing ones count as empty; where a patient's numbers do
-    not say it, its distances are None, and that is printed.
+    The figures of `score_patients` are at the masks' own resolution: `patients`, `distance_unit`, dice_per_patient,
+    their mean, standard deviation (over patients, n - 1) and `bootstrap_interval`, and figures of the single slices.
     All else is pooled over all pixels at the network's resolution, because the report printed it so; the masks, bool
     (N, S, S), are those that are pooled. `loss` alone is what `model.evaluate` says: the recipe's loss of the slices,
     each answered from its own plane, as in training.
     """
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
-    slices = read_arrays_record(work_dir)["slices"][subset]
-    spacing_of = {pair["patient"]: patient_spacing(description, pair["patient"]) for pair in slices}
-    in_millimetres = all(spacing_of.values())
+    patients, slice_counts, unit = score_patients(work_dir, subset, probabilities, threshold, largest_component)
     X, y = load_arrays(work_dir, subset)
-    patients, slice_counts = {}, [None] * len(X)
     masks = np.zeros(probabilities.shape, bool)
-    for patient, rows, truth, probability in patient_volumes(work_dir, subset, probabilities):
-        prediction = segment(probability, threshold, largest_component)
-        counts = [confusion_counts(*pair) for pair in zip(truth, prediction)]
-        for index, entry in zip(rows, counts):
-            slice_counts[index] = entry
-        row, column, between = spacing_of[patient] if in_millimetres else (1, 1, 1)
-        places = slice_places([slices[index]["slice"] for index in rows])
-        patients[patient] = patient_scores(truth, prediction, (between, row, column), places)
-        if places is None:
-            print(f"{subset}: no distances between surfaces for {patient}: where its slices lie is not known.")
+    for rows in rows_of_patients(read_arrays_record(work_dir)["slices"][subset]).values():
         masks[rows] = segment(probabilities[rows], threshold, largest_component)
     values = [patient["dice"] for patient in patients.values()]
     pooled = confusion_counts(y[..., 0], masks)
@@ -678,7 +673,7 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
         "dice_patient_std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "dice_patient_interval": bootstrap_interval(values),
         "patients": patients,
-        "distance_unit": "mm" if in_millimetres else "pixels",
+        "distance_unit": unit,
         "slices": slice_scores(slice_counts),
         **scores(pooled),
         "accuracy_predicting_nothing": scores(confusion_counts(y, np.zeros_like(y)))["accuracy"],

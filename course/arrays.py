@@ -1,4 +1,9 @@
-"""The arrays in `npy/`: how they are made, recorded, found again and read. How a slice is prepared 02 teaches."""
+"""The arrays in `npy/`: how they are made, recorded, found again and read. How a slice is prepared 02 teaches.
+
+`arrays.json` holds `made_from` (`dataset` and `code`, hashes, and `settings`: `image_size` and who is `left_out`),
+`slices` (for each subset entries of `dataset.json`, in the order of the rows), `files` (for each its `bytes` and
+`fingerprint`) and, where the arrays of another work folder are used, `folder`: where they lie.
+"""
 
 import functools
 import os
@@ -21,25 +26,26 @@ from course.workspace import (
     is_on_drive,
     progress_bar,
     read_json,
+    remove_leftovers,
     whole_file,
     writable_folder,
     write_json,
 )
 
 ARRAYS = {"X": "float32", "y": "uint8", "share": "uint8"}
-# Of a dataset's description: what it is called, where it lies, what was noted, folds to choose from, distances and axes
-_WITHOUT_INFLUENCE = (
-    *("name", "source", "root", "taken_from", "stored_in", "as_imported", "notes", "audit", "folds"),
-    *("spacing", "geometry", "state"),
-)
 
 
 def dataset_fingerprint(description: dict) -> str:
-    """Return a hash of all in a dataset's description that arrays depend on.
+    """Return a hash of what arrays depend on: the pixels, whose they are, their subsets, and the masks' values."""
+    return fingerprint([description[name] for name in ("fingerprint", "subsets", "mask_values")])
 
-    Pictures and masks, patients and subsets, mask values; not their name or place, nor what was noted.
-    """
-    return fingerprint({name: value for name, value in description.items() if name not in _WITHOUT_INFLUENCE})
+
+def rows_of_patients(slices: list[dict]) -> dict[str, list[int]]:
+    """Return for each patient the rows of the arrays that hold its slices; slices: entries of arrays.json."""
+    rows_of = {}
+    for row, pair in enumerate(slices):
+        rows_of.setdefault(pair["patient"], []).append(row)
+    return rows_of
 
 
 def make_arrays(
@@ -131,7 +137,8 @@ def _write_subset(folder, subset, slices, image_size, prepare, progress):
     local = workspace.COLAB_FOLDER if is_on_drive(folder) else folder  # a memory map is for a local disk
     for disk in {folder, local}:
         _check_room(disk, subset, len(slices), image_size)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=local) as drafts:
+    remove_leftovers(local.glob(".drafts-*"))
+    with tempfile.TemporaryDirectory(prefix=".drafts-", dir=local) as drafts:
         paths = [Path(drafts) / f"{subset}_{kind}.npy" for kind in ARRAYS]
         arrays = [
             np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(len(slices), image_size, image_size, 1))

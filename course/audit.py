@@ -8,7 +8,7 @@ from course.figures import PREDICTION_COLOR, TRUTH_COLOR, draw_outline, plain_te
 from course.folds import same_scans
 from course.metrics import add_counts, confusion_counts, scores
 from course.pictures import SUBSETS, Pair, read_picture
-from course.store import pair_paths
+from course.store import read_slice
 from course.workspace import CourseError
 
 MAX_COMPARED = 10_000  # pictures that are searched for near-copies
@@ -299,9 +299,9 @@ def audit_rows(description: dict) -> list[tuple]:
 
 def _draw(panel, description, work_dir, subset, name, title, color=TRUTH_COLOR):
     """Draw a picture with the outline of its mask."""
-    image, mask = (read_picture(path).pixels for path in pair_paths(description, work_dir, subset, name))
+    image, mask = read_slice(description, work_dir, subset, name)
     panel.imshow(image, cmap="gray")
-    draw_outline(panel, mask == description["mask_values"][1], color, width=1)
+    draw_outline(panel, mask, color, width=1)
     panel.set_title(plain_text(title), fontsize="small")
     panel.set_axis_off()
 

@@ -2,32 +2,46 @@
 
 A run has a folder of its own, with the executed notebooks, their log (`run.log`), the results, and `run.json`, which
 says what went in and what came of it. `shared/` beside the runs holds what they have in common: dataset and arrays.
+
+`run.json` holds the run's `name`, its `parameters`, `open_test`, `inputs` (a hash of these, of the data and of the
+code), the `batch` at work on it, the `path` and `fingerprint` of the `shared` dataset.json, and its `state`: "running"
+(and which `notebook`), "complete" or "failed" (and in which `notebook` and `cell`, with which `message`). At its end
+come the `seconds` that it took. `batch.json` has the same of all `runs`, where `state` may also be "reused".
 """
 
+import ast
 import inspect
 import itertools
 import os
 import re
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from course.figures import format_table
 from course.folds import left_out_twins
 from course.importing import import_dataset
 from course.ownership import own, owner_of
 from course.pictures import find_picture
 from course.recipes import PROFILES, RECIPES, check_values, new_settings
 from course.sources import fetch_heart
+from course.tables import format_table
 from course.training import read_history
 from course.workers import RETRIES, open_cluster, stderr_to
-from course.workspace import COURSE_FOLDER, CourseError, duration, fingerprint, read_json, writable_folder, write_json
+from course.workspace import (
+    COURSE_FOLDER,
+    CourseError,
+    bare_code,
+    duration,
+    fingerprint,
+    read_json,
+    writable_folder,
+    write_json,
+)
 from helpers import prepare_arrays
 
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
 OF_THE_IMPORT = set(inspect.signature(import_dataset).parameters)  # these decide which dataset is imported, and how
-WITHOUT_NUMBERS = ("batch", "ownership", "report", "terminal", "workers")  # modules that run what makes the results
+OF_THE_BATCH = ("batch", "ownership", "report", "terminal", "workers")  # modules that run what makes the results
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take 5 to 8 hours on two cores
 
 
@@ -95,18 +109,23 @@ def plan_runs(
 
 
 def _folder_name(text):
+    """Return a text as a folder may be called; where it has to be changed or cut, a hash keeps two texts apart."""
     safe = re.sub(r"[^\w.-]+", "-", text)[:100]
     return safe if safe == text else f"{safe}-{fingerprint(text)}"
 
 
 def code_fingerprint() -> str:
-    """Return a hash of all code that makes a result: modules and notebooks, not their outputs, not the batch itself."""
+    """Return a hash of all code that makes a result: modules and notebooks, but not the batch itself.
+
+    Comments, docstrings and outputs do not count.
+    """
     import nbformat
 
-    modules = [path for path in (COURSE_FOLDER / "course").glob("*.py") if path.stem not in WITHOUT_NUMBERS]
+    modules = [path for path in sorted((COURSE_FOLDER / "course").glob("*.py")) if path.stem not in OF_THE_BATCH]
     notebooks = [nbformat.read(COURSE_FOLDER / "notebooks" / f"{name}.ipynb", as_version=4) for name in NOTEBOOKS]
     sources = [cell.source for notebook in notebooks for cell in notebook.cells if cell.cell_type == "code"]
-    return fingerprint(sources, COURSE_FOLDER / "helpers.py", *sorted(modules))
+    sources += [path.read_text(encoding="utf-8") for path in (COURSE_FOLDER / "helpers.py", *modules)]
+    return fingerprint([ast.dump(bare_code(source)) for source in sources])
 
 
 def share_dataset(folder: Path, dataset: str, options: dict) -> str:
@@ -178,6 +197,7 @@ def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameter
 
 
 def _failure(message, notebook=None, cell=None):
+    """Return what a record says of a run that failed."""
     return {"state": "failed", "notebook": notebook, "cell": cell, "message": message}
 
 
@@ -192,11 +212,10 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
     inputs = fingerprint(run, open_test, data, code_fingerprint())
     record = {"name": name, "parameters": run, "open_test": open_test, "inputs": inputs, "batch": batch}
     record["shared"] = {"path": dataset_file, "fingerprint": description["fingerprint"]}
-    record["host"] = socket.gethostname()
     if (run_dir / "run.json").exists() and (run_dir / "results" / "metrics.json").exists():
         earlier = read_json(run_dir / "run.json", "00_run_all")
         if earlier["inputs"] == inputs and earlier["state"] == "complete":
-            return {**earlier, "state": "reused"}
+            return {**earlier, "state": "reused", "shared": record["shared"]}
     given = {
         **{key: value for key, value in run.items() if key not in OF_THE_IMPORT},  # which is done
         "dataset": dataset_file,
@@ -237,15 +256,9 @@ def run_batch(
     failed for one reason.
     """
     folder, began = Path(folder).resolve(), time.time()
-    outcomes, running, shared, waiting, shown = {}, {}, [], list(runs), None
-    writable_folder(folder)
-    untold = {run["dataset"] for name, run in runs.items() if "_dataset-" not in name}  # the others' names tell it
-    for earlier in folder.glob("*/run.json"):
-        other = read_json(earlier, "00_run_all")["parameters"]["dataset"]
-        if untold - {other} and "_dataset-" not in earlier.parent.name:
-            raise CourseError(
-                f"{earlier.parent} holds a run of another dataset, {other}: move {folder} away, or rename your dataset."
-            )
+    waiting, running, outcomes = list(runs), {}, {}
+    shared, shown = [], None
+    _check_same_dataset(writable_folder(folder), runs)
     if any(run["dataset"] == "heart" for run in runs.values()):
         show("the heart data: downloading, if they are not here")
         fetch_heart(folder.parents[1])  # once, before several workers look for it
@@ -254,11 +267,11 @@ def run_batch(
             workers = max(1, len(client.nthreads()))
             while waiting and len(running) < workers:  # a training takes a whole worker
                 name = waiting.pop(0)
-                arrays = _share(client, folder, runs[name], seed)
+                dataset, arrays = _share(client, folder, runs[name], seed)
+                shared += dataset, arrays  # kept, so that dask makes once what runs share
                 running[name] = client.submit(
-                    run_one, folder, name, runs[name], arrays[-1], open_test, batch, retries=RETRIES
+                    run_one, folder, name, runs[name], arrays, open_test, batch, retries=RETRIES
                 )
-                shared += arrays  # kept, so that dask makes once what runs share
             lines = [_progress(name, folder / name, batch) for name in running]
             if len(runs) > 1:
                 lines += [_time_left(runs, outcomes, workers), f"dashboard: {client.dashboard_link}"]
@@ -276,7 +289,19 @@ def run_batch(
         return outcomes
 
 
+def _check_same_dataset(folder, runs):
+    """Refuse a folder with runs of another dataset, unless the runs' names tell which is theirs."""
+    untold = {run["dataset"] for name, run in runs.items() if "_dataset-" not in name}
+    for earlier in folder.glob("*/run.json"):
+        other = read_json(earlier, "00_run_all")["parameters"]["dataset"]
+        if untold - {other} and "_dataset-" not in earlier.parent.name:
+            raise CourseError(
+                f"{earlier.parent} holds a run of another dataset, {other}: move {folder} away, or rename your dataset."
+            )
+
+
 def _share(client, folder, run, seed):
+    """Have the dataset and the arrays of a run made, once for all runs that share them; return dask's two futures."""
     options = {name: run[name] for name in OF_THE_IMPORT & set(run) - {"dataset", "fold"}} | {"seed": seed}
     if run["dataset"] == "sample":
         options["sample"] = PROFILES[run["profile"]]["sample"]
@@ -285,10 +310,11 @@ def _share(client, folder, run, seed):
     which = (run.get("fold"), image_size, RECIPES[run["recipe"]]["leave_out_twins"])
     # dask's own key differs from call to call: it holds a future
     key = f"share_arrays-{fingerprint(dataset.key, *which)}"
-    return [dataset, client.submit(share_arrays, dataset, *which, key=key)]
+    return dataset, client.submit(share_arrays, dataset, *which, key=key)
 
 
 def _outcome(name, run, future):
+    """Return the record of a run that has ended, also where it was dask that ended it."""
     from distributed import KilledWorker
 
     if future.status == "finished":
@@ -302,6 +328,7 @@ def _outcome(name, run, future):
 
 
 def _progress(name, run_dir, batch):
+    """Return a line on a run that is going on: its notebook, and of 04 its epoch."""
     try:
         record = read_json(run_dir / "run.json", "00_run_all")
     except (OSError, ValueError):  # there is none, or it is being replaced
@@ -314,6 +341,7 @@ def _progress(name, run_dir, batch):
 
 
 def _epochs(run_dir):
+    """Return the end of a line on a training: its epoch, the time that is left, and the soft Dice on valid."""
     try:
         rows, epochs = read_history(run_dir), read_json(run_dir / "settings.json", NOTEBOOKS[0])["epochs"]
         training = read_json(run_dir / "model" / "training.json", NOTEBOOKS[3])
@@ -325,6 +353,7 @@ def _epochs(run_dir):
 
 
 def _time_left(runs, outcomes, workers):
+    """Return a line on how many runs are done, and about how long the others will take."""
     failed = sum(outcome["state"] == "failed" for outcome in outcomes.values())
     line = f"{len(outcomes)} of {len(runs)} runs are done" + (f", {failed} of them failed" if failed else "")
     worked = [outcome["seconds"] for outcome in outcomes.values() if outcome["state"] == "complete"]

@@ -1,4 +1,4 @@
-"""The batches that the network is given: in order to judge it, prepared as the recipe says to train it."""
+"""The batches that a network is given: to judge it, the slices in their order; to train it, what its recipe says."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from course.arrays import load_arrays, read_arrays_record
+from course.geometry import spacings
 from course.planes import TrainingPictures, find_volumes
 from course.workspace import read_json
 
@@ -51,7 +52,7 @@ def load_training_pictures(work_dir: Path, settings: dict) -> TrainingPictures:
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     X, y = load_arrays(work_dir, "train", ("X", "share" if settings["soft_masks"] else "y"))
     slices = read_arrays_record(work_dir)["slices"]["train"]
-    volumes = find_volumes(slices, description, X.shape[1]) if settings["planes"] == 3 else []
+    volumes = find_volumes(slices, spacings(description), X.shape[1]) if settings["planes"] == 3 else []
     return TrainingPictures(X, y, volumes, full=255 if settings["soft_masks"] else 1)
 
 

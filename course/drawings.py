@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from course.figures import TRUTH_COLOR, draw_outlines, plain_text
-from course.pictures import SUBSETS, read_picture
-from course.store import pair_paths
+from course.arrays import load_arrays, read_arrays_record
+from course.figures import TRUTH_COLOR, draw_enlarged, draw_outlines, plain_text
+from course.metrics import rank_slices
+from course.pictures import SUBSETS
+from course.store import read_slice
 
 if TYPE_CHECKING:
     import keras
@@ -113,7 +115,7 @@ def plot_network(model: keras.Model, image: np.ndarray, mask: np.ndarray | None 
     return figure
 
 
-def _tells(answer, mask):
+def _contrast(answer, mask):
     """Return for each channel of an answer (S, S, channels) by how many standard deviations a structure stands out."""
     size, deviation = len(answer), answer.std(axis=(0, 1))
     share = mask.reshape(size, len(mask) // size, size, -1).mean(axis=(1, 3))  # of each place, that is the structure
@@ -124,7 +126,7 @@ def _tells(answer, mask):
 def _draw_part(axes, part, answer, mask, left, top):
     """Draw two channels of an answer (S, S, channels), what it is, and a block for each layer."""
     size, _, channels = answer.shape
-    chosen = np.argsort(answer.std(axis=(0, 1)) if mask is None else _tells(answer, mask))[-2:]
+    chosen = np.argsort(answer.std(axis=(0, 1)) if mask is None else _contrast(answer, mask))[-2:]
     for right, channel in enumerate(chosen):
         extent = (left + 1.05 * right, left + 1.05 * right + 1, top - 1, top)
         axes.imshow(answer[..., channel], cmap="gray", extent=extent)
@@ -150,12 +152,37 @@ def plot_pairs(description: dict, work_dir: Path) -> Figure:
     spread = np.linspace(0, len(names_of) - 1, min(3, len(names_of))).round().astype(int)
     figure, panels = plt.subplots(len(spread), 2, figsize=(6, 3.1 * len(spread)), layout="constrained", squeeze=False)
     for row, ((subset, _), names) in zip(panels, [list(names_of.items())[number] for number in spread]):
-        pictures = [pair_paths(description, work_dir, subset, name) for name in names]
-        masks = [read_picture(mask_path)[0] == description["mask_values"][1] for _, mask_path in pictures]
+        images, masks = zip(*(read_slice(description, work_dir, subset, name) for name in names))
         largest = int(np.argmax([np.count_nonzero(mask) for mask in masks]))
-        draw_outlines(row[0], read_picture(pictures[largest][0])[0], masks[largest])
+        draw_outlines(row[0], images[largest], masks[largest])
         row[1].imshow(masks[largest], cmap="gray")
         for axes, title in zip(row, (plain_text(f"{names[largest]}, {subset}"), "its mask")):
             axes.set_title(title, fontsize=10)
             axes.axis("off")
+    return figure
+
+
+def plot_predictions(work_dir: Path, subset: str, slice_counts: list[dict], masks: np.ndarray) -> Figure:
+    """Draw the best, the median and the worst slice that hold atrium, and the worst large one.
+
+    Large: with at least as much atrium as the median slice. Left the whole slice with a box, right what is in the
+    box, with the outlines of truth and prediction. slice_counts and masks are what `evaluate_subset` returned for the
+    subset.
+    """
+    import matplotlib.pyplot as plt
+
+    slices = read_arrays_record(work_dir)["slices"][subset]
+    X, y = load_arrays(work_dir, subset)
+    order, values = rank_slices(slice_counts)
+    areas = [slice_counts[index]["true_positives"] + slice_counts[index]["false_negatives"] for index in order]
+    worst_large = max(rank for rank, area in enumerate(areas) if area >= np.median(areas))
+    shown = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1, "worst large": worst_large}
+    figure, panels = plt.subplots(4, 2, figsize=(5.5, 11.6), layout="constrained")
+    for (left, right), (label, rank) in zip(panels, shown.items()):
+        index = order[rank]
+        image, truth, prediction = X[index, ..., 0], y[index, ..., 0], masks[index]
+        draw_enlarged(left, right, image, truth, prediction)
+        left.set_title(plain_text(f"{label}:\n{slices[index]['name']}"))
+        right.set_title(f"Dice {values[rank]:.2f}\n{areas[rank]} pixels of atrium")
+    panels[-1, 1].set_xlabel("truth orange, prediction dashed blue")
     return figure

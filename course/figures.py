@@ -1,17 +1,15 @@
-"""Figures: how they are saved, and those that need nothing but what they are given."""
+"""Figures that need nothing but what they are given, and how a figure is saved."""
 
 from __future__ import annotations
 
-import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from course.arrays import load_arrays, read_arrays_record
-from course.metrics import bounding_box, rank_slices
+from course.metrics import bounding_box
 from course.workspace import whole_file
 
 if TYPE_CHECKING:
@@ -127,32 +125,6 @@ def plot_three_planes(volume: np.ndarray, mask: np.ndarray, centre: tuple[int, i
     return figure
 
 
-def plot_predictions(work_dir: Path, subset: str, slice_counts: list[dict], masks: np.ndarray) -> Figure:
-    """Draw the best, the median and the worst slice that hold atrium, and the worst large one.
-
-    Large: with at least as much atrium as the median slice. Left the whole slice with a box, right what is in the
-    box, with the outlines of truth and prediction. slice_counts and masks are what `evaluate_subset` returned for the
-    subset.
-    """
-    import matplotlib.pyplot as plt
-
-    slices = read_arrays_record(work_dir)["slices"][subset]
-    X, y = load_arrays(work_dir, subset)
-    order, values = rank_slices(slice_counts)
-    areas = [slice_counts[index]["true_positives"] + slice_counts[index]["false_negatives"] for index in order]
-    worst_large = max(rank for rank, area in enumerate(areas) if area >= np.median(areas))
-    shown = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1, "worst large": worst_large}
-    figure, panels = plt.subplots(4, 2, figsize=(5.5, 11.6), layout="constrained")
-    for (left, right), (label, rank) in zip(panels, shown.items()):
-        index = order[rank]
-        image, truth, prediction = X[index, ..., 0], y[index, ..., 0], masks[index]
-        draw_enlarged(left, right, image, truth, prediction)
-        left.set_title(f"{label}:\n{slices[index]['name']}")
-        right.set_title(f"Dice {values[rank]:.2f}\n{areas[rank]} pixels of atrium")
-    panels[-1, 1].set_xlabel("truth orange, prediction dashed blue")
-    return figure
-
-
 def draw_outline(axes: Axes, mask: np.ndarray, color: str, style: str = "solid", width: float = 1.2) -> None:
     """Draw the outline of a mask (height, width), half way between the pixels inside and outside.
 
@@ -199,60 +171,6 @@ def look_closer(axes: Axes, mask: np.ndarray) -> None:
             for side, length in zip(box, mask.shape)
         )
         axes.set(xlim=(column - half, column + half), ylim=(row + half, row - half))
-
-
-def is_numeric(rows: Sequence[Sequence], column: int) -> bool:
-    """Return whether a column of a table holds nothing but numbers."""
-    return all(isinstance(row[column], (int, float)) for row in rows)
-
-
-def format_table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
-    """Return a plain-text table: columns aligned, numbers to the right, a line under the headers."""
-    texts = [[str(cell) for cell in row] for row in [headers, *rows]]
-    widths = [max(map(len, column)) for column in zip(*texts)]
-    numeric = [is_numeric(rows, column) for column in range(len(headers))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric)
-        ).rstrip()
-        for row in texts
-    ]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-def html_table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
-    """Return a table in HTML, its cells escaped; wider than the page, it slides by itself."""
-    sides = ["right" if is_numeric(rows, column) else "left" for column in range(len(headers))]
-
-    def line(cells, tag):
-        """Return a row of the table, each cell on its side."""
-        written = (
-            f'<{tag} style="text-align: {side}">{html.escape(str(cell))}</{tag}>'
-            for cell, side in zip(cells, sides, strict=True)
-        )
-        return f"<tr>{''.join(written)}</tr>"
-
-    body = "\n".join(line(row, "td") for row in rows)
-    return (
-        '<div style="overflow-x: auto">\n<table>\n'
-        f"<thead>{line(headers, 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
-    )
-
-
-class table:
-    """What shows rows under headers as the last line of a cell, or by `display`: in HTML, or as text without a page.
-
-    rows: lists of cells, as many in each as there are headers. Columns of numbers stand to the right.
-    """
-
-    def __init__(self, rows: Iterable[Sequence], headers: Sequence[str]):
-        self.rows, self.headers = list(rows), list(headers)
-
-    def __repr__(self):
-        return format_table(self.rows, self.headers)
-
-    def _repr_html_(self):
-        return html_table(self.rows, self.headers)
 
 
 def plot_planes(

@@ -43,8 +43,9 @@ def person(patient: str) -> str:
 
 
 def people_of(patients: Iterable[str]) -> dict[str, str]:
-    """Return {patient: person}; what only looks like a time or side stays: where no two patients share the rest, or
-    all share it and it holds no number, as the dataset's name in CT_scan_01 and CT_scan_02.
+    """Return {patient: person}: p1_ED and p1_ES become p1; p2_ED stays, unless another patient is p2 as well.
+
+    If all would be one person whose name has no number, as in CT_scan_01 and CT_scan_02, nobody is joined.
     """
     people = {patient: person(patient) for patient in patients}
     shared = Counter(people.values())
@@ -79,7 +80,7 @@ def begin_alike(patients: Iterable[str]) -> tuple[list[str], str]:
 
 
 def same_scans(pairs: list[Pair]) -> dict:
-    """Return {(patient, patient): [(pair, pair), ...]}, the patients most of whose pictures are identical."""
+    """Return {(patient, patient): [(pair, pair), ...]}, patients of whom half the pictures or more are identical."""
     holders, shared = defaultdict(dict), defaultdict(list)
     for pair in pairs:
         if not pair.facts.is_constant:

@@ -126,6 +126,11 @@ def merged(entries: Iterable[tuple[str, dict]]) -> dict[str, dict]:
     return geometry
 
 
+def spacings(description: dict) -> dict[str, list[float] | None]:
+    """Return for each patient of a description [row, column, slice] in mm, or None where it is not known."""
+    return {patient: entry["spacing"] for patient, entry in description["geometry"].items()}
+
+
 def common_spacing(geometry: dict[str, dict]) -> list[float] | None:
     """Return the spacing that all patients share (to a thousandth of it), or None."""
     return merged(("all", entry) for entry in geometry.values())["all"]["spacing"]

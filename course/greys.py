@@ -23,9 +23,10 @@ class GreyRange(NamedTuple):
 
     @classmethod
     def of(cls, values: np.ndarray) -> "GreyRange":
-        """Measure an array of finite values: where many are the lowest one, a ground, `dark` is that of the others.
+        """Measure an array of finite values.
 
-        So is `bright` where nearly all are.
+        If TAIL of them or more are the lowest value, as a black ground, `dark` is measured on the others, and if nearly
+        all are, `bright` is too.
         """
         flat = values.ravel()
         first, last = _tails(flat)
@@ -93,9 +94,9 @@ def grey_windows(pairs: list) -> tuple[dict[str, tuple[float, float]], list[str]
 
 
 def are_crowded(values: np.ndarray) -> bool:
-    """Tell whether all but a FEW values, and the greatest, share a quarter of the greys or less, as beside a marker.
+    """Tell whether a FEW extreme values, as of a marker, leave all others a quarter of the greys or less.
 
-    Not where nearly all are one value: the others may be what the picture shows.
+    Not if nearly all values are one: the others may be what the picture shows.
     """
     step = values.size // 2**13 | 1  # odd, so that it meets all columns
     some = np.sort(values.ravel()[::step]).astype(float)

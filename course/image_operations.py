@@ -1,4 +1,4 @@
-"""What XLA cannot compile of the operations on images that TensorFlow has, in another form. Tensors are float32."""
+"""Operations on images in a form that XLA can compile; TensorFlow's own cannot be. Tensors are float32."""
 
 import functools
 

@@ -8,11 +8,12 @@ folder. Until the new data are whole the old ones stay: `dataset.json` is replac
 The description in `dataset.json` holds `format`, `name`, `source`, `root` (see `dataset_root`), `spacing` ([row,
 column, slice] in mm, or None where it is unknown or differs), `geometry` (for each patient {"spacing", "axes"}, see
 `course.geometry.geometry_of`), `mask_values` ([background, foreground] as `Image.convert("L")` reads them), `subsets`
-(subset to list of {"name", "patient", "slice", "size": [height, width]}), `twins` (one scan under two names, with the
-Dice between its two annotations), `folds` (the patients of each), `excluded`, `notes`, `audit` (see `audit`) and
+(subset to list of {"name", "patient", "slice", "size": [height, width]}), `twins` (of each scan under two names
+"patients", [subset, name] twice, how many "slices" are the same, the "dice" between its two annotations, and an
+"example", the names of two pictures), `folds` (the patients of each), `excluded`, `notes`, `audit` (see `audit`) and
 `fingerprint` (SHA-256 over names and pixels); of files that are used where they are also `state` (see
-`course.store.state_of`); with a fold also `fold`, `stored_in` (the subset in whose folder each
-picture lies) and `as_imported` (what the fold changed, as it was before).
+`course.store.state_of`); of a dataset that another work folder has imported `taken_from`, that folder; with a fold
+`fold`, `stored_in` (the subset in whose folder each picture lies) and `as_imported` (what the fold changed, as it was).
 """
 
 import hashlib
@@ -112,26 +113,21 @@ def import_dataset(
         layout = find_files(folder, work_dir)
         if spacing is not None and (dataset == "sample" or layout.has_volumes):
             raise CourseError("spacing is for pictures of your own: volumes and the sample bring theirs; leave it out.")
-        chosen = None if layout.has_volumes else foreground_values(foreground, {})
+        chosen = None
         if layout.has_volumes:
             is_heart = dataset == "heart" or is_heart_task(layout.images)
-            choice = patient_pattern, exclude, foreground, allow_incomplete
-            pairs, people, geometry, notes = _take_volumes(layout, is_heart, *choice, building / "slices", progress)
-            notes += unused_sentences(layout.geometry, folder)
+            choices = is_heart, patient_pattern, exclude, foreground, allow_incomplete
+            pairs, people, geometry, notes = _take_volumes(layout, folder, *choices, building / "slices", progress)
         elif dataset == "heart":
             raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
-            pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
-            geometry = picture_geometry(pairs, folder, spacing, exclude)
-            notes += unused_sentences(layout.geometry, folder, pairs)
-            pairs = unite_masks(pairs, layout.masks, chosen, building / "united", progress)
-        pairs = measure_pairs(pairs, progress)
-        notes += [] if layout.has_volumes else crowded_sentences(pairs)
-        notes += uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
-        is_foreground, mask_values, told = choose_foreground(pairs, chosen)
+            chosen = foreground_values(foreground, {})
+            choices = patient_pattern, exclude, chosen, spacing
+            pairs, people, geometry, notes = _take_pictures(layout, folder, *choices, building / "united", progress)
+        is_foreground, mask_values, of_masks = choose_foreground(pairs, chosen)
         check_subsets(pairs, people)
-        pairs, more = fill_subsets(pairs, seed, people)
-        root, pairs = _in_canonical_form(pairs, building, is_foreground, more, progress)
+        pairs, of_subsets = fill_subsets(pairs, seed, people)
+        root, pairs, of_greys = _in_canonical_form(pairs, building, is_foreground, progress)
         check_masks(pairs, mask_values)
         pairs.sort(key=reading_order)
         twins, findings, doubts = audit(pairs, mask_values)
@@ -143,7 +139,7 @@ def import_dataset(
             "spacing": common_spacing(geometry),
             "geometry": geometry,
             "excluded": sorted(exclude),
-            "notes": [*layout.passed_over, *layout.notes, *notes, *told, *more, *doubts],
+            "notes": [*layout.passed_over, *layout.notes, *notes, *of_masks, *of_subsets, *of_greys, *doubts],
             "mask_values": mask_values,
             "fingerprint": _fingerprint(pairs),
             "folds": draw_folds(pairs, seed, people),
@@ -180,7 +176,7 @@ def _put_in_force(description, root, work_dir, building, fold):
 
 
 def upload_file(work_dir: str | os.PathLike) -> Path:
-    """Ask for a file in Colab, keep it in `work_dir`, and return its path.
+    """Ask for a file in Colab, keep it in `uploaded/` of the work folder, and return its path.
 
     Raises CourseError outside Colab, and when anything but one file is chosen.
     """
@@ -192,7 +188,7 @@ def upload_file(work_dir: str | os.PathLike) -> Path:
     if len(uploaded) != 1:
         raise CourseError(f"Choose one file (a dataset is one zip of its folder); {len(uploaded)} were uploaded.")
     [(name, content)] = uploaded.items()
-    target = Path(work_dir) / Path(name).name
+    target = Path(work_dir) / "uploaded" / Path(name).name
     with whole_file(target) as temporary:
         temporary.write_bytes(content)
     return target
@@ -233,19 +229,34 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
     return building / "unpacked" / source.name
 
 
-def _take_volumes(layout, is_heart, patient_pattern, exclude, foreground, allow_incomplete, folder, progress):
-    """Write the slices of a layout's volumes below a folder; return (pairs, {patient: person}, geometry, notes)."""
+def _take_volumes(layout, folder, is_heart, patient_pattern, exclude, foreground, allow_incomplete, slices, progress):
+    """Write a layout's volumes to `slices` as pictures; return (measured pairs, {patient: person}, geometry, notes)."""
     subset_of, notes = choose_volumes(layout, is_heart, exclude, allow_incomplete)
-    pairs, people, geometry, more = pairs_of_volumes(layout, subset_of, folder, foreground, patient_pattern, progress)
+    pairs, people, geometry, more = pairs_of_volumes(layout, subset_of, slices, foreground, patient_pattern, progress)
     notes += more
     if is_heart:  # its patients are known, and how they lie
         check_heart_slices(pairs)
-        return pairs, {}, {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}, notes
-    if people is None:
+        people, geometry = {}, {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}
+    elif people is None:
         notes.append("Each volume is taken as a patient of its own.")
         people, told = group_people(pairs, "put both into train, valid or test") if patient_pattern else ({}, [])
         notes += told
-    return pairs, people, geometry, notes
+    pairs = measure_pairs(pairs, progress)
+    return pairs, people, geometry, notes + unused_sentences(layout.geometry, folder) + _told(pairs, geometry)
+
+
+def _take_pictures(layout, folder, patient_pattern, exclude, chosen, spacing, united, progress):
+    """Unite several masks of one image in `united`; return (measured pairs, {patient: person}, geometry, notes)."""
+    pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
+    geometry = picture_geometry(pairs, folder, spacing, exclude)
+    notes += unused_sentences(layout.geometry, folder, pairs)
+    pairs = measure_pairs(unite_masks(pairs, layout.masks, chosen, united, progress), progress)
+    return pairs, people, geometry, notes + crowded_sentences(pairs) + _told(pairs, geometry)
+
+
+def _told(pairs, geometry):
+    """Return what must be told of pairs as they came, and of their geometry."""
+    return uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
 
 
 def _take_imported(path, work_dir, fold, has_options):
@@ -283,25 +294,23 @@ def _places(root, pair):
     return tuple(root / pair.subset / kind / f"{pair.name}.png" for kind in ("images", "masks"))
 
 
-def _in_canonical_form(pairs, building, is_foreground, notes, progress):
+def _in_canonical_form(pairs, building, is_foreground, progress):
     """Return the folder in which the files lie in canonical form, and the pairs there; converts what does not yet.
 
-    What was done to the greys, and what is dark, is added to the notes.
+    The third is sentences on what was done to the greys, and on what is dark.
     """
-    root = pairs[0].image.parent.parent.parent
+    root, told = pairs[0].image.parent.parent.parent, []
     is_plain = is_foreground is None and all(pair.facts.image_plain for pair in pairs)
     is_in_place = all((pair.image, pair.mask) == _places(root, pair) for pair in pairs)
     if building in root.parents or not (is_plain and is_in_place):
         root = building / "dataset"
-        pairs = _convert(pairs, root, building, is_foreground, notes, progress)
-    notes += dark_sentences(pairs)
-    return root, pairs
+        windows, told = grey_windows(pairs)
+        pairs = _convert(pairs, root, building, is_foreground, windows, progress)
+    return root, pairs, told + dark_sentences(pairs)
 
 
-def _convert(pairs, root, building, is_foreground, notes, progress):
+def _convert(pairs, root, building, is_foreground, windows, progress):
     """Bring all files below `root` in canonical form; return the pairs as they are there."""
-    windows, sentences = grey_windows(pairs)
-    notes += sentences
     for subset in SUBSETS:
         for kind in ("images", "masks"):
             (root / subset / kind).mkdir(parents=True)

@@ -145,7 +145,7 @@ def device_name() -> str:
 
 
 def estimate_seconds(operations: float, steps: int, arithmetic: str) -> float | None:
-    """Return about how long `steps` with so many floating-point operations in all take here; None for a card unknown.
+    """Return about how long `steps` with so many floating-point operations in all take here; None for an unknown card.
 
     The rule: on a GPU CARD_STEP for each step, and the operations at CARD_SHARE of the card's peak; on a CPU CORE_STEP,
     and the operations at the rate of its cores. All rates are of one machine each, so other machines may differ by

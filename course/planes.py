@@ -30,15 +30,6 @@ class Volume(NamedTuple):
         return max(1, round((self.stop - self.start) * step))
 
 
-def patient_spacing(description: dict, patient: str) -> list[float] | None:
-    """Return a patient's own [row, column, slice] distances in millimetres, or None where they are not known.
-
-    Datasets of older imports hold one spacing for all patients.
-    """
-    own = description.get("geometry", {}).get(patient)
-    return own["spacing"] if own else description["spacing"]
-
-
 def slice_places(numbers: list[int | None]) -> list[int] | None:
     """Return at which place of the stack each slice of a patient lies, counted from 0: [0, 1, 4] for 7, 8 and 11.
 
@@ -78,18 +69,19 @@ def _neighbours(slices):
     return runs
 
 
-def find_volumes(slices: list[dict], description: dict, image_size: int) -> list[Volume]:
+def find_volumes(slices: list[dict], spacing_of: dict[str, list | None], image_size: int) -> list[Volume]:
     """Return the volumes that the slices of a subset stack up to.
 
-    slices: entries of arrays.json, in the order of the arrays' rows: a patient's slices together, ascending. Slices
-    with numbers make a volume if at least eight of one patient and size follow each other without a gap: where one is
-    missing, a new volume begins. Each patient has a spacing and a size of its own. Where the spacing is not known,
-    slices are taken to lie one pixel of the original apart, and must also be 16 pixels of the network's image deep: a
-    few slices, far apart, would be squeezed into nothing.
+    slices: entries of arrays.json, in the order of the arrays' rows: a patient's slices together, ascending.
+    spacing_of: for each patient [row, column, slice] in mm, or None where it is not known.
+    Slices with numbers make a volume if at least eight of one patient and size follow each other without a gap: where
+    one is missing, a new volume begins. Where the spacing is not known, slices are taken to lie one pixel of the
+    original apart, and must also be 16 pixels of the network's image deep: a few slices, far apart, would be squeezed
+    into nothing.
     """
     volumes = []
     for start, stop in _neighbours(slices):
-        spacing = patient_spacing(description, slices[start]["patient"])
+        spacing = spacing_of[slices[start]["patient"]]
         row, column, between = spacing or (1, 1, 1)
         height, width = slices[start]["size"]
         volume = Volume(start, stop, between / (row * height / image_size), between / (column * width / image_size))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from course.arrays import load_arrays, read_arrays_record
 from course.batches import ordered_batches
+from course.geometry import spacings
 from course.planes import Volume, find_volumes, resample_slices
 from course.scan import centred
 from course.workspace import read_json
@@ -54,7 +55,7 @@ def predict_subset(model, work_dir: Path, subset: str, planes: int = 1) -> np.nd
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = read_arrays_record(work_dir)["slices"][subset]
     X, _ = load_arrays(work_dir, subset)
-    return predict_in_planes(model, X, find_volumes(slices, description, X.shape[1]) if planes == 3 else [])
+    return predict_in_planes(model, X, find_volumes(slices, spacings(description), X.shape[1]) if planes == 3 else [])
 
 
 def resize_probability(probability: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -72,6 +73,6 @@ def predict_scan(
     [row, column, slice] in mm, or None where it is unknown; planes: 1 or 3, see `predict_in_planes`.
     """
     slices = [{"patient": "the scan", "slice": number, "size": field} for number in range(len(X))]
-    volumes = find_volumes(slices, {"spacing": spacing}, X.shape[1]) if planes == 3 else []
+    volumes = find_volumes(slices, {"the scan": spacing}, X.shape[1]) if planes == 3 else []
     probabilities = predict_in_planes(model, X, volumes)
     return centred(np.stack([resize_probability(probability, field) for probability in probabilities]), *shape)

@@ -175,34 +175,52 @@ def load_settings(work_dir: Path, **overrides) -> dict:
     return settings
 
 
+def crop_side(settings: dict, size: int) -> int:
+    """Return the side of the squares that are cut from pictures of `size`: a multiple of 8, as the network needs it.
+
+    It halves the picture three times. The nearest multiple is taken: 80 for 0.6 of 128.
+    """
+    return round(settings["crop_share"] * size / 8) * 8
+
+
+def steps_per_epoch(slices: int, settings: dict) -> int:
+    """Return the number of batches in an epoch; what is missing in the last one is taken from the next pass.
+
+    slices: the size of the training set, which gives the length of an epoch where the profile does not.
+    """
+    return -(-(settings["images_per_epoch"] or settings["repeats"] * slices) // settings["batch_size"])
+
+
+def images_in_epoch(slices: int, settings: dict) -> int:
+    """Return how many images an epoch shows of a training set of `slices` slices: a whole number of batches."""
+    return steps_per_epoch(slices, settings) * settings["batch_size"]
+
+
 OPERATIONS_A_PIXEL = 0.834e6  # of a training step of the U-Net, forward and backward: counted for 256x256
 
 
-def _work(settings, steps):
-    """Return (side of a picture, steps, floating-point operations) of a training with so many steps an epoch."""
-    side = round(settings["crop_share"] * settings["image_size"] / 8) * 8
-    steps *= settings["epochs"]
-    return side, steps, steps * settings["batch_size"] * side**2 * OPERATIONS_A_PIXEL
+def _estimate(settings, slices, arithmetic):
+    """Return (side of a picture, steps, seconds or None) of a training on so many slices."""
+    side, steps = crop_side(settings, settings["image_size"]), settings["epochs"] * steps_per_epoch(slices, settings)
+    operations = steps * settings["batch_size"] * side**2 * OPERATIONS_A_PIXEL
+    return side, steps, estimate_seconds(operations, steps, arithmetic)
 
 
-def training_plan(work_dir: Path, settings: dict, steps: int) -> str:
+def training_plan(work_dir: Path, settings: dict, slices: int) -> str:
     """Return a sentence for 04: the device, the work of the training, and about how long it will take.
 
-    steps: batches of an epoch. Where it takes more than an hour, a second sentence names a shorter choice.
+    slices: the size of the training set. Where it takes more than an hour, a second sentence names a shorter choice.
     Raises CourseError if 03 has not run.
     """
     arithmetic = read_json(work_dir / "model" / "untrained.json", "03_model")["arithmetic"]
-    side, steps, operations = _work(settings, steps)
-    seconds = estimate_seconds(operations, steps, arithmetic)
+    side, steps, seconds = _estimate(settings, slices, arithmetic)
     time = f"about {duration(seconds)}, by an estimate" if seconds else "there is no estimate of the time for this card"
     plan = (
         f"Device: {device_name()}. Arithmetic: {arithmetic}. {steps:,} steps of {settings['batch_size']} pictures of "
         f"{side} x {side} pixels: {time}."
     )
     if seconds and seconds > 3600:
-        quick = {**settings, **PROFILES["quick"]}
-        _, steps, operations = _work(quick, quick["images_per_epoch"] // settings["batch_size"])
-        seconds = estimate_seconds(operations, steps, arithmetic)
+        _, _, seconds = _estimate({**settings, **PROFILES["quick"]}, slices, arithmetic)
         plan += f" Shorter: profile 'quick', chosen in 01, takes about {duration(seconds)}."
     return plan
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from course.arrays import train_patients
-from course.figures import figure_as_png, html_table, plain_text
+from course.figures import figure_as_png, plain_text
 from course.metrics import bootstrap_interval
 from course.pictures import SUBSETS
+from course.tables import html_table
 from course.training import read_history
 from course.workspace import read_json, whole_file, write_csv
 

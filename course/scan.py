@@ -7,7 +7,7 @@ the three indices of a voxel to millimetres towards the patient's right, front a
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +22,8 @@ from course.matching import bare_names
 from course.nifti import read_grid, read_labels, read_values, turn_values
 from course.notes import told_sentences
 from course.pictures import PICTURES, UNREAD, VOLUMES, Pair, file_suffix, is_dicom, is_stray, read_picture
-from course.planes import patient_spacing
 from course.sources import unpack
-from course.store import pair_paths
+from course.store import read_slice
 from course.volumes import picture_axes, stacked
 from course.workspace import CourseError, end_of_path, listed, sentence_about, whole_file
 
@@ -180,14 +179,14 @@ def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence
         first = next(number + 1 for number in numbers if number + 1 not in file_of)
         raise CourseError(f"{name} lacks the slice {first} ({missing:,} missing): a volume needs all of them.")
     note = () if spacing else (f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm.",)
-    values = _stack([file_of[number] for number in numbers], name)
+    values = _stack([read_picture(file_of[number]).pixels for number in numbers], name)
     affine = _affine_of_pictures(axes, spacing, values.shape)
-    return Scan(name, values, affine, spacing is not None, axes is not None, values.dtype == np.uint8, notes=note)
+    knows_space, is_placed = spacing is not None, axes is not None
+    return Scan(name, values, affine, knows_space, is_placed, is_grey=values.dtype == np.uint8, notes=note)
 
 
-def _stack(files: Iterable[Path], name: str) -> np.ndarray:
+def _stack(pictures: Sequence[np.ndarray], name: str) -> np.ndarray:
     """Return pictures stacked as a volume; raise CourseError where they differ in size or type."""
-    pictures = [read_picture(file).pixels for file in files]
     kinds = sorted({f"{picture.shape} {picture.dtype}" for picture in pictures})
     if len(kinds) > 1:
         raise CourseError(
@@ -215,13 +214,12 @@ def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -
     Raises CourseError where the patient's pictures differ in size.
     """
     names = [pair["name"] for pair in description["subsets"][subset] if pair["patient"] == patient]
-    paths = [pair_paths(description, work_dir, subset, name) for name in names]
-    image, mask = (_stack(kind, patient) for kind in zip(*paths))
-    truth = (mask == description["mask_values"][1]).astype(np.uint8)
-    spacing = patient_spacing(description, patient)
-    own = description.get("geometry", {}).get(patient, {}).get("axes")
-    affine = _affine_of_pictures(own, spacing, image.shape)
-    return Scan(patient, image, affine, spacing is not None, own is not None, True), truth
+    images, masks = zip(*(read_slice(description, work_dir, subset, name) for name in names))
+    image, truth = _stack(images, patient), _stack(masks, patient).astype(np.uint8)
+    spacing, axes = (description["geometry"][patient][name] for name in ("spacing", "axes"))
+    affine = _affine_of_pictures(axes, spacing, image.shape)
+    knows_space, is_placed = spacing is not None, axes is not None
+    return Scan(patient, image, affine, knows_space, is_placed, is_grey=True), truth
 
 
 # --- turning ------------------------------------------------------------------------------------------------

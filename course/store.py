@@ -10,8 +10,10 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from course import workspace
-from course.pictures import SUBSETS, is_stray
+from course.pictures import SUBSETS, is_stray, read_picture
 from course.workspace import (
     FULL_DISK,
     CourseError,
@@ -165,6 +167,12 @@ def pair_paths(description: dict, work_dir, subset: str, name: str) -> tuple[Pat
         if not path.exists():
             raise CourseError(f"{path} of the dataset is gone: put it back, or run 01_dataset_upload again.")
     return paths
+
+
+def read_slice(description: dict, work_dir, subset: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return image and mask of a slice, (height, width): uint8 and bool, True where the structure is drawn."""
+    image, mask = (read_picture(path).pixels for path in pair_paths(description, work_dir, subset, name))
+    return image, mask == description["mask_values"][1]
 
 
 def state_of(root: Path) -> str:

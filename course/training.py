@@ -1,6 +1,10 @@
 """A training that may be interrupted: what is kept after each epoch, and how a training goes on from it.
 
 Everything lies in `model/` of the work folder, and every file is written whole or not at all.
+`untrained.json` holds what the network was made from (`made_from`: `settings` and `code`), its `arithmetic` and the
+`fingerprint` of its file. `training.json` holds what the training depends on (`made_from`: `dataset`, `spacing`,
+`arrays`, `settings`, `weights`, `arithmetic` and `code`), the `epochs`, `images_seen` and `seconds` so far, whether it
+is `complete`, and under `best` the `epoch` whose weights best.keras holds, and its `fingerprint`.
 """
 
 import contextlib
@@ -13,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from course.arrays import read_arrays_record
+from course.geometry import spacings
 from course.machine import choose_precision
-from course.planes import patient_spacing
 from course.store import check_unchanged
 from course.workspace import (
     CourseError,
@@ -73,7 +77,7 @@ def training_inputs(work_dir: Path, settings: dict) -> dict:
     patients = {pair["patient"] for slices in record["slices"].values() for pair in slices}
     return {
         "dataset": record["made_from"]["dataset"],
-        "spacing": {patient: patient_spacing(description, patient) for patient in sorted(patients)},
+        "spacing": {patient: spacing for patient, spacing in spacings(description).items() if patient in patients},
         "arrays": fingerprint(record["files"], record["slices"]),
         "settings": {name: value for name, value in settings.items() if name not in _NOT_TRAINED_WITH},
     }
@@ -239,7 +243,7 @@ def _restore(model, folder, settings, record):
         if saved["belongs_to"] == fingerprint(record["made_from"], past):
             model.load_weights(state)
             is_whole = saved["weights"] == _weights_fingerprint(model)
-            fits = is_whole and _has_kept_weights(model, folder, settings["monitor"], past, record)
+            fits = is_whole and _keep_best_weights(model, folder, settings["monitor"], past, record)
     if not fits:
         for variable, value in zip(variables, values):
             variable.assign(value)
@@ -254,8 +258,8 @@ def _weights_fingerprint(model):
     return fingerprint(*(variable.numpy().tobytes() for variable in [*model.weights, *model.optimizer.variables]))
 
 
-def _has_kept_weights(model, folder, monitor, past, record):
-    """True if best.keras holds the weights to keep of these epochs; where they are the model's, it is written again."""
+def _keep_best_weights(model, folder, monitor, past, record):
+    """Tell whether best.keras holds the weights to keep of these epochs; write it if they are those of the model."""
     path, kept = folder / "best.keras", kept_epoch(past, monitor)
     if path.exists() and record.get("best") == {"epoch": kept, "fingerprint": fingerprint(path)}:
         return True

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from course.arrays import load_arrays, read_arrays_record
-from course.planes import area_average, patient_spacing
+from course.arrays import load_arrays, read_arrays_record, rows_of_patients
+from course.planes import area_average
 from course.workspace import CourseError, read_json
 
 SIDE = 32  # pixels on a side of the typical picture
@@ -48,7 +48,7 @@ def describe_training(volumes: dict[str, np.ndarray], millilitres: dict[str, flo
         likeness(picture, [other for name, other in pictures.items() if name != patient] or [picture])
         for patient, picture in pictures.items()
     ]
-    brightness = [float(np.median(volume[volume > 0])) for volume in volumes.values()]
+    brightness = [float(np.median(volume[volume > 0])) for volume in volumes.values() if volume.any()] or [0.0]
     return {
         "patients": len(volumes),
         "typical_picture": np.round(np.mean(list(pictures.values()), axis=0), 4).tolist(),
@@ -68,15 +68,13 @@ def learned_from(work_dir: Path) -> dict:
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = read_arrays_record(work_dir)["slices"]["train"]
     X, y = load_arrays(work_dir, "train")
-    rows_of = {}
-    for row, pair in enumerate(slices):
-        rows_of.setdefault(pair["patient"], []).append(row)
+    rows_of = rows_of_patients(slices)
     first, (height, width) = slices[0]["patient"], slices[0]["size"]
-    spacing = patient_spacing(description, first)
+    spacing = description["geometry"][first]["spacing"]
     pixel = np.prod(spacing) * height * width / X.shape[1] ** 2 / 1000 if spacing else 0.0  # millilitres
     volumes = {patient: X[rows, ..., 0] for patient, rows in rows_of.items()}
     millilitres = {patient: float(y[rows].sum() * pixel) for patient, rows in rows_of.items()}
-    axes = description.get("geometry", {}).get(first, {}).get("axes")
+    axes = description["geometry"][first]["axes"]
     return {"axes": axes, "spacing": spacing, "size": [height, width], **describe_training(volumes, millilitres)}
 
 

@@ -23,7 +23,7 @@ SHORT = 2  # an axis this many times shorter than the last one may be the one th
 
 
 @dataclass(frozen=True)
-class Volume:
+class LabelledVolume:
     """An image volume and its labels, by their headers."""
 
     image: Path
@@ -42,7 +42,7 @@ class Written:
     told: dict[Path, tuple[str, ...]]  # keys of `course.notes.TOLD`
 
 
-def read_headers(image: Path, label: Path) -> Volume:
+def read_headers(image: Path, label: Path) -> LabelledVolume:
     """Read the headers of a volume and of its labels, and check that both lie on one grid.
 
     Labels whose axes run another way are fine where they lie on it once they are turned, and so are those whose
@@ -67,10 +67,10 @@ def read_headers(image: Path, label: Path) -> Volume:
         )
     if apart > 0.01:
         told.append("labels_aside")
-    return Volume(image, label, grid, label_axes, (*grid.told, *told))
+    return LabelledVolume(image, label, grid, label_axes, (*grid.told, *told))
 
 
-def common_axes(volumes: list[Volume]) -> tuple[str, str, str] | None:
+def common_axes(volumes: list[LabelledVolume]) -> tuple[str, str, str] | None:
     """Return the sides of the body that the axes of most volumes run to; None where no header says."""
     known = Counter(volume.grid.axes for volume in volumes if volume.grid.axes)
     return known.most_common(1)[0][0] if known else None
@@ -87,7 +87,7 @@ def slice_axis(grid: Grid) -> int | None:
     return grid.spacing.index(thickest) if thickest > THICK * next_to else None
 
 
-def common_slice_axis(volumes: list[Volume], grids: list[Grid]) -> int:
+def common_slice_axis(volumes: list[LabelledVolume], grids: list[Grid]) -> int:
     """Return the axis that slices follow in all volumes: that of the thick ones, unless they are few, else the last.
 
     grids: those of the volumes, in one orientation. Raises CourseError where two volumes have other ones.
@@ -135,7 +135,7 @@ def stacked(pictures: np.ndarray | list[np.ndarray]) -> np.ndarray:
 
 
 def write_volume(
-    volume: Volume, names: list[str], folder: Path, foreground: set | None, axes: tuple | None, along: int
+    volume: LabelledVolume, names: list[str], folder: Path, foreground: set | None, axes: tuple | None, along: int
 ) -> Written:
     """Write a volume and its labels as pairs of 8-bit RGB PNG, `folder/{images,masks}/NAME.png`, one for each slice.
 

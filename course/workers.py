@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator
 from typing import IO
 
+from course.batches import MOST_HELD
 from course.machine import gpu_numbers
-from course.recipes import new_settings
+from course.recipes import crop_side, new_settings
 from course.workspace import CourseError
 
 RETRIES = 2  # how often a run is started again after its worker died, or its kernel did not start
 MEMORY_OF_A_PROCESS = 2**30  # bytes: Python, TensorFlow, Jupyter, the weights, and what evaluation holds
+MEMORY_OF_PICTURES = 2 * MOST_HELD  # bytes, of pictures and masks that are held to train on
 MEMORY_OF_A_PIXEL = {"trained": 2600, "answered": 800}  # bytes of a batch, all layers of the network together, float32
 ANSWERED_AT_ONCE = 16  # slices, as `ordered_batches` gives them
 
@@ -19,14 +21,16 @@ ANSWERED_AT_ONCE = 16  # slices, as `ordered_batches` gives them
 def memory_needed(run: dict) -> int:
     """Return the bytes of memory that a run takes on a CPU at most; docs/BATCH.md has what was measured.
 
-    It grows with the pixels of a batch, of those that train the network or of those that it answers.
+    It grows with the pixels of a batch, of those that train the network or of those that it answers. The sample's
+    pictures are few; how many a dataset of one's own has is not known before its import.
     """
     chosen = {name: value for name, value in run.items() if value is not None}
     settings = {**new_settings(run["dataset"], run["profile"], run["recipe"], run["seed"]), **chosen}
     size = settings["image_size"]
-    trained = settings["batch_size"] * (settings["crop_share"] * size) ** 2 * MEMORY_OF_A_PIXEL["trained"]
+    trained = settings["batch_size"] * crop_side(settings, size) ** 2 * MEMORY_OF_A_PIXEL["trained"]
     answered = ANSWERED_AT_ONCE * size**2 * MEMORY_OF_A_PIXEL["answered"]
-    return int(MEMORY_OF_A_PROCESS + max(trained, answered))
+    pictures = 0 if run["dataset"] == "sample" else MEMORY_OF_PICTURES
+    return int(MEMORY_OF_A_PROCESS + pictures + max(trained, answered))
 
 
 def plan_workers(runs: dict[str, dict]) -> list[dict[str, str]]:

@@ -191,6 +191,15 @@ def _makes_numbers(value):
     return callable(value) and of_the_course and module not in _WITHOUT_NUMBERS
 
 
+def bare_code(source: str) -> ast.AST:
+    """Parse Python source, and take out its docstrings; comments and layout are none of what is parsed."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree
+
+
 def source_fingerprint(*functions) -> str:
     """Return a short hash of what functions or classes of the course do: equal code, equal hash.
 
@@ -205,12 +214,9 @@ def source_fingerprint(*functions) -> str:
             continue
         source = textwrap.dedent(inspect.getsource(found))
         try:
-            tree = ast.parse(source)
+            tree = bare_code(source)
         except SyntaxError:  # of a lambda Python knows the lines alone, which need not be whole
             tree = ast.parse(repr(source))
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
         known = vars(sys.modules[found.__module__])
         named = {node.id: known[node.id] for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in known}
         sources[name] = ast.dump(tree), {key: value for key, value in named.items() if _is_plain(value)}

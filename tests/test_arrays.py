@@ -1,5 +1,7 @@
 """The arrays of a made-up dataset without files: every value, what is recorded, found again, and refused."""
 
+import os
+import time
 import types
 from pathlib import Path
 
@@ -22,16 +24,18 @@ DESCRIPTION = {
     },
     "twins": [{"patients": [["train", "b"], ["test", "d"]]}],
     "fingerprint": "1234",
+    "mask_values": [0, 255],
 }
 VALUES = {"a": 1, "b": 2, "c": 3, "d": 4, "faint": 0.5}
 
 
-def make(work_dir, description=DESCRIPTION, leave_out=(), size=2, code="code"):
+def make(work_dir, description=DESCRIPTION, leave_out=(), size=2, code="code", meanwhile=lambda: None):
     """Make arrays of pictures that are told by patient and slice; return the record and which slices were prepared."""
     asked = []
 
     def prepare(subset, entry):
         asked.append((subset, entry["name"]))
+        meanwhile()
         X = np.array([[VALUES[entry["patient"]], entry["slice"]], [0.25, 0]], np.float32)
         X = np.pad(X, (0, size - 2))
         return X, X > 0.5, 255 * (X > 0.5)
@@ -106,9 +110,9 @@ def test_what_a_dataset_is_called_and_where_it_lies_does_not_change_its_arrays(t
         assert make(tmp_path, {**DESCRIPTION, name: "other"}) == (record, []), name
 
 
-@pytest.mark.parametrize("name", ["fingerprint", "subsets", "mask_values", "something new"])
+@pytest.mark.parametrize("name", ["fingerprint", "subsets", "mask_values"])
 def test_what_a_dataset_holds_does_change_its_arrays(name):
-    assert arrays.dataset_fingerprint({name: [1]}) != arrays.dataset_fingerprint({name: [2]})
+    assert arrays.dataset_fingerprint({**DESCRIPTION, name: [1]}) != arrays.dataset_fingerprint(DESCRIPTION)
 
 
 @pytest.mark.parametrize("kind", ["X", "y"])
@@ -126,6 +130,18 @@ def test_a_file_that_is_missing_or_another_is_told_and_made_again(tmp_path, kind
         with pytest.raises(CourseError, match=f"^valid_{kind}.npy in .*npy is missing or not the file that 02_pre"):
             arrays.load_arrays(tmp_path, "valid")
         make(tmp_path)
+
+
+def test_a_preparation_of_hours_keeps_its_own_drafts_and_clears_those_of_one_that_was_killed(tmp_path):
+    def pass_two_hours():
+        """Writing through a memory map leaves the time of a folder's last change as it is."""
+        for folder in (tmp_path / "npy").glob(".*"):
+            os.utime(folder, (time.time() - 7200,) * 2)
+
+    (tmp_path / "npy" / ".drafts-killed").mkdir(parents=True)
+    pass_two_hours()
+    record, asked = make(tmp_path, meanwhile=pass_two_hours)
+    assert len(asked) == 7 and len(list((tmp_path / "npy").iterdir())) == 10 == len(record["files"]) + 1
 
 
 def test_an_interrupted_preparation_leaves_no_record_and_no_half_file(tmp_path, monkeypatch):

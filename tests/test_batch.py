@@ -184,10 +184,11 @@ def test_results_depend_on_the_code_that_makes_them_and_not_on_what_runs_it(tmp_
     nbformat.write(notebook, path)
     seen.append(batch.code_fingerprint())
     for changed in (course / "helpers.py", course / "course" / "metrics.py"):
-        with open(changed, "a") as file:
-            file.write("# a change\n")
-        seen.append(batch.code_fingerprint())
-    assert len(set(seen)) == 4
+        for text in ("# a comment\n", "a_change = 1\n"):
+            with open(changed, "a") as file:
+                file.write(text)
+            seen.append(batch.code_fingerprint())
+    assert seen[2] == seen[1] and seen[4] == seen[3] and len(set(seen)) == 4
 
 
 def test_the_heart_archive_is_the_same_for_all_batches_and_for_01(tmp_path, monkeypatch):
@@ -489,6 +490,8 @@ def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_pat
         return run_one(tmp_path, run, work_dir / "dataset.json", open_test)["state"]
 
     assert [state(), state()] == ["complete", "reused"]
+    moved = shutil.copytree(work_dir, tmp_path / "moved") / "dataset.json"
+    assert run_one(tmp_path, CHOICE, moved, False)["shared"]["path"] == str(moved)  # not where it lay before
     assert [state(open_test=True), state(open_test=True)] == ["complete", "reused"]
     assert state({**CHOICE, "epochs": 3}, True) == "complete"
     description = helpers.read_json(work_dir / "dataset.json", "01")

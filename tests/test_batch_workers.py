@@ -123,6 +123,7 @@ def test_memory_grows_with_the_batch_with_the_square_of_the_size_and_at_least_wh
     assert above_a_process() == 2600 * 32 * 256 * 256
     assert above_a_process(batch_size=8, image_size=512) == above_a_process()
     assert above_a_process(recipe="best") == 800 * 16 * 256 * 256
+    assert above_a_process(recipe="best", dataset="/pictures") == 800 * 16 * 256 * 256 + 2**30
     assert workers.ANSWERED_AT_ONCE == inspect.signature(ordered_batches).parameters["batch_size"].default
 
 

@@ -17,10 +17,10 @@ from PIL import Image
 
 from course import importing, workspace
 from course.audit import dataset_counts
-from course.figures import format_table
 from course.importing import import_dataset
 from course.pictures import SUBSETS
 from course.store import dataset_root
+from course.tables import format_table
 from course.workspace import COURSE_FOLDER, CourseError
 
 COURSE = COURSE_FOLDER
@@ -602,8 +602,11 @@ def pretend_colab(monkeypatch, uploaded):
 def test_an_upload_is_kept_in_the_work_folder(packed, monkeypatch, work_dir):
     pretend_colab(monkeypatch, {"data.zip": packed.read_bytes()})
     path = importing.upload_file(work_dir)
-    assert path == work_dir / "data.zip"
+    assert path == work_dir / "uploaded" / "data.zip"
     hold_truth(take(path, work_dir), work_dir)
+    before = (work_dir / "dataset.json").read_bytes()
+    pretend_colab(monkeypatch, {"dataset.json": b"{}"})  # called as a file of the course
+    assert importing.upload_file(work_dir).read_bytes() == b"{}" and (work_dir / "dataset.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("uploaded", [{}, {"a.zip": b"", "b.zip": b""}])

@@ -384,13 +384,17 @@ def test_what_a_training_prints_is_what_one_finds_by_hand():
 def test_best_median_worst_and_worst_large_slice_with_truth_and_prediction(by_hand):
     work_dir, probabilities = by_hand
     _, counts, masks = helpers.evaluate_subset(Judge(), work_dir, "valid", probabilities, 0.5)
+    record = helpers.read_json(work_dir / "npy" / "arrays.json", "02")
+    record["slices"]["valid"][0]["name"] = "a$^$_000"  # would be a formula, and a wrong one
+    helpers.write_json(work_dir / "npy" / "arrays.json", record)
     figure = helpers.plot_predictions(work_dir, "valid", counts, masks)
+    figure.canvas.draw()
     X, _ = helpers.load_arrays(work_dir, "valid")
     assert [axes.get_title() for axes in figure.axes[::2]] == [
-        "best:\na_000",
+        "best:\na\\$^\\$_000",
         "median:\nb_000",
         "worst:\nb_000",
-        "worst large:\na_000",  # 8 pixels; the median of 8 and 4 is 6
+        "worst large:\na\\$^\\$_000",  # 8 pixels; the median of 8 and 4 is 6
     ]
     assert [axes.get_title() for axes in figure.axes[1::2]] == [
         f"Dice {dice}\n{area} pixels of atrium" for dice, area in (("0.50", 8), ("0.00", 4), ("0.00", 4), ("0.50", 8))

@@ -2,10 +2,11 @@
 
 from course.workspace import COURSE_FOLDER
 from tools import plant_faults
+from tools.common import copy_course
 
 
 def test_the_text_of_each_fault_stands_in_its_file_once_and_its_test_is_there(tmp_path):
-    copy = plant_faults.copy_course(tmp_path / "copy")
+    copy = copy_course(tmp_path / "copy")
     for fault in plant_faults.read_faults():
         path = copy / fault["file"]
         sound = path.read_text(encoding="utf-8")

@@ -15,7 +15,8 @@ def make_slices(patient, numbers, size=(320, 320)):
 
 
 def rows_of_volumes(slices, spacing=(1, 1, 1), image_size=160):
-    return [(volume.start, volume.stop) for volume in planes.find_volumes(slices, {"spacing": spacing}, image_size)]
+    spacing_of = dict.fromkeys("abcd", spacing)
+    return [(volume.start, volume.stop) for volume in planes.find_volumes(slices, spacing_of, image_size)]
 
 
 def test_a_patient_with_eight_numbered_slices_makes_a_volume():
@@ -71,20 +72,16 @@ def test_a_volume_of_unknown_spacing_must_be_deep_enough_in_both_planes():
 
 def test_each_patient_has_its_own_spacing_and_size_and_each_plane_its_own_pixels():
     slices = [*make_slices("a", range(16), (80, 120)), *make_slices("b", range(16), (40, 40))]
-    geometry = {"a": {"spacing": [2, 1, 3], "axes": "RAS"}, "b": {"spacing": [1, 1, 0.5], "axes": "RAS"}}
-    first, second = planes.find_volumes(slices, {"spacing": None, "geometry": geometry}, 40)
+    first, second = planes.find_volumes(slices, {"a": [2, 1, 3], "b": [1, 1, 0.5]}, 40)
     # At 40 x 40 a row of the first is 80 * 2 / 40 = 4 mm high, and a column 120 * 1 / 40 = 3 mm wide
     assert first == Volume(0, 16, row_step=3 / 4, column_step=3 / 3)
     assert (first.depth(1), first.depth(2)) == (16, 12)  # slices by columns, slices by rows
     assert second == Volume(16, 32, row_step=0.5, column_step=0.5)
 
 
-def test_patients_without_a_geometry_of_their_own_have_that_of_the_dataset():
-    description = {"spacing": [1.25, 1.25, 2.5], "geometry": {"a": {"spacing": None, "axes": None}}}
+def test_a_patient_of_unknown_spacing_makes_no_shallow_volume_beside_one_whose_spacing_is_known():
     slices = [*make_slices("a", range(8)), *make_slices("b", range(8))]
-    assert planes.find_volumes(slices, description, 160) == [Volume(8, 16, 1.0, 1.0)]
-    assert planes.patient_spacing(description, "a") is None
-    assert planes.patient_spacing({"spacing": [1, 2, 3]}, "a") == [1, 2, 3]
+    assert planes.find_volumes(slices, {"a": None, "b": [1.25, 1.25, 2.5]}, 160) == [Volume(8, 16, 1.0, 1.0)]
 
 
 def test_a_volume_is_at_least_a_pixel_deep_and_depths_are_rounded():

@@ -114,7 +114,9 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
     printed = capsys.readouterr().out
     assert "links/anna.3.nrrd was passed over" in printed
     assert "1 of 2, anna.1: 1.0 ml, if a voxel has 1 cubic millimetre\n  - told\n  - warned\n" in printed
+    (tmp_path / "run" / "segmented" / "of_another_program.json").write_text("[]")
     assert segment.main([str(tmp_path / "store"), str(tmp_path / "run")]) == 0  # folders, 1 and 2
+    (tmp_path / "run" / "segmented" / "of_another_program.json").unlink()
     written = {path.name for path in (tmp_path / "run" / "segmented").glob("*.json")}
     assert written == {"anna.1.json", "anna.2.json", "1.json", "2.json"}
     with open(tmp_path / "run" / "segmented" / "scans.csv", newline="", encoding="utf-8") as file:

@@ -147,23 +147,23 @@ def test_the_plan_says_device_work_and_time(work_dir, monkeypatch):
         helpers.training_plan(work_dir, {}, 1)
     (work_dir / "model").mkdir()
     helpers.write_json(work_dir / "model" / "untrained.json", {"arithmetic": "mixed_float16"})
-    settings = {"crop_share": 0.6, "image_size": 256, "epochs": 20, "batch_size": 4}
+    settings = helpers.new_settings("heart", "full", "best", 0)
     asked = []
     monkeypatch.setattr(recipes, "device_name", lambda: "Tesla T4")
     monkeypatch.setattr(recipes, "estimate_seconds", lambda *given: asked.append(given) or 310)
-    assert helpers.training_plan(work_dir, settings, 780) == (
+    assert helpers.training_plan(work_dir, settings, 1040) == (  # 3 pictures of each slice in an epoch
         "Device: Tesla T4. Arithmetic: mixed_float16. 15,600 steps of 4 pictures of 152 x 152 pixels: "
         "about 5 minutes, by an estimate."
     )
     assert asked == [(pytest.approx(15600 * 4 * 152 * 152 * 0.834e6), 15600, "mixed_float16")]
     times = iter([3601, 130])
     monkeypatch.setattr(recipes, "estimate_seconds", lambda *given: asked.append(given) or next(times))
-    assert helpers.training_plan(work_dir, settings, 780).endswith(
+    assert helpers.training_plan(work_dir, settings, 1040).endswith(
         ": about 60 minutes, by an estimate. Shorter: profile 'quick', chosen in 01, takes about 2 minutes."
     )
     assert asked[2:] == [(pytest.approx(10 * 360 * 56 * 56 * 0.834e6), 900, "mixed_float16")]
     monkeypatch.setattr(recipes, "estimate_seconds", lambda *given: None)
-    assert helpers.training_plan(work_dir, settings, 780).endswith(": there is no estimate of the time for this card.")
+    assert helpers.training_plan(work_dir, settings, 1040).endswith(": there is no estimate of the time for this card.")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 import helpers
 from tools import trials
+from tools.common import append_rows
 
 
 def pictures_of(*patients):
@@ -31,7 +32,7 @@ def test_train_or_a_fold_is_held_out_without_twins(held_out, learned, answered):
     assert made["fingerprint"] != "x" and description["subsets"]["train"] == pictures_of(*"abc")
 
 
-def test_a_row_holds_the_means_at_the_threshold_chosen_for_all_and_at_each_patients_own(tmp_path, monkeypatch):
+def test_a_row_holds_the_means_at_the_threshold_chosen_for_all_and_at_each_patients_own(tmp_path):
     curves = {"a": [0.0] * 17, "b": [0.0] * 17}  # Dice at 0.10, 0.15, ..., 0.90
     curves["a"][4], curves["a"][6], curves["a"][8] = 0.9, 0.8, 0.1  # at 0.30, 0.40 and 0.50
     curves["b"][6], curves["b"][8], curves["b"][10] = 0.6, 0.5, 0.7  # at 0.40, 0.50 and 0.60
@@ -47,9 +48,8 @@ def test_a_row_holds_the_means_at_the_threshold_chosen_for_all_and_at_each_patie
         "dice_per_patient": "a 0.8000 b 0.6000",
         "best_threshold_per_patient": "a 0.30 b 0.60",
     }
-    monkeypatch.setattr(trials, "TABLE", tmp_path / "trials.csv")
-    trials.append({"seed": 3, **row})
-    trials.append({"seed": 4, **row})
+    for seed in (3, 4):
+        append_rows(tmp_path / "trials.csv", [{"seed": seed, **row}], trials.COLUMNS)
     with open(tmp_path / "trials.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["seed"] for line in lines] == ["3", "4"] and lines[1]["dice"] == "0.7000" and lines[0]["verdict"] == ""
@@ -71,15 +71,14 @@ def test_a_trial_learns_from_some_patients_and_answers_for_the_others(work_dir, 
     monkeypatch.setattr(trials, "TABLE", tmp_path / "trials.csv")
     augment = helpers.augment
     command = ["--dataset", str(work_dir / "dataset"), "--held-out", "train", "--profile", "smoke"]
-    for more in (["best"], ["low_resolution", "--start", "64"]):
+    for name in ("best", "low_resolution"):
         monkeypatch.setattr(helpers, "augment", augment)
-        arguments = ["trials.py", *more, "--pictures", "64", "--folder", str(tmp_path / "trials"), *command]
+        arguments = ["trials.py", name, "--pictures", "64", "--folder", str(tmp_path / "trials"), *command]
         monkeypatch.setattr("sys.argv", arguments)
         trials.main()
     with open(tmp_path / "trials.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["trial"] for row in rows] == ["best", "low_resolution"]
-    assert [row["start"] for row in rows] == ["", "best, 64 pictures"]
     assert [row["pictures"] for row in rows] == ["64", "64"]
     for row in rows:
         assert row["trained_on"].split() == patients["valid"]
@@ -90,5 +89,5 @@ def test_a_trial_learns_from_some_patients_and_answers_for_the_others(work_dir, 
         return np.concatenate([part.ravel() for part in keras.saving.load_model(path, compile=False).get_weights()])
 
     untrained = weights("best_train_0_64", "untrained.keras")
-    first, second = weights("best_train_0_64", "best.keras"), weights("low_resolution_train_0_64_64", "best.keras")
-    assert np.abs(second - first).mean() < np.abs(second - untrained).mean()  # it went on from the first
+    first, second = weights("best_train_0_64", "best.keras"), weights("low_resolution_train_0_64", "best.keras")
+    assert len({part.tobytes() for part in (untrained, first, second)}) == 3  # each was trained in its own way

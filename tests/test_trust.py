@@ -50,6 +50,13 @@ def test_what_was_learned_from_is_described(learned):
     assert learned["least_likeness"] == pytest.approx(min(alike)) and 0.3 < min(alike) < 1
 
 
+def test_a_black_patient_has_no_brightness():
+    volumes = {"p1": pictures(1), "p2": 0 * pictures(2), "p3": pictures(3)}
+    described = trust.describe_training(volumes, dict.fromkeys(volumes, 80.0))
+    medians = [float(np.median(volumes[name][volumes[name] > 0])) for name in ("p1", "p3")]
+    assert described["brightness"] == [min(medians), max(medians)]
+
+
 def test_what_was_learned_from_is_measured_on_the_train_arrays(work_dir):
     description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
     helpers.prepare_arrays(description, work_dir, 32, progress=False)

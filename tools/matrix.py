@@ -11,22 +11,19 @@ The last result of each environment is kept; the table of all of them is printed
 
 import json
 import os
-import platform
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 from course.batch import NOTEBOOKS
 from course.workspace import COURSE_FOLDER, CourseError, open_work_folder, whole_file, write_json
-from tools.plant_faults import copy_course
+from tools.common import copy_course, machine, markdown_table
 
 COLAB = COURSE_FOLDER / "tools" / "colab"
 ENVIRONMENTS = {  # name: Python
@@ -210,24 +207,6 @@ def check(name: str, folder: Path, tests: list[str]) -> dict:
     row["minutes"] = (time.monotonic() - began) / 60
     write_json(folder / f"{name}.json", row)
     return row
-
-
-def processor_name() -> str:
-    """Return the name of this machine's processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else None
-    return model[1] if model else platform.processor() or platform.machine()
-
-
-def machine() -> str:
-    """Return what this machine is, in a few words."""
-    return f"{os.cpu_count()} cores of {processor_name()}, {platform.system()}"
-
-
-def markdown_table(header: list[str], rows: Iterable[list]) -> str:
-    """Return a table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def table(rows: dict[str, dict]) -> str:

@@ -14,7 +14,6 @@ from. Each training appends its rows to docs/leaks.csv as it ends; what the tabl
 from __future__ import annotations
 
 import csv
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,8 +27,7 @@ import helpers
 from course.machine import gpu_found
 from course.planes import TrainingPictures
 from course.workspace import COURSE_FOLDER
-from tools.matrix import processor_name
-from tools.trials import new_network
+from tools.common import append_rows, current_commit, fit, new_network, processor_name
 
 if TYPE_CHECKING:
     import keras
@@ -90,8 +88,7 @@ def train(X: np.ndarray, share: np.ndarray, settings: dict, variant: str) -> ker
     model = copy_network(new_network(settings), cut_skips=variant == "skips cut")
     steps = helpers.steps_per_epoch(len(X), settings)
     helpers.compile_model(model, helpers.learning_rates(settings, steps), settings["loss"])
-    batches = helpers.training_batches(TrainingPictures(X, share, full=255), settings)
-    model.fit(batches, steps_per_epoch=steps, epochs=settings["epochs"], shuffle=False, verbose=0)
+    fit(model, TrainingPictures(X, share, full=255), settings, verbose=0)
     return model
 
 
@@ -109,15 +106,6 @@ def score(
         yield "held-out half", patient, helpers.dice(truth[half[rows]], mask[half[rows]])
 
 
-def append(rows: list[dict]) -> None:
-    """Append rows of the same columns to the table; it keeps its header."""
-    with open(TABLE, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
 def main(dataset: str) -> None:
     """Train and score what the table does not hold yet."""
     helpers.set_up()
@@ -125,8 +113,6 @@ def main(dataset: str) -> None:
     if TABLE.exists():
         with open(TABLE, newline="", encoding="utf-8") as file:
             done = {(row["variant"], int(row["seed"])) for row in csv.DictReader(file)}
-    command = ["git", "-C", str(COURSE_FOLDER), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     with tempfile.TemporaryDirectory() as folder:
         work_dir = Path(folder)
         description = helpers.import_dataset(dataset, work_dir, progress=False)
@@ -146,12 +132,13 @@ def main(dataset: str) -> None:
                 "images_seen": settings["epochs"] * settings["images_per_epoch"],
                 "image_size": settings["image_size"],
                 "seconds": round(time.perf_counter() - started),
-                "commit": commit,
+                "commit": current_commit(),
                 "machine": helpers.device_name() if gpu_found() else processor_name(),
                 **helpers.versions(),
             }
             trained = {"variant": variant, "seed": seed}
-            append([{**trained, "slices": which, "patient": who, "dice": dice, **made} for which, who, dice in scored])
+            rows = [{**trained, "slices": which, "patient": who, "dice": dice, **made} for which, who, dice in scored]
+            append_rows(TABLE, rows, rows[0])
             mean = np.mean([dice for which, _, dice in scored if which == "held-out half"])
             print(f"{variant}, seed {seed}: {mean:.3f}", flush=True)
 

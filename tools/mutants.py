@@ -39,8 +39,7 @@ from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec
 
 from course.workspace import COURSE_FOLDER
-from tools.matrix import markdown_table
-from tools.plant_faults import copy_course
+from tools.common import copy_course, markdown_table
 
 FOLDER = COURSE_FOLDER / "data" / "mutants"
 TESTS = shlex.split(os.environ.get("TESTS", "tests"))  # what is run: arguments of pytest

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 from course.batch import NOTEBOOKS
 from course.workspace import COURSE_FOLDER
+from tools.common import copy_course
 from tools.store_notebooks import course_settings
 
 BY_COMPARISON = (
@@ -65,12 +66,6 @@ def run(copy: Path, names: list[str], work_dir: Path | None = None) -> list[tupl
     ]
     report.unlink()
     return failed
-
-
-def copy_course(folder: Path) -> Path:
-    """Copy what the suite needs of the course to `folder`, and return it."""
-    without = shutil.ignore_patterns(".git", ".venv", "data", "__pycache__")
-    return shutil.copytree(COURSE_FOLDER, folder, ignore=without)
 
 
 def check(fault: dict[str, str], work_dir: Path) -> str:

@@ -76,9 +76,10 @@ def write_answer(notebook, name: str, path: Path) -> None:
 
 
 def read_answers(out: Path) -> dict[str, dict]:
-    """Return what NAME.json holds of each scan that has its answer in a folder, by name."""
-    records = (read_json(path, NOTEBOOK.stem) for path in out.glob("*.json"))
-    return {record["name"]: record for record in records if "inputs" in record}
+    """Return what NAME.json holds of each scan that has its answer and its page in a folder, by name."""
+    pages = [path for path in out.glob("*.html") if path.with_suffix(".json").exists()]
+    records = [read_json(page.with_suffix(".json"), NOTEBOOK.stem) for page in pages]
+    return {record["name"]: record for record in records if {"name", "inputs"} <= set(record)}
 
 
 def write_table(records: dict[str, dict], path: Path) -> None:

@@ -5,18 +5,15 @@ the patients held out and appends a row; its verdict is written by hand. A train
 last epoch when the same command is given again.
 Held out are the valid patients, or with `--held-out train` those of train, and the valid patients are learned from:
 with both, each of these patients is held out once. `--held-out 0` to `4` are the folds of a cross-validation over all
-patients, test's too; without a fold test is never opened. With `--start N` the training goes on from the weights that
-the trial `best` had after N pictures, so that a short one can tell what a change does.
+patients, test's too; without a fold test is never opened.
 Ideas that are settled are not in TRIALS: their rows in the table name the commit that has them.
 """
 
 import argparse
-import csv
 import datetime
 import itertools
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +22,7 @@ import helpers
 from course.arrays import train_patients
 from course.folds import FOLDS
 from course.workspace import COURSE_FOLDER, fingerprint
+from tools.common import append_rows, current_commit, fit, new_network
 
 TABLE = COURSE_FOLDER / "docs" / "trials.csv"
 THRESHOLDS = np.array(helpers.THRESHOLDS)
@@ -66,11 +64,9 @@ TRIALS = {
 def prepare(folder, dataset, settings, held_out):
     """Bring the dataset and its arrays into a folder that trials with the same pictures share; return it."""
     work_dir = folder / f"pictures_{held_out}_{settings['image_size']}"
-    description_path = work_dir / "dataset.json"
-    if not description_path.exists():
-        description = helpers.import_dataset(dataset, work_dir, progress=False)
-        if held_out != "valid":
-            helpers.write_json(description_path, hold_out(description, held_out))
+    description = helpers.import_dataset(dataset, work_dir, progress=False)
+    if held_out != "valid":
+        helpers.write_json(work_dir / "dataset.json", hold_out(description, held_out))
     make_arrays(work_dir, settings)
     return work_dir
 
@@ -105,48 +101,19 @@ def make_arrays(work_dir, settings):
     helpers.prepare_arrays(description, work_dir, settings["image_size"], leave_out, progress=False)
 
 
-def new_network(settings):
-    """Return the network that 03 makes with these settings, its weights by their seed."""
-    import keras
-
-    keras.utils.set_random_seed(settings["seed"])
-    return helpers.create_model(
-        image_size=settings["image_size"],
-        dropout_rate=settings["dropout_rate"],
-        precision=helpers.choose_precision(settings["precision"]),
-        batch_normalization_momentum=settings["batch_normalization_momentum"],
-        output_bias=settings["output_bias"],
-    )
-
-
-def train(run_dir, shared, settings, first_weights=None):
-    """Train as notebooks 01 to 04 do, in a work folder of its own; return the model.
-
-    first_weights: the best.keras of another training, which this one goes on from; None: from the beginning.
-    """
-    import keras
-
+def train(run_dir, shared, settings):
+    """Train as notebooks 01 to 04 do, in a work folder of its own; return the model."""
     helpers.import_dataset(str(shared / "dataset.json"), run_dir, progress=False)
     make_arrays(run_dir, settings)
     helpers.write_json(run_dir / "settings.json", settings)
     helpers.save_untrained_model(new_network(settings), run_dir, settings)
     model = helpers.load_untrained_model(run_dir)
-    if first_weights:
-        model.set_weights(keras.saving.load_model(first_weights, compile=False).get_weights())
     pictures = helpers.load_training_pictures(run_dir, settings)
     callbacks, first_epoch = helpers.prepare_training(model, run_dir, settings, len(pictures.X))
     X, y = helpers.load_arrays(run_dir, "valid")
     validated = helpers.validated_slices(len(X), settings)
-    model.fit(
-        helpers.training_batches(pictures, settings, first_epoch),
-        epochs=settings["epochs"],
-        initial_epoch=first_epoch,
-        steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings),
-        validation_data=helpers.ordered_batches(X[validated], y[validated]),
-        shuffle=False,
-        verbose=2,
-        callbacks=callbacks,
-    )
+    seen = helpers.ordered_batches(X[validated], y[validated])
+    fit(model, pictures, settings, first_epoch, validation_data=seen, verbose=2, callbacks=callbacks)
     return helpers.load_trained_model(run_dir)
 
 
@@ -190,17 +157,6 @@ COLUMNS = [
 ]
 
 
-def append(row):
-    """Append a row to the table, with a header where there is none."""
-    new = not TABLE.exists()
-    with open(TABLE, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-    print(json.dumps(row, indent=1))
-
-
 def read_arguments():
     """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -208,7 +164,6 @@ def read_arguments():
     parser.add_argument("--dataset", default=os.environ.get("HEART_DATASET"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=24000)
-    parser.add_argument("--start", type=int, help="go on from the weights of `best` after so many pictures")
     parser.add_argument("--held-out", choices=("valid", "train", *map(str, range(FOLDS))), default="valid")
     parser.add_argument("--profile", default="hour", help="size of the pictures and length of an epoch")
     parser.add_argument("--folder", type=Path, default=COURSE_FOLDER / "data" / "trials")
@@ -220,41 +175,31 @@ def main():
     arguments = read_arguments()
     helpers.set_up()
     idea, changes, change = TRIALS[arguments.name]
-    if arguments.start:
-        changes = {**changes, "learning_rate": 0.001}  # half of the recipe's: the weights are good already
     settings = helpers.new_settings(arguments.dataset, arguments.profile, "best", arguments.seed) | changes
     settings["epochs"] = arguments.pictures // settings["images_per_epoch"]
-
-    def run_folder(name, *pictures):
-        """Return the folder of a trial on the same patients, with the same seed."""
-        return arguments.folder / "_".join([name, arguments.held_out, str(arguments.seed), *map(str, pictures)])
-
-    run_dir = run_folder(arguments.name, *([arguments.start] if arguments.start else []), arguments.pictures)
+    run_dir = arguments.folder / f"{arguments.name}_{arguments.held_out}_{arguments.seed}_{arguments.pictures}"
     shared = prepare(arguments.folder, arguments.dataset, settings, arguments.held_out)
     if change:
         change()
-    first_weights = run_folder("best", arguments.start) / "model" / "best.keras" if arguments.start else None
-    model = train(run_dir, shared, settings, first_weights)
+    model = train(run_dir, shared, settings)
     probabilities = helpers.predict_subset(model, run_dir, "valid", settings["planes"])
-    log = ["git", "log", "-1", "--format=%h"]
     seconds = helpers.read_json(run_dir / "model" / "training.json", "04_training")["seconds"]
-    append(
-        {
-            "trial": arguments.name,
-            "idea": idea,
-            "settings": json.dumps(changes),
-            "seed": arguments.seed,
-            "start": f"best, {arguments.start} pictures" if arguments.start else "",
-            "held_out": arguments.held_out,
-            "trained_on": " ".join(train_patients(run_dir)),
-            "pictures": arguments.pictures,
-            **summary_of_curves(dice_curves(run_dir, probabilities)),
-            "minutes": f"{seconds / 60:.1f}",
-            "machine": arguments.machine,
-            "commit": subprocess.run(log, cwd=COURSE_FOLDER, capture_output=True, text=True, check=True).stdout.strip(),
-            "date": datetime.date.today().isoformat(),
-        }
-    )
+    row = {
+        "trial": arguments.name,
+        "idea": idea,
+        "settings": json.dumps(changes),
+        "seed": arguments.seed,
+        "held_out": arguments.held_out,
+        "trained_on": " ".join(train_patients(run_dir)),
+        "pictures": arguments.pictures,
+        **summary_of_curves(dice_curves(run_dir, probabilities)),
+        "minutes": f"{seconds / 60:.1f}",
+        "machine": arguments.machine,
+        "commit": current_commit(),
+        "date": datetime.date.today().isoformat(),
+    }
+    append_rows(TABLE, [row], COLUMNS)
+    print(json.dumps(row, indent=1))
 
 
 if __name__ == "__main__":

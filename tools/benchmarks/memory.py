@@ -1,8 +1,8 @@
 """How much memory a training takes: `python -m tools.benchmarks.memory BATCH_SIZE [LIMIT]`.
 
-Prints MB of anonymous memory at its highest as JSON. Trains a few steps at 256x256 on arrays as large as the report's
-(2271 slices), read from memory maps. With LIMIT, in MB, the arrays are twice as large as the limit and the process may
-not have more memory than that.
+Prints MB of anonymous memory at its highest as JSON. Trains a few steps at 256x256 on as many slices as the report's
+(2271), which are held while it trains; what is too large to be held is read from memory maps. With LIMIT, in MB, the
+arrays are twice as large as the limit and the process may not have more memory than that.
 """
 
 import json
@@ -17,6 +17,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
 
 from tools.benchmarks.preparation import anonymous_megabytes
+from tools.common import fit
 
 SIZE, SLICES, STEPS = 256, 2271, 6
 
@@ -48,13 +49,7 @@ def main(batch_size, limit):
         watch = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: peak.append(anonymous_megabytes())
         )
-        model.fit(
-            helpers.training_batches(pictures, settings),
-            steps_per_epoch=STEPS,
-            verbose=0,
-            shuffle=False,
-            callbacks=[watch],
-        )
+        fit(model, pictures, settings, verbose=0, callbacks=[watch])
     print(json.dumps({"peak_megabytes": max(peak), "array_megabytes": sum(array.nbytes for array in arrays) / 1e6}))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import helpers
 from course.machine import CORE_RATES, cpu_flags
 from course.workspace import COURSE_FOLDER
-from tools.matrix import machine, markdown_table, processor_name
+from tools.common import machine, markdown_table, processor_name
 
 HERE = COURSE_FOLDER / "tools" / "benchmarks"
 INSTRUCTIONS = next((flag for flag in CORE_RATES if flag in cpu_flags()), "other")

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 import helpers
-from tools.trials import new_network
+from tools.common import fit, new_network
 
 GOALS = (0.75, 0.85)
 
@@ -68,14 +68,7 @@ def train(work_dir, settings, seconds):
                     result["passed"].setdefault(str(goal), {"seconds": result["seconds"], "images": result["images"]})
             self.model.stop_training = len(result["passed"]) == len(GOALS) or result["seconds"] > seconds
 
-    model.fit(
-        helpers.training_batches(pictures, settings),
-        epochs=settings["epochs"],
-        shuffle=False,
-        verbose=0,
-        steps_per_epoch=helpers.steps_per_epoch(len(pictures.X), settings),
-        callbacks=[Score()],
-    )
+    fit(model, pictures, settings, verbose=0, callbacks=[Score()])
     return result
 
 

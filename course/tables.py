@@ -1,0 +1,58 @@
+"""Tables as plain text and as HTML."""
+
+import html
+from collections.abc import Iterable, Sequence
+
+
+def is_numeric(rows: Sequence[Sequence], column: int) -> bool:
+    """Return whether a column of a table holds nothing but numbers."""
+    return all(isinstance(row[column], (int, float)) for row in rows)
+
+
+def format_table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
+    """Return a plain-text table: columns aligned, numbers to the right, a line under the headers."""
+    texts = [[str(cell) for cell in row] for row in [headers, *rows]]
+    widths = [max(map(len, column)) for column in zip(*texts)]
+    numeric = [is_numeric(rows, column) for column in range(len(headers))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric)
+        ).rstrip()
+        for row in texts
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def html_table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
+    """Return a table in HTML, its cells escaped; wider than the page, it slides by itself."""
+    sides = ["right" if is_numeric(rows, column) else "left" for column in range(len(headers))]
+
+    def line(cells, tag):
+        """Return a row of the table, each cell on its side."""
+        written = (
+            f'<{tag} style="text-align: {side}">{html.escape(str(cell))}</{tag}>'
+            for cell, side in zip(cells, sides, strict=True)
+        )
+        return f"<tr>{''.join(written)}</tr>"
+
+    body = "\n".join(line(row, "td") for row in rows)
+    return (
+        '<div style="overflow-x: auto">\n<table>\n'
+        f"<thead>{line(headers, 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+    )
+
+
+class table:
+    """What shows rows under headers as the last line of a cell, or by `display`: in HTML, or as text without a page.
+
+    rows: lists of cells, as many in each as there are headers. Columns of numbers stand to the right.
+    """
+
+    def __init__(self, rows: Iterable[Sequence], headers: Sequence[str]):
+        self.rows, self.headers = list(rows), list(headers)
+
+    def __repr__(self):
+        return format_table(self.rows, self.headers)
+
+    def _repr_html_(self):
+        return html_table(self.rows, self.headers)
