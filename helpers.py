@@ -296,9 +296,9 @@ def dice_coef(y_true, y_pred, smooth=1.0):
 def bce_dice_loss(y_true, y_pred):
     """Return binary cross-entropy plus one minus the soft Dice of the batch: a scalar, 0 at best for masks of 0 and 1.
 
-    Cross-entropy judges each pixel alone, and nearly all pixels are background. The Dice term looks at the
-    overlap only, so a missed atrium costs as much as it should. Its sums are of squares (Milletari et al., V-Net,
-    2016), so that a pixel that is half atrium is best answered with one half.
+    Cross-entropy judges each pixel alone, and nearly all pixels are background. The Dice term looks at the overlap
+    only. Its sums are of squares (Milletari et al., V-Net, 2016), so that a pixel that is half atrium is best answered
+    with one half.
     """
     import keras
     from keras import ops

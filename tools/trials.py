@@ -54,7 +54,6 @@ def low_resolution(images, masks, seed):
 # The idea, settings of the recipe that differ from `best`, and what is changed where there is no setting for it
 TRIALS = {
     "best": ("the recipe as it is", {}, None),
-    "cross_entropy": ("cross-entropy without the Dice loss", {"loss": "binary_crossentropy"}, None),
     "low_resolution": ("one crop of three at a lower resolution", {}, lambda: augmented(low_resolution)),
     "dropout": ("dropout of 0.3 in the lowest decoder block", {"dropout_rate": 0.3}, None),
     "batch_8": ("batches of 8", {"batch_size": 8}, None),
