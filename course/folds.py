@@ -53,6 +53,11 @@ def people_of(patients: Iterable[str]) -> dict[str, str]:
     return {patient: name if shared[name] > 1 else patient for patient, name in people.items()}
 
 
+def loosely(name: str) -> str:
+    """Return a name as people read it: without capitals, and without zeros before a number."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name.casefold())
+
+
 def begin_alike(patients: Iterable[str]) -> tuple[list[str], str]:
     r"""Return the first two or more patients who may be one by their names, or [], and what joins such patients.
 
@@ -63,7 +68,7 @@ def begin_alike(patients: Iterable[str]) -> tuple[list[str], str]:
     patients, stems, joins = sorted(patients), defaultdict(list), {}
     spelled = defaultdict(list)
     for patient in patients:
-        spelled[re.sub(r"(?<!\d)0+(?=\d)", "", patient.casefold())].append(patient)
+        spelled[loosely(patient)].append(patient)
     if len(spelled) < len(patients):
         return next(names for names in spelled.values() if len(names) > 1), ""
     common = re.sub(r"\d+$", "", os.path.commonprefix(patients))

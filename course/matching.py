@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from course.folds import TIME_OR_SIDE
+from course.folds import TIME_OR_SIDE, loosely
 from course.pictures import VOLUMES, file_suffix
 from course.workspace import CourseError, end_of_path, sentence_about
 
@@ -95,7 +95,8 @@ def match_masks(files: list[File], layout: Layout) -> None:
         numbered = MASK_ENDING.search(file.name)
         is_part = bool(numbered and numbered[2])
         if key is None:
-            alike = next((shortened[key] for key in keys if key in shortened), [])
+            loose = [(file.subset, loosely(name)) for name in names]
+            alike = next((shortened[key] for key in loose if key in shortened), [])
             alike = [image for image in alike if not _contradict(image[1], file.name)]
             is_part = is_part or file.path.parents[1] in image_beside
             key = alike[0] if len(alike) == 1 else image_beside.get(file.path.parents[1], keys[0])
@@ -115,7 +116,7 @@ def match_masks(files: list[File], layout: Layout) -> None:
     _refuse_channels(several, layout)
     _drop_channel_number(layout)
     if guessed:
-        what = "is taken as the mask of an image whose name only begins alike"
+        what = "is taken as the mask of an image whose name is only similar"
         advice = f"the first is of {end_of_path(guessed[min(guessed)])}; see whether the outlines in 01 fit."
         layout.notes.append(sentence_about(guessed, what, advice))
     if united:
@@ -125,8 +126,8 @@ def match_masks(files: list[File], layout: Layout) -> None:
 def _take_images(files, layout, has_masks):
     """Put the images into a layout; return what masks may call them.
 
-    That is {(subset, name): images} of their names without an affix, or up to any mark, and the set of those names
-    that lack nothing but an affix.
+    That is {(subset, name): images} of their names `loosely`, without an affix or up to any mark, and the set of those
+    names that lack nothing but an affix. A mask in no subset (None) may be of an image in any.
     """
     shortened, sure = defaultdict(list), set()
     for file in files:
@@ -144,9 +145,10 @@ def _take_images(files, layout, has_masks):
         layout.images[key] = file.path
         beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
         affixless = {IMAGE_AFFIX.sub("", file.name), file.folders + IMAGE_AFFIX.sub("", file.stem)}
-        sure |= {(file.subset, name) for name in affixless}
-        for name in affixless.union(beginnings):
-            shortened[file.subset, name].append(key)
+        for subset in {file.subset, None}:
+            sure |= {(subset, name) for name in affixless}
+            for name in {loosely(name) for name in (file.name, *affixless, *beginnings)}:
+                shortened[subset, name].append(key)
     return shortened, sure
 
 
@@ -154,7 +156,7 @@ def _refuse_channels(several, layout):
     """Raise CourseError where a mask may be of several images and none of them has one of its own."""
     for path, alike in several:
         if not any(image in layout.masks for image in alike):
-            names = ", ".join(end_of_path(name) for _, name in alike[:4])
+            names = ", ".join(end_of_path("/".join(filter(None, image))) for image in alike[:4])
             raise CourseError(
                 f"{end_of_path(path)} has several images ({names}{' ...' if len(alike) > 4 else ''}), as channels or "
                 "modalities of one patient: keep those of one kind in the dataset, take the others out."

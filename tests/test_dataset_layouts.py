@@ -301,8 +301,23 @@ def a_dataset_called_prediction(folder):
 @read
 def names_that_only_begin_alike(folder):
     lay_out(folder, {"images/p{n}_axial.png": picture, "masks/p{n}_drawn.png": mask})
-    told = "p0_drawn.png (and 5 more) is taken as the mask of an image whose name only begins alike: the first is of "
+    told = "p0_drawn.png (and 5 more) is taken as the mask of an image whose name is only similar: the first is of "
     return {f"p{seed}_axial": seed for seed in range(6)}, [f"{told}source/images/p0_axial.png; see whether"]
+
+
+@read
+def names_that_differ_in_zeros_or_capitals(folder):
+    for seed in range(4):
+        put(folder, f"images/{('img_{}', 'IMG_{:02}_a', 'P{:02}_01', '{:03}')[seed].format(seed)}.png", picture(seed))
+        put(folder, f"masks/{('mask_{:03}', 'img_{}_a_Mask', 'p{}_1', '{}')[seed].format(seed)}.png", mask(seed))
+    told = "masks/3.png (and 3 more) is taken as the mask of an image whose name is only similar: the first is of "
+    return {"img_0": 0, "IMG_01_a": 1, "P02_01": 2, "003": 3}, [f"{told}source/images/003.png"]
+
+
+@read
+def masks_in_no_subset(folder):
+    lay_out(folder, {"{subset}/p{n}_0.png": picture, "masks/p{n}_0.png": mask})
+    return {f"p{seed}_0": seed for seed in range(6)}, []
 
 
 @read
@@ -391,7 +406,7 @@ def modalities(folder):
 def channels(folder):
     images = {f"imagesTr/case_{{n}}_000{channel}.png": picture for channel in range(2)}
     lay_out(folder, {**images, "labelsTr/case_{n}.png": mask})
-    return r"case_0.png has several images \(case_0_0000, case_0_0001\)"
+    return r"case_0.png has several images \(train/case_0_0000, train/case_0_0001\)"
 
 
 @refused
@@ -466,6 +481,18 @@ def subsets_in_names(folder):
 def masks_of_another_time(folder):
     lay_out(folder, {"images/p{n}_ED.png": picture, "masks/p{n}_ES.png": mask})
     return r"images/p0_ED.png \(and 5 more\) has no mask: .*/p0_ES.png is a mask without an image; give what belongs"
+
+
+@refused
+def masks_in_no_subset_of_images_in_several(folder):
+    lay_out(folder, {"{subset}/p{p}_0.png": picture, "masks/p{p}_0.png": mask}, 6)
+    return r"masks/p0_0.png has several images \(train/p0_0, valid/p0_0\)"
+
+
+@refused
+def masks_in_subsets_of_images_in_none(folder):
+    lay_out(folder, {"images/p{n}_0.png": picture, "masks/{subset}/p{n}_0.png": mask})
+    return "images/p0_0.png .* has no mask: .* without an image; give what belongs together the same name and subset"
 
 
 @refused
@@ -836,7 +863,7 @@ def test_volumes_for_test_with_labels_are_test_and_without_are_passed_over(tmp_p
 def test_volumes_of_several_channels_or_with_two_masks_are_refused(tmp_path):
     images = {f"imagesTr/c{{n}}_000{channel}.nii.gz": picture for channel in range(2)}
     lay_out(tmp_path / "source", {**images, "labelsTr/c{n}.nii.gz": mask}, 3)
-    with pytest.raises(CourseError, match=r"c0.nii.gz has several images \(c0_0000, c0_0001\)"):
+    with pytest.raises(CourseError, match=r"c0.nii.gz has several images \(train/c0_0000, train/c0_0001\)"):
         import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
     masks = {f"c{{n}}_{ending}.nii.gz": mask for ending in ("seg", "seg_2")}
     lay_out(tmp_path / "other", {"c{n}.nii.gz": picture, **masks}, 3)
