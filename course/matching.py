@@ -10,10 +10,10 @@ from course.folds import TIME_OR_SIDE, loosely
 from course.pictures import VOLUMES, file_suffix
 from course.workspace import CourseError, end_of_path, sentence_about
 
-IN_NAMES = "masks?|msk|labels?|lbl|segmentation|seg|gt|groundtruth|anno(?:tation)?|manual|1stho|2ndho"
+IN_NAMES = "masks?|msk|label(?:s|l?ed)?|lbl|segmentation|seg|gt|groundtruth|anno(?:tation)?|manual|1stho|2ndho"
 MASK_ENDING = re.compile(rf"[ _.-]({IN_NAMES})([ _.-]?\d+)?$", re.IGNORECASE)
 MASK_WITHIN = re.compile(rf"[ _.-]({IN_NAMES})(?=[ _.-]\d+$)", re.IGNORECASE)
-MASK_START = re.compile(rf"^({IN_NAMES})([ _.-]+|(?=\d))", re.IGNORECASE)
+MASK_START = re.compile(rf"^({IN_NAMES})([ _.-]+(of[ _.-]+)?|(?=\d))", re.IGNORECASE)
 WORDS_AFTER = re.compile(r"([ _.-][^\W\d_]+)+$")
 IMAGE_AFFIX = re.compile(
     r"^(image|img|volume)([ _.-]+|(?=\d))|[ _.-](image|img|volume)(?=$|[ _.-]\d+$)|[ _.-]0000$", re.IGNORECASE

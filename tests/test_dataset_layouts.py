@@ -368,7 +368,11 @@ def test_masks_are_found_by_their_folder_or_name(image, drawn, name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mask", "images"), [("mask_p1", ["p1"]), ("a_mask_07", ["a_07", "a"]), ("b_seg", ["b"]), ("p1", [])]
+    ("mask", "images"),
+    [
+        *[("mask_p1", ["p1"]), ("a_mask_07", ["a_07", "a"]), ("b_seg", ["b"]), ("p1", [])],
+        *[("Mask of p1", ["p1"]), ("labeled_01", ["01"]), ("a-labelled", ["a"]), ("Label_1", ["1"])],
+    ],
 )
 def test_the_image_of_a_mask_is_called_as_the_mask_without_its_word(mask, images):
     assert bare_names(mask) == images
