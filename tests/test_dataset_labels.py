@@ -35,6 +35,16 @@ def drawn_on_nothing(labels):
     return Image.fromarray(np.dstack([np.zeros((HEIGHT, WIDTH, 3), np.uint8), labels.astype(np.uint8) * 255]))
 
 
+def in_red(labels):
+    """Red with a soft edge: more reds than greys."""
+    red = np.rint(ndimage.gaussian_filter(labels * 255.0, 1))
+    return Image.fromarray((red[..., None] * [1, 0, 0]).astype(np.uint8))
+
+
+def red_jpeg(labels):
+    return Jpeg((labels[..., None] * [255, 0, 0]).astype(np.uint8))
+
+
 def ground_cut_away(labels):
     """A white ground, made transparent, around a structure of two greys."""
     grey = np.where(labels, np.where(np.arange(WIDTH) < 12, 90, 200), 255).astype(np.uint8)
@@ -88,6 +98,8 @@ READ = {
     "a palette whose ground is transparent": (palette((9, 9, 200), (255, 0, 0), transparent=0), ""),
     "black ink on nothing": (drawn_on_nothing, ""),
     "blurred": (smoothed, "is blurred: masks are not two-valued, their values above 127.5"),
+    "blurred and red": (in_red, "is blurred: masks are not two-valued, their values above 38"),
+    "a red JPEG": (red_jpeg, "is blurred: masks are not two-valued, their values above 38"),
     "a JPEG kept as PNG": (jpeg, "is blurred: masks are not two-valued, their values above 127.5"),
 }
 
