@@ -130,7 +130,7 @@ def _of_types(paths):
     return f"{end_of_path(example)} and the like ({count:,} of the type {suffix or 'without ending'}{hint})"
 
 
-def _words(name):
+def words_of(name):
     """Return the words of a folder's name in lower case: those of imagesTr are images and tr."""
     parted = re.sub(r"([a-z])(?=[A-Z])|([A-Z])(?=[A-Z][a-z])", r"\1\2 ", name)
     return [word.casefold() for word in re.findall(r"\d+[a-z]*|[^\W\d_]+", parted)]
@@ -138,7 +138,7 @@ def _words(name):
 
 def _kind_of(folder, is_shared):
     """Return "images", "masks" or None for a folder's name."""
-    words = {folder.casefold(), *_words(folder)}
+    words = {folder.casefold(), *words_of(folder)}
     if words & MASK_WORDS:
         return "masks"
     if words & IMAGE_WORDS:
@@ -148,7 +148,7 @@ def _kind_of(folder, is_shared):
 
 def _subset_of(folder):
     """Return the subset that a folder's name tells, or None."""
-    words = _words(folder)
+    words = words_of(folder)
     if words and words[-1] in SUBSET_ENDINGS and {*words} & (IMAGE_WORDS | MASK_WORDS):
         return SUBSET_ENDINGS[words[-1]]
     return next((SUBSET_WORDS[word] for word in words if word in SUBSET_WORDS), None)
@@ -206,7 +206,7 @@ def _set_aside(files, layout):
         """Return the end of a file's path, which may tell whose mask it is."""
         return f"{file.path.parent.name}/{file.name}"
 
-    neither = [file for file in files if NEITHER.intersection(_words(says(file)))]
+    neither = [file for file in files if NEITHER.intersection(words_of(says(file)))]
     files = pass_over(neither, "by its name it is no mask that a person drew.")
     masks = [file for file in files if file.kind == "masks"]
     if any(FIRST_OPINION.search(says(file)) for file in masks):
@@ -215,9 +215,9 @@ def _set_aside(files, layout):
         visits = {name for name in images if SECOND_OPINION.search(name)}  # p1_2nd_mask is the mask of p1_2nd
         second = [file for file in second if not visits.intersection(bare_names(file.name))]
         files = pass_over(second, "it is the mask of a second person, that of the first is taken.")
-    by_hand = {file.path.parent.name for file in masks if "manual" in _words(file.path.parent.name)}
+    by_hand = {file.path.parent.name for file in masks if "manual" in words_of(file.path.parent.name)}
     if by_hand:
-        views = [file for file in masks if {*_words(file.path.parent.name)} <= {"mask", "masks"}]
+        views = [file for file in masks if {*words_of(file.path.parent.name)} <= {"mask", "masks"}]
         files = pass_over(views, f"beside {min(by_hand)} such a folder holds the field of view, not the structure.")
     return files
 

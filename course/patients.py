@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 
 from course.folds import begin_alike, people_of
-from course.layout import SUBSET_WORDS
+from course.layout import SUBSET_WORDS, words_of
 from course.matching import Layout
 from course.nifti import read_label_names
 from course.pictures import SUBSETS, VOLUMES, Pair, file_suffix
@@ -144,13 +144,15 @@ def _drop_common_patient(layout, matches):
     found = {match["patient"] if match else "" for match in matches.values()}
     subsets = {subset for subset, _ in layout.images}
     are_subsets = all(name.casefold() in SUBSET_WORDS for name in found)
-    names = " or ".join(f"{end_of_path(name)}_" for name in sorted(found))
-    if are_subsets and len(found) > 1 and None in subsets:
-        raise CourseError(f"All names begin with {names}: put the files into folders train/, valid/ and test/.")
+    words = {(words_of(name) or [""])[0] for name in matches}  # of testA_1 that is test
+    if None in subsets and words <= set(SUBSET_WORDS) and len({SUBSET_WORDS[word] for word in words}) > 1:
+        begin = " or ".join(f"{word}_" for word in sorted(words))
+        raise CourseError(f"All names begin with {begin}: put the files into folders train/, valid/ and test/.")
     if not are_subsets and (len(found) > 1 or "" in found or (len(subsets) == 1 and not layout.is_of_cases)):
         return []
     for name in matches:
         matches[name] = None
+    names = " or ".join(f"{end_of_path(name)}_" for name in sorted(found))
     return [
         f"All names begin with {names}, which is taken for the dataset's name: each file is taken as a patient of its "
         "own; if it is not, give a patient_pattern."

@@ -482,6 +482,14 @@ def subsets_in_names(folder):
 
 
 @refused
+def subsets_in_names_before_those_of_patients(folder):
+    for seed, name in enumerate(("train_p{}", "testA_{}", "testB_{}", "train_p{}")):
+        put(folder, f"{name.format(seed)}.png", picture(seed))
+        put(folder, f"{name.format(seed)}_anno.png", mask(seed))
+    return "All names begin with test_ or train_: put the files into folders train/, valid/ and test/"
+
+
+@refused
 def masks_of_another_time(folder):
     lay_out(folder, {"images/p{n}_ED.png": picture, "masks/p{n}_ES.png": mask})
     return r"images/p0_ED.png \(and 5 more\) has no mask: .*/p0_ES.png is a mask without an image; give what belongs"
