@@ -285,29 +285,31 @@ def _use_folders_as_names(files, notes):
     """Put the folders above images and masks before names that say too little; the notes tell it.
 
     Where names are numbers and each lies in a folder of a patient, anna/images/000 is anna_000; so it is where they are
-    one word and a number, in folders with numbers: p1/images/IM000 is p1_000, but benign/images/IM000 stays. Where two
-    files have one name, those of A/images/1 and B/images/1 are A-1 and B-1. Where images and masks lie in other
-    folders, or all in one, nothing changes.
+    one word and a number, in folders with numbers: p1/images/IM000 and images/p1/IM000 are p1_000, but
+    benign/images/IM000 stays. Where two files have one name, those of A/images/1 and B/images/1 are A-1 and B-1. Where
+    images and masks lie in other folders, or all in one, nothing changes.
     """
     shared = len(os.path.commonprefix([file.above for file in files]))
     files = [replace(file, above=file.above[shared:]) for file in files]
     above = {kind: {file.above for file in files if file.kind == kind} for kind in ("images", "masks")}
     if not (above["images"] <= above["masks"] or above["masks"] <= above["images"]):
         return files
-    words = {(file.kind, re.match(r"\D*", file.name)[0]) for file in files}
-    is_numbered = all(re.fullmatch(r"\D*\d+", MASK_ENDING.sub("", file.name)) for file in files)
+    own = {file: file.name.removeprefix(file.folders) for file in files}
+    folders = {file: (*file.above, *([file.folders[:-1]] if file.folders else [])) for file in files}
+    words = {(file.kind, re.sub(r"\d+$", "", MASK_ENDING.sub("", own[file]))) for file in files}
+    is_numbered = all(folders.values()) and all(re.search(r"\d$", MASK_ENDING.sub("", name)) for name in own.values())
     is_numbered &= len(words) == len({kind for kind, _ in words})
     if any(word for _, word in words):
-        is_numbered &= all(re.search(r"\d", "".join(file.above)) for file in files)
-    if above["images"] and all(above["images"]) and is_numbered:
-        first, *more = sorted({file.above[0] for file in files})
-        if more:
+        is_numbered &= all(re.search(r"\d", "".join(above)) for above in folders.values())
+    if above["images"] and is_numbered:
+        first, *more = sorted({above[0] for above in folders.values()})
+        if more and (any(above["images"]) or any(word for _, word in words)):
             notes.append(
                 f"The folders are taken as the patients, {end_of_path(first)} and {len(more):,} more, since the names "
                 "in them are numbers; if each file is a patient of its own, give patient_pattern=None."
             )
         length = {kind: len(word) for kind, word in words}
-        return [replace(file, name="_".join([*file.above, file.name[length[file.kind] :]])) for file in files]
+        return [replace(file, name="_".join([*folders[file], own[file][length[file.kind] :]])) for file in files]
     counts = Counter((file.subset, file.kind, file.name) for file in files)
     if files and max(counts.values()) > 1:
         return [replace(file, name="-".join([*file.above, file.name])) for file in files]

@@ -65,7 +65,7 @@ class File:
     @property
     def folders(self) -> str:
         """What stands in the name before the file's own, such as "p1_" in p1_000, of images/p1/000.png."""
-        return self.name.removesuffix(self.stem) if self.name.endswith(self.stem) else ""
+        return self.name.removesuffix(self.stem) if self.name.endswith(f"_{self.stem}") else ""
 
 
 def bare_names(name: str) -> list[str]:
