@@ -15,8 +15,9 @@ MASK_ENDING = re.compile(rf"[ _.-]({IN_NAMES})([ _.-]?\d+)?$", re.IGNORECASE)
 MASK_WITHIN = re.compile(rf"[ _.-]({IN_NAMES})(?=[ _.-]\d+$)", re.IGNORECASE)
 MASK_START = re.compile(rf"^({IN_NAMES})([ _.-]+(of[ _.-]+)?|(?=\d))", re.IGNORECASE)
 WORDS_AFTER = re.compile(r"([ _.-][^\W\d_]+)+$")
+OF_IMAGES = "image|img|volume|slice|scan|frame|orig|original|raw|input|ct|mri?"
 IMAGE_AFFIX = re.compile(
-    r"^(image|img|volume)([ _.-]+|(?=\d))|[ _.-](image|img|volume)(?=$|[ _.-]\d+$)|[ _.-]0000$", re.IGNORECASE
+    rf"^({OF_IMAGES})([ _.-]+|(?=\d))|[ _.-]({OF_IMAGES})(?=$|[ _.-]\d+$)|[ _.-]0000$", re.IGNORECASE
 )
 
 

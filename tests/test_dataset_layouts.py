@@ -307,11 +307,15 @@ def names_that_only_begin_alike(folder):
 
 @read
 def names_that_differ_in_zeros_or_capitals(folder):
-    for seed in range(4):
-        put(folder, f"images/{('img_{}', 'IMG_{:02}_a', 'P{:02}_01', '{:03}')[seed].format(seed)}.png", picture(seed))
-        put(folder, f"masks/{('mask_{:03}', 'img_{}_a_Mask', 'p{}_1', '{}')[seed].format(seed)}.png", mask(seed))
-    told = "masks/3.png (and 3 more) is taken as the mask of an image whose name is only similar: the first is of "
-    return {"img_0": 0, "IMG_01_a": 1, "P02_01": 2, "003": 3}, [f"{told}source/images/003.png"]
+    images, masks = (
+        ("img_{}", "IMG_{:02}_a", "P{:02}_01", "{:03}", "a 4"),
+        ("mask_{:03}", "img_{}_a_Mask", "p{}_1", "{}", "a-4"),
+    )
+    for seed in range(5):
+        put(folder, f"images/{images[seed].format(seed)}.png", picture(seed))
+        put(folder, f"masks/{masks[seed].format(seed)}.png", mask(seed))
+    told = "masks/3.png (and 4 more) is taken as the mask of an image whose name is only similar: the first is of "
+    return {"img_0": 0, "IMG_01_a": 1, "P02_01": 2, "003": 3, "a 4": 4}, [f"{told}source/images/003.png"]
 
 
 @read
@@ -342,6 +346,8 @@ def jpegs_of_one_image(folder):
         ("p{p}/scan{n}/image.png", "p{p}/scan{n}/mask.png", "p{p}_{n}"),
         ("p{p}/images/IM{n}.png", "p{p}/masks/IM{n}.png", "p{p}_{n}"),
         ("p{p}/IM-0001-{n:04d}.png", "p{p}/IM-0001-{n:04d}_mask.png", "p{p}_{n:04d}"),
+        ("p{p}x/slice_{n}.png", "p{p}x/mask_{n}.png", "p{p}x_{n}"),
+        ("all/scan{n}.png", "all/seg{n}.png", "scan{n}"),
         ("images/p{p}/IM-0001-{n:04d}.png", "masks/p{p}/IM-0001-{n:04d}.png", "p{p}_{n:04d}"),
         ("images/p{p}/img{n:03d}.png", "masks/p{p}/mask{n:03d}.png", "p{p}_{n:03d}"),
         ("p{p}/IM{n}.png", "p{p}/IM{n}_mask.png", "p{p}_{n}"),
