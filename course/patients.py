@@ -8,7 +8,7 @@ from course.folds import begin_alike, people_of
 from course.layout import SUBSET_WORDS, words_of
 from course.matching import Layout
 from course.nifti import read_label_names
-from course.pictures import SUBSETS, VOLUMES, Pair, file_suffix
+from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix
 from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, sentence_about
 
@@ -35,13 +35,14 @@ def _compile_pattern(patient_pattern):
 
 
 def excluded_names(exclude) -> tuple[str, ...]:
-    """Return the names to exclude as a tuple, their accents in the encoding that names have here.
+    """Return the names to exclude as a tuple, without suffix and their accents in the encoding that names have here.
 
     Raises CourseError for anything but a text or several.
     """
     names = [exclude] if isinstance(exclude, str) else exclude or ()
     if not isinstance(names, (list, tuple, set)) or not all(isinstance(name, str) for name in names):
         raise CourseError(f"exclude={exclude!r}: give the name of a patient or file, or a list of names.")
+    names = [name[: -len(file_suffix(name))] if file_suffix(name) in PICTURES + VOLUMES else name for name in names]
     return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 

@@ -387,7 +387,7 @@ def test_a_bad_file_can_be_excluded(dataset, work_dir):
     for kind in ("images", "masks"):
         (dataset / kind).mkdir()
         shutil.copy(dataset / "train" / kind / "p1_000.png", dataset / kind / "p9_000.png")  # outside the subsets
-    description = take(dataset, work_dir, exclude=["p2_000", "p2_001", "p9"])
+    description = take(dataset, work_dir, exclude=["p2_000.png", "p2_001", "p9"])
     assert len(description["subsets"]["train"]) == 4
 
 
