@@ -17,13 +17,15 @@ def read_series(files: list[Path], name: str) -> tuple[np.ndarray, np.ndarray, b
     Raises CourseError, with one sentence, for what is not one volume; `name` is what it calls the series.
     """
     with one_sentence(f"{name} cannot be read as DICOM", DICOM_ADVICE):
-        return _read_series(files, name)
+        slices = _open_slices(files, name)
+        affine, knows_space, notes = _place(slices, name)
+        return _values_of(slices), affine, knows_space, notes
 
 
-def _read_series(files, name):
+def _open_slices(files, name):
+    """Return the slices of one series, along their common normal, their pixels not decoded yet."""
     try:
         from pydicom import dcmread
-        from pydicom.pixels import apply_rescale
     except ImportError as error:
         raise CourseError(f"{name} is DICOM, which needs one more package: pip install pydicom.") from error
     slices, of_series = [], {}
@@ -40,18 +42,29 @@ def _read_series(files, name):
         raise CourseError(f"{name} holds {len(of_series)} series: {told}. Give a folder with the files of one.")
     for file, entry in zip(files, slices):
         _check_slice(file, entry)
-    axes = [np.reshape(entry.ImageOrientationPatient, (2, 3)).astype(float) for entry in slices]
     kinds = {
         (entry.Rows, entry.Columns, *map(float, entry.PixelSpacing), entry.PhotometricInterpretation)
         for entry in slices
     }
-    if len(kinds) > 1 or np.ptp(axes, axis=0).max() > 1e-3:
+    directions = [np.array(entry.ImageOrientationPatient, float) for entry in slices]
+    if len(kinds) > 1 or np.ptp(directions, axis=0).max() > 1e-3:
         raise CourseError(
             f"The slices of {name} differ in size, spacing, direction or in what is white: they are not one volume."
         )
-    along_row, along_column = axes[0] / np.linalg.norm(axes[0], axis=1, keepdims=True)  # as the column, the row grows
+    normal = np.cross(*_directions(slices[0]))
+    return sorted(slices, key=lambda entry: float(np.dot(normal, np.array(entry.ImagePositionPatient, float))))
+
+
+def _directions(entry):
+    """Return the directions, of length 1, in which the column numbers and the row numbers of a slice grow."""
+    directions = np.reshape(entry.ImageOrientationPatient, (2, 3)).astype(float)
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def _place(slices, name):
+    """Return the affine of slices in their order, whether the size of a voxel is known, and notes."""
+    along_row, along_column = _directions(slices[0])
     normal = np.cross(along_row, along_column)
-    slices.sort(key=lambda entry: float(np.dot(normal, np.array(entry.ImagePositionPatient, float))))
     positions = np.array([entry.ImagePositionPatient for entry in slices], float)
     row, column = map(float, slices[0].PixelSpacing)
     affine, knows_space = np.eye(4), True
@@ -62,12 +75,19 @@ def _read_series(files, name):
         step, knows_space, notes = normal * (thickness or 1), bool(thickness), [f"{name} is a single slice: {told}."]
     affine[:3] = np.column_stack([along_row * column, along_column * row, step, positions[0]])
     affine[:2] *= -1  # DICOM counts towards the patient's left and back
+    return affine, knows_space, notes
+
+
+def _values_of(slices):
+    """Return the values of slices in their order, (column, row, slice), with black as the lowest."""
+    from pydicom.pixels import apply_rescale
+
     values = np.stack([apply_rescale(entry.pixel_array, entry).T for entry in slices], axis=-1)
     if not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite")
     if slices[0].PhotometricInterpretation == "MONOCHROME1":  # with white as the lowest value
         values = values.max() - values + values.min()
-    return values, affine, knows_space, notes
+    return values
 
 
 def _check_slice(file: Path, entry) -> None:

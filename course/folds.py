@@ -54,17 +54,22 @@ def people_of(patients: Iterable[str]) -> dict[str, str]:
     return {patient: name if shared[name] > 1 else patient for patient, name in people.items()}
 
 
+def loosely(name: str) -> str:
+    """Return a name as people read it: without capitals and zeros before a number, all marks between words alike."""
+    return re.sub(r"[ .-](?=\w)", "_", re.sub(r"(?<!\d)0+(?=\d)", "", name.casefold()))
+
+
 def begin_alike(patients: Iterable[str]) -> tuple[list[str], str]:
     r"""Return the first two or more patients who may be one by their names, or [], and what joins such patients.
 
-    That is a regular expression with the group `patient`, or "" where names differ in case or zeros alone (P1, p01).
+    That is a regular expression with the group `patient`, or "" where names are `loosely` the same (P1, p01).
     What all names begin with, as la_003 and la_004 do, is the dataset's name. What follows is compared up to its first
     number (P1-dia, P1-sys) or, where nothing comes after that, up to its last part (A_1, A_2).
     """
     patients, stems, joins = sorted(patients), defaultdict(list), {}
     spelled = defaultdict(list)
     for patient in patients:
-        spelled[re.sub(r"(?<!\d)0+(?=\d)", "", patient.casefold())].append(patient)
+        spelled[loosely(patient)].append(patient)
     if len(spelled) < len(patients):
         return next(names for names in spelled.values() if len(names) > 1), ""
     common = re.sub(r"\d+$", "", os.path.commonprefix(patients))

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
+from numbers import Real
 from pathlib import Path
 
 from course.workspace import CourseError, end_of_path, one_sentence, sentence_about
@@ -91,7 +92,7 @@ def check_spacing(spacing, where: str) -> None:
     if spacing is not None and not (
         isinstance(spacing, (list, tuple))
         and len(spacing) == 3
-        and all(isinstance(step, (int, float)) and not isinstance(step, bool) for step in spacing)
+        and all(isinstance(step, Real) and not isinstance(step, bool) for step in spacing)
         and all(0 < step < math.inf for step in spacing)
     ):
         raise CourseError(f"{where}: a spacing is three numbers above 0, the mm between rows, columns and slices.")

@@ -102,6 +102,7 @@ def import_dataset(
     work_dir = Path(work_dir).absolute()
     if not isinstance(seed, Integral):
         raise CourseError(f"seed={seed!r}: give a whole number.")
+    seed = int(seed)  # of NumPy too
     if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
         has_options = (
             exclude or foreground is not None or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN

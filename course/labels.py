@@ -63,7 +63,9 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
     counts = _counts(pairs)
     values = sorted(counts)
     low, high = values[0], values[-1]
-    if chosen is not None:
+    blurred = [pair for pair in pairs if len(pair.facts.mask_values) > 2]
+    is_blur = chosen in (None, {low}, {high}) and bool(blurred) and _is_blur(blurred, counts)
+    if chosen is not None and not is_blur:
         if not chosen <= set(values) or chosen == set(values):
             raise CourseError(
                 f"foreground={sorted(chosen)} does not divide the masks' values in two: they hold {listed(values)}."
@@ -79,19 +81,20 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
         plain = all(pair.facts.mask_plain for pair in pairs)
         notes = _inverted(pairs, counts, high, f"the value {high:g}")
         return (None, values, notes) if plain else ((lambda pixels: pixels == high), [0, 255], notes)
-    blurred = [pair for pair in pairs if len(pair.facts.mask_values) > 2]
-    if not blurred or not _is_blur(blurred, counts):
+    if not is_blur:
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
         raise CourseError(
             f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({listed(values)}) where two are "
-            f"expected: choose which are the structure with foreground=[...]{ignored_hint(values)}."
+            f"expected: choose which are the structure with foreground=[...], or give masks of two values"
+            f"{ignored_hint(values)}."
         )
     threshold = (low + high) / 2
     _refuse_faint(pairs, threshold, high)
-    advice = f"masks are not two-valued, their values above {threshold:g} were taken as foreground."
+    side = "below" if chosen == {low} else "above"
+    advice = f"masks are not two-valued, their values {side} {threshold:g} were taken as foreground."
     notes = [sentence_about([pair.mask for pair in blurred], "is blurred", advice)]
-    notes += _inverted(pairs, counts, threshold, f"what is above {threshold:g}")
-    return (lambda pixels: pixels > threshold), [0, 255], notes
+    notes += [] if chosen else _inverted(pairs, counts, threshold, f"what is above {threshold:g}")
+    return (lambda pixels: (pixels > threshold) == (side == "above")), [0, 255], notes
 
 
 def _counts(pairs):
@@ -145,27 +148,29 @@ def _inverted(pairs, counts, least, words):
 def _is_blur(pairs, counts):
     """Tell whether the values between the least and the greatest are the blur of edges, not labels.
 
-    Blur is rare beside what it comes from, takes many values alike, and each pixel of it lies near both.
+    Blur is rare beside what it comes from, takes many values alike, and each pixel of it lies near both: where there
+    are few values, as in a mask that was halved, next to both.
     """
     from scipy import ndimage
 
     low, high = min(counts), max(counts)
     dark, bright = low + (high - low) / 4, high - (high - low) / 4
-    if len(counts) <= MANY_LABELS and not any(pair.facts.lossy for pair in pairs):
-        return False
+    few = len(counts) <= MANY_LABELS and not any(pair.facts.lossy for pair in pairs)
     blurred = _counts(pairs)
-    between = {value: count for value, count in blurred.items() if dark <= value <= bright}
+    least, most = (low, high) if few else (dark, bright)
+    between = {value: count for value, count in blurred.items() if least < value < most}
     amount, above = sum(between.values()), sum(count for value, count in blurred.items() if value > bright)
     band = (high - low) / 8
     densest = [sum(n for other, n in between.items() if 0 <= other - value <= band) for value in between]
-    if amount > above or (max(densest, default=0) > amount / 2 and amount > above / 10):  # mostly one value: a label
+    is_label = 2 * max(densest, default=0) >= amount  # mostly one value
+    if amount > above or (is_label and (few or amount > above / 10)):
         return False
-    margin = (high - low) / 50  # so much even areas are off in a JPEG
+    margin = 0 if few else (high - low) / 50  # so much even areas are off in a JPEG
     near_both = total = 0
     for pair in pairs[:: max(1, len(pairs) // LOOKED_AT)]:
         pixels = read_picture(pair.mask, labels=True).pixels
         middle = (pixels > low + margin) & (pixels < high - margin)
-        size = 2 * EDGE_REACH + 1
+        size = 3 if few else 2 * EDGE_REACH + 1
         near = (ndimage.minimum_filter(pixels, size) < dark) & (ndimage.maximum_filter(pixels, size) > bright)
         near_both += np.count_nonzero(near & middle)
         total += np.count_nonzero(middle)

@@ -130,7 +130,7 @@ def _of_types(paths):
     return f"{end_of_path(example)} and the like ({count:,} of the type {suffix or 'without ending'}{hint})"
 
 
-def _words(name):
+def words_of(name):
     """Return the words of a folder's name in lower case: those of imagesTr are images and tr."""
     parted = re.sub(r"([a-z])(?=[A-Z])|([A-Z])(?=[A-Z][a-z])", r"\1\2 ", name)
     return [word.casefold() for word in re.findall(r"\d+[a-z]*|[^\W\d_]+", parted)]
@@ -138,7 +138,7 @@ def _words(name):
 
 def _kind_of(folder, is_shared):
     """Return "images", "masks" or None for a folder's name."""
-    words = {folder.casefold(), *_words(folder)}
+    words = {folder.casefold(), *words_of(folder)}
     if words & MASK_WORDS:
         return "masks"
     if words & IMAGE_WORDS:
@@ -148,7 +148,7 @@ def _kind_of(folder, is_shared):
 
 def _subset_of(folder):
     """Return the subset that a folder's name tells, or None."""
-    words = _words(folder)
+    words = words_of(folder)
     if words and words[-1] in SUBSET_ENDINGS and {*words} & (IMAGE_WORDS | MASK_WORDS):
         return SUBSET_ENDINGS[words[-1]]
     return next((SUBSET_WORDS[word] for word in words if word in SUBSET_WORDS), None)
@@ -206,7 +206,7 @@ def _set_aside(files, layout):
         """Return the end of a file's path, which may tell whose mask it is."""
         return f"{file.path.parent.name}/{file.name}"
 
-    neither = [file for file in files if NEITHER.intersection(_words(says(file)))]
+    neither = [file for file in files if NEITHER.intersection(words_of(says(file)))]
     files = pass_over(neither, "by its name it is no mask that a person drew.")
     masks = [file for file in files if file.kind == "masks"]
     if any(FIRST_OPINION.search(says(file)) for file in masks):
@@ -215,9 +215,9 @@ def _set_aside(files, layout):
         visits = {name for name in images if SECOND_OPINION.search(name)}  # p1_2nd_mask is the mask of p1_2nd
         second = [file for file in second if not visits.intersection(bare_names(file.name))]
         files = pass_over(second, "it is the mask of a second person, that of the first is taken.")
-    by_hand = {file.path.parent.name for file in masks if "manual" in _words(file.path.parent.name)}
+    by_hand = {file.path.parent.name for file in masks if "manual" in words_of(file.path.parent.name)}
     if by_hand:
-        views = [file for file in masks if {*_words(file.path.parent.name)} <= {"mask", "masks"}]
+        views = [file for file in masks if {*words_of(file.path.parent.name)} <= {"mask", "masks"}]
         files = pass_over(views, f"beside {min(by_hand)} such a folder holds the field of view, not the structure.")
     return files
 
@@ -285,29 +285,31 @@ def _use_folders_as_names(files, notes):
     """Put the folders above images and masks before names that say too little; the notes tell it.
 
     Where names are numbers and each lies in a folder of a patient, anna/images/000 is anna_000; so it is where they are
-    one word and a number, in folders with numbers: p1/images/IM000 is p1_000, but benign/images/IM000 stays. Where two
-    files have one name, those of A/images/1 and B/images/1 are A-1 and B-1. Where images and masks lie in other
-    folders, or all in one, nothing changes.
+    one word and a number, in folders with numbers: p1/images/IM000 and images/p1/IM000 are p1_000, but
+    benign/images/IM000 stays. Where two files have one name, those of A/images/1 and B/images/1 are A-1 and B-1. Where
+    images and masks lie in other folders, or all in one, nothing changes.
     """
     shared = len(os.path.commonprefix([file.above for file in files]))
     files = [replace(file, above=file.above[shared:]) for file in files]
     above = {kind: {file.above for file in files if file.kind == kind} for kind in ("images", "masks")}
     if not (above["images"] <= above["masks"] or above["masks"] <= above["images"]):
         return files
-    words = {(file.kind, re.match(r"\D*", file.name)[0]) for file in files}
-    is_numbered = all(re.fullmatch(r"\D*\d+", MASK_ENDING.sub("", file.name)) for file in files)
+    own = {file: file.name.removeprefix(file.folders) for file in files}
+    folders = {file: (*file.above, *([file.folders[:-1]] if file.folders else [])) for file in files}
+    words = {(file.kind, re.sub(r"\d+$", "", MASK_ENDING.sub("", own[file]))) for file in files}
+    is_numbered = all(folders.values()) and all(re.search(r"\d$", MASK_ENDING.sub("", name)) for name in own.values())
     is_numbered &= len(words) == len({kind for kind, _ in words})
     if any(word for _, word in words):
-        is_numbered &= all(re.search(r"\d", "".join(file.above)) for file in files)
-    if above["images"] and all(above["images"]) and is_numbered:
-        first, *more = sorted({file.above[0] for file in files})
-        if more:
+        is_numbered &= all(re.search(r"\d", "".join(above)) for above in folders.values())
+    if above["images"] and is_numbered:
+        first, *more = sorted({above[0] for above in folders.values()})
+        if more and (any(above["images"]) or any(word for _, word in words)):
             notes.append(
                 f"The folders are taken as the patients, {end_of_path(first)} and {len(more):,} more, since the names "
                 "in them are numbers; if each file is a patient of its own, give patient_pattern=None."
             )
         length = {kind: len(word) for kind, word in words}
-        return [replace(file, name="_".join([*file.above, file.name[length[file.kind] :]])) for file in files]
+        return [replace(file, name="_".join([*folders[file], own[file][length[file.kind] :]])) for file in files]
     counts = Counter((file.subset, file.kind, file.name) for file in files)
     if files and max(counts.values()) > 1:
         return [replace(file, name="-".join([*file.above, file.name])) for file in files]

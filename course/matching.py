@@ -6,17 +6,18 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from course.folds import TIME_OR_SIDE
+from course.folds import TIME_OR_SIDE, loosely
 from course.pictures import VOLUMES, file_suffix
 from course.workspace import CourseError, end_of_path, sentence_about
 
-IN_NAMES = "masks?|msk|labels?|lbl|segmentation|seg|gt|groundtruth|anno(?:tation)?|manual|1stho|2ndho"
+IN_NAMES = "masks?|msk|label(?:s|l?ed)?|lbl|segmentation|seg|gt|groundtruth|anno(?:tation)?|manual|1stho|2ndho"
 MASK_ENDING = re.compile(rf"[ _.-]({IN_NAMES})([ _.-]?\d+)?$", re.IGNORECASE)
 MASK_WITHIN = re.compile(rf"[ _.-]({IN_NAMES})(?=[ _.-]\d+$)", re.IGNORECASE)
-MASK_START = re.compile(rf"^({IN_NAMES})([ _.-]+|(?=\d))", re.IGNORECASE)
+MASK_START = re.compile(rf"^({IN_NAMES})([ _.-]+(of[ _.-]+)?|(?=\d))", re.IGNORECASE)
 WORDS_AFTER = re.compile(r"([ _.-][^\W\d_]+)+$")
+OF_IMAGES = "image|img|volume|slice|scan|frame|orig|original|raw|input|ct|mri?"
 IMAGE_AFFIX = re.compile(
-    r"^(image|img|volume)([ _.-]+|(?=\d))|[ _.-](image|img|volume)(?=$|[ _.-]\d+$)|[ _.-]0000$", re.IGNORECASE
+    rf"^({OF_IMAGES})([ _.-]+|(?=\d))|[ _.-]({OF_IMAGES})(?=$|[ _.-]\d+$)|[ _.-]0000$", re.IGNORECASE
 )
 
 
@@ -65,7 +66,7 @@ class File:
     @property
     def folders(self) -> str:
         """What stands in the name before the file's own, such as "p1_" in p1_000, of images/p1/000.png."""
-        return self.name.removesuffix(self.stem) if self.name.endswith(self.stem) else ""
+        return self.name.removesuffix(self.stem) if self.name.endswith(f"_{self.stem}") else ""
 
 
 def bare_names(name: str) -> list[str]:
@@ -95,7 +96,8 @@ def match_masks(files: list[File], layout: Layout) -> None:
         numbered = MASK_ENDING.search(file.name)
         is_part = bool(numbered and numbered[2])
         if key is None:
-            alike = next((shortened[key] for key in keys if key in shortened), [])
+            loose = [(file.subset, loosely(name)) for name in names]
+            alike = next((shortened[key] for key in loose if key in shortened), [])
             alike = [image for image in alike if not _contradict(image[1], file.name)]
             is_part = is_part or file.path.parents[1] in image_beside
             key = alike[0] if len(alike) == 1 else image_beside.get(file.path.parents[1], keys[0])
@@ -115,7 +117,7 @@ def match_masks(files: list[File], layout: Layout) -> None:
     _refuse_channels(several, layout)
     _drop_channel_number(layout)
     if guessed:
-        what = "is taken as the mask of an image whose name only begins alike"
+        what = "is taken as the mask of an image whose name is only similar"
         advice = f"the first is of {end_of_path(guessed[min(guessed)])}; see whether the outlines in 01 fit."
         layout.notes.append(sentence_about(guessed, what, advice))
     if united:
@@ -125,8 +127,8 @@ def match_masks(files: list[File], layout: Layout) -> None:
 def _take_images(files, layout, has_masks):
     """Put the images into a layout; return what masks may call them.
 
-    That is {(subset, name): images} of their names without an affix, or up to any mark, and the set of those names
-    that lack nothing but an affix.
+    That is {(subset, name): images} of their names `loosely`, without an affix or up to any mark, and the set of those
+    names that lack nothing but an affix. A mask in no subset (None) may be of an image in any.
     """
     shortened, sure = defaultdict(list), set()
     for file in files:
@@ -144,9 +146,10 @@ def _take_images(files, layout, has_masks):
         layout.images[key] = file.path
         beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
         affixless = {IMAGE_AFFIX.sub("", file.name), file.folders + IMAGE_AFFIX.sub("", file.stem)}
-        sure |= {(file.subset, name) for name in affixless}
-        for name in affixless.union(beginnings):
-            shortened[file.subset, name].append(key)
+        for subset in {file.subset, None}:
+            sure |= {(subset, name) for name in affixless}
+            for name in {loosely(name) for name in (file.name, *affixless, *beginnings)}:
+                shortened[subset, name].append(key)
     return shortened, sure
 
 
@@ -154,7 +157,7 @@ def _refuse_channels(several, layout):
     """Raise CourseError where a mask may be of several images and none of them has one of its own."""
     for path, alike in several:
         if not any(image in layout.masks for image in alike):
-            names = ", ".join(end_of_path(name) for _, name in alike[:4])
+            names = ", ".join(end_of_path("/".join(filter(None, image))) for image in alike[:4])
             raise CourseError(
                 f"{end_of_path(path)} has several images ({names}{' ...' if len(alike) > 4 else ''}), as channels or "
                 "modalities of one patient: keep those of one kind in the dataset, take the others out."

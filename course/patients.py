@@ -5,10 +5,10 @@ import unicodedata
 from collections import Counter
 
 from course.folds import begin_alike, people_of
-from course.layout import SUBSET_WORDS
+from course.layout import SUBSET_WORDS, words_of
 from course.matching import Layout
 from course.nifti import read_label_names
-from course.pictures import SUBSETS, VOLUMES, Pair, file_suffix
+from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix
 from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, sentence_about
 
@@ -35,13 +35,14 @@ def _compile_pattern(patient_pattern):
 
 
 def excluded_names(exclude) -> tuple[str, ...]:
-    """Return the names to exclude as a tuple, their accents in the encoding that names have here.
+    """Return the names to exclude as a tuple, without suffix and their accents in the encoding that names have here.
 
     Raises CourseError for anything but a text or several.
     """
     names = [exclude] if isinstance(exclude, str) else exclude or ()
     if not isinstance(names, (list, tuple, set)) or not all(isinstance(name, str) for name in names):
         raise CourseError(f"exclude={exclude!r}: give the name of a patient or file, or a list of names.")
+    names = [name[: -len(file_suffix(name))] if file_suffix(name) in PICTURES + VOLUMES else name for name in names]
     return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
@@ -84,7 +85,8 @@ def _check_each_has_other(layout):
     if images:
         advice = "add a mask of the same name, an empty one if nothing is to be drawn, or exclude the image."
         if masks:
-            advice = f"{end_of_path(min(masks))} is a mask without an image; give what belongs together the same name."
+            advice = "is a mask without an image; give what belongs together the same name and subset."
+            advice = f"{end_of_path(min(masks))} {advice}"
         raise CourseError(sentence_about(images, "has no mask", advice + left))
     if masks:
         advice = f"add the image of the same name, or exclude the mask.{left}"
@@ -143,13 +145,15 @@ def _drop_common_patient(layout, matches):
     found = {match["patient"] if match else "" for match in matches.values()}
     subsets = {subset for subset, _ in layout.images}
     are_subsets = all(name.casefold() in SUBSET_WORDS for name in found)
-    names = " or ".join(f"{end_of_path(name)}_" for name in sorted(found))
-    if are_subsets and len(found) > 1 and None in subsets:
-        raise CourseError(f"All names begin with {names}: put the files into folders train/, valid/ and test/.")
+    words = {(words_of(name) or [""])[0] for name in matches}  # of testA_1 that is test
+    if None in subsets and words <= set(SUBSET_WORDS) and len({SUBSET_WORDS[word] for word in words}) > 1:
+        begin = " or ".join(f"{word}_" for word in sorted(words))
+        raise CourseError(f"All names begin with {begin}: put the files into folders train/, valid/ and test/.")
     if not are_subsets and (len(found) > 1 or "" in found or (len(subsets) == 1 and not layout.is_of_cases)):
         return []
     for name in matches:
         matches[name] = None
+    names = " or ".join(f"{end_of_path(name)}_" for name in sorted(found))
     return [
         f"All names begin with {names}, which is taken for the dataset's name: each file is taken as a patient of its "
         "own; if it is not, give a patient_pattern."

@@ -169,8 +169,9 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
             upright = picture if is_upright else ImageOps.exif_transpose(picture)
             palette = _label_palette(upright) if labels else {}
             label = np.asarray(upright) if palette else _label_of_alpha(upright) if labels else None
-            pixels = _grey(path, picture, upright, labels) if label is None else label
-            if labels and label is None and upright.mode in ("P", "RGB", "RGBA"):  # greys that are made of colours
+            lossy = picture.format in ("JPEG", "MPO")  # no colour in it is quite what it was
+            pixels = _grey(path, picture, upright, labels and not lossy) if label is None else label
+            if labels and not lossy and label is None and upright.mode in ("P", "RGB", "RGBA"):  # greys of colours
                 palette = _label_colours(upright)
             return Picture(
                 pixels=pixels,
@@ -179,14 +180,14 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
                 and picture.mode in ("L", "RGB", "RGBA")
                 and orientation == 1
                 and label is None,
-                lossy=picture.format in ("JPEG", "MPO"),
+                lossy=lossy,
                 orientation=orientation,
                 palette=palette,
             )
     except CourseError:
         raise
     except Exception as error:  # Pillow has no common error for a damaged file
-        kind = "DICOM" if is_dicom(path) else f"no {', '.join(FORMATS)}"
+        kind = "DICOM" if is_dicom(path) else f"no {', '.join(FORMATS)}, or has too many bits or channels"
         reason = f"it is {kind}" if isinstance(error, UnidentifiedImageError) else error
         raise CourseError(
             f"{end_of_path(path)} cannot be read as a picture ({reason}): replace or exclude it."
@@ -267,8 +268,8 @@ def _grey(path, picture, upright, labels):
             return np.uint16(2 ** picture.tag_v2[BITS_PER_SAMPLE][0] - 1) - pixels if is_unsigned else -pixels
         return pixels
     grey = np.asarray(upright.convert("L"))
-    colours = (upright if upright.mode == "P" else upright.convert("RGB")).getcolors() if labels else None
-    # colours is None where there are so many that it is no label
+    coloured = upright if upright.mode == "P" else upright.convert("RGB")
+    colours = coloured.getcolors(MAX_LABEL_COLOURS) if labels else None  # None where there are more
     if colours and len(colours) > np.count_nonzero(np.bincount(grey.ravel())):
         raise CourseError(
             f"{end_of_path(path)} has colours that are the same in grey: save it as a grey picture "

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from course.pictures import DESCRIPTIONS, PICTURES, VOLUMES, file_suffix, is_stray, refuse_dicom
@@ -79,6 +79,8 @@ def _members(packed):
             if entry.flag_bits & 1:
                 name = Path(packed.filename).name
                 raise CourseError(f"{name} is locked with a password: unpack it and give the folder.")
+            with suppress(UnicodeError):  # macOS writes UTF-8 without saying so
+                entry.filename = entry.filename.encode("cp437").decode("utf-8")
             entry.filename = entry.filename.replace("\\", "/")
             if not entry.is_dir():
                 yield entry.filename, entry.file_size, entry

@@ -188,11 +188,7 @@ def pairs_of_volumes(
     keys = list(subset_of)
     files = [(layout.images[key], layout.masks[key][0]) for key in keys]
     volumes = parallel(lambda pair: read_headers(*pair), files, "headers of volumes", progress)
-    axes = common_axes(volumes)
-    grids = [volume.grid.turned(axes) if volume.grid.axes else volume.grid for volume in volumes]
-    if len({slice_axis(grid) for grid in grids}) > 1 and _follow_one_way(volumes):
-        axes, grids = None, [volume.grid for volume in volumes]
-    along = common_slice_axis(volumes, grids)
+    axes, grids, along = _choose_axes(volumes)
     depths = [grid.shape[along] for grid in grids]
     is_flat = set(depths) == {1}
     if not is_flat and patient_pattern not in (PATIENT_PATTERN, None):
@@ -227,6 +223,15 @@ def pairs_of_volumes(
         patients, notes = [pair.patient for pair in pairs], notes + more
     geometry = merged(zip(patients, (volume.geometry for volume in written)))
     return pairs, people, geometry, notes
+
+
+def _choose_axes(volumes):
+    """Return the orientation that volumes are turned to (None: as they are), their grids then, and the slices' axis."""
+    axes = common_axes(volumes)
+    grids = [volume.grid.turned(axes) if volume.grid.axes else volume.grid for volume in volumes]
+    if len({slice_axis(grid) for grid in grids}) > 1 and _follow_one_way(volumes):
+        axes, grids = None, [volume.grid for volume in volumes]
+    return axes, grids, common_slice_axis(volumes, grids)
 
 
 def _check_labels(written, foreground, chosen, label_names):

@@ -424,7 +424,7 @@ def masks_of_two_colours(folder, mode, *palettes):
 
 
 UNREADABLE = r"train/images/p1_000\.png cannot be read as a picture"
-NO_FORMAT = rf"{UNREADABLE} \(it is no PNG, JPEG, TIFF, BMP, GIF\)"
+NO_FORMAT = rf"{UNREADABLE} \(it is no PNG, JPEG, TIFF, BMP, GIF, or has too many bits or channels\)"
 ONLY_FIRST = r"of which only the first would be read: save each in a file"
 IMAGE = r"train/images/p1_000\."
 SIXTEEN_BITS = png(SIZE, SIZE, 16, 2, (b"\0" + np.random.default_rng(0).bytes(6 * SIZE)) * SIZE)

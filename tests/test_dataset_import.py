@@ -161,6 +161,20 @@ def test_an_archive_is_unpacked_into_the_work_folder(pack, name, dataset, work_d
     hold_truth(description, work_dir)
 
 
+def test_a_zip_of_macos_holds_the_names_of_its_folder(dataset, work_dir, tmp_path, monkeypatch):
+    """It writes UTF-8, accents apart, and does not say so."""
+    for path in sorted(dataset.rglob("p1_*.png")):
+        path.rename(path.with_name(path.name.replace("p1_", "pu\u0308_")))
+    monkeypatch.setattr(zipfile.ZipInfo, "_encodeFilenameFlags", lambda entry: (entry.filename.encode(), 0))
+    packed = pack_zip(dataset, tmp_path / "data.zip")
+    assert take(packed, work_dir)["fingerprint"] == take(dataset, tmp_path / "other")["fingerprint"]
+
+
+def test_a_seed_of_numpy_is_a_seed(dataset, work_dir, tmp_path):
+    description = take(dataset, work_dir, seed=np.int64(3))
+    assert description["folds"] == take(dataset, tmp_path / "other", seed=3)["folds"]
+
+
 def in_mode(mode):
     return lambda values: Image.fromarray(values).convert(mode)
 
@@ -373,7 +387,7 @@ def test_a_bad_file_can_be_excluded(dataset, work_dir):
     for kind in ("images", "masks"):
         (dataset / kind).mkdir()
         shutil.copy(dataset / "train" / kind / "p1_000.png", dataset / kind / "p9_000.png")  # outside the subsets
-    description = take(dataset, work_dir, exclude=["p2_000", "p2_001", "p9"])
+    description = take(dataset, work_dir, exclude=["p2_000.png", "p2_001", "p9"])
     assert len(description["subsets"]["train"]) == 4
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from course.importing import import_dataset
+from course.pictures import read_picture
 from course.store import pair_paths
 from course.workspace import CourseError
 
@@ -33,6 +34,16 @@ def palette(*colours, transparent=None):
 def drawn_on_nothing(labels):
     """Black ink on a ground that is transparent: in grey nothing would be seen."""
     return Image.fromarray(np.dstack([np.zeros((HEIGHT, WIDTH, 3), np.uint8), labels.astype(np.uint8) * 255]))
+
+
+def in_red(labels):
+    """Red with a soft edge: more reds than greys."""
+    red = np.rint(ndimage.gaussian_filter(labels * 255.0, 1))
+    return Image.fromarray((red[..., None] * [1, 0, 0]).astype(np.uint8))
+
+
+def red_jpeg(labels):
+    return Jpeg((labels[..., None] * [255, 0, 0]).astype(np.uint8))
 
 
 def ground_cut_away(labels):
@@ -88,6 +99,8 @@ READ = {
     "a palette whose ground is transparent": (palette((9, 9, 200), (255, 0, 0), transparent=0), ""),
     "black ink on nothing": (drawn_on_nothing, ""),
     "blurred": (smoothed, "is blurred: masks are not two-valued, their values above 127.5"),
+    "blurred and red": (in_red, "is blurred: masks are not two-valued, their values above 38"),
+    "a red JPEG": (red_jpeg, "is blurred: masks are not two-valued, their values above 38"),
     "a JPEG kept as PNG": (jpeg, "is blurred: masks are not two-valued, their values above 127.5"),
 }
 
@@ -118,6 +131,26 @@ def test_inverted_masks_are_told_and_can_be_turned_round(make, value, tmp_path):
     assert notes.startswith(f"The masks may be inverted: the value {value} covers {share:.0%} of the pictures")
     drawn, notes = take(tmp_path / "source", tmp_path / "turned", inverted, foreground=np.int64(0))
     assert (drawn == STRUCTURE).all() and notes == ""
+
+
+def test_a_mask_that_was_halved_is_blurred_though_it_holds_few_values(tmp_path):
+    rows, columns = np.mgrid[: 2 * HEIGHT, : 2 * WIDTH]
+    disc = np.hypot(rows - 43, columns - 37) < 25
+    of_four = disc.reshape(HEIGHT, 2, WIDTH, 2).sum(axis=(1, 3))
+    halved = Image.fromarray((of_four * 255 // 4).astype(np.uint8))
+    drawn, notes = take(tmp_path / "source", tmp_path / "work", lambda _: halved)
+    assert set(of_four.ravel()) == {0, 1, 2, 3, 4} and (drawn == (of_four > 2)).all()
+    assert "is blurred: masks are not two-valued, their values above 127.5" in notes
+
+
+@pytest.mark.parametrize("make", [jpeg, red_jpeg, smoothed])
+def test_the_end_that_is_chosen_of_blurred_masks_is_its_half(make, tmp_path):
+    make(STRUCTURE).save(tmp_path / "mask.png")
+    highest = read_picture(tmp_path / "mask.png", labels=True).pixels.max()
+    for value, structure, side in ((highest, STRUCTURE, "above"), (0, ~STRUCTURE, "below")):
+        drawn, notes = take(tmp_path / "source", tmp_path / "work", make, foreground=value)
+        assert np.mean(drawn != structure) < 0.01
+        assert "is blurred: masks are not two-valued, their values " + side in notes
 
 
 def test_exactly_half_is_not_called_inverted(tmp_path):

@@ -301,8 +301,27 @@ def a_dataset_called_prediction(folder):
 @read
 def names_that_only_begin_alike(folder):
     lay_out(folder, {"images/p{n}_axial.png": picture, "masks/p{n}_drawn.png": mask})
-    told = "p0_drawn.png (and 5 more) is taken as the mask of an image whose name only begins alike: the first is of "
+    told = "p0_drawn.png (and 5 more) is taken as the mask of an image whose name is only similar: the first is of "
     return {f"p{seed}_axial": seed for seed in range(6)}, [f"{told}source/images/p0_axial.png; see whether"]
+
+
+@read
+def names_that_differ_in_zeros_or_capitals(folder):
+    images, masks = (
+        ("img_{}", "IMG_{:02}_a", "P{:02}_01", "{:03}", "a 4"),
+        ("mask_{:03}", "img_{}_a_Mask", "p{}_1", "{}", "a-4"),
+    )
+    for seed in range(5):
+        put(folder, f"images/{images[seed].format(seed)}.png", picture(seed))
+        put(folder, f"masks/{masks[seed].format(seed)}.png", mask(seed))
+    told = "masks/3.png (and 4 more) is taken as the mask of an image whose name is only similar: the first is of "
+    return {"img_0": 0, "IMG_01_a": 1, "P02_01": 2, "003": 3, "a 4": 4}, [f"{told}source/images/003.png"]
+
+
+@read
+def masks_in_no_subset(folder):
+    lay_out(folder, {"{subset}/p{n}_0.png": picture, "masks/p{n}_0.png": mask})
+    return {f"p{seed}_0": seed for seed in range(6)}, []
 
 
 @read
@@ -326,7 +345,11 @@ def jpegs_of_one_image(folder):
         ("data/case{n}/image.png", "data/case{n}/segmentation.png", "case{n}"),
         ("p{p}/scan{n}/image.png", "p{p}/scan{n}/mask.png", "p{p}_{n}"),
         ("p{p}/images/IM{n}.png", "p{p}/masks/IM{n}.png", "p{p}_{n}"),
-        ("images/p{p}/img{n:03d}.png", "masks/p{p}/mask{n:03d}.png", "p{p}_img{n:03d}"),
+        ("p{p}/IM-0001-{n:04d}.png", "p{p}/IM-0001-{n:04d}_mask.png", "p{p}_{n:04d}"),
+        ("p{p}x/slice_{n}.png", "p{p}x/mask_{n}.png", "p{p}x_{n}"),
+        ("all/scan{n}.png", "all/seg{n}.png", "scan{n}"),
+        ("images/p{p}/IM-0001-{n:04d}.png", "masks/p{p}/IM-0001-{n:04d}.png", "p{p}_{n:04d}"),
+        ("images/p{p}/img{n:03d}.png", "masks/p{p}/mask{n:03d}.png", "p{p}_{n:03d}"),
         ("p{p}/IM{n}.png", "p{p}/IM{n}_mask.png", "p{p}_{n}"),
         ("p{p}/image_{n}.png", "p{p}/mask_{n}.png", "p{p}_{n}"),
         ("p{n}_image_0.png", "p{n}_mask_0.png", "p{n}_image_0"),
@@ -353,7 +376,11 @@ def test_masks_are_found_by_their_folder_or_name(image, drawn, name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mask", "images"), [("mask_p1", ["p1"]), ("a_mask_07", ["a_07", "a"]), ("b_seg", ["b"]), ("p1", [])]
+    ("mask", "images"),
+    [
+        *[("mask_p1", ["p1"]), ("a_mask_07", ["a_07", "a"]), ("b_seg", ["b"]), ("p1", [])],
+        *[("Mask of p1", ["p1"]), ("labeled_01", ["01"]), ("a-labelled", ["a"]), ("Label_1", ["1"])],
+    ],
 )
 def test_the_image_of_a_mask_is_called_as_the_mask_without_its_word(mask, images):
     assert bare_names(mask) == images
@@ -391,7 +418,7 @@ def modalities(folder):
 def channels(folder):
     images = {f"imagesTr/case_{{n}}_000{channel}.png": picture for channel in range(2)}
     lay_out(folder, {**images, "labelsTr/case_{n}.png": mask})
-    return r"case_0.png has several images \(case_0_0000, case_0_0001\)"
+    return r"case_0.png has several images \(train/case_0_0000, train/case_0_0001\)"
 
 
 @refused
@@ -463,9 +490,29 @@ def subsets_in_names(folder):
 
 
 @refused
+def subsets_in_names_before_those_of_patients(folder):
+    for seed, name in enumerate(("train_p{}", "testA_{}", "testB_{}", "train_p{}")):
+        put(folder, f"{name.format(seed)}.png", picture(seed))
+        put(folder, f"{name.format(seed)}_anno.png", mask(seed))
+    return "All names begin with test_ or train_: put the files into folders train/, valid/ and test/"
+
+
+@refused
 def masks_of_another_time(folder):
     lay_out(folder, {"images/p{n}_ED.png": picture, "masks/p{n}_ES.png": mask})
     return r"images/p0_ED.png \(and 5 more\) has no mask: .*/p0_ES.png is a mask without an image; give what belongs"
+
+
+@refused
+def masks_in_no_subset_of_images_in_several(folder):
+    lay_out(folder, {"{subset}/p{p}_0.png": picture, "masks/p{p}_0.png": mask}, 6)
+    return r"masks/p0_0.png has several images \(train/p0_0, valid/p0_0\)"
+
+
+@refused
+def masks_in_subsets_of_images_in_none(folder):
+    lay_out(folder, {"images/p{n}_0.png": picture, "masks/{subset}/p{n}_0.png": mask})
+    return "images/p0_0.png .* has no mask: .* without an image; give what belongs together the same name and subset"
 
 
 @refused
@@ -836,7 +883,7 @@ def test_volumes_for_test_with_labels_are_test_and_without_are_passed_over(tmp_p
 def test_volumes_of_several_channels_or_with_two_masks_are_refused(tmp_path):
     images = {f"imagesTr/c{{n}}_000{channel}.nii.gz": picture for channel in range(2)}
     lay_out(tmp_path / "source", {**images, "labelsTr/c{n}.nii.gz": mask}, 3)
-    with pytest.raises(CourseError, match=r"c0.nii.gz has several images \(c0_0000, c0_0001\)"):
+    with pytest.raises(CourseError, match=r"c0.nii.gz has several images \(train/c0_0000, train/c0_0001\)"):
         import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
     masks = {f"c{{n}}_{ending}.nii.gz": mask for ending in ("seg", "seg_2")}
     lay_out(tmp_path / "other", {"c{n}.nii.gz": picture, **masks}, 3)

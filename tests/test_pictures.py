@@ -416,6 +416,7 @@ PASSED_OVER = "source/geometry.json was passed over: only one above all images a
             [PASSED_OVER, "p0 1 x 1 x 1 mm, p1 1 x 1 x 2 mm.", "p0 I A R, p3 unknown (rows, columns, slices)."],
         ),
         ({"source": {"axes": IAR}}, [1.25, 1.5, 8], [1.25, 1.5, 8], {"p5": ([1.25, 1.5, 8.0], IAR)}, []),
+        ({}, tuple(np.float32([1, 1, 2.5])), [1, 1, 2.5], {"p5": ([1, 1, 2.5], None)}, []),  # as nibabel's get_zooms
         ({"source": {"spacing": [1, 2, 3]}}, None, [1, 2, 3], {"p0": ([1, 2, 3], None)}, []),
         ({".": {"spacing": [1, 1, 1]}}, None, None, {"p0": (None, None)}, []),  # a file above the dataset
         (
