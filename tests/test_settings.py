@@ -18,7 +18,7 @@ from course import machine, recipes, workspace
 def test_unknown_choices_are_refused_with_what_there_is():
     for profile, recipe, seed, expected in (
         ("huge", "best", 0, "choose one of smoke, quick, ladder, hour, full"),
-        ("quick", "worst", 0, "choose one of report, small_batches, crops, overlap, schedule, best, without_"),
+        ("quick", "worst", 0, "choose one of report, small_batches, crops, overlap, schedule, best, with_"),
         ("quick", "best", "7", "whole number"),
         ("quick", "best", -1, "whole number"),
         ("quick", "best", True, "whole number"),
