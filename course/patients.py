@@ -6,7 +6,7 @@ from collections import Counter
 
 from course.folds import begin_alike, people_of
 from course.layout import SUBSET_WORDS, words_of
-from course.matching import Layout
+from course.matching import OF_IMAGES, Layout
 from course.nifti import read_label_names
 from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix
 from course.sources import HEART_SLICES
@@ -18,6 +18,9 @@ PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words;
     r"((?P<is_slice>slice)|image|img|im|frame|z)[ _.-]?(?P<slice>\d+)[ _.-]"
     r"(?P<patient>(?(is_slice)[^\W\d_].*\d|(patient|pat|subject|subj|sub|case|p)[ _-]?\d+))",
     re.IGNORECASE,
+)
+PATIENT_FIRST = re.compile(  # p1_slice3 and p1_3_image are of p1, as p1_3 is
+    rf"(?P<patient>.*\d.*?)(_|[ _.-](slice|image|img|im|z)[ _.]?)(?P<slice>\d+)([ _.-]({OF_IMAGES}))?", re.IGNORECASE
 )
 
 
@@ -99,13 +102,14 @@ def pairs_of_pictures(
     """Return the pairs of a layout of pictures, {patient: person}, and notes.
 
     patient_pattern: regular expression with the group `patient` and perhaps `slice` that a whole name must match; None
-    where each file is a patient of its own. With PATIENT_PATTERN names are read further, for a patient after a slice
-    and for times and sides of one patient. A pair's `mask` is the first of several.
+    where each file is a patient of its own. With PATIENT_PATTERN names are read further, for slices that are called so,
+    a patient after a slice, and for times and sides of one patient. A pair's `mask` is the first of several.
     """
     pattern, is_default = _compile_pattern(patient_pattern), patient_pattern == PATIENT_PATTERN
     repeated = Counter(name for _, name in layout.images)
     matches = {
-        name: (is_default and PATIENT_LAST.fullmatch(name)) or (pattern.fullmatch(name) if pattern else None)
+        name: (is_default and (PATIENT_LAST.fullmatch(name) or PATIENT_FIRST.fullmatch(name)))
+        or (pattern.fullmatch(name) if pattern else None)
         for _, name in {**layout.images, **layout.masks}
     }
     notes = _drop_common_patient(layout, matches) if is_default else []

@@ -471,7 +471,7 @@ def slices_called_after_scans_of_too_few_patients(folder):
     for seed in range(6):
         put(folder, f"images/scan_{seed // 3}_slice_{seed % 3}.png", picture(seed))
         put(folder, f"masks/scan_{seed // 3}_slice_{seed % 3}.png", mask(seed))
-    return r"2 patients are too few to split .* \(scan_0_slice, scan_1_slice;.*, else a pattern that tells the patients"
+    return r"2 patients are too few to split .* \(scan_0, scan_1;.*, else a pattern that tells the patients"
 
 
 @refused
@@ -826,10 +826,24 @@ def test_a_number_of_a_patient_after_that_of_a_slice_is_the_patients(name, tmp_p
         assert all(pair["slice"] == found[subset][pair["name"]] % 3 for pair in pairs)
 
 
-def test_plain_patients_and_numbers_raise_no_doubt(tmp_path):
-    names = [f"la_{p:03d}_{n:03d}" for p in range(6) for n in range(2)]
-    description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
-    assert len(set().union(*patients(description).values())) == 6 and len(description["notes"]) == 1
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("la_{p:03d}_{n:03d}", "la_{p:03d}"),
+        ("p{p}_slice{n}", "p{p}"),
+        ("scan_{p}_slice_{n:02d}", "scan_{p}"),
+        ("Anonymous.Seq{p}.Ser2.Img{n}", "Anonymous.Seq{p}.Ser2"),
+        ("{p:03d}_{n}_ct", "{p:03d}"),
+    ],
+)
+def test_plain_patients_and_numbers_raise_no_doubt(name, patient, tmp_path):
+    names = [name.format(p=p, n=n) for p in range(6) for n in range(2)]
+    description, found = take(with_names(tmp_path / "source", names), tmp_path / "work")
+    of_pairs = {
+        pair["name"]: (pair["patient"], pair["slice"]) for pairs in description["subsets"].values() for pair in pairs
+    }
+    assert of_pairs == {one: (patient.format(p=seed // 2), seed % 2) for seed, one in enumerate(names)}
+    assert len(description["notes"]) == 1
 
 
 # --- volumes --------------------------------------------------------------------------------------------
