@@ -168,7 +168,7 @@ def _contradict(image, mask):
     """Tell whether each name holds a number, time or side that the other lacks: p1_ED is not the image of p1_ES."""
     words = [re.split(r"[ _.-]+", name) for name in (image, mask)]
     one, other = (
-        {word.lstrip("0") for word in named if word.isdigit() or TIME_OR_SIDE.fullmatch(word)} for named in words
+        {loosely(word) for word in named if word.isdigit() or TIME_OR_SIDE.fullmatch(word)} for named in words
     )
     return not (one <= other or other <= one)
 

@@ -308,14 +308,14 @@ def names_that_only_begin_alike(folder):
 @read
 def names_that_differ_in_zeros_or_capitals(folder):
     images, masks = (
-        ("img_{}", "IMG_{:02}_a", "P{:02}_01", "{:03}", "a 4"),
-        ("mask_{:03}", "img_{}_a_Mask", "p{}_1", "{}", "a-4"),
+        ("img_{}", "IMG_{:02}_a", "P{:02}_01", "{:03}", "Scan4 ED"),
+        ("mask_{:03}", "img_{}_a_Mask", "p{}_1", "{}", "scan4-ed"),
     )
     for seed in range(5):
         put(folder, f"images/{images[seed].format(seed)}.png", picture(seed))
         put(folder, f"masks/{masks[seed].format(seed)}.png", mask(seed))
     told = "masks/3.png (and 4 more) is taken as the mask of an image whose name is only similar: the first is of "
-    return {"img_0": 0, "IMG_01_a": 1, "P02_01": 2, "003": 3, "a 4": 4}, [f"{told}source/images/003.png"]
+    return {"img_0": 0, "IMG_01_a": 1, "P02_01": 2, "003": 3, "Scan4 ED": 4}, [f"{told}source/images/003.png"]
 
 
 @read
