@@ -19,9 +19,10 @@ PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words;
     r"(?P<patient>(?(is_slice)[^\W\d_].*\d|(patient|pat|subject|subj|sub|case|p)[ _-]?\d+))",
     re.IGNORECASE,
 )
-PATIENT_FIRST = re.compile(  # p1_slice3 and p1_3_image are of p1, as p1_3 is
-    rf"(?P<patient>.*\d.*?)(_|[ _.-](slice|image|img|im|z)[ _.]?)(?P<slice>\d+)([ _.-]({OF_IMAGES}))?", re.IGNORECASE
+PATIENT_FIRST = re.compile(  # p1_slice3 is of p1, as p1_3 is
+    r"(?P<patient>.*\d.*?)(_|[ _.-](slice|image|img|im|z)[ _.]?)(?P<slice>\d+)", re.IGNORECASE
 )
+IMAGE_END = re.compile(rf"[ _.-]({OF_IMAGES})$", re.IGNORECASE)
 
 
 def _compile_pattern(patient_pattern):
@@ -108,9 +109,10 @@ def pairs_of_pictures(
     pattern, is_default = _compile_pattern(patient_pattern), patient_pattern == PATIENT_PATTERN
     repeated = Counter(name for _, name in layout.images)
     matches = {
-        name: (is_default and (PATIENT_LAST.fullmatch(name) or PATIENT_FIRST.fullmatch(name)))
+        name: (is_default and (PATIENT_LAST.fullmatch(bare) or PATIENT_FIRST.fullmatch(bare)))
         or (pattern.fullmatch(name) if pattern else None)
         for _, name in {**layout.images, **layout.masks}
+        for bare in [IMAGE_END.sub("", name)]
     }
     notes = _drop_common_patient(layout, matches) if is_default else []
     patient_of, slice_of = {}, {}

@@ -815,7 +815,14 @@ def test_slices_of_one_scan_stay_together_and_those_of_several_apart(name, tmp_p
 
 
 @pytest.mark.parametrize(
-    "name", ["slice_{n}_patient_{p}", "img_{n:03d}_pat_{p:02d}", "z{n:03d}_p{p}", "slice{n}_LIDC-IDRI-000{p}"]
+    "name",
+    [
+        "slice_{n}_patient_{p}",
+        "img_{n:03d}_pat_{p:02d}",
+        "z{n:03d}_p{p}",
+        "slice{n}_LIDC-IDRI-000{p}",
+        "slice_{n}_p_{p}_ct",
+    ],
 )
 def test_a_number_of_a_patient_after_that_of_a_slice_is_the_patients(name, tmp_path):
     source = with_names(tmp_path / "source", [name.format(n=n, p=p) for p in range(4) for n in range(3)])
