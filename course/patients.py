@@ -89,8 +89,7 @@ def _check_each_has_other(layout):
     if images:
         advice = "add a mask of the same name, an empty one if nothing is to be drawn, or exclude the image."
         if masks:
-            advice = "is a mask without an image; give what belongs together the same name and subset."
-            advice = f"{end_of_path(min(masks))} {advice}"
+            advice = sentence_about(masks, "is a mask without an image", "give both the same name and subset.")
         raise CourseError(sentence_about(images, "has no mask", advice + left))
     if masks:
         advice = f"add the image of the same name, or exclude the mask.{left}"

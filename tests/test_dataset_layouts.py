@@ -500,7 +500,9 @@ def subsets_in_names_before_those_of_patients(folder):
 @refused
 def masks_of_another_time(folder):
     lay_out(folder, {"images/p{n}_ED.png": picture, "masks/p{n}_ES.png": mask})
-    return r"images/p0_ED.png \(and 5 more\) has no mask: .*/p0_ES.png is a mask without an image; give what belongs"
+    return (
+        r"images/p0_ED.png \(and 5 more\) has no mask: .*/p0_ES.png .* is a mask without an image: give both the same"
+    )
 
 
 @refused
@@ -512,7 +514,7 @@ def masks_in_no_subset_of_images_in_several(folder):
 @refused
 def masks_in_subsets_of_images_in_none(folder):
     lay_out(folder, {"images/p{n}_0.png": picture, "masks/{subset}/p{n}_0.png": mask})
-    return "images/p0_0.png .* has no mask: .* without an image; give what belongs together the same name and subset"
+    return "images/p0_0.png .* has no mask: .* without an image: give both the same name and subset"
 
 
 @refused
