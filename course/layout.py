@@ -241,30 +241,36 @@ def _tell_masks_by_name(files):
 def _tell_images_by_masks(files):
     """Find the images where no folder is called so; return the images and masks, and the paths that are neither.
 
-    Those folders hold images in which at least one file has a mask.
+    Those folders hold images in which at least one file has a mask. Folders between one that is not called so and its
+    images are of their names, as they are of those of masks: scans/p1/000 beside masks/p1/000 is p1_000.
     """
     known = [file for file in files if file.kind]
     unknown = [file for file in files if not file.kind]
     if any(file.kind == "images" for file in known):
         return known, [file.path for file in unknown]
     wanted = {(file.subset, name) for file in known for name in [file.name, *bare_names(file.name)]}
-    folders = {
-        file.path.parent
-        for file in unknown
-        if {(file.subset, file.name), (file.subset, IMAGE_AFFIX.sub("", file.name))} & wanted
-    }
-    if not folders:  # of other names: the beginning may be the same
-        folders = {file.path.parent for file in unknown}
+    wanted |= {(file.subset, file.folders + name) for file in known for name in bare_names(file.stem)}
+    places = {}  # of a folder: which of those above its images are the first of their names
+    for file in unknown:
+        for place in range(len(file.above) + 1):
+            names = ["_".join([*file.above[place:], name]) for name in (file.name, IMAGE_AFFIX.sub("", file.name))]
+            if {(file.subset, name) for name in names} & wanted:
+                places.setdefault(file.path.parent, place)
+    if not places:  # of other names: the beginning may be the same
+        places = {file.path.parent: len(file.above) for file in unknown}
     holds_masks, beside_masks = {file.path.parent for file in known}, {file.path.parents[1] for file in known}
     files, passed = known, []
     for file in unknown:
         folder = file.path.parent
-        if folder not in folders:
+        place = places.get(folder)
+        if place is None:
             passed.append(file.path)
+            continue
+        if place < len(file.above):
+            file = replace(file, name="_".join([*file.above[place:], file.name]), above=file.above[: max(0, place - 1)])
         elif folder not in holds_masks and folder.parent in beside_masks:  # p1/scan/000 beside p1/masks/000 is of p1
-            files.append(replace(file, kind="images", above=file.above[:-1]))
-        else:
-            files.append(replace(file, kind="images"))
+            file = replace(file, above=file.above[:-1])
+        files.append(replace(file, kind="images"))
     return files, passed
 
 
