@@ -145,7 +145,8 @@ def _take_images(files, layout, has_masks):
             )
         layout.images[key] = file.path
         beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
-        affixless = {IMAGE_AFFIX.sub("", file.name), file.folders + IMAGE_AFFIX.sub("", file.stem)}
+        own = (("", file.name), (file.folders, file.stem))
+        affixless = {start + IMAGE_AFFIX.sub("", name, count) for start, name in own for count in (0, 1)}  # all, one
         for subset in {file.subset, None}:
             sure |= {(subset, name) for name in affixless}
             for name in {loosely(name) for name in (file.name, *affixless, *beginnings)}:

@@ -351,6 +351,7 @@ def jpegs_of_one_image(folder):
         ("x/scans/p{p}/img{n}.png", "x/masks/p{p}/mask{n}.png", "p{p}_{n}"),
         ("p{p}x/slice_{n}.png", "p{p}x/mask_{n}.png", "p{p}x_{n}"),
         ("all/scan{n}.png", "all/seg{n}.png", "scan{n}"),
+        ("images/image_{p}_{n:04d}.png", "masks/mask_{p}_{n:04d}.png", "image_{p}_{n:04d}"),
         ("images/p{p}/IM-0001-{n:04d}.png", "masks/p{p}/IM-0001-{n:04d}.png", "p{p}_{n:04d}"),
         ("images/p{p}/img{n:03d}.png", "masks/p{p}/mask{n:03d}.png", "p{p}_{n:03d}"),
         ("p{p}/IM{n}.png", "p{p}/IM{n}_mask.png", "p{p}_{n}"),
