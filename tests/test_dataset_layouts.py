@@ -467,7 +467,7 @@ def predictions_alone(folder):
 @refused
 def folders_of_unknown_words(folder):
     lay_out(folder, {"x_train/{n}.png": picture, "y_train/{n}.png": mask})
-    return "y_train/0.png is one of two images of this name, and there are no masks: put the images into a folder image"
+    return "x_train/0.png and .*y_train/0.png are images of the same name: put images into a folder images/ and their"
 
 
 @refused
