@@ -134,18 +134,15 @@ def _take_images(files, layout, has_masks):
     for file in files:
         key = file.subset, file.name
         if key in layout.images:
+            advice = "give each a name of its own, or, if they are the same, keep one."
             if not has_masks:
-                raise CourseError(
-                    f"{end_of_path(file.path)} is one of two images of this name, and there are no masks: put the "
-                    "images into a folder images/ and the masks, under the same names, into a folder masks/."
-                )
-            raise CourseError(
-                f"{end_of_path(layout.images[key])} and {end_of_path(file.path)} are images of the same name: "
-                "give each a name of its own, or, if they are the same, keep one."
-            )
+                advice = "put images into a folder images/ and their masks, under the same names, into a folder masks/."
+            both = f"{end_of_path(layout.images[key])} and {end_of_path(file.path)}"
+            raise CourseError(f"{both} are images of the same name: {advice}")
         layout.images[key] = file.path
         beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
-        affixless = {IMAGE_AFFIX.sub("", file.name), file.folders + IMAGE_AFFIX.sub("", file.stem)}
+        own = (("", file.name), (file.folders, file.stem))
+        affixless = {start + IMAGE_AFFIX.sub("", name, count) for start, name in own for count in (0, 1)}  # all, one
         for subset in {file.subset, None}:
             sure |= {(subset, name) for name in affixless}
             for name in {loosely(name) for name in (file.name, *affixless, *beginnings)}:
@@ -166,10 +163,8 @@ def _refuse_channels(several, layout):
 
 def _contradict(image, mask):
     """Tell whether each name holds a number, time or side that the other lacks: p1_ED is not the image of p1_ES."""
-    words = [re.split(r"[ _.-]+", name) for name in (image, mask)]
-    one, other = (
-        {word.lstrip("0") for word in named if word.isdigit() or TIME_OR_SIDE.fullmatch(word)} for named in words
-    )
+    words = [re.split(r"[ _.-]+", loosely(name)) for name in (image, mask)]
+    one, other = ({word for word in named if word.isdigit() or TIME_OR_SIDE.fullmatch(word)} for named in words)
     return not (one <= other or other <= one)
 
 
