@@ -4,10 +4,10 @@ import re
 import unicodedata
 from collections import Counter
 
-from course.folds import begin_alike, people_of
 from course.layout import SUBSET_WORDS, words_of
 from course.matching import OF_IMAGES, Layout
 from course.nifti import read_label_names
+from course.people import begin_alike, people_of
 from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix
 from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, sentence_about
@@ -143,7 +143,7 @@ def pairs_of_pictures(
 
 
 def _drop_common_patient(layout, matches):
-    """Make nobody of what stands before all numbers, of train's files and of test's, or names subsets; return notes.
+    """Take each file as a patient of its own where all names share one beginning, or begin with subsets; return notes.
 
     Raises CourseError where names tell of subsets, and folders do not.
     """
