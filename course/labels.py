@@ -115,7 +115,7 @@ def _refuse_faint(pairs, threshold, high):
 
 
 def ignored_hint(values: list) -> str:
-    """Return what may be said at the end of a sentence of values that often mark what is not to be scored, or ""."""
+    """Return the end of a sentence if the values hold -1 or 255, which often mark what is not to be scored; else ""."""
     ignored = [value for value in (-1, 255) if value in values]
     return f"; {listed(ignored)} often means 'do not score'" if ignored else ""
 
@@ -129,9 +129,9 @@ def chosen_sentences(chosen: set | None, values: list) -> list[str]:
 
 
 def _inverted(pairs, counts, least, words):
-    """Return a note where the foreground, values from `least` on, is most of the pictures or of their borders.
+    """Return a note if the foreground, values from `least` on, is most of the pictures, or of most of their borders.
 
-    Not where the whole border of most is background.
+    There is none if the border of most pictures is background all round.
     """
     share = sum(count for value, count in counts.items() if value >= least) / counts.total()
     borders = [{value >= least for value in pair.facts.border_values} for pair in pairs]

@@ -8,16 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from course.matching import IMAGE_AFFIX, MASK_ENDING, File, Layout, bare_names, match_masks
-from course.pictures import (
-    ARCHIVES,
-    PICTURES,
-    UNREAD_VOLUMES,
-    VOLUMES,
-    file_suffix,
-    is_stray,
-    may_be_data,
-    refuse_dicom,
-)
+from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray, may_be_data, refuse_dicom
 from course.store import import_copies
 from course.workspace import CourseError, end_of_path, sentence_about
 
@@ -35,16 +26,17 @@ MASK_WORDS = {"masks", "mask", "msk", "labels", "label", "labelstr", "labelsts"}
 WEAK_MASK_WORDS = {"ground", "groundtruth", "truth", "gt", "gts", "manual", "annotations"}
 WEAK_MASK_WORDS |= {"segmentation", "segmentations", "seg"}
 # Pictures beside the masks that are none of the structure.
-FIRST_OPINION = re.compile(
-    r"1st|manual[ _-]?1(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[1a](?!\w)", re.IGNORECASE
-)
-SECOND_OPINION = re.compile(
-    r"2nd|manual[ _-]?2(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[2b](?!\w)", re.IGNORECASE
+FIRST_OPINION, SECOND_OPINION = (
+    re.compile(
+        rf"{nth}|manual[ _-]?{n}(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[{n}{a}](?!\w)", re.IGNORECASE
+    )
+    for nth, n, a in (("1st", 1, "a"), ("2nd", 2, "b"))
 )
 NEITHER = {  # words in the names of what is neither image nor mask
     *("fov", "superpixels", "overlay", "overlays", "viz", "visualization"),
     *("pred", "predicted", "prediction", "predictions"),
 }
+TO_READ = "unpack it, or save it as NIfTI (SimpleITK can do it) or PNG"
 MAX_FILES = 200_000
 MAX_NAME = 255  # bytes of a file's name
 
@@ -68,8 +60,7 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     files, neither = _tell_images_by_masks(_set_aside(_tell_kinds(paths, folder, shared), layout))
     data = [path for path in unread if may_be_data(path)]
     types = ", ".join(sorted({file_suffix(path.name) or "files without ending" for path in data})[:6])
-    advice = "unpack it, or save it as NIfTI (SimpleITK can do it) or PNG."
-    layout.pass_over(data, f"{types} are not read; if it is of the dataset, {advice}")
+    layout.pass_over(data, f"{types} are not read; if it is of the dataset, {TO_READ}.")
     layout.pass_over(neither, "neither its name nor its folder's says that it is an image or a mask.")
     match_masks(_use_folders_as_names(files, layout.notes), layout)
     _pass_over_test_without_masks(layout)
@@ -125,8 +116,7 @@ def _of_types(paths):
     """Return words for files of types that are not read, such as "images/a.dcm and the like (.dcm, 3 files)"."""
     [(suffix, count)] = Counter(file_suffix(path.name) for path in paths).most_common(1)
     example = next(path for path in paths if file_suffix(path.name) == suffix)
-    hint = "; unpack it" if suffix in ARCHIVES else ""
-    hint = "; convert it to NIfTI with SimpleITK" if suffix in UNREAD_VOLUMES else hint
+    hint = f"; {TO_READ}" if may_be_data(example) else ""
     return f"{end_of_path(example)} and the like ({count:,} of the type {suffix or 'without ending'}{hint})"
 
 
@@ -251,30 +241,36 @@ def _tell_masks_by_name(files):
 def _tell_images_by_masks(files):
     """Find the images where no folder is called so; return the images and masks, and the paths that are neither.
 
-    Those folders hold images in which at least one file has a mask.
+    Those folders hold images in which at least one file has a mask. Folders between one that is not called so and its
+    images are of their names, as they are of those of masks: scans/p1/000 beside masks/p1/000 is p1_000.
     """
     known = [file for file in files if file.kind]
     unknown = [file for file in files if not file.kind]
     if any(file.kind == "images" for file in known):
         return known, [file.path for file in unknown]
     wanted = {(file.subset, name) for file in known for name in [file.name, *bare_names(file.name)]}
-    folders = {
-        file.path.parent
-        for file in unknown
-        if {(file.subset, file.name), (file.subset, IMAGE_AFFIX.sub("", file.name))} & wanted
-    }
-    if not folders:  # of other names: the beginning may be the same
-        folders = {file.path.parent for file in unknown}
+    wanted |= {(file.subset, file.folders + name) for file in known for name in bare_names(file.stem)}
+    places = {}  # of a folder: which of those above its images are the first of their names
+    for file in unknown:
+        for place in range(len(file.above) + 1):
+            names = ["_".join([*file.above[place:], name]) for name in (file.name, IMAGE_AFFIX.sub("", file.name))]
+            if {(file.subset, name) for name in names} & wanted:
+                places.setdefault(file.path.parent, place)
+    if not places:  # of other names: the beginning may be the same
+        places = {file.path.parent: len(file.above) for file in unknown}
     holds_masks, beside_masks = {file.path.parent for file in known}, {file.path.parents[1] for file in known}
     files, passed = known, []
     for file in unknown:
         folder = file.path.parent
-        if folder not in folders:
+        place = places.get(folder)
+        if place is None:
             passed.append(file.path)
+            continue
+        if place < len(file.above):
+            file = replace(file, name="_".join([*file.above[place:], file.name]), above=file.above[: max(0, place - 1)])
         elif folder not in holds_masks and folder.parent in beside_masks:  # p1/scan/000 beside p1/masks/000 is of p1
-            files.append(replace(file, kind="images", above=file.above[:-1]))
-        else:
-            files.append(replace(file, kind="images"))
+            file = replace(file, above=file.above[:-1])
+        files.append(replace(file, kind="images"))
     return files, passed
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from course.folds import TIME_OR_SIDE, loosely
+from course.people import TIME_OR_SIDE, loosely
 from course.pictures import VOLUMES, file_suffix
 from course.workspace import CourseError, end_of_path, sentence_about
 
@@ -87,18 +87,14 @@ def match_masks(files: list[File], layout: Layout) -> None:
     united, several, guessed = [], [], {}
     # c_mask_1 may be of c_1 or the first of c: the masks that leave no doubt come before it
     for file in sorted(masks, key=lambda file: bool(MASK_WITHIN.search(file.name))):
-        bare = [file.folders + name for name in bare_names(file.stem)]
-        names = [file.name, *bare, *bare_names(file.name), file.stem]
-        names += [WORDS_AFTER.sub("", name) for name in (file.name, file.stem)]
-        keys = [(file.subset, name) for name in names]
+        keys = [(file.subset, name) for name in _names_of_image(file)]
         found = [key for key in keys if key in layout.images]
-        key = next((key for key in found if key not in layout.masks), found[0] if found else None)
         numbered = MASK_ENDING.search(file.name)
         is_part = bool(numbered and numbered[2])
-        if key is None:
-            loose = [(file.subset, loosely(name)) for name in names]
-            alike = next((shortened[key] for key in loose if key in shortened), [])
-            alike = [image for image in alike if not _contradict(image[1], file.name)]
+        if found:
+            key = next((key for key in found if key not in layout.masks), found[0])
+        else:
+            alike = _similar_images(file, keys, shortened)
             is_part = is_part or file.path.parents[1] in image_beside
             key = alike[0] if len(alike) == 1 else image_beside.get(file.path.parents[1], keys[0])
             if len(alike) > 1:
@@ -124,6 +120,20 @@ def match_masks(files: list[File], layout: Layout) -> None:
         layout.notes.append(sentence_about(united, "is one of several masks of one image", "they are united."))
 
 
+def _names_of_image(file):
+    """Return the names that the image of a mask may have, the likeliest first; the first is the mask's own."""
+    bare = [file.folders + name for name in bare_names(file.stem)]
+    names = [file.name, *bare, *bare_names(file.name), file.stem]
+    return names + [WORDS_AFTER.sub("", name) for name in (file.name, file.stem)]
+
+
+def _similar_images(file, keys, shortened):
+    """Return the images whose names are similar to the first of a mask's keys that is to any, and do not contradict."""
+    loose = [(subset, loosely(name)) for subset, name in keys]
+    alike = next((shortened[key] for key in loose if key in shortened), [])
+    return [image for image in alike if not _contradict(image[1], file.name)]
+
+
 def _take_images(files, layout, has_masks):
     """Put the images into a layout; return what masks may call them.
 
@@ -134,18 +144,15 @@ def _take_images(files, layout, has_masks):
     for file in files:
         key = file.subset, file.name
         if key in layout.images:
+            advice = "give each a name of its own, or, if they are the same, keep one."
             if not has_masks:
-                raise CourseError(
-                    f"{end_of_path(file.path)} is one of two images of this name, and there are no masks: put the "
-                    "images into a folder images/ and the masks, under the same names, into a folder masks/."
-                )
-            raise CourseError(
-                f"{end_of_path(layout.images[key])} and {end_of_path(file.path)} are images of the same name: "
-                "give each a name of its own, or, if they are the same, keep one."
-            )
+                advice = "put images into a folder images/ and their masks, under the same names, into a folder masks/."
+            both = f"{end_of_path(layout.images[key])} and {end_of_path(file.path)}"
+            raise CourseError(f"{both} are images of the same name: {advice}")
         layout.images[key] = file.path
         beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
-        affixless = {IMAGE_AFFIX.sub("", file.name), file.folders + IMAGE_AFFIX.sub("", file.stem)}
+        own = (("", file.name), (file.folders, file.stem))
+        affixless = {start + IMAGE_AFFIX.sub("", name, count) for start, name in own for count in (0, 1)}  # all, one
         for subset in {file.subset, None}:
             sure |= {(subset, name) for name in affixless}
             for name in {loosely(name) for name in (file.name, *affixless, *beginnings)}:
@@ -166,10 +173,8 @@ def _refuse_channels(several, layout):
 
 def _contradict(image, mask):
     """Tell whether each name holds a number, time or side that the other lacks: p1_ED is not the image of p1_ES."""
-    words = [re.split(r"[ _.-]+", name) for name in (image, mask)]
-    one, other = (
-        {word.lstrip("0") for word in named if word.isdigit() or TIME_OR_SIDE.fullmatch(word)} for named in words
-    )
+    words = [re.split(r"[ _.-]+", loosely(name)) for name in (image, mask)]
+    one, other = ({word for word in named if word.isdigit() or TIME_OR_SIDE.fullmatch(word)} for named in words)
     return not (one <= other or other <= one)
 
 

@@ -4,10 +4,10 @@ import re
 import unicodedata
 from collections import Counter
 
-from course.folds import begin_alike, people_of
 from course.layout import SUBSET_WORDS, words_of
-from course.matching import Layout
+from course.matching import OF_IMAGES, Layout
 from course.nifti import read_label_names
+from course.people import begin_alike, people_of
 from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix
 from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, sentence_about
@@ -19,6 +19,10 @@ PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words;
     r"(?P<patient>(?(is_slice)[^\W\d_].*\d|(patient|pat|subject|subj|sub|case|p)[ _-]?\d+))",
     re.IGNORECASE,
 )
+PATIENT_FIRST = re.compile(  # p1_slice3 is of p1, as p1_3 is
+    r"(?P<patient>.*\d.*?)(_|[ _.-](slice|image|img|im|z)[ _.]?)(?P<slice>\d+)", re.IGNORECASE
+)
+IMAGE_END = re.compile(rf"[ _.-]({OF_IMAGES})$", re.IGNORECASE)
 
 
 def _compile_pattern(patient_pattern):
@@ -85,8 +89,7 @@ def _check_each_has_other(layout):
     if images:
         advice = "add a mask of the same name, an empty one if nothing is to be drawn, or exclude the image."
         if masks:
-            advice = "is a mask without an image; give what belongs together the same name and subset."
-            advice = f"{end_of_path(min(masks))} {advice}"
+            advice = sentence_about(masks, "is a mask without an image", "give both the same name and subset.")
         raise CourseError(sentence_about(images, "has no mask", advice + left))
     if masks:
         advice = f"add the image of the same name, or exclude the mask.{left}"
@@ -99,14 +102,16 @@ def pairs_of_pictures(
     """Return the pairs of a layout of pictures, {patient: person}, and notes.
 
     patient_pattern: regular expression with the group `patient` and perhaps `slice` that a whole name must match; None
-    where each file is a patient of its own. With PATIENT_PATTERN names are read further, for a patient after a slice
-    and for times and sides of one patient. A pair's `mask` is the first of several.
+    where each file is a patient of its own. With PATIENT_PATTERN names are read further, for slices that are called so,
+    a patient after a slice, and for times and sides of one patient. A pair's `mask` is the first of several.
     """
     pattern, is_default = _compile_pattern(patient_pattern), patient_pattern == PATIENT_PATTERN
     repeated = Counter(name for _, name in layout.images)
     matches = {
-        name: (is_default and PATIENT_LAST.fullmatch(name)) or (pattern.fullmatch(name) if pattern else None)
+        name: (is_default and (PATIENT_LAST.fullmatch(bare) or PATIENT_FIRST.fullmatch(bare)))
+        or (pattern.fullmatch(name) if pattern else None)
         for _, name in {**layout.images, **layout.masks}
+        for bare in [IMAGE_END.sub("", name)]
     }
     notes = _drop_common_patient(layout, matches) if is_default else []
     patient_of, slice_of = {}, {}
@@ -138,7 +143,7 @@ def pairs_of_pictures(
 
 
 def _drop_common_patient(layout, matches):
-    """Make nobody of what stands before all numbers, of train's files and of test's, or names subsets; return notes.
+    """Take each file as a patient of its own where all names share one beginning, or begin with subsets; return notes.
 
     Raises CourseError where names tell of subsets, and folders do not.
     """

@@ -20,12 +20,10 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif")
 VOLUMES = (".nii.gz", ".nii")
 DICOM = (".dcm", ".dicom", ".ima")
-UNREAD_VOLUMES = (".mha", ".mhd", ".nrrd")
 UNREAD = (
-    *(*UNREAD_VOLUMES, ".mgz", ".hdr", ".img", ".npy", ".npz", ".mat", ".h5"),
+    *(".mha", ".mhd", ".nrrd", ".mgz", ".hdr", ".img", ".npy", ".npz", ".mat", ".h5"),
     *(".webp", ".heic", ".jp2", ".ppm", ".pgm"),
 )
-ARCHIVES = (".zip", ".gz", ".tar", ".tgz", ".rar", ".7z")
 TEXTS = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".cfg", ".ini", ".log")
 DESCRIPTIONS = (*TEXTS, ".pdf", ".html", ".docx", ".xlsx", ".py", ".ipynb", ".sh", ".m")  # all others may be data
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # tags of TIFF

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import helpers
-from course import folds
+from course import folds, people
 from course.pictures import Pair
 
 
@@ -173,14 +173,14 @@ def subsets(pairs):
     ],
 )
 def test_times_and_sides_are_no_part_of_a_persons_name(patient, name):
-    assert folds.person(patient) == name
+    assert people.person(patient) == name
 
 
 def test_only_who_shares_a_name_is_one_person():
-    assert folds.people_of(["p1_ED", "p2_ED", "p1_ES"]) == {"p1_ED": "p1", "p1_ES": "p1", "p2_ED": "p2_ED"}
-    assert folds.people_of(["CT_scan_01", "CT_scan_02"]) == {name: name for name in ("CT_scan_01", "CT_scan_02")}
-    assert set(folds.people_of(["IMG_20200105", "IMG_20200106"]).values()) == {"IMG_20200105", "IMG_20200106"}
-    assert set(folds.people_of(["p1_scan_01", "p1_scan_02"]).values()) == {"p1"}
+    assert people.people_of(["p1_ED", "p2_ED", "p1_ES"]) == {"p1_ED": "p1", "p1_ES": "p1", "p2_ED": "p2_ED"}
+    assert people.people_of(["CT_scan_01", "CT_scan_02"]) == {name: name for name in ("CT_scan_01", "CT_scan_02")}
+    assert set(people.people_of(["IMG_20200105", "IMG_20200106"]).values()) == {"IMG_20200105", "IMG_20200106"}
+    assert set(people.people_of(["p1_scan_01", "p1_scan_02"]).values()) == {"p1"}
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_only_who_shares_a_name_is_one_person():
     ],
 )
 def test_the_first_names_that_may_be_one_patients(patients, alike):
-    assert folds.begin_alike(patients)[0] == alike
+    assert people.begin_alike(patients)[0] == alike
 
 
 def test_patients_share_a_scan_if_half_of_the_smaller_ones_pictures_are_the_same():

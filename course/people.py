@@ -1,0 +1,73 @@
+"""Which patients are one person, by their names: several times or sides of one, or names spelled in two ways."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+LAST_PART = r"(?P<patient>.+)_[^_]+"  # joins the patients whose names differ in their last part
+# What names add to a patient's own for one of several times, frames, views or sides.
+NUMBERED = "time|timepoint|tp|t|frame|phase|visit|session|ses|scan|day|week|month|year|view"
+DATE = r"(19|20)\d\d[_.-]?(0[1-9]|1[0-2])[_.-]?(0[1-9]|[12]\d|3[01])"
+TIME_OR_SIDE = re.compile(
+    rf"ed|es|left|right|l|r|od|os|pre|post|before|after|baseline|followup|({NUMBERED})\d+|{DATE}", re.IGNORECASE
+)
+SLICE = re.compile(r"(slice|image|img|im)?\d*", re.IGNORECASE)
+
+
+def person(patient: str) -> str:
+    """Return the name of a patient without what tells one of several times or sides: patient3_ED is of patient3.
+
+    Image_01L and Image_01R are the two sides of Image_01. A name of nothing else stays as it is, and so does
+    scan3_slice07, whose scan is the patient.
+    """
+    name = re.sub(r"(?<=\d)[LR]$", "", patient)
+    name = re.sub(rf"(?<!\d){DATE}(?!\d)", lambda date: re.sub(r"\D", "", date[0]), name)  # one word too
+    name = re.sub(rf"(?<![^\W_])({NUMBERED})[ _-](?=\d)", r"\1", name, flags=re.IGNORECASE)  # ses-02 is one word
+    words = re.findall(r"([^ _.-]+)([ _.-]*)", name)
+    kept = [(word, after) for word, after in words if not TIME_OR_SIDE.fullmatch(word)]
+    if re.match(rf"({NUMBERED})\d", name, re.IGNORECASE) and all(SLICE.fullmatch(word) for word, _ in kept):
+        return patient
+    return "".join(word + after for word, after in kept).rstrip(" _.-") or patient
+
+
+def people_of(patients: Iterable[str]) -> dict[str, str]:
+    """Return {patient: person}: p1_ED and p1_ES become p1; p2_ED stays, unless another patient is p2 as well.
+
+    If all would be one person whose name has no number, as in CT_scan_01 and CT_scan_02, nobody is joined.
+    """
+    people = {patient: person(patient) for patient in patients}
+    shared = Counter(people.values())
+    if len(shared) == 1 and not re.search(r"\d", next(iter(shared))):
+        return {patient: patient for patient in people}
+    return {patient: name if shared[name] > 1 else patient for patient, name in people.items()}
+
+
+def loosely(name: str) -> str:
+    """Return a name as people read it: without capitals and zeros before a number, all marks between words alike."""
+    return re.sub(r"[ .-](?=\w)", "_", re.sub(r"(?<!\d)0+(?=\d)", "", name.casefold()))
+
+
+def begin_alike(patients: Iterable[str]) -> tuple[list[str], str]:
+    r"""Return the first two or more patients who may be one by their names, or [], and what joins such patients.
+
+    That is a regular expression with the group `patient`, or "" where names are `loosely` the same (P1, p01).
+    What all names begin with, as la_003 and la_004 do, is the dataset's name. What follows is compared up to its first
+    number (P1-dia, P1-sys) or, where nothing comes after that, up to its last part (A_1, A_2).
+    """
+    patients, stems, joins = sorted(patients), defaultdict(list), {}
+    spelled = defaultdict(list)
+    for patient in patients:
+        spelled[loosely(patient)].append(patient)
+    if len(spelled) < len(patients):
+        return next(names for names in spelled.values() if len(names) > 1), ""
+    common = re.sub(r"\d+$", "", os.path.commonprefix(patients))
+    parts = {patient: re.fullmatch(r"(\D*\d+)?(.*)", patient[len(common) :], re.DOTALL) for patient in patients}
+    endings = Counter(part[2] for part in parts.values())
+    for patient, part in parts.items():
+        is_number = part[1] and part[2] and (endings[part[2]] > 1 or not part[2][0].isalnum())  # P1ED, no random 1a7
+        stem = part[1] if is_number else part[0].rpartition("_")[0] or part[0]
+        stems[stem].append(patient)
+        joins[stem] = rf"(?P<patient>{re.escape(common)}\D*\d+).*" if is_number else joins.get(stem, LAST_PART)
+    several = [stem for stem, names in stems.items() if stem and len(names) > 1]
+    return (stems[several[0]], joins[several[0]]) if several and len(stems) > 1 else ([], "")
