@@ -157,7 +157,7 @@ def find_twins(scans):
         "my_rung = {'dropout_rate': 0.2}",
         "my_rung = {'batch_size': 8, 'learning_rate': 0.003}",
         "my_rung = {'foreground_share': None}",
-        "my_rung = {'loss': 'binary_crossentropy'}",
+        "my_rung = {'loss': 'bce_dice_loss'}",
     ],
     "7.1": ["millilitres = 85.6", "millilitres = round(40000 * 1.25 * 1.25 * 1.37 * 0.001)", "millilitres = 85.0"],
     "7.2": ["should_differ = ('flipped', 'dark')", "should_differ = {'dark', 'flipped'}"],
