@@ -45,8 +45,7 @@ def mean_and_spread(values):
 
 
 @pytest.mark.parametrize(
-    ("subset", "first"),
-    [("valid", "our recipe `best`, profile `hour`, one run"), ("test", "the same run of `best`")],
+    ("subset", "first"), [("valid", "our recipe `best`, profile `hour`, one run"), ("test", "the same run of `best`")]
 )
 def test_readme_quotes_the_long_training(subset, first):
     seeds = dice_of(read("hour.csv"), subset=subset, recipe="best")
