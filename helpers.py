@@ -627,26 +627,28 @@ def choose_segmentation(curves, settings):
 def score_patients(work_dir, subset, probabilities, threshold, largest_component=False):
     """Score the patients of a subset, each as one volume at the masks' own resolution.
 
-    probabilities: (N, S, S), the network's answer for the subset. Returns (figures, slice counts, unit): for each
-    patient dice, iou, precision, recall, the two `surface_distances`, and volume_error, the volume found over the true
-    one minus 1; the confusion counts of each of the N slices; and the unit of the distances. That is "mm", by each
-    patient's own spacing, or "pixels" if that of one is not known. Slices lie where their numbers say, and missing ones
-    count as empty; where a patient's numbers do not say it, its distances are None, and that is printed.
+    probabilities: (N, S, S), the network's answer for the subset. Returns (figures, slice counts, masks, unit): for
+    each patient dice, iou, precision, recall, the two `surface_distances`, and volume_error, the volume found over the
+    true one minus 1; the confusion counts of each of the N slices; the masks at the network's resolution, bool
+    (N, S, S); and the unit of the distances. That is "mm", by each patient's own spacing, or "pixels" if that of one is
+    not known. Slices lie where their numbers say, and missing ones count as empty; where a patient's numbers do not say
+    it, its distances are None, and that is printed.
     """
     slices = read_arrays_record(work_dir)["slices"][subset]
     spacing_of = spacings(read_json(work_dir / "dataset.json", "01_dataset_upload"))
     in_millimetres = all(spacing_of[pair["patient"]] for pair in slices)
-    figures, slice_counts = {}, [None] * len(slices)
+    figures, slice_counts, masks = {}, [None] * len(slices), np.zeros(probabilities.shape, bool)
     for patient, rows, truth, probability in patient_volumes(work_dir, subset, probabilities):
         prediction = segment(probability, threshold, largest_component)
-        for row, *masks in zip(rows, truth, prediction):
-            slice_counts[row] = confusion_counts(*masks)
+        masks[rows] = segment(probabilities[rows], threshold, largest_component)
+        for row, *pair in zip(rows, truth, prediction):
+            slice_counts[row] = confusion_counts(*pair)
         height, width, between = spacing_of[patient] if in_millimetres else (1, 1, 1)
         places = slice_places([slices[row]["slice"] for row in rows])
         figures[patient] = patient_scores(truth, prediction, (between, height, width), places)
         if places is None:
             print(f"{subset}: no distances between surfaces for {patient}: where its slices lie is not known.")
-    return figures, slice_counts, "mm" if in_millimetres else "pixels"
+    return figures, slice_counts, masks, "mm" if in_millimetres else "pixels"
 
 
 def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_component=False):
@@ -660,11 +662,9 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
     (N, S, S), are those that are pooled. `loss` alone is what `model.evaluate` says: the recipe's loss of the slices,
     each answered from its own plane, as in training.
     """
-    patients, slice_counts, unit = score_patients(work_dir, subset, probabilities, threshold, largest_component)
+    scored = score_patients(work_dir, subset, probabilities, threshold, largest_component)
+    patients, slice_counts, masks, unit = scored
     X, y = load_arrays(work_dir, subset)
-    masks = np.zeros(probabilities.shape, bool)
-    for rows in rows_of_patients(read_arrays_record(work_dir)["slices"][subset]).values():
-        masks[rows] = segment(probabilities[rows], threshold, largest_component)
     values = [patient["dice"] for patient in patients.values()]
     pooled = confusion_counts(y[..., 0], masks)
     metrics = {

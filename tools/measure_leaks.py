@@ -113,6 +113,7 @@ def main(dataset: str) -> None:
     if TABLE.exists():
         with open(TABLE, newline="", encoding="utf-8") as file:
             done = {(row["variant"], int(row["seed"])) for row in csv.DictReader(file)}
+    commit = current_commit()  # as the code is that was imported
     with tempfile.TemporaryDirectory() as folder:
         work_dir = Path(folder)
         description = helpers.import_dataset(dataset, work_dir, progress=False)
@@ -132,7 +133,7 @@ def main(dataset: str) -> None:
                 "images_seen": settings["epochs"] * settings["images_per_epoch"],
                 "image_size": settings["image_size"],
                 "seconds": round(time.perf_counter() - started),
-                "commit": current_commit(),
+                "commit": commit,
                 "machine": helpers.device_name() if gpu_found() else processor_name(),
                 **helpers.versions(),
             }

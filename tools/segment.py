@@ -77,8 +77,7 @@ def write_answer(notebook, name: str, path: Path) -> None:
 
 def read_answers(out: Path) -> dict[str, dict]:
     """Return what NAME.json holds of each scan that has its answer and its page in a folder, by name."""
-    pages = [path for path in out.glob("*.html") if path.with_suffix(".json").exists()]
-    records = [read_json(page.with_suffix(".json"), NOTEBOOK.stem) for page in pages]
+    records = [read_json(path, NOTEBOOK.stem) for path in out.glob("*.json") if path.with_suffix(".html").exists()]
     return {record["name"]: record for record in records if {"name", "inputs"} <= set(record)}
 
 
