@@ -32,7 +32,7 @@ from course.audit import audit
 from course.folds import apply_fold, check_masks, check_subsets, draw_folds, fill_subsets, undo_fold
 from course.geometry import SAGITTAL, common_spacing, picture_geometry, uneven_sentences, unused_sentences
 from course.greys import crowded_sentences, dark_sentences, grey_windows, to_greys
-from course.labels import choose_foreground, unite_masks
+from course.labels import choose_foreground, refuse_views, unite_masks
 from course.layout import find_files
 from course.nifti import foreground_values
 from course.notes import told_sentences
@@ -252,6 +252,7 @@ def _take_pictures(layout, folder, patient_pattern, exclude, chosen, spacing, un
     geometry = picture_geometry(pairs, folder, spacing, exclude)
     notes += unused_sentences(layout.geometry, folder, pairs)
     pairs = measure_pairs(unite_masks(pairs, layout.masks, chosen, united, progress), progress)
+    refuse_views(pairs, layout.neither)
     return pairs, people, geometry, notes + crowded_sentences(pairs) + _told(pairs, geometry)
 
 

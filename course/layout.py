@@ -57,11 +57,11 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
         )
     shared = len(os.path.commonprefix([path.relative_to(folder).parts[:-1] for path in paths]))
     layout = Layout(geometry=[path for path in unread if path.name == "geometry.json"])
-    files, neither = _tell_images_by_masks(_set_aside(_tell_kinds(paths, folder, shared), layout))
+    files, layout.neither = _tell_images_by_masks(_set_aside(_tell_kinds(paths, folder, shared), layout))
     data = [path for path in unread if may_be_data(path)]
     types = ", ".join(sorted({file_suffix(path.name) or "files without ending" for path in data})[:6])
     layout.pass_over(data, f"{types} are not read; if it is of the dataset, {TO_READ}.")
-    layout.pass_over(neither, "neither its name nor its folder's says that it is an image or a mask.")
+    layout.pass_over(layout.neither, "neither its name nor its folder's says that it is an image or a mask.")
     match_masks(_use_folders_as_names(files, layout.notes), layout)
     _pass_over_test_without_masks(layout)
     if len(layout.images) != len(layout.masks):

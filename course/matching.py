@@ -28,6 +28,7 @@ class Layout:
     images: dict = field(default_factory=dict)
     masks: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
+    neither: list = field(default_factory=list)  # paths of pictures that nothing calls an image or a mask
     passed_over: list = field(default_factory=list)  # sentences on files that are taken for neither
     geometry: list = field(default_factory=list)  # the files geometry.json
     is_of_cases: bool = False  # named as nnU-Net names cases: a name is no patient and slice

@@ -134,10 +134,11 @@ def pairs_of_pictures(
         for key, path in layout.images.items()
     ]
     people, more = group_people(pairs) if is_default else ({}, [])
-    patients = sorted({pair.patient for pair in pairs})
-    words = {re.sub(r"[\d _.-]", "", patient).casefold() for patient in patients}
-    if is_default and len(patients) < len(pairs) and (words <= KINDS or not re.search(r"\d", "".join(patients))):
-        names = ", ".join(end_of_path(name) for name in patients[:3])
+    counts = Counter(pair.patient for pair in pairs)
+    words = {re.sub(r"[\d _.-]", "", patient).casefold() for patient in counts}
+    kinds = [name for name, count in counts.items() if count > 1 and (words <= KINDS or not re.search(r"\d", name))]
+    if is_default and kinds:  # normal beside covid19 too
+        names = ", ".join(end_of_path(name) for name in sorted(counts, key=lambda name: (name not in kinds, name))[:3])
         more.append(f"{names} are taken as patients; if they are kinds of pictures, give patient_pattern=None.")
     return pairs, people, notes + more
 
