@@ -19,11 +19,14 @@ SUBSET_WORDS = {
     for word in words.split()
     for end in ("", "set", "data")
 }
+GLUED = re.compile(
+    rf"^({'|'.join(sorted(SUBSET_WORDS, key=len, reverse=True))})(?=image|img|mask|label|annot|gt)", re.I
+)
 SUBSET_ENDINGS = {"tr": "train", "va": "valid", "ts": "test"}  # imagesTr
 IMAGE_WORDS = {"images", "image", "imgs", "img", "imagestr", "imagests", "imaging"}
 MASK_WORDS = {"masks", "mask", "msk", "labels", "label", "labelstr", "labelsts"}
 # These mean masks only where they tell folders apart: a whole dataset may be called so too.
-WEAK_MASK_WORDS = {"ground", "groundtruth", "truth", "gt", "gts", "manual", "annotations"}
+WEAK_MASK_WORDS = {"ground", "groundtruth", "truth", "gt", "gts", "manual", "annotations", "annotation", "annot"}
 WEAK_MASK_WORDS |= {"segmentation", "segmentations", "seg"}
 # Pictures beside the masks that are none of the structure.
 FIRST_OPINION, SECOND_OPINION = (
@@ -121,8 +124,8 @@ def _of_types(paths):
 
 
 def words_of(name):
-    """Return the words of a folder's name in lower case: those of imagesTr are images and tr."""
-    parted = re.sub(r"([a-z])(?=[A-Z])|([A-Z])(?=[A-Z][a-z])", r"\1\2 ", name)
+    """Return the words of a folder's name in lower case: images and tr for imagesTr, train and annot for trainannot."""
+    parted = GLUED.sub(r"\1 ", re.sub(r"([a-z])(?=[A-Z])|([A-Z])(?=[A-Z][a-z])", r"\1\2 ", name))
     return [word.casefold() for word in re.findall(r"\d+[a-z]*|[^\W\d_]+", parted)]
 
 
