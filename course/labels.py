@@ -133,8 +133,12 @@ def _refuse_faint(pairs, threshold, high):
 
 
 def ignored_hint(values: list) -> str:
-    """Return the end of a sentence if the values hold -1 or 255, which often mark what is not to be scored; else ""."""
-    ignored = [value for value in (-1, 255) if value in values]
+    """Return the end of a sentence if the values hold -1 or 255, which often mark what is not to be scored; else "".
+
+    255 does so beside small numbers; of 0, 128 and 255 it is a label as the others are.
+    """
+    is_apart = not any(100 < value < 255 for value in values)
+    ignored = [value for value in (-1, 255) if value in values and (value < 0 or is_apart)]
     return f"; {listed(ignored)} often means 'do not score'" if ignored else ""
 
 
