@@ -19,6 +19,7 @@ OF_IMAGES = "image|img|volume|slice|scan|frame|orig|original|raw|input|ct|mri?"
 IMAGE_AFFIX = re.compile(
     rf"^({OF_IMAGES})([ _.-]+|(?=\d))|[ _.-]({OF_IMAGES})(?=$|[ _.-]\d+$)|[ _.-]0000$", re.IGNORECASE
 )
+IMAGE_END = re.compile(rf"[ _.-]({OF_IMAGES})$", re.IGNORECASE)
 
 
 @dataclass
@@ -154,6 +155,7 @@ def _take_images(files, layout, has_masks):
         beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
         own = (("", file.name), (file.folders, file.stem))
         affixless = {start + IMAGE_AFFIX.sub("", name, count) for start, name in own for count in (0, 1)}  # all, one
+        affixless |= {start + IMAGE_END.sub("", name) for start, name in own}  # ct_1_image is ct_1, beside ct_1_label
         for subset in {file.subset, None}:
             sure |= {(subset, name) for name in affixless}
             for name in {loosely(name) for name in (file.name, *affixless, *beginnings)}:

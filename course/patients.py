@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 
 from course.layout import SUBSET_WORDS, words_of
-from course.matching import OF_IMAGES, Layout
+from course.matching import IMAGE_END, Layout
 from course.nifti import read_label_names
 from course.people import begin_alike, people_of
 from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix
@@ -22,7 +22,6 @@ PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words;
 PATIENT_FIRST = re.compile(  # p1_slice3 is of p1, as p1_3 is
     r"(?P<patient>.*\d.*?)(_|[ _.-](slice|image|img|im|z)[ _.]?)(?P<slice>\d+)", re.IGNORECASE
 )
-IMAGE_END = re.compile(rf"[ _.-]({OF_IMAGES})$", re.IGNORECASE)
 
 
 def _compile_pattern(patient_pattern):

@@ -392,6 +392,13 @@ def test_masks_are_found_by_their_folder_or_name(image, drawn, name, tmp_path):
     assert together(found) == {name.format(n=seed, p=seed // 2): seed for seed in range(6)}
 
 
+def test_a_name_with_words_for_images_at_both_ends_leaves_no_doubt_whose_the_mask_is(tmp_path):
+    lay_out(tmp_path / "source", {"ct_train_{n}_image.png": picture, "ct_train_{n}_label.png": mask})
+    description, found = take(tmp_path / "source", tmp_path / "work")
+    assert together(found) == {f"ct_train_{seed}_image": seed for seed in range(6)}
+    assert "only similar" not in " ".join(description["notes"])
+
+
 @pytest.mark.parametrize(
     ("mask", "images"),
     [
