@@ -27,7 +27,7 @@ def _frames(small):
     """Return where pictures show nothing but a frame: the even border of each, and two pixels around it.
 
     small: float32 of shape (pairs, height, width). A round field of view has such a frame, and its edge, alike in all
-    pictures, says nothing of what they show.
+    pictures, says nothing of what they show. Nor does the rest of the border, which such a field may just touch.
     """
     from scipy import ndimage
 
@@ -37,6 +37,7 @@ def _frames(small):
     border = np.ones(small.shape[1:], bool)
     border[1:-1, 1:-1] = False
     frame = ndimage.binary_propagation(even & border, structure=within, mask=even)
+    frame |= border & frame.any(axis=(1, 2), keepdims=True)
     return ndimage.binary_dilation(frame, np.ones((1, 5, 5), bool))
 
 

@@ -10,7 +10,7 @@ from course.notes import told_sentences
 TAIL = 0.005  # share of the values, at either end, that may be outliers
 OUTLIER = 4  # an outlier lies this many times as far out as the other values
 FEW = 0.025  # share of the values, at either end, that a marker or an implant may have
-DARK = 0.1 * 255  # the grey below which pictures are nearly black
+DARK = 0.1 * 255  # the grey below which pictures are nearly black; pictures of fewer greys have next to no contrast
 
 
 class GreyRange(NamedTuple):
@@ -112,10 +112,17 @@ def crowded_sentences(pairs: list) -> list[str]:
     return told_sentences({pair.image: ("crowded",) for pair in pairs if pair.patient not in free})
 
 
-def dark_sentences(pairs: list) -> list[str]:
-    """Return the sentence on patients all of whose pictures are nearly black; pairs: as the network gets them."""
-    brightest = defaultdict(float)
+def faint_sentences(pairs: list) -> list[str]:
+    """Return the sentences on patients all of whose pictures are nearly black, or of greys that are nearly one.
+
+    pairs: as the network gets them.
+    """
+    darkest, brightest, told = defaultdict(lambda: 255.0), defaultdict(float), {}
     for pair in pairs:
+        darkest[pair.patient] = min(darkest[pair.patient], pair.facts.greys.low)
         brightest[pair.patient] = max(brightest[pair.patient], pair.facts.greys.bright)
-    dark = [pair.image for pair in pairs if brightest[pair.patient] < DARK and not pair.facts.is_constant]
-    return told_sentences(dict.fromkeys(dark, ("very_dark",)))
+    for pair in pairs:
+        bright = brightest[pair.patient]
+        if bright - darkest[pair.patient] < DARK and not pair.facts.is_constant:
+            told[pair.image] = ("very_dark" if bright < DARK else "no_contrast",)
+    return told_sentences(told)

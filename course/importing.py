@@ -31,8 +31,8 @@ from PIL import Image
 from course.audit import audit
 from course.folds import apply_fold, check_masks, check_subsets, draw_folds, fill_subsets, undo_fold
 from course.geometry import SAGITTAL, common_spacing, picture_geometry, uneven_sentences, unused_sentences
-from course.greys import crowded_sentences, dark_sentences, grey_windows, to_greys
-from course.labels import choose_foreground, unite_masks
+from course.greys import crowded_sentences, faint_sentences, grey_windows, to_greys
+from course.labels import choose_foreground, refuse_views, unite_masks
 from course.layout import find_files
 from course.nifti import foreground_values
 from course.notes import told_sentences
@@ -252,6 +252,7 @@ def _take_pictures(layout, folder, patient_pattern, exclude, chosen, spacing, un
     geometry = picture_geometry(pairs, folder, spacing, exclude)
     notes += unused_sentences(layout.geometry, folder, pairs)
     pairs = measure_pairs(unite_masks(pairs, layout.masks, chosen, united, progress), progress)
+    refuse_views(pairs, layout.neither)
     return pairs, people, geometry, notes + crowded_sentences(pairs) + _told(pairs, geometry)
 
 
@@ -298,7 +299,7 @@ def _places(root, pair):
 def _in_canonical_form(pairs, building, is_foreground, progress):
     """Return the folder in which the files lie in canonical form, and the pairs there; converts what does not yet.
 
-    The third is sentences on what was done to the greys, and on what is dark.
+    The third is sentences on what was done to the greys, and on what is faint.
     """
     root, told = pairs[0].image.parent.parent.parent, []
     is_plain = is_foreground is None and all(pair.facts.image_plain for pair in pairs)
@@ -307,7 +308,7 @@ def _in_canonical_form(pairs, building, is_foreground, progress):
         root = building / "dataset"
         windows, told = grey_windows(pairs)
         pairs = _convert(pairs, root, building, is_foreground, windows, progress)
-    return root, pairs, told + dark_sentences(pairs)
+    return root, pairs, told + faint_sentences(pairs)
 
 
 def _convert(pairs, root, building, is_foreground, windows, progress):

@@ -97,6 +97,24 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
     return (lambda pixels: (pixels > threshold) == (side == "above")), [0, 255], notes
 
 
+def refuse_views(pairs: list[Pair], neither: list[Path]) -> None:
+    """Refuse masks that look like fields of view where other pictures, one for each, may be of the structure.
+
+    Each such mask covers most of its picture, but not its whole border. neither: pictures that were passed over.
+    """
+
+    def is_view(facts):
+        """Tell whether the brighter values of a mask are most of it, and the least one lies at the border."""
+        least, middle = min(facts.mask_values), (min(facts.mask_values) + max(facts.mask_values)) / 2
+        bright = sum(count for value, count in facts.mask_values.items() if value > middle)
+        return 2 * bright > facts.size[0] * facts.size[1] and least in facts.border_values
+
+    if len(neither) >= len(pairs) and all(is_view(pair.facts) for pair in pairs):
+        advice = f"if {end_of_path(min(neither))} and the like show the structure, put them into masks/; else, away."
+        what = "covers most of its picture, as a field of view does"
+        raise CourseError(sentence_about([pair.mask for pair in pairs], what, advice))
+
+
 def _counts(pairs):
     """Return how many pixels of all masks have each value."""
     return sum((Counter(pair.facts.mask_values) for pair in pairs), Counter())
@@ -115,8 +133,12 @@ def _refuse_faint(pairs, threshold, high):
 
 
 def ignored_hint(values: list) -> str:
-    """Return the end of a sentence if the values hold -1 or 255, which often mark what is not to be scored; else ""."""
-    ignored = [value for value in (-1, 255) if value in values]
+    """Return the end of a sentence if the values hold -1 or 255, which often mark what is not to be scored; else "".
+
+    255 does so beside small numbers; of 0, 128 and 255 it is a label as the others are.
+    """
+    is_apart = not any(100 < value < 255 for value in values)
+    ignored = [value for value in (-1, 255) if value in values and (value < 0 or is_apart)]
     return f"; {listed(ignored)} often means 'do not score'" if ignored else ""
 
 

@@ -19,11 +19,14 @@ SUBSET_WORDS = {
     for word in words.split()
     for end in ("", "set", "data")
 }
+GLUED = re.compile(
+    rf"^({'|'.join(sorted(SUBSET_WORDS, key=len, reverse=True))})(?=image|img|mask|label|annot|gt)", re.I
+)
 SUBSET_ENDINGS = {"tr": "train", "va": "valid", "ts": "test"}  # imagesTr
 IMAGE_WORDS = {"images", "image", "imgs", "img", "imagestr", "imagests", "imaging"}
 MASK_WORDS = {"masks", "mask", "msk", "labels", "label", "labelstr", "labelsts"}
 # These mean masks only where they tell folders apart: a whole dataset may be called so too.
-WEAK_MASK_WORDS = {"ground", "groundtruth", "truth", "gt", "gts", "manual", "annotations"}
+WEAK_MASK_WORDS = {"ground", "groundtruth", "truth", "gt", "gts", "manual", "annotations", "annotation", "annot"}
 WEAK_MASK_WORDS |= {"segmentation", "segmentations", "seg"}
 # Pictures beside the masks that are none of the structure.
 FIRST_OPINION, SECOND_OPINION = (
@@ -57,11 +60,11 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
         )
     shared = len(os.path.commonprefix([path.relative_to(folder).parts[:-1] for path in paths]))
     layout = Layout(geometry=[path for path in unread if path.name == "geometry.json"])
-    files, neither = _tell_images_by_masks(_set_aside(_tell_kinds(paths, folder, shared), layout))
+    files, layout.neither = _tell_images_by_masks(_set_aside(_tell_kinds(paths, folder, shared), layout))
     data = [path for path in unread if may_be_data(path)]
     types = ", ".join(sorted({file_suffix(path.name) or "files without ending" for path in data})[:6])
     layout.pass_over(data, f"{types} are not read; if it is of the dataset, {TO_READ}.")
-    layout.pass_over(neither, "neither its name nor its folder's says that it is an image or a mask.")
+    layout.pass_over(layout.neither, "neither its name nor its folder's says that it is an image or a mask.")
     match_masks(_use_folders_as_names(files, layout.notes), layout)
     _pass_over_test_without_masks(layout)
     if len(layout.images) != len(layout.masks):
@@ -121,8 +124,8 @@ def _of_types(paths):
 
 
 def words_of(name):
-    """Return the words of a folder's name in lower case: those of imagesTr are images and tr."""
-    parted = re.sub(r"([a-z])(?=[A-Z])|([A-Z])(?=[A-Z][a-z])", r"\1\2 ", name)
+    """Return the words of a folder's name in lower case: images and tr for imagesTr, train and annot for trainannot."""
+    parted = GLUED.sub(r"\1 ", re.sub(r"([a-z])(?=[A-Z])|([A-Z])(?=[A-Z][a-z])", r"\1\2 ", name))
     return [word.casefold() for word in re.findall(r"\d+[a-z]*|[^\W\d_]+", parted)]
 
 

@@ -19,6 +19,7 @@ OF_IMAGES = "image|img|volume|slice|scan|frame|orig|original|raw|input|ct|mri?"
 IMAGE_AFFIX = re.compile(
     rf"^({OF_IMAGES})([ _.-]+|(?=\d))|[ _.-]({OF_IMAGES})(?=$|[ _.-]\d+$)|[ _.-]0000$", re.IGNORECASE
 )
+IMAGE_END = re.compile(rf"[ _.-]({OF_IMAGES})$", re.IGNORECASE)
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Layout:
     images: dict = field(default_factory=dict)
     masks: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
+    neither: list = field(default_factory=list)  # paths of pictures that nothing calls an image or a mask
     passed_over: list = field(default_factory=list)  # sentences on files that are taken for neither
     geometry: list = field(default_factory=list)  # the files geometry.json
     is_of_cases: bool = False  # named as nnU-Net names cases: a name is no patient and slice
@@ -153,6 +155,7 @@ def _take_images(files, layout, has_masks):
         beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
         own = (("", file.name), (file.folders, file.stem))
         affixless = {start + IMAGE_AFFIX.sub("", name, count) for start, name in own for count in (0, 1)}  # all, one
+        affixless |= {start + IMAGE_END.sub("", name) for start, name in own}  # ct_1_image is ct_1, beside ct_1_label
         for subset in {file.subset, None}:
             sure |= {(subset, name) for name in affixless}
             for name in {loosely(name) for name in (file.name, *affixless, *beginnings)}:

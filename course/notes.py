@@ -52,6 +52,10 @@ TOLD = {
         "is very dark",
         "no more than 0.5 % of its patient's pictures is brighter than a tenth of white; save them brighter.",
     ),
+    "no_contrast": (
+        "has next to no contrast",
+        "99.5 % of its patient's pictures lie within a tenth of the way from black to white; save them with more.",
+    ),
 }
 
 

@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 
 from course.layout import SUBSET_WORDS, words_of
-from course.matching import OF_IMAGES, Layout
+from course.matching import IMAGE_END, Layout
 from course.nifti import read_label_names
 from course.people import begin_alike, people_of
 from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix
@@ -22,7 +22,6 @@ PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words;
 PATIENT_FIRST = re.compile(  # p1_slice3 is of p1, as p1_3 is
     r"(?P<patient>.*\d.*?)(_|[ _.-](slice|image|img|im|z)[ _.]?)(?P<slice>\d+)", re.IGNORECASE
 )
-IMAGE_END = re.compile(rf"[ _.-]({OF_IMAGES})$", re.IGNORECASE)
 
 
 def _compile_pattern(patient_pattern):
@@ -134,10 +133,11 @@ def pairs_of_pictures(
         for key, path in layout.images.items()
     ]
     people, more = group_people(pairs) if is_default else ({}, [])
-    patients = sorted({pair.patient for pair in pairs})
-    words = {re.sub(r"[\d _.-]", "", patient).casefold() for patient in patients}
-    if is_default and len(patients) < len(pairs) and (words <= KINDS or not re.search(r"\d", "".join(patients))):
-        names = ", ".join(end_of_path(name) for name in patients[:3])
+    counts = Counter(pair.patient for pair in pairs)
+    words = {re.sub(r"[\d _.-]", "", patient).casefold() for patient in counts}
+    kinds = [name for name, count in counts.items() if count > 1 and (words <= KINDS or not re.search(r"\d", name))]
+    if is_default and kinds:  # normal beside covid19 too
+        names = ", ".join(end_of_path(name) for name in sorted(counts, key=lambda name: (name not in kinds, name))[:3])
         more.append(f"{names} are taken as patients; if they are kinds of pictures, give patient_pattern=None.")
     return pairs, people, notes + more
 

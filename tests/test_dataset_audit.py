@@ -185,10 +185,12 @@ def test_changed_copies_are_found_across_patients(change, take, scans, masks):
 def in_frame(pixels, kind):
     rows, columns = np.mgrid[:SIZE, :SIZE] - SIZE // 2
     outside = np.hypot(rows, columns) > 26 if kind == "round" else np.maximum(abs(rows), abs(columns)) > 24
+    if kind == "touching":
+        return np.where(np.hypot(rows, columns) > 31, 0, pixels // 8 + 150).astype(np.uint8)
     return np.where(outside, 255 if kind == "white" else 0, pixels // 2 + 100).astype(np.uint8)
 
 
-@pytest.mark.parametrize("kind", ["round", "square", "white"])
+@pytest.mark.parametrize("kind", ["round", "square", "white", "touching"])
 def test_different_pictures_in_one_frame_are_no_copies_but_a_copy_in_it_is(kind, take, masks):
     places = {f"p{number}": ("train", "valid", "test")[number % 3] for number in range(9)}
     scans = {patient: np.stack([in_frame(pixels, kind) for pixels in scan(n)]) for n, patient in enumerate(places)}

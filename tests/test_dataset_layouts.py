@@ -226,6 +226,16 @@ def grades_of_tumours(folder):
 
 
 @read
+def kinds_of_which_one_has_a_number(folder):
+    kinds = ("covid19", "normal", "pneumonia")
+    for seed in range(9):
+        put(folder, f"images/{kinds[seed % 3]}_{seed}.png", picture(seed))
+        put(folder, f"masks/{kinds[seed % 3]}_{seed}.png", mask(seed))
+    told = "normal, pneumonia, covid19 are taken as patients; if they are kinds of pictures, give patient_pattern=None."
+    return {f"{kinds[seed % 3]}_{seed}": seed for seed in range(9)}, [told]
+
+
+@read
 def folders_of_patients_with_names_that_are_no_numbers(folder):
     lay_out(folder, {"P{p}/images/acq{n}x.png": picture, "P{p}/masks/acq{n}x.png": mask})
     return {f"acq{seed}x": seed for seed in range(6)}, ["folders of P0/images/acq0x.png and the others were not used"]
@@ -368,6 +378,9 @@ def jpegs_of_one_image(folder):
         ("all/P{n}/ct.png", "all/P{n}/seg.png", "P{n}"),
         ("P{p}/visit{n}/t1.png", "P{p}/visit{n}/mask.png", "P{p}_{n}"),
         ("p{p}/{n}_img.png", "p{p}/{n}_msk.png", "{n}_img"),
+        ("{subset}/p{n}_0.png", "{subset}annot/p{n}_0.png", "p{n}_0"),
+        ("trainimages/p{n}_0.png", "trainmasks/p{n}_0.png", "p{n}_0"),
+        ("images/p{n}_0.png", "Annotation/p{n}_0.png", "p{n}_0"),
         ("imagesVa/p{n}_0.png", "labelsVa/p{n}_0.png", "p{n}_0"),
         ("p{n}_0.png", "p{n}_0_anno.png", "p{n}_0"),
         ("1. Images/p{n}_0.png", "2. Segmentations/5. Disc/p{n}_0_OD.png", "p{n}_0"),
@@ -377,6 +390,13 @@ def test_masks_are_found_by_their_folder_or_name(image, drawn, name, tmp_path):
     lay_out(tmp_path / "source", {image: picture, drawn: mask})
     _, found = take(tmp_path / "source", tmp_path / "work")
     assert together(found) == {name.format(n=seed, p=seed // 2): seed for seed in range(6)}
+
+
+def test_a_name_with_words_for_images_at_both_ends_leaves_no_doubt_whose_the_mask_is(tmp_path):
+    lay_out(tmp_path / "source", {"ct_train_{n}_image.png": picture, "ct_train_{n}_label.png": mask})
+    description, found = take(tmp_path / "source", tmp_path / "work")
+    assert together(found) == {f"ct_train_{seed}_image": seed for seed in range(6)}
+    assert "only similar" not in " ".join(description["notes"])
 
 
 @pytest.mark.parametrize(
@@ -442,6 +462,15 @@ def masks_in_folders_of_an_unknown_word_below_one_for_images(folder):
     lay_out(folder, {"My images/p{n}/p{n}_image/p{n}.png": picture, "My images/p{n}/p{n}_lesion/p{n}_lesion.png": mask})
     return (
         "p0_image/p0.png has no mask.* .*p0_lesion/p0_lesion.png .* was passed over: neither its name nor its folder's"
+    )
+
+
+@refused
+def vessels_beside_fields_of_view(folder):
+    view = ALL_WHITE * (np.hypot(*np.mgrid[-15:15, -20:20]) < 15)
+    lay_out(folder, {"images/{n}.tif": picture, "vessels/{n}.png": mask, "mask/{n}_mask.png": lambda _: view})
+    return (
+        r"mask/0_mask.png \(and 5 more\) covers most .* field of view does: if source/vessels/0.png and the like show"
     )
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import helpers
 from course.geometry import picture_geometry
-from course.greys import GreyRange, dark_sentences, grey_windows, to_greys
+from course.greys import GreyRange, faint_sentences, grey_windows, to_greys
 from course.importing import import_dataset
 from course.pictures import Pair, check_palettes, measure_pair, read_pair, read_picture
 from course.store import pair_paths
@@ -307,9 +307,10 @@ def test_patients_are_dark_whose_every_picture_is(tmp_path):
         measured(tmp_path, "4.png", np.where(MASK, 26, dark).astype(np.uint8), "lit"),
         measured(tmp_path, "5.png", dark * 0, "black"),
     ]
-    [sentence] = dark_sentences(pairs)
-    assert "images/1.png (and 1 more) is very dark" in sentence
-    assert dark_sentences(pairs[2:]) == []
+    sentences = faint_sentences(pairs)
+    assert "images/1.png (and 1 more) is very dark" in sentences[0]
+    assert "images/3.png (and 1 more) has next to no contrast" in sentences[1] and faint_sentences(pairs[4:]) == []
+    assert faint_sentences([*pairs[2:], measured(tmp_path, "6.png", dark * 3, "lit")]) == []
 
 
 # --- the whole import -----------------------------------------------------------------------------------
@@ -355,6 +356,7 @@ DOUBTED = {  # image, ending, options, image as it is imported, what is told
     "as stored": (IMAGE, "png", exif(6), IMAGE, "only as it is stored: EXIF was passed over"),
     "marker": (MARKED, "png", {}, MARKED, "png holds values far from all others"),
     "dark": (IMAGE // 12, "png", {}, IMAGE // 12, "png is very dark"),
+    "flat": (230 + IMAGE // 12, "png", {}, 230 + IMAGE // 12, "png has next to no contrast"),
 }
 
 
