@@ -42,6 +42,7 @@ from helpers import prepare_arrays
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
 OF_THE_IMPORT = set(inspect.signature(import_dataset).parameters)  # these decide which dataset is imported, and how
 OF_THE_BATCH = ("batch", "ownership", "report", "terminal", "workers")  # modules that run what makes the results
+REPORTED = ("results/metrics.json", "results/best_median_worst.png", "model/history.csv", "npy/arrays.json")  # of a run
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take 5 to 8 hours on two cores
 
 
@@ -87,7 +88,8 @@ def plan_runs(
         if name not in known:
             names = ", ".join(sorted(known))
             raise CourseError(f"The grid names {name!r}, which no notebook takes: it may name {names}.")
-        if not isinstance(values, list) or not values or any(values.count(value) > 1 for value in values):
+        is_list = isinstance(values, list) and values
+        if not is_list or any(values.count(value) > 1 for value in values) or len({*map(str, values)}) < len(values):
             raise CourseError(f"The grid's {name} is {values!r}: give a list, no value twice, such as [0, 1].")
     check_values({"open_test": open_test})
     if open_test and compared_names(grid):
@@ -212,9 +214,9 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
     inputs = fingerprint(run, open_test, data, code_fingerprint())
     record = {"name": name, "parameters": run, "open_test": open_test, "inputs": inputs, "batch": batch}
     record["shared"] = {"path": dataset_file, "fingerprint": description["fingerprint"]}
-    if (run_dir / "run.json").exists() and (run_dir / "results" / "metrics.json").exists():
+    if all((run_dir / name).exists() for name in ("run.json", *REPORTED)):
         earlier = read_json(run_dir / "run.json", "00_run_all")
-        if earlier["inputs"] == inputs and earlier["state"] == "complete":
+        if (earlier.get("inputs"), earlier.get("state")) == (inputs, "complete"):
             return {**earlier, "state": "reused", "shared": record["shared"]}
     given = {
         **{key: value for key, value in run.items() if key not in OF_THE_IMPORT},  # which is done
