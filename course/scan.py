@@ -76,6 +76,8 @@ def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
     if not path.exists():
         raise CourseError(f"There is no scan at {path}: give a NIfTI file, a folder of slices, or a zip.")
     if path.is_file() and (file_suffix(path.name) in PICTURES or is_dicom(path)):
+        if not is_dicom(path):
+            read_picture(path)  # refuses a file of several pictures, or a damaged one, in its own words
         raise CourseError(f"{path.name} is a single slice: give the folder that holds all slices of the scan.")
     if path.is_dir() or file_suffix(path.name) in (*VOLUMES, *UNREAD):
         return _read_files(path, scan_name(path), spacing)
@@ -116,6 +118,8 @@ def read_truth(path: str | Path, scan: Scan) -> tuple[np.ndarray, list[str]]:
         raise CourseError(
             f"The truth {truth.name} has another shape or affine than the scan {scan.name}: resample it onto the scan."
         )
+    if file_suffix(path.name) not in VOLUMES:
+        raise CourseError(f"The truth {path.name} is no NIfTI file: save the mask as NAME.nii.gz.")
     values, present, told = read_labels(path)
     labels = [value for value in present if value]
     if len(labels) > 1:
@@ -306,10 +310,17 @@ def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
         nibabel.save(volume, part)
 
 
+def _holds_answers(folder):
+    """Tell whether all volumes in a folder are masks and probabilities, as 07 saves them."""
+    names = [file.name for file in folder.glob("*.nii.gz")] if folder.is_dir() else []
+    return bool(names) and all(name.endswith(("_mask.nii.gz", "_probability.nii.gz")) for name in names)
+
+
 def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
     """Return the scans in a folder, sorted, the folder itself if it is one, and a sentence on what is passed over.
 
-    Scans are NIfTI volumes, archives, and folders of slices; the masks of others, by their names, are passed over.
+    Scans are NIfTI volumes, archives, and folders of slices; the masks of others, by their names, and folders of
+    earlier answers are passed over.
     Raises CourseError where there is none, where two have one `scan_name`, and where slices lie beside scans.
     """
     folder = Path(os.path.abspath(Path(folder).expanduser()))
@@ -318,9 +329,11 @@ def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
     entries = sorted(entry for entry in folder.iterdir() if not is_stray(entry.name)) if folder.is_dir() else []
     if not entries:
         raise CourseError(f"There is no scan in {folder}: give a NIfTI file, a folder of slices, or a zip.")
-    scan_of, slices, unread = {}, [], []
+    scan_of, slices, unread, answers = {}, [], [], []
     for entry in entries:
-        if entry.is_dir() or entry.name.lower().endswith((*VOLUMES, *READ_ARCHIVES)):
+        if _holds_answers(entry):
+            answers.append(entry)
+        elif entry.is_dir() or entry.name.lower().endswith((*VOLUMES, *READ_ARCHIVES)):
             other = scan_of.setdefault(scan_name(entry).casefold(), entry)
             if other is not entry:
                 raise CourseError(f"{other.name} and {entry.name} would get one answer: give each a name of its own.")
@@ -337,6 +350,7 @@ def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
     masks = [scan_of[name] for name in scan_of if name in words or not scan_of.keys().isdisjoint(bare_names(name))]
     scans = [scan for scan in scan_of.values() if scan not in masks]
     passed = [
+        (answers, "its volumes are masks that were found in other scans."),
         (unread, f"its type is not read; {TO_SAVE}."),
         (masks, "by its name it is a mask; a scan can be given alone."),
     ]

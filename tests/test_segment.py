@@ -106,6 +106,7 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
         name = scan_name(Path(parameters["scan"]))
         answer = {"name": name, "millilitres": 1.0, "knows_space": False, "notes": ["told"], "warnings": ["warned"]}
         helpers.write_json(Path(parameters["out"]) / f"{name}.json", answer)
+        (Path(parameters["out"]) / f"{name}_mask.nii.gz").touch()
         nbformat.write(nbformat.v4.new_notebook(), executed)
 
     monkeypatch.setattr(segment.papermill, "execute_notebook", execute)
@@ -141,6 +142,8 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
     assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 1  # has another threshold
     (tmp_path / "run" / "results" / "metrics.json").unlink()
     assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 0
+    (tmp_path / "run" / "segmented" / "anna.2_mask.nii.gz").unlink()
+    assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 1  # answered again
     (tmp_path / "run" / "segmented" / "2.json").write_text("{")
     assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 1
     assert "2.json in" in (told := capsys.readouterr().out) and "is damaged: delete it" in told

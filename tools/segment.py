@@ -36,7 +36,7 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
     name = scan_name(scan)
     record, executed = out / f"{name}.json", out / f"{name}.ipynb"
     earlier = read_json(record, NOTEBOOK.stem) if record.exists() else {}
-    if earlier.get("inputs") == inputs:
+    if earlier.get("inputs") == inputs and all((out / f"{name}{end}").exists() for end in ("_mask.nii.gz", ".html")):
         return earlier
     other = Path(earlier.get("scan", scan))
     if other != scan and other.exists():
