@@ -25,7 +25,7 @@ from course.pictures import PICTURES, UNREAD, VOLUMES, Pair, file_suffix, is_dic
 from course.sources import unpack
 from course.store import read_slice
 from course.volumes import picture_axes, stacked
-from course.workspace import CourseError, end_of_path, listed, sentence_about, whole_file
+from course.workspace import CourseError, end_of_path, listed, one_sentence, sentence_about, whole_file
 
 if TYPE_CHECKING:
     import nibabel
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 NUMBERED = re.compile(r"(.*?)(?<!\d)(?<!^-)(?<![\W_]-)(\d+)(\D*)")  # a name's last number; after a minus it is none
 READ_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TO_SAVE = "save volumes as NIfTI (SimpleITK can do it), pictures as PNG"
+SAVED_HERE = b"found by the U-Net course"  # in the header of what is saved
 UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head: a volume of these axes as the import turns it
 
 
@@ -294,9 +295,18 @@ def centred(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
-    """Save an array of a scan's shape as NIfTI, laid in the patient as the scan is, whole or not at all."""
+    """Save an array of a scan's shape as NIfTI, laid in the patient as the scan is, whole or not at all.
+
+    Raises CourseError where there is a volume that was not saved here, such as a mask that a person has drawn.
+    """
     import nibabel
 
+    path = Path(path)
+    if path.exists():
+        advice = "move it away, or choose another folder (out; OUT of make segment)"
+        with one_sentence(f"{path.name} in {path.parent} cannot be read", advice):
+            if nibabel.load(path).header["descrip"] != SAVED_HERE:
+                raise CourseError(f"{path.name} in {path.parent} was not saved by this course: {advice}.")
     if values.shape != scan.values.shape:
         raise ValueError(f"The volume has the shape {values.shape}, the scan {scan.values.shape}.")
     if scan.header is None:
@@ -306,6 +316,7 @@ def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
     else:  # both of the header's ways to place the volume stay as they are, with their codes
         shape = scan.header.get_data_shape()  # it may have an axis more or less, of length 1
         volume = nibabel.Nifti1Image(values.reshape(shape), None, scan.header.copy(), dtype=values.dtype)
+    volume.header["descrip"] = SAVED_HERE
     with whole_file(path) as part:
         nibabel.save(volume, part)
 

@@ -203,6 +203,21 @@ def test_a_mask_is_read_where_the_scan_is_read_whatever_its_unit_and_axes(tmp_pa
     assert np.array_equal(mask.values, scan.values > 9) and np.array_equal(mask.affine, scan.affine)
 
 
+@pytest.mark.parametrize("content", ["a mask", "no volume"])
+def test_a_mask_that_a_person_has_drawn_is_not_written_over(tmp_path, body, content):
+    scan = scans.read_scan(save(tmp_path / "p1.nii.gz", body, affine()))
+    for _ in range(2):
+        scans.save_volume(np.uint8(scan.values > 9), scan, tmp_path / "out" / "p1_mask.nii.gz")  # its own it may
+    theirs = tmp_path / "p1_mask.nii.gz"
+    save(theirs, body, affine()) if content == "a mask" else theirs.write_text(content)
+    before = theirs.read_bytes()
+    with pytest.raises(
+        CourseError, match=r"p1_mask\.nii\.gz in .* (was not saved by this course|cannot be read \().*: move"
+    ):
+        scans.save_volume(np.uint8(scan.values > 9), scan, theirs)
+    assert theirs.read_bytes() == before
+
+
 def test_a_mask_of_another_shape_is_refused(tmp_path, body):
     with pytest.raises(ValueError, match="shape"):
         scans.save_volume(body[1:], scans.Scan("scan", body, affine(), True), tmp_path / "mask.nii.gz")

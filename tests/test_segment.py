@@ -144,6 +144,10 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
     assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 0
     (tmp_path / "run" / "segmented" / "anna.2_mask.nii.gz").unlink()
     assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 1  # answered again
+    (tmp_path / "run" / "segmented" / "anna.2.json").write_text('{"Modality": "MR"}')  # as dcm2niix writes it
+    assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 1
+    assert "anna.2.json is no answer, so it is not written over" in capsys.readouterr().out
+    (tmp_path / "run" / "segmented" / "anna.2.json").unlink()
     (tmp_path / "run" / "segmented" / "2.json").write_text("{")
     assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 1
     assert "2.json in" in (told := capsys.readouterr().out) and "is damaged: delete it" in told

@@ -38,6 +38,8 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
     earlier = read_json(record, NOTEBOOK.stem) if record.exists() else {}
     if earlier.get("inputs") == inputs and all((out / f"{name}{end}").exists() for end in ("_mask.nii.gz", ".html")):
         return earlier
+    if earlier and "millilitres" not in earlier:
+        raise CourseError(f"{record} is no answer, so it is not written over: give another OUT, or move it away.")
     other = Path(earlier.get("scan", scan))
     if other != scan and other.exists():
         raise CourseError(f"{record} is the answer to {other}: give another OUT, or one of the two another name.")
