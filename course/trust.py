@@ -69,13 +69,15 @@ def learned_from(work_dir: Path) -> dict:
     slices = read_arrays_record(work_dir)["slices"]["train"]
     X, y = load_arrays(work_dir, "train")
     rows_of = rows_of_patients(slices)
-    first, (height, width) = slices[0]["patient"], slices[0]["size"]
-    spacing = description["geometry"][first]["spacing"]
-    pixel = np.prod(spacing) * height * width / X.shape[1] ** 2 / 1000 if spacing else 0.0  # millilitres
     volumes = {patient: X[rows, ..., 0] for patient, rows in rows_of.items()}
-    millilitres = {patient: float(y[rows].sum() * pixel) for patient, rows in rows_of.items()}
-    axes = description["geometry"][first]["axes"]
-    return {"axes": axes, "spacing": spacing, "size": [height, width], **describe_training(volumes, millilitres)}
+    millilitres = {}
+    for patient, rows in rows_of.items():
+        if spacing := description["geometry"][patient]["spacing"]:
+            pixel = np.prod(spacing) * np.prod(slices[rows[0]]["size"]) / X.shape[1] ** 2 / 1000
+            millilitres[patient] = float(y[rows].sum() * pixel)
+    millilitres = millilitres or dict.fromkeys(rows_of, 0.0)
+    first = description["geometry"][slices[0]["patient"]]
+    return {**first, "size": slices[0]["size"], **describe_training(volumes, millilitres)}
 
 
 TURNS = {

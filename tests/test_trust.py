@@ -68,8 +68,17 @@ def test_what_was_learned_from_is_measured_on_the_train_arrays(work_dir):
     voxel = (height * row / 32) * (width * column / 32) * between / 1000  # a field of view in mm has 32 x 32 pixels
     _, y = helpers.load_arrays(work_dir, "train")
     of_patient = np.array([pair["patient"] for pair in pairs])
-    millilitres = [voxel * y[of_patient == patient].sum() for patient in set(of_patient)]
-    assert learned["millilitres"] == pytest.approx([min(millilitres), max(millilitres)])
+    millilitres = {patient: voxel * y[of_patient == patient].sum() for patient in of_patient}
+    assert learned["millilitres"] == pytest.approx([min(millilitres.values()), max(millilitres.values())])
+    first, second, third = dict.fromkeys(of_patient)
+    geometry = {
+        **description["geometry"],
+        second: {"spacing": [2 * row, column, between], "axes": None},  # each patient has pixels of its own
+        third: {"spacing": None, "axes": None},
+    }
+    helpers.write_json(work_dir / "dataset.json", {**description, "geometry": geometry})
+    known = sorted([millilitres[first], 2 * millilitres[second]])
+    assert trust.learned_from(work_dir)["millilitres"] == pytest.approx(known)
 
 
 def test_a_patient_like_those_of_the_training_passes(learned):
