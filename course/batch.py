@@ -6,7 +6,8 @@ says what went in and what came of it. `shared/` beside the runs holds what they
 `run.json` holds the run's `name`, its `parameters`, `open_test`, `inputs` (a hash of these, of the data and of the
 code), the `batch` at work on it, the `path` and `fingerprint` of the `shared` dataset.json, and its `state`: "running"
 (and which `notebook`), "complete" or "failed" (and in which `notebook` and `cell`, with which `message`). At its end
-come the `seconds` that it took. `batch.json` has the same of all `runs`, where `state` may also be "reused".
+come the `seconds` that it took and, where it is complete, `reported`: a hash of the files that the report reads.
+`batch.json` has the same of all `runs`, where `state` may also be "reused".
 """
 
 import ast
@@ -203,6 +204,11 @@ def _failure(message, notebook=None, cell=None):
     return {"state": "failed", "notebook": notebook, "cell": cell, "message": message}
 
 
+def _reported(run_dir):
+    """Return a hash of the files of a run that the report reads."""
+    return fingerprint(*(path if path.exists() else None for path in (run_dir / name for name in REPORTED)))
+
+
 def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bool, batch: str) -> dict:
     """Run the notebooks for one entry of a grid, unless that is done and nothing has changed; return its run.json.
 
@@ -214,9 +220,9 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
     inputs = fingerprint(run, open_test, data, code_fingerprint())
     record = {"name": name, "parameters": run, "open_test": open_test, "inputs": inputs, "batch": batch}
     record["shared"] = {"path": dataset_file, "fingerprint": description["fingerprint"]}
-    if all((run_dir / name).exists() for name in ("run.json", *REPORTED)):
+    if (run_dir / "run.json").exists():
         earlier = read_json(run_dir / "run.json", "00_run_all")
-        if (earlier.get("inputs"), earlier.get("state")) == (inputs, "complete"):
+        if (earlier.get("inputs"), earlier.get("reported")) == (inputs, _reported(run_dir)):
             return {**earlier, "state": "reused", "shared": record["shared"]}
     given = {
         **{key: value for key, value in run.items() if key not in OF_THE_IMPORT},  # which is done
@@ -230,7 +236,7 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
         for notebook, known in notebook_parameters().items():
             write_json(run_dir / "run.json", {**record, "state": "running", "notebook": notebook})
             run_notebook(notebook, run_dir, batch, **{key: given[key] for key in known & set(given)})
-        record.update(state="complete")
+        record.update(state="complete", reported=_reported(run_dir))
     except NotebookFailed as failure:
         record.update(_failure(*failure.args))
     if owner_of(folder) not in (batch, ""):

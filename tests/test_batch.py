@@ -503,6 +503,8 @@ def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_pat
     for name in ("results/metrics.json", "results/best_median_worst.png", "model/history.csv", "npy/arrays.json"):
         (tmp_path / "run" / name).unlink()  # the report could not be written without it
         assert [state({**CHOICE, "epochs": 3}, True), state({**CHOICE, "epochs": 3}, True)] == ["complete", "reused"]
+    helpers.write_json(tmp_path / "run" / "results" / "metrics.json", {"threshold": 0.3})  # 05 by hand in its folder
+    assert [state({**CHOICE, "epochs": 3}, True), state({**CHOICE, "epochs": 3}, True)] == ["complete", "reused"]
 
 
 @pytest.mark.parametrize(
