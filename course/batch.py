@@ -27,7 +27,7 @@ from course.recipes import PROFILES, RECIPES, check_values, new_settings
 from course.sources import fetch_heart
 from course.tables import format_table
 from course.training import read_history
-from course.workers import RETRIES, open_cluster, stderr_to
+from course.workers import RETRIES, for_papermill, open_cluster, stderr_to
 from course.workspace import (
     COURSE_FOLDER,
     CourseError,
@@ -64,7 +64,8 @@ def notebook_parameters() -> dict[str, set[str]]:
     """Return the names of the parameters of each notebook, as a dict from notebook to set."""
     import papermill
 
-    return {name: set(papermill.inspect_notebook(COURSE_FOLDER / "notebooks" / f"{name}.ipynb")) for name in NOTEBOOKS}
+    paths = {name: for_papermill(COURSE_FOLDER / "notebooks" / f"{name}.ipynb") for name in NOTEBOOKS}
+    return {name: set(papermill.inspect_notebook(path)) for name, path in paths.items()}
 
 
 def compared_names(grid: dict[str, list]) -> list[str]:
@@ -180,8 +181,8 @@ def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameter
         with open(run_dir / "run.log", "a", encoding="utf-8") as log, stderr_to(log):
             print(f"--- {name}, {time.strftime('%Y-%m-%d %H:%M:%S')}", file=log, flush=True)
             papermill.execute_notebook(
-                source,
-                executed,
+                for_papermill(source),
+                for_papermill(executed),
                 parameters,
                 kernel_name="python3",
                 cwd=source.parent,

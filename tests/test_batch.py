@@ -24,6 +24,8 @@ def test_a_notebook_gets_its_parameters_leaves_copy_and_log_and_names_the_cell_t
     tmp_path, monkeypatch, capfd, write_notebook
 ):
     printing = "import os\nos.write(2, b'a line of TensorFlow')\nprint('the seed is', seed)"
+    tmp_path /= "in {seed} braces {}"  # for papermill these would be names of parameters
+    tmp_path.mkdir()
     write_notebook(tmp_path / "notebooks" / "01_made_up.ipynb", "seed = 0  # a number", printing, "1 / 0")
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
     with pytest.raises(batch.NotebookFailed) as caught:

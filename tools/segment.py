@@ -17,7 +17,7 @@ from nbconvert import HTMLExporter
 
 from course.report import write_page
 from course.scan import find_scans, scan_name
-from course.workers import stderr_to
+from course.workers import for_papermill, stderr_to
 from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, writable_folder, write_csv, write_json
 
 NOTEBOOK = COURSE_FOLDER / "notebooks" / "07_your_own_scan.ipynb"
@@ -47,8 +47,8 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
     try:
         with open(os.devnull, "w") as silence, stderr_to(silence):  # what TensorFlow and the kernel say as they start
             papermill.execute_notebook(
-                NOTEBOOK,
-                executed,
+                for_papermill(NOTEBOOK),
+                for_papermill(executed),
                 parameters,
                 kernel_name="python3",
                 cwd=NOTEBOOK.parent,
