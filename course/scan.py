@@ -151,8 +151,7 @@ def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan
         return _read_pictures(pictures, place, name, spacing)
     if spacing is not None:
         raise CourseError(
-            f"spacing= is for pictures, and {name} holds none: "
-            "leave spacing=None, that of a volume is read from its header."
+            f"spacing= is for pictures, and {name} holds none: leave it out, that of a volume is read from its header."
         )
     if volumes:
         return _read_nifti(volumes[0], name)
@@ -183,11 +182,12 @@ def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence
     if missing:
         first = next(number + 1 for number in numbers if number + 1 not in file_of)
         raise CourseError(f"{name} lacks the slice {first} ({missing:,} missing): a volume needs all of them.")
-    note = () if spacing else (f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm.",)
+    told = f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm (make segment: SPACING)."
+    notes = () if spacing else (told,)
     values = _stack([read_picture(file_of[number]).pixels for number in numbers], name)
     affine = _affine_of_pictures(axes, spacing, values.shape)
     knows_space, is_placed = spacing is not None, axes is not None
-    return Scan(name, values, affine, knows_space, is_placed, is_grey=values.dtype == np.uint8, notes=note)
+    return Scan(name, values, affine, knows_space, is_placed, is_grey=values.dtype == np.uint8, notes=notes)
 
 
 def _stack(pictures: Sequence[np.ndarray], name: str) -> np.ndarray:

@@ -303,7 +303,7 @@ def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
         for file in (tmp_path / "slices").iterdir():
             packed.write(file, f"slices/{file.name}")
     zipped = scans.read_scan(tmp_path / "slices.zip")
-    assert np.array_equal(zipped.values, scan.values) and not zipped.knows_space and "spacing" in zipped.notes[0]
+    assert np.array_equal(zipped.values, scan.values) and not zipped.knows_space and "SPACING" in zipped.notes[0]
     assert np.array_equal(zipped.affine, np.eye(4))
     (tmp_path / "slices" / "geometry.json").write_text('{"spacing": [1.5, 2, 3], "axes": ["I", "A", "R"]}')
     placed = scans.read_scan(tmp_path / "slices")
