@@ -165,10 +165,11 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
         (["", "{run}"], "Give both: make segment SCAN="),
         (["{scan}", " "], "Give both: make segment SCAN="),
         (["{scan}", "{run}", "--out", "{scan}"], "for make segment OUT names it"),
+        (["{scan}", "{run}", "--out", "{folder}/theirs"], "scans.csv is no table of answers"),
     ],
 )
 def test_what_is_missing_is_one_sentence(arguments, sentence, tmp_path, capsys):
-    for name in ("one.nii", "two.nii", "run/model/best.keras"):
+    for name in ("one.nii", "two.nii", "run/model/best.keras", "theirs/scans.csv"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     given = [part.format(scan=tmp_path / "one.nii", folder=tmp_path, run=tmp_path / "run") for part in arguments]

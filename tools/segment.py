@@ -107,7 +107,10 @@ def _choices(given):
     if not (run / "model" / "best.keras").exists():
         raise CourseError(f"{run} holds no trained network (model/best.keras): give the folder of a run.")
     out = Path(given.out).expanduser().resolve() if given.out else run / "segmented"
-    return scans, notes, run, writable_folder(out)
+    table = writable_folder(out) / "scans.csv"
+    if table.exists() and not table.read_text(encoding="utf-8", errors="replace").startswith("name,"):
+        raise CourseError(f"{table} is no table of answers, so it is not written over: give another OUT, or move it.")
+    return scans, notes, run, out
 
 
 def main(arguments: list[str] | None = None) -> int:
