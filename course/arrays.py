@@ -179,7 +179,7 @@ def read_arrays_record(work_dir: Path, settings: dict | None = None) -> dict:
     if settings:
         left_out = left_out_twins(description) if settings["leave_out_twins"] else []
         now["settings"] = {"image_size": settings["image_size"], "left_out": left_out}
-    check_made_from(record["made_from"], now, "02_preprocessing")
+    check_made_from(record.get("made_from"), now, "02_preprocessing")
     if "folder" in record and _find_arrays(Path(record["folder"]), record["made_from"]) is None:
         raise CourseError(
             f"The arrays in {record['folder']}, which this work folder uses, are gone or are others now: "

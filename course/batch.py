@@ -6,7 +6,8 @@ says what went in and what came of it. `shared/` beside the runs holds what they
 `run.json` holds the run's `name`, its `parameters`, `open_test`, `inputs` (a hash of these, of the data and of the
 code), the `batch` at work on it, the `path` and `fingerprint` of the `shared` dataset.json, and its `state`: "running"
 (and which `notebook`), "complete" or "failed" (and in which `notebook` and `cell`, with which `message`). At its end
-come the `seconds` that it took. `batch.json` has the same of all `runs`, where `state` may also be "reused".
+come the `seconds` that it took and, where it is complete, `reported`: a hash of the files that the report reads.
+`batch.json` has the same of all `runs`, where `state` may also be "reused".
 """
 
 import ast
@@ -26,7 +27,7 @@ from course.recipes import PROFILES, RECIPES, check_values, new_settings
 from course.sources import fetch_heart
 from course.tables import format_table
 from course.training import read_history
-from course.workers import RETRIES, open_cluster, stderr_to
+from course.workers import RETRIES, for_papermill, open_cluster, stderr_to
 from course.workspace import (
     COURSE_FOLDER,
     CourseError,
@@ -42,6 +43,7 @@ from helpers import prepare_arrays
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
 OF_THE_IMPORT = set(inspect.signature(import_dataset).parameters)  # these decide which dataset is imported, and how
 OF_THE_BATCH = ("batch", "ownership", "report", "terminal", "workers")  # modules that run what makes the results
+REPORTED = ("results/metrics.json", "results/best_median_worst.png", "model/history.csv", "npy/arrays.json")  # of a run
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take 5 to 8 hours on two cores
 
 
@@ -62,7 +64,8 @@ def notebook_parameters() -> dict[str, set[str]]:
     """Return the names of the parameters of each notebook, as a dict from notebook to set."""
     import papermill
 
-    return {name: set(papermill.inspect_notebook(COURSE_FOLDER / "notebooks" / f"{name}.ipynb")) for name in NOTEBOOKS}
+    paths = {name: for_papermill(COURSE_FOLDER / "notebooks" / f"{name}.ipynb") for name in NOTEBOOKS}
+    return {name: set(papermill.inspect_notebook(path)) for name, path in paths.items()}
 
 
 def compared_names(grid: dict[str, list]) -> list[str]:
@@ -87,7 +90,8 @@ def plan_runs(
         if name not in known:
             names = ", ".join(sorted(known))
             raise CourseError(f"The grid names {name!r}, which no notebook takes: it may name {names}.")
-        if not isinstance(values, list) or not values or any(values.count(value) > 1 for value in values):
+        is_list = isinstance(values, list) and values
+        if not is_list or any(values.count(value) > 1 for value in values) or len({*map(str, values)}) < len(values):
             raise CourseError(f"The grid's {name} is {values!r}: give a list, no value twice, such as [0, 1].")
     check_values({"open_test": open_test})
     if open_test and compared_names(grid):
@@ -177,8 +181,8 @@ def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameter
         with open(run_dir / "run.log", "a", encoding="utf-8") as log, stderr_to(log):
             print(f"--- {name}, {time.strftime('%Y-%m-%d %H:%M:%S')}", file=log, flush=True)
             papermill.execute_notebook(
-                source,
-                executed,
+                for_papermill(source),
+                for_papermill(executed),
                 parameters,
                 kernel_name="python3",
                 cwd=source.parent,
@@ -201,6 +205,11 @@ def _failure(message, notebook=None, cell=None):
     return {"state": "failed", "notebook": notebook, "cell": cell, "message": message}
 
 
+def _reported(run_dir):
+    """Return a hash of the files of a run that the report reads."""
+    return fingerprint(*(path if path.exists() else None for path in (run_dir / name for name in REPORTED)))
+
+
 def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bool, batch: str) -> dict:
     """Run the notebooks for one entry of a grid, unless that is done and nothing has changed; return its run.json.
 
@@ -212,9 +221,9 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
     inputs = fingerprint(run, open_test, data, code_fingerprint())
     record = {"name": name, "parameters": run, "open_test": open_test, "inputs": inputs, "batch": batch}
     record["shared"] = {"path": dataset_file, "fingerprint": description["fingerprint"]}
-    if (run_dir / "run.json").exists() and (run_dir / "results" / "metrics.json").exists():
+    if (run_dir / "run.json").exists():
         earlier = read_json(run_dir / "run.json", "00_run_all")
-        if earlier["inputs"] == inputs and earlier["state"] == "complete":
+        if (earlier.get("inputs"), earlier.get("reported")) == (inputs, _reported(run_dir)):
             return {**earlier, "state": "reused", "shared": record["shared"]}
     given = {
         **{key: value for key, value in run.items() if key not in OF_THE_IMPORT},  # which is done
@@ -228,7 +237,7 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
         for notebook, known in notebook_parameters().items():
             write_json(run_dir / "run.json", {**record, "state": "running", "notebook": notebook})
             run_notebook(notebook, run_dir, batch, **{key: given[key] for key in known & set(given)})
-        record.update(state="complete")
+        record.update(state="complete", reported=_reported(run_dir))
     except NotebookFailed as failure:
         record.update(_failure(*failure.args))
     if owner_of(folder) not in (batch, ""):

@@ -182,7 +182,7 @@ def check_device(settings: dict, allow_slow: bool = False) -> None:
     """
     import tensorflow as tf
 
-    if settings["profile"] != "full" or allow_slow or tf.config.list_physical_devices("GPU"):
+    if settings["profile"] != "full" or allow_slow is True or tf.config.list_physical_devices("GPU"):
         return
     if gpu_found():
         raise CourseError(

@@ -54,7 +54,8 @@ def own(folder: Path | str) -> Iterator[tuple[str, Callable[[], None]]]:
     PATIENCE seconds, its batch was killed, and the folder is taken over. It needs no lock and compares no clocks, so
     it holds on the disk of another machine and on Google Drive.
 
-    Raises CourseError if a batch is at work in the folder; the function raises it if another has taken the folder over.
+    Raises CourseError if a batch is at work in the folder; the function raises it if another has taken the folder over
+    or the file is gone.
     """
     _wait_until_free(folder)
     batch = f"process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex}"
@@ -68,7 +69,10 @@ def own(folder: Path | str) -> Iterator[tuple[str, Callable[[], None]]]:
 
     def beat():
         """Write a number where it is time; raise CourseError if the folder has another owner."""
-        if owner_of(folder) != batch:
+        owner = owner_of(folder)
+        if owner is None:
+            raise CourseError(f"{OWNER_FILE} in {folder} was deleted while the batch was at work: start it again.")
+        if owner != batch:
             raise CourseError(f"Another batch has taken {folder} over, and goes on with its runs: this one ends.")
         if time.monotonic() - written >= BEAT:
             write()

@@ -213,7 +213,7 @@ def training_plan(work_dir: Path, settings: dict, slices: int) -> str:
     slices: the size of the training set. Where it takes more than an hour, a second sentence names a shorter choice.
     Raises CourseError if 03 has not run.
     """
-    arithmetic = read_json(work_dir / "model" / "untrained.json", "03_model")["arithmetic"]
+    arithmetic = read_json(work_dir / "model" / "untrained.json", "03_model").get("arithmetic")
     side, steps, seconds = _estimate(settings, slices, arithmetic)
     time = f"about {duration(seconds)}, by an estimate" if seconds else "there is no estimate of the time for this card"
     plan = (

@@ -101,8 +101,8 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
 def read_runs(path: str | os.PathLike) -> list[dict[str, str]]:
     """Return the rows of valid in the patients.csv of a batch that ran several recipes, all values text.
 
-    Raises CourseError for another file, and where a patient has several rows of one recipe and seed: they would be
-    averaged, whatever else the runs differ in.
+    Raises CourseError for another file, where a patient has several rows of one recipe and seed, which would be
+    averaged whatever else the runs differ in, and where the runs do not all have the same patients.
     """
     path = Path(path).expanduser()
     with (
@@ -119,6 +119,13 @@ def read_runs(path: str | os.PathLike) -> list[dict[str, str]]:
             f"{path} holds {patient} {count} times for recipe {recipe} and seed {seed}: its runs differ in more, so "
             "give the file of a batch whose grid names recipe, seed and fold alone."
         )
+    everybody = {row["patient"] for row in rows}
+    for recipe, seed in sorted({(row["recipe"], row["seed"]) for row in rows}):
+        if missing := sorted(patient for patient in everybody if not of_runs[recipe, seed, patient]):
+            raise CourseError(
+                f"{path} lacks {missing[0]} for recipe {recipe} and seed {seed}, and means over other patients cannot "
+                "be compared: start the batch again, until no run of it fails."
+            )
     return rows
 
 

@@ -25,7 +25,7 @@ from course.pictures import PICTURES, UNREAD, VOLUMES, Pair, file_suffix, is_dic
 from course.sources import unpack
 from course.store import read_slice
 from course.volumes import picture_axes, stacked
-from course.workspace import CourseError, end_of_path, listed, sentence_about, whole_file
+from course.workspace import CourseError, end_of_path, listed, one_sentence, sentence_about, whole_file
 
 if TYPE_CHECKING:
     import nibabel
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 NUMBERED = re.compile(r"(.*?)(?<!\d)(?<!^-)(?<![\W_]-)(\d+)(\D*)")  # a name's last number; after a minus it is none
 READ_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TO_SAVE = "save volumes as NIfTI (SimpleITK can do it), pictures as PNG"
+SAVED_HERE = b"found by the U-Net course"  # in the header of what is saved
 UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head: a volume of these axes as the import turns it
 
 
@@ -76,6 +77,8 @@ def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
     if not path.exists():
         raise CourseError(f"There is no scan at {path}: give a NIfTI file, a folder of slices, or a zip.")
     if path.is_file() and (file_suffix(path.name) in PICTURES or is_dicom(path)):
+        if not is_dicom(path):
+            read_picture(path)  # refuses a file of several pictures, or a damaged one, in its own words
         raise CourseError(f"{path.name} is a single slice: give the folder that holds all slices of the scan.")
     if path.is_dir() or file_suffix(path.name) in (*VOLUMES, *UNREAD):
         return _read_files(path, scan_name(path), spacing)
@@ -116,6 +119,8 @@ def read_truth(path: str | Path, scan: Scan) -> tuple[np.ndarray, list[str]]:
         raise CourseError(
             f"The truth {truth.name} has another shape or affine than the scan {scan.name}: resample it onto the scan."
         )
+    if file_suffix(path.name) not in VOLUMES:
+        raise CourseError(f"The truth {path.name} is no NIfTI file: save the mask as NAME.nii.gz.")
     values, present, told = read_labels(path)
     labels = [value for value in present if value]
     if len(labels) > 1:
@@ -146,8 +151,7 @@ def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan
         return _read_pictures(pictures, place, name, spacing)
     if spacing is not None:
         raise CourseError(
-            f"spacing= is for pictures, and {name} holds none: "
-            "leave spacing=None, that of a volume is read from its header."
+            f"spacing= is for pictures, and {name} holds none: leave it out, that of a volume is read from its header."
         )
     if volumes:
         return _read_nifti(volumes[0], name)
@@ -178,11 +182,12 @@ def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence
     if missing:
         first = next(number + 1 for number in numbers if number + 1 not in file_of)
         raise CourseError(f"{name} lacks the slice {first} ({missing:,} missing): a volume needs all of them.")
-    note = () if spacing else (f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm.",)
+    told = f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm (make segment: SPACING)."
+    notes = () if spacing else (told,)
     values = _stack([read_picture(file_of[number]).pixels for number in numbers], name)
     affine = _affine_of_pictures(axes, spacing, values.shape)
     knows_space, is_placed = spacing is not None, axes is not None
-    return Scan(name, values, affine, knows_space, is_placed, is_grey=values.dtype == np.uint8, notes=note)
+    return Scan(name, values, affine, knows_space, is_placed, is_grey=values.dtype == np.uint8, notes=notes)
 
 
 def _stack(pictures: Sequence[np.ndarray], name: str) -> np.ndarray:
@@ -290,9 +295,18 @@ def centred(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
-    """Save an array of a scan's shape as NIfTI, laid in the patient as the scan is, whole or not at all."""
+    """Save an array of a scan's shape as NIfTI, laid in the patient as the scan is, whole or not at all.
+
+    Raises CourseError where there is a volume that was not saved here, such as a mask that a person has drawn.
+    """
     import nibabel
 
+    path = Path(path)
+    if path.exists():
+        advice = "move it away, or choose another folder (out; OUT of make segment)"
+        with one_sentence(f"{path.name} in {path.parent} cannot be read", advice):
+            if nibabel.load(path).header["descrip"] != SAVED_HERE:
+                raise CourseError(f"{path.name} in {path.parent} was not saved by this course: {advice}.")
     if values.shape != scan.values.shape:
         raise ValueError(f"The volume has the shape {values.shape}, the scan {scan.values.shape}.")
     if scan.header is None:
@@ -302,14 +316,22 @@ def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
     else:  # both of the header's ways to place the volume stay as they are, with their codes
         shape = scan.header.get_data_shape()  # it may have an axis more or less, of length 1
         volume = nibabel.Nifti1Image(values.reshape(shape), None, scan.header.copy(), dtype=values.dtype)
+    volume.header["descrip"] = SAVED_HERE
     with whole_file(path) as part:
         nibabel.save(volume, part)
+
+
+def _holds_answers(folder):
+    """Tell whether all volumes in a folder are masks and probabilities, as 07 saves them."""
+    names = [file.name for file in folder.glob("*.nii.gz")] if folder.is_dir() else []
+    return bool(names) and all(name.endswith(("_mask.nii.gz", "_probability.nii.gz")) for name in names)
 
 
 def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
     """Return the scans in a folder, sorted, the folder itself if it is one, and a sentence on what is passed over.
 
-    Scans are NIfTI volumes, archives, and folders of slices; the masks of others, by their names, are passed over.
+    Scans are NIfTI volumes, archives, and folders of slices; the masks of others, by their names, and folders of
+    earlier answers are passed over.
     Raises CourseError where there is none, where two have one `scan_name`, and where slices lie beside scans.
     """
     folder = Path(os.path.abspath(Path(folder).expanduser()))
@@ -318,9 +340,11 @@ def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
     entries = sorted(entry for entry in folder.iterdir() if not is_stray(entry.name)) if folder.is_dir() else []
     if not entries:
         raise CourseError(f"There is no scan in {folder}: give a NIfTI file, a folder of slices, or a zip.")
-    scan_of, slices, unread = {}, [], []
+    scan_of, slices, unread, answers = {}, [], [], []
     for entry in entries:
-        if entry.is_dir() or entry.name.lower().endswith((*VOLUMES, *READ_ARCHIVES)):
+        if _holds_answers(entry):
+            answers.append(entry)
+        elif entry.is_dir() or entry.name.lower().endswith((*VOLUMES, *READ_ARCHIVES)):
             other = scan_of.setdefault(scan_name(entry).casefold(), entry)
             if other is not entry:
                 raise CourseError(f"{other.name} and {entry.name} would get one answer: give each a name of its own.")
@@ -337,6 +361,7 @@ def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
     masks = [scan_of[name] for name in scan_of if name in words or not scan_of.keys().isdisjoint(bare_names(name))]
     scans = [scan for scan in scan_of.values() if scan not in masks]
     passed = [
+        (answers, "its volumes are masks that were found in other scans."),
         (unread, f"its type is not read; {TO_SAVE}."),
         (masks, "by its name it is a mask; a scan can be given alone."),
     ]

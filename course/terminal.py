@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
-from course.workers import stderr_to
+from course.workers import for_papermill, stderr_to
 from course.workspace import COURSE_FOLDER, CourseError, open_work_folder, whole_file
 
 STOPPED = "\nStopped. All that is complete is kept: give the same command again, and it goes on from there."
@@ -80,8 +80,8 @@ def run_notebook_00(choices: dict, screen: Screen) -> None:
         stderr_to(log),  # what dask and the kernel warn of
     ):
         papermill.execute_notebook(
-            COURSE_FOLDER / "notebooks" / "00_run_all.ipynb",
-            executed,
+            for_papermill(COURSE_FOLDER / "notebooks" / "00_run_all.ipynb"),
+            for_papermill(executed),
             choices,
             kernel_name="python3",
             progress_bar=False,

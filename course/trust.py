@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from course.arrays import load_arrays, read_arrays_record, rows_of_patients
+from course.geometry import spacings
 from course.planes import area_average
 from course.workspace import CourseError, read_json
 
@@ -62,20 +63,27 @@ def learned_from(work_dir: Path) -> dict:
     """Return what the network of a work folder learned from, measured on its train arrays.
 
     `axes` (see `course.geometry`; None where the dataset does not say), `spacing` ([row, column, slice] in mm or None)
-    and `size` ([height, width] in pixels) of the first train patient, and what `describe_training` tells of all.
+    and `size` ([height, width] in pixels) of the first train patient, `spacing_range` (the smallest and the largest,
+    where any is known), and what `describe_training` tells of all.
     Raises CourseError if the arrays of 02 are not there.
     """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = read_arrays_record(work_dir)["slices"]["train"]
     X, y = load_arrays(work_dir, "train")
     rows_of = rows_of_patients(slices)
-    first, (height, width) = slices[0]["patient"], slices[0]["size"]
-    spacing = description["geometry"][first]["spacing"]
-    pixel = np.prod(spacing) * height * width / X.shape[1] ** 2 / 1000 if spacing else 0.0  # millilitres
     volumes = {patient: X[rows, ..., 0] for patient, rows in rows_of.items()}
-    millilitres = {patient: float(y[rows].sum() * pixel) for patient, rows in rows_of.items()}
-    axes = description["geometry"][first]["axes"]
-    return {"axes": axes, "spacing": spacing, "size": [height, width], **describe_training(volumes, millilitres)}
+    known = {patient: spacing for patient, spacing in spacings(description).items() if spacing and patient in rows_of}
+    pixels = {patient: np.prod(slices[rows[0]]["size"]) / X.shape[1] ** 2 for patient, rows in rows_of.items()}
+    millilitres = {
+        patient: float(y[rows_of[patient]].sum() * pixels[patient] * np.prod(spacing) / 1000)
+        for patient, spacing in known.items()
+    }
+    return {
+        **description["geometry"][slices[0]["patient"]],
+        "size": slices[0]["size"],
+        "spacing_range": [limit([*known.values()], axis=0).tolist() for limit in (np.min, np.max)] if known else None,
+        **describe_training(volumes, millilitres or dict.fromkeys(rows_of, 0.0)),
+    }
 
 
 TURNS = {
@@ -127,9 +135,10 @@ def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: di
     else:
         told.append("It is black all over.")
     if spacing and learned["spacing"]:
-        for name, ours, theirs in zip(("row", "column", "slice"), spacing, learned["spacing"]):
-            if _is_far(ours, theirs, theirs):
-                told.append(f"Its {name} spacing is {ours:.2f} mm; in training it was {theirs:.2f} mm.")
+        for name, ours, *theirs in zip(("row", "column", "slice"), spacing, *learned["spacing_range"]):
+            if _is_far(ours, *theirs):
+                between = " to ".join(dict.fromkeys(f"{step:.2f}" for step in theirs))
+                told.append(f"Its {name} spacing is {ours:.2f} mm; in training it was {between} mm.")
     return told
 
 

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 from course.batches import MOST_HELD
@@ -84,6 +85,11 @@ def open_cluster(runs: dict[str, dict], scheduler: str | None = None) -> Iterato
                 "tcp://192.168.0.5:8786, or leave scheduler=None to use this machine."
             ) from None
         yield client
+
+
+def for_papermill(path: Path) -> Path:
+    """Return a path as papermill takes it: in braces it would look for the name of a parameter."""
+    return Path(str(path).replace("{", "{{").replace("}", "}}"))
 
 
 @contextlib.contextmanager

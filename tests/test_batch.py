@@ -24,6 +24,8 @@ def test_a_notebook_gets_its_parameters_leaves_copy_and_log_and_names_the_cell_t
     tmp_path, monkeypatch, capfd, write_notebook
 ):
     printing = "import os\nos.write(2, b'a line of TensorFlow')\nprint('the seed is', seed)"
+    tmp_path /= "in {seed} braces {}"  # for papermill these would be names of parameters
+    tmp_path.mkdir()
     write_notebook(tmp_path / "notebooks" / "01_made_up.ipynb", "seed = 0  # a number", printing, "1 / 0")
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
     with pytest.raises(batch.NotebookFailed) as caught:
@@ -97,6 +99,7 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
         ({"seed": 0}, "give a list"),
         ({"seed": []}, "give a list"),
         ({"seed": [0, 0]}, "no value twice"),
+        ({"foreground": [1, "1"]}, "no value twice"),  # their runs would have one folder
         ("seed", "grid is 'seed': give a dict of lists"),
         ({"recipe": ["worst"]}, "no recipe 'worst'"),
         ({"recipe": [["report"]]}, r"no recipe \['report'\]"),
@@ -480,10 +483,7 @@ def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_pat
     monkeypatch.setattr(
         batch,
         "run_notebook",
-        lambda name, run_dir, *_, **__: (
-            (run_dir / "results").mkdir(exist_ok=True),
-            helpers.write_json(run_dir / "results" / "metrics.json", {}),
-        ),
+        lambda name, run_dir, *_, **__: [helpers.write_json(run_dir / file, {}) for file in batch.REPORTED],
     )
 
     def state(run=CHOICE, open_test=False):
@@ -502,8 +502,11 @@ def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_pat
     assert [state({**CHOICE, "epochs": 3}, True), state({**CHOICE, "epochs": 3}, True)] == ["complete", "reused"]
     monkeypatch.setattr(batch, "code_fingerprint", lambda: "other")
     assert state({**CHOICE, "epochs": 3}, True) == "complete"
-    (tmp_path / "run" / "results" / "metrics.json").unlink()
-    assert state({**CHOICE, "epochs": 3}, True) == "complete"
+    for name in ("results/metrics.json", "results/best_median_worst.png", "model/history.csv", "npy/arrays.json"):
+        (tmp_path / "run" / name).unlink()  # the report could not be written without it
+        assert [state({**CHOICE, "epochs": 3}, True), state({**CHOICE, "epochs": 3}, True)] == ["complete", "reused"]
+    helpers.write_json(tmp_path / "run" / "results" / "metrics.json", {"threshold": 0.3})  # 05 by hand in its folder
+    assert [state({**CHOICE, "epochs": 3}, True), state({**CHOICE, "epochs": 3}, True)] == ["complete", "reused"]
 
 
 @pytest.mark.parametrize(

@@ -162,9 +162,10 @@ def test_the_full_profile_stops_where_tensorflow_has_no_gpu(monkeypatch):
         (False, "this machine has none. In Colab choose a GPU"),
     ):
         monkeypatch.setattr(machine, "gpu_found", lambda found=found: found)
-        with pytest.raises(helpers.CourseError, match=expected) as refusal:
-            helpers.check_device({"profile": "full"})
-        assert len(str(refusal.value)) < 400
+        for allow_slow in (False, "no"):
+            with pytest.raises(helpers.CourseError, match=expected) as refusal:
+                helpers.check_device({"profile": "full"}, allow_slow)
+            assert len(str(refusal.value)) < 400
         helpers.check_device({"profile": "full"}, allow_slow=True)
         helpers.check_device({"profile": "hour"})
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"] if kind == "GPU" else [])

@@ -1,6 +1,7 @@
 """One batch at a time writes into a folder, whatever was killed before; its kernels end with it."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -78,6 +79,16 @@ def test_a_batch_that_ends_meanwhile_is_not_waited_for(tmp_path):
     began = time.monotonic()
     with ownership.own(tmp_path):
         assert time.monotonic() - began < 30
+
+
+def test_a_batch_whose_folder_is_deleted_ends_with_what_is_true(tmp_path):
+    (tmp_path / "runs").mkdir()
+    with (
+        pytest.raises(CourseError, match="owner.txt in .*runs was deleted while the batch was at work: start it again"),
+        ownership.own(tmp_path / "runs") as (_, beat),
+    ):
+        shutil.rmtree(tmp_path / "runs")
+        beat()
 
 
 def test_who_was_taken_over_ends_and_leaves_the_file_to_the_other(tmp_path):

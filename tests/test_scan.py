@@ -203,6 +203,21 @@ def test_a_mask_is_read_where_the_scan_is_read_whatever_its_unit_and_axes(tmp_pa
     assert np.array_equal(mask.values, scan.values > 9) and np.array_equal(mask.affine, scan.affine)
 
 
+@pytest.mark.parametrize("content", ["a mask", "no volume"])
+def test_a_mask_that_a_person_has_drawn_is_not_written_over(tmp_path, body, content):
+    scan = scans.read_scan(save(tmp_path / "p1.nii.gz", body, affine()))
+    for _ in range(2):
+        scans.save_volume(np.uint8(scan.values > 9), scan, tmp_path / "out" / "p1_mask.nii.gz")  # its own it may
+    theirs = tmp_path / "p1_mask.nii.gz"
+    save(theirs, body, affine()) if content == "a mask" else theirs.write_text(content)
+    before = theirs.read_bytes()
+    with pytest.raises(
+        CourseError, match=r"p1_mask\.nii\.gz in .* (was not saved by this course|cannot be read \().*: move"
+    ):
+        scans.save_volume(np.uint8(scan.values > 9), scan, theirs)
+    assert theirs.read_bytes() == before
+
+
 def test_a_mask_of_another_shape_is_refused(tmp_path, body):
     with pytest.raises(ValueError, match="shape"):
         scans.save_volume(body[1:], scans.Scan("scan", body, affine(), True), tmp_path / "mask.nii.gz")
@@ -267,6 +282,10 @@ def test_a_truth_is_1_where_a_label_is_and_lies_where_the_scan_lies(tmp_path, bo
         assert truth.dtype == np.uint8 and np.array_equal(truth, body % 3 > 0) and note in " ".join(told)
     with pytest.raises(CourseError, match=r"The truth b holds several labels \(1, 2\)"):
         scans.read_truth(save(tmp_path / "b.nii", (body % 3).astype(np.uint8), affine()), scan)
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as packed:
+        packed.write(save(tmp_path / "c.nii", labels, affine()), "c.nii")
+    with pytest.raises(CourseError, match=r"The truth c\.zip is no NIfTI file: save the mask as"):
+        scans.read_truth(tmp_path / "c.zip", scan)
     for other in ((labels[1:], affine()), (labels, affine(origin=(-3.0, 5.0, 7.1)))):
         with pytest.raises(CourseError, match="The truth b has another shape or affine than the scan scan"):
             scans.read_truth(save(tmp_path / "b.nii", *other), scan)
@@ -284,7 +303,7 @@ def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
         for file in (tmp_path / "slices").iterdir():
             packed.write(file, f"slices/{file.name}")
     zipped = scans.read_scan(tmp_path / "slices.zip")
-    assert np.array_equal(zipped.values, scan.values) and not zipped.knows_space and "spacing" in zipped.notes[0]
+    assert np.array_equal(zipped.values, scan.values) and not zipped.knows_space and "SPACING" in zipped.notes[0]
     assert np.array_equal(zipped.affine, np.eye(4))
     (tmp_path / "slices" / "geometry.json").write_text('{"spacing": [1.5, 2, 3], "axes": ["I", "A", "R"]}')
     placed = scans.read_scan(tmp_path / "slices")
@@ -380,6 +399,7 @@ FILES = {  # what is given of a folder, and what lies in it
     "two volumes": ("", ["a.nii", "b.nii.gz"], r"holds 2 volumes \(a\.nii and others\): give one of them"),
     "no DICOM": ("", ["a.dcm"], r"scan/a\.dcm cannot be read as DICOM .*dcm2niix"),
     "one file": ("a.dcm", ["a.dcm"], r"a\.dcm is a single slice: give the folder"),
+    "pictures in one file": ("stack.tif", ["stack.tif"], r"stack\.tif holds 2 pictures, .* save each in a file of its"),
     "one picture": ("3.png", ["3.png"], r"3\.png is a single slice: give the folder"),
     "gap in numbers": ("", ["0.png", "1.png", "3.png", "5.png"], r"lacks the slice 2 \(2 missing\)"),
     "dates": ("", ["20261127101500.png", "20271127101500.png"], r"\(9,999,999,999 missing\)"),
@@ -410,6 +430,8 @@ def test_files_that_are_no_single_volume_are_one_sentence(tmp_path, case):
         path.parent.mkdir(exist_ok=True)
         picture = {".png": ("L", (4, 4)), ".tif": ("I", (4, 4)), ".bmp": ("L", (4, 8))}.get(path.suffix)
         Image.new(*picture).save(path) if picture else path.write_text("nothing")
+        if name == "stack.tif":
+            Image.new("L", (4, 4)).save(path, save_all=True, append_images=[Image.new("L", (4, 4), 9)])
         if name == "flat.nii":
             space = np.array([[1, 1, 0, 5], [0, 0, 0, 5], [0, 0, 1, 5], [0, 0, 0, 1]])
             save(path, np.zeros(SHAPE, np.int16), space, qform=0)
@@ -466,6 +488,11 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
             r"/mask_P1\.nii \(and 1 more\) was passed over",
         ),
         ("mask.nii", "mask.nii", None),
+        (
+            "a.nii.gz out/a_mask.nii.gz out/a_probability.nii.gz out/a.json b/b.nii.gz b/b_mask.nii.gz",
+            "a.nii.gz b",
+            r"/out was passed over: its volumes are masks that were found in other scans",
+        ),
     ],
 )
 def test_what_is_no_scan_among_others_is_passed_over_and_told(tmp_path, names, found, told):

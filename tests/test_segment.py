@@ -106,6 +106,7 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
         name = scan_name(Path(parameters["scan"]))
         answer = {"name": name, "millilitres": 1.0, "knows_space": False, "notes": ["told"], "warnings": ["warned"]}
         helpers.write_json(Path(parameters["out"]) / f"{name}.json", answer)
+        (Path(parameters["out"]) / f"{name}_mask.nii.gz").touch()
         nbformat.write(nbformat.v4.new_notebook(), executed)
 
     monkeypatch.setattr(segment.papermill, "execute_notebook", execute)
@@ -141,6 +142,12 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
     assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 1  # has another threshold
     (tmp_path / "run" / "results" / "metrics.json").unlink()
     assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 0
+    (tmp_path / "run" / "segmented" / "anna.2_mask.nii.gz").unlink()
+    assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 1  # answered again
+    (tmp_path / "run" / "segmented" / "anna.2.json").write_text('{"Modality": "MR"}')  # as dcm2niix writes it
+    assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 1
+    assert "anna.2.json is no answer, so it is not written over" in capsys.readouterr().out
+    (tmp_path / "run" / "segmented" / "anna.2.json").unlink()
     (tmp_path / "run" / "segmented" / "2.json").write_text("{")
     assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 1
     assert "2.json in" in (told := capsys.readouterr().out) and "is damaged: delete it" in told
@@ -158,10 +165,11 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
         (["", "{run}"], "Give both: make segment SCAN="),
         (["{scan}", " "], "Give both: make segment SCAN="),
         (["{scan}", "{run}", "--out", "{scan}"], "for make segment OUT names it"),
+        (["{scan}", "{run}", "--out", "{folder}/theirs"], "scans.csv is no table of answers"),
     ],
 )
 def test_what_is_missing_is_one_sentence(arguments, sentence, tmp_path, capsys):
-    for name in ("one.nii", "two.nii", "run/model/best.keras"):
+    for name in ("one.nii", "two.nii", "run/model/best.keras", "theirs/scans.csv"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     given = [part.format(scan=tmp_path / "one.nii", folder=tmp_path, run=tmp_path / "run") for part in arguments]

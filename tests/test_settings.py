@@ -255,6 +255,9 @@ def test_a_damaged_record_is_told_with_what_to_do_and_that_works(work_dir, text)
             read()
         (work_dir / name).write_bytes(whole)
         read()
+    (work_dir / "npy" / "arrays.json").write_text('{"slices": {}}')  # of another program, or of an older course
+    with pytest.raises(helpers.CourseError, match="02_preprocessing ran with another dataset: run 02"):
+        helpers.load_arrays(work_dir, "train")
     (work_dir / "npy" / "arrays.json").write_text(text)
     helpers.prepare_arrays(helpers.read_json(work_dir / "dataset.json", "01"), work_dir, 32, progress=False)
     helpers.load_arrays(work_dir, "train")
@@ -304,9 +307,21 @@ def test_a_work_folder_that_cannot_be_made_is_one_sentence(tmp_path, place):
     assert str(caught.value).startswith(begin) and str(caught.value).endswith(end)
 
 
+@pytest.mark.parametrize("name", ["settings.json", "dataset.json"])
+def test_a_work_folder_with_a_file_of_another_program_is_refused(work_dir, name):
+    assert helpers.open_work_folder(work_dir) == work_dir.resolve()
+    theirs = '{"name": "LeftAtrium", "labels": {"1": "left atrium"}}'  # as the decathlon's own dataset.json
+    (work_dir / name).write_text(theirs)
+    with pytest.raises(helpers.CourseError, match=f"{name} in .* was not written by the course: choose another work"):
+        helpers.open_work_folder(work_dir)
+    assert (work_dir / name).read_text() == theirs
+    (work_dir / name).write_text(theirs[:9])  # damaged, which the lesson that reads it tells
+    assert helpers.open_work_folder(work_dir) == work_dir.resolve()
+
+
 def test_a_work_folder_that_is_read_only_is_opened_and_not_written_to(monkeypatch, tmp_path):
     folder = tmp_path.resolve() / "new"
-    helpers.write_json(folder / "settings.json", {})
+    helpers.write_json(folder / "settings.json", {"recipe": "best"})
     assert workspace.writable_folder(folder / "npy") == folder / "npy" and (folder / "npy").is_dir()
     monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (folder, os.W_OK))
     assert helpers.open_work_folder(folder) == folder

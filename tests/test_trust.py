@@ -19,7 +19,7 @@ def learned():
     """What a network learned from eight patients of the sample."""
     volumes = {f"p{number}": pictures(number) for number in range(1, 9)}
     described = trust.describe_training(volumes, {f"p{number}": 80.0 + 5 * number for number in range(1, 9)})
-    return {**described, "spacing": [1.25, 1.25, 6.0]}
+    return {**described, "spacing": [1.25, 1.25, 6.0], "spacing_range": [[1.25, 1.25, 6.0]] * 2}
 
 
 def test_the_typical_picture_is_the_mean_of_the_middle_half():
@@ -68,8 +68,19 @@ def test_what_was_learned_from_is_measured_on_the_train_arrays(work_dir):
     voxel = (height * row / 32) * (width * column / 32) * between / 1000  # a field of view in mm has 32 x 32 pixels
     _, y = helpers.load_arrays(work_dir, "train")
     of_patient = np.array([pair["patient"] for pair in pairs])
-    millilitres = [voxel * y[of_patient == patient].sum() for patient in set(of_patient)]
-    assert learned["millilitres"] == pytest.approx([min(millilitres), max(millilitres)])
+    millilitres = {patient: voxel * y[of_patient == patient].sum() for patient in of_patient}
+    assert learned["millilitres"] == pytest.approx([min(millilitres.values()), max(millilitres.values())])
+    first, second, third = dict.fromkeys(of_patient)
+    geometry = {
+        **description["geometry"],
+        second: {"spacing": [2 * row, column, between], "axes": None},  # each patient has pixels of its own
+        third: {"spacing": None, "axes": None},
+    }
+    helpers.write_json(work_dir / "dataset.json", {**description, "geometry": geometry})
+    known = sorted([millilitres[first], 2 * millilitres[second]])
+    several = trust.learned_from(work_dir)
+    assert several["millilitres"] == pytest.approx(known) and several["spacing"] == description["spacing"]
+    assert several["spacing_range"] == [[row, column, between], [2 * row, column, between]]
 
 
 def test_a_patient_like_those_of_the_training_passes(learned):
@@ -101,6 +112,14 @@ def test_another_spacing_is_told_with_its_axis(learned, spacing, named):
     [sentence] = trust.differences(pictures(2), spacing, learned)
     assert f"Its {named} spacing" in sentence
     assert not trust.differences(pictures(2), None, learned)
+    several = {**learned, "spacing_range": [[1.25, 1.25, 1.0], [2.0, 1.25, 6.0]]}
+    assert [*map(bool, (trust.differences(pictures(2), [*step, 6], several) for step in ((2.9, 1.25), (1.25, 2))))] == [
+        False,
+        True,
+    ]
+    assert "row spacing is 3.10 mm; in training it was 1.25 to 2.00 mm." in " ".join(
+        trust.differences(pictures(2), [3.1, 1.25, 6], several)
+    )
 
 
 def test_a_volume_far_outside_those_of_the_training_is_told(learned):

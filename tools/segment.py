@@ -17,7 +17,7 @@ from nbconvert import HTMLExporter
 
 from course.report import write_page
 from course.scan import find_scans, scan_name
-from course.workers import stderr_to
+from course.workers import for_papermill, stderr_to
 from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, writable_folder, write_csv, write_json
 
 NOTEBOOK = COURSE_FOLDER / "notebooks" / "07_your_own_scan.ipynb"
@@ -36,8 +36,10 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
     name = scan_name(scan)
     record, executed = out / f"{name}.json", out / f"{name}.ipynb"
     earlier = read_json(record, NOTEBOOK.stem) if record.exists() else {}
-    if earlier.get("inputs") == inputs:
+    if earlier.get("inputs") == inputs and all((out / f"{name}{end}").exists() for end in ("_mask.nii.gz", ".html")):
         return earlier
+    if earlier and "millilitres" not in earlier:
+        raise CourseError(f"{record} is no answer, so it is not written over: give another OUT, or move it away.")
     other = Path(earlier.get("scan", scan))
     if other != scan and other.exists():
         raise CourseError(f"{record} is the answer to {other}: give another OUT, or one of the two another name.")
@@ -45,8 +47,8 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
     try:
         with open(os.devnull, "w") as silence, stderr_to(silence):  # what TensorFlow and the kernel say as they start
             papermill.execute_notebook(
-                NOTEBOOK,
-                executed,
+                for_papermill(NOTEBOOK),
+                for_papermill(executed),
                 parameters,
                 kernel_name="python3",
                 cwd=NOTEBOOK.parent,
@@ -105,7 +107,10 @@ def _choices(given):
     if not (run / "model" / "best.keras").exists():
         raise CourseError(f"{run} holds no trained network (model/best.keras): give the folder of a run.")
     out = Path(given.out).expanduser().resolve() if given.out else run / "segmented"
-    return scans, notes, run, writable_folder(out)
+    table = writable_folder(out) / "scans.csv"
+    if table.exists() and not table.read_text(encoding="utf-8", errors="replace").startswith("name,"):
+        raise CourseError(f"{table} is no table of answers, so it is not written over: give another OUT, or move it.")
+    return scans, notes, run, out
 
 
 def main(arguments: list[str] | None = None) -> int:
