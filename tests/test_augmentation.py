@@ -38,18 +38,17 @@ def flat(count, value, size=SIZE):
 
 @pytest.fixture(scope="module")
 def crops():
-    """Of 250 pictures: their pixels, and for every pixel of their crops which column and row it shows."""
-    pixels = np.random.default_rng(0).random((250, SIZE, SIZE), np.float32)
+    """Of the crops of 250 pictures: for every pixel which column and row it shows, and 1 where that is inside."""
     rows, columns = np.broadcast_to(np.mgrid[:SIZE, :SIZE][:, None], (2, 250, SIZE, SIZE)).astype(np.float32)
-    channels = np.stack([columns, rows, np.ones_like(rows), pixels], axis=-1)
-    return pixels, run(flat(250, 0.5), channels)[1]
+    channels = np.stack([columns, rows, np.ones_like(rows)], axis=-1)
+    return run(flat(250, 0.5), channels)[1]
 
 
 @pytest.fixture(scope="module")
 def maps(crops):
     """Of each crop that lies inside its picture, by least squares: x = a u + b v + c and y = d u + e v + f."""
     v, u = np.mgrid[:CROP, :CROP] - (CROP - 1) / 2
-    inside = [crop for crop in crops[1] if crop[..., 2].min() > 0.999]
+    inside = [crop for crop in crops if crop[..., 2].min() > 0.999]
     assert len(inside) > 60
     known = np.stack([u.ravel(), v.ravel(), np.ones(u.size)], axis=1)
     return np.array([np.linalg.lstsq(known, crop[..., :2].reshape(-1, 2), rcond=None)[0].T for crop in inside])
@@ -70,24 +69,12 @@ def test_crops_are_scaled_by_up_to_a_quarter_and_stretched_by_up_to_a_tenth(maps
 
 
 def test_crops_are_cut_from_anywhere_in_the_picture(crops):
-    middles = crops[1][:, CROP // 2 - 1 : CROP // 2 + 1, CROP // 2 - 1 : CROP // 2 + 1, :2].mean(axis=(1, 2))
+    middles = crops[:, CROP // 2 - 1 : CROP // 2 + 1, CROP // 2 - 1 : CROP // 2 + 1, :2].mean(axis=(1, 2))
     middle, reach = (SIZE - 1) / 2, (SIZE - CROP) / 2
     for places in middles.T:
         assert middle - reach - 0.01 < places.min() < middle - 0.95 * reach
         assert middle + reach + 0.01 > places.max() > middle + 0.95 * reach
     assert abs(np.corrcoef(middles.T)[0, 1]) < 0.15
-
-
-def test_pixels_are_those_of_the_place_interpolated_bilinearly_and_black_outside(crops, maps):
-    pixels, shown = crops
-    inside = [number for number, crop in enumerate(shown) if crop[..., 2].min() > 0.999]
-    v, u = np.mgrid[:CROP, :CROP] - (CROP - 1) / 2
-    for number, (to_x, to_y) in list(zip(inside, maps))[:20]:
-        x, y = (part[0] * u + part[1] * v + part[2] for part in (to_x, to_y))
-        expected = ndimage.map_coordinates(pixels[number], [y, x], order=1, mode="grid-constant")
-        assert np.allclose(shown[number, ..., 3], expected, atol=2e-3)
-    outside = shown[..., 2] == 0
-    assert outside.any() and not shown[outside].any()
 
 
 def test_squares_are_cut_as_scipy_cuts_them_also_far_outside():

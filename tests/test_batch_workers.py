@@ -17,6 +17,7 @@ import time
 
 import dask
 import pytest
+from test_settings import H200, nvidia_smi
 
 from course import batch, terminal, workers
 from course.batches import ordered_batches
@@ -31,24 +32,14 @@ def run_of(profile="smoke", recipe="report", **values):
 
 @pytest.fixture()
 def machine(tmp_path, monkeypatch):
-    """A machine of four cores and 8 GiB; give it GPUs by their listing."""
+    """A machine of four cores and 8 GiB; give it GPUs by their number."""
     import dask.system
     import distributed.system
 
-    def with_gpus(listing):
-        program = tmp_path / "bin" / "nvidia-smi"
-        program.parent.mkdir()
-        program.write_text(f"#!/bin/sh\nprintf '{listing}'\n")
-        program.chmod(0o755)
-
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(dask.system, "CPU_COUNT", 4)
     monkeypatch.setattr(distributed.system, "MEMORY_LIMIT", 8 * GIB)
-    return with_gpus
-
-
-THREE = "GPU 0: NVIDIA H100 (UUID: GPU-a)\\nGPU 1: NVIDIA H100 (UUID: GPU-b)\\nGPU 2: NVIDIA H100 (UUID: GPU-c)\\n"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return lambda count: nvidia_smi(monkeypatch, tmp_path, count * [H200])
 
 
 def planned(count, **values):
@@ -66,7 +57,7 @@ def planned(count, **values):
     ],
 )
 def test_there_is_a_worker_for_each_gpu_that_sees_it_alone(machine, monkeypatch, chosen, runs, expected):
-    machine(THREE)
+    machine(3)
     if chosen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert [worker["CUDA_VISIBLE_DEVICES"] for worker in planned(runs)] == expected
@@ -75,7 +66,7 @@ def test_there_is_a_worker_for_each_gpu_that_sees_it_alone(machine, monkeypatch,
 
 @pytest.mark.parametrize("chosen", ["", "-1", "-1,0"])
 def test_hidden_gpus_are_left_alone(machine, monkeypatch, chosen):
-    machine(THREE)
+    machine(3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert len(planned(9)) == 4 and not any("CUDA_VISIBLE_DEVICES" in worker for worker in planned(9))
 

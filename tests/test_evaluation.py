@@ -108,22 +108,6 @@ def distances(metrics, patient):
     return figures["surface_distance_mean"], figures["surface_distance_95"]
 
 
-@pytest.mark.parametrize("axis", [1, 2])
-def test_distances_are_measured_by_the_patients_own_spacing_along_the_right_axes(prepared, axis):
-    shifted = np.roll(truth(prepared, "valid"), 4, axis=axis)
-    [(patient, _, drawn, found)] = helpers.patient_volumes(prepared, "valid", shifted)
-    row, column, between = 0.5, 2.0, 7.0
-    with_geometry(prepared, spacing=[9, 9, 9], geometry={patient: {"spacing": [row, column, between], "axes": None}})
-    metrics = evaluate(prepared, "valid", shifted)
-    assert metrics["distance_unit"] == "mm"
-    assert distances(metrics, patient) == surface_distances(drawn, found >= 0.5, (between, row, column))
-    assert distances(metrics, patient) != surface_distances(drawn, found >= 0.5, (row, column, between))
-    with_geometry(prepared, geometry={patient: {"spacing": None, "axes": None}})
-    metrics = evaluate(prepared, "valid", shifted)
-    assert metrics["distance_unit"] == "pixels"
-    assert distances(metrics, patient) == surface_distances(drawn, found >= 0.5, (1, 1, 1))
-
-
 def test_missing_slices_keep_their_place_in_distances(prepared, capsys):
     """One slice is drawn and another found: how far they are apart depends on what is missing between them."""
     record = helpers.read_json(prepared / "npy" / "arrays.json", "02")
@@ -345,6 +329,16 @@ def test_every_figure_is_that_which_one_finds_by_hand(by_hand):
     assert np.array_equal(masks, probabilities > 0.5) and [entry["false_positives"] for entry in counts] == [4, 1, 0]
 
 
+def test_distances_are_in_pixels_where_the_spacing_of_one_patient_is_not_known(by_hand):
+    work_dir, probabilities = by_hand
+    known, unknown = ({"spacing": spacing, "axes": None} for spacing in ([2, 3, 5], None))
+    with_geometry(work_dir, geometry={"a": known, "b": unknown})
+    metrics = evaluate(work_dir, "valid", probabilities)
+    lone = (1 + 2**2 + 2**2) ** 0.5
+    assert metrics["distance_unit"] == "pixels"
+    assert distances(metrics, "a") == pytest.approx(((6 / 8 + (6 + lone) / 9) / 2, 2 + 0.2 * (lone - 2)))
+
+
 def test_slices_of_other_sizes_are_filled_up_behind_to_the_patients_largest(by_hand, monkeypatch):
     work_dir, probabilities = by_hand
     drawn = {"a_000": np.ones((3, 4), bool), "a_001": np.ones((5, 2), bool), "b_000": np.ones((7, 7), bool)}
@@ -436,15 +430,6 @@ def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path):
         helpers.segment_picture(Copying(), tmp_path / "nothing.png", 32, 0.5)
 
 
-def test_outlines_have_the_two_colours_and_an_empty_mask_has_none():
-    axes = Figure().subplots()
-    mask = np.zeros((8, 8), bool)
-    mask[2:5, 2:5] = True
-    helpers.draw_outlines(axes, np.zeros((8, 8)), mask, np.zeros((8, 8), bool))
-    helpers.draw_outlines(axes, np.zeros((8, 8)), np.zeros((8, 8), bool), mask)
-    assert [color_of(outline) for outline in axes.collections] == [helpers.TRUTH_COLOR, helpers.PREDICTION_COLOR]
-
-
 def test_a_figure_becomes_png_bytes_and_is_closed():
     before = plt.get_fignums()
     with Image.open(io.BytesIO(helpers.figure_as_png(plt.figure(figsize=(2, 1))))) as picture:
@@ -460,14 +445,6 @@ def test_a_figure_is_saved_as_a_whole_png(tmp_path):
 
 
 VOLUME = Volume(0, 16, row_step=1.0, column_step=1.0)
-
-
-def test_an_answer_in_three_planes_of_a_network_that_copies_is_the_volume_itself():
-    X = np.random.default_rng(0).random((20, 16, 16, 1), np.float32)
-    network = Copying()
-    answer = helpers.predict_in_planes(network, X, [VOLUME])
-    assert network.shapes == [(20, 16, 16, 1), (16, 16, 16, 1), (16, 16, 16, 1)]
-    assert answer.shape == (20, 16, 16) and np.allclose(answer, X[..., 0], atol=1e-6)
 
 
 def test_each_plane_has_a_third_of_the_say():

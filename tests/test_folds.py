@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 import helpers
@@ -22,17 +21,6 @@ def patients(description, subset):
 
 def take(work_dir, folder, **options):
     return helpers.import_dataset(work_dir / "dataset.json", folder, **options)
-
-
-def test_every_train_and_valid_patient_is_valid_in_just_one_fold_and_test_stays(work_dir, tmp_path):
-    original = json.loads((work_dir / "dataset.json").read_text())
-    pool = patients(original, "train") | patients(original, "valid")
-    taken = [take(work_dir, tmp_path / str(fold), fold=fold) for fold in range(4)]
-    assert sorted(patient for description in taken for patient in patients(description, "valid")) == sorted(pool)
-    for description in taken:
-        assert patients(description, "train") == pool - patients(description, "valid")
-        assert description["subsets"]["test"] == original["subsets"]["test"]
-    assert len({description["fingerprint"] for description in [original, *taken]}) == 5
 
 
 def test_a_fold_of_the_work_folders_own_dataset_can_be_undone(work_dir):
@@ -51,6 +39,7 @@ def test_a_fold_of_a_folded_dataset_is_that_of_the_dataset(work_dir, tmp_path):
     straight = take(work_dir, tmp_path / "straight", fold=1)
     folded = take(work_dir, work_dir, fold=0)
     kept = take(work_dir, tmp_path / "kept")  # as the runs of a batch take it
+    assert kept["taken_from"] == str(work_dir)  # whose arrays are used
     assert kept["subsets"] == folded["subsets"] and kept["fingerprint"] == folded["fingerprint"]
     assert take(work_dir, tmp_path / "around", fold=1) == straight
 
@@ -77,12 +66,6 @@ def test_pictures_of_test_stay_where_they_are_though_train_has_their_names(work_
         helpers.pair_paths(description, tmp_path / "run", "test", description["subsets"]["test"][0]["name"])
 
 
-def test_a_fold_that_is_not_there_is_refused_and_nothing_written(work_dir, tmp_path):
-    with pytest.raises(helpers.CourseError, match="4 folds, choose a whole number from 0 to 3"):
-        take(work_dir, tmp_path / "run", fold=4)
-    assert not (tmp_path / "run" / "dataset.json").exists()
-
-
 def test_folds_refuse_two_pictures_of_one_name(work_dir, tmp_path):
     description = json.loads((work_dir / "dataset.json").read_text())
     description["subsets"]["valid"][0]["name"] = description["subsets"]["train"][0]["name"]
@@ -99,30 +82,6 @@ def test_a_dataset_json_that_is_not_there_or_lost_its_files_is_refused(work_dir,
     helpers.write_json(work_dir / "dataset.json", {**description, "root": "dataset/lost"})
     with pytest.raises(helpers.CourseError, match="are gone"):
         take(work_dir, tmp_path / "run")
-
-
-def test_arrays_are_used_from_the_folder_that_the_dataset_was_taken_from(work_dir, tmp_path):
-    description = json.loads((work_dir / "dataset.json").read_text())
-    helpers.prepare_arrays(description, work_dir, 16, progress=False)
-    run = tmp_path / "run"
-    taken = take(work_dir, run)
-    record = helpers.prepare_arrays(taken, run, 16, progress=False)
-    assert record["folder"] == str(work_dir / "npy")
-    assert [path.name for path in (run / "npy").iterdir()] == ["arrays.json"]
-    used, made = helpers.load_arrays(run, "train"), helpers.load_arrays(work_dir, "train")
-    assert all(np.array_equal(one, other) for one, other in zip(used, made))
-    own = helpers.prepare_arrays(taken, run, 24, progress=False)  # another size is made here
-    assert "folder" not in own and helpers.load_arrays(run, "train")[0].shape[1] == 24
-    assert helpers.load_arrays(work_dir, "train")[0].shape[1] == 16
-
-
-@pytest.mark.slow
-def test_twins_of_the_heart_data_are_in_one_fold(heart, tmp_path):
-    description = helpers.import_dataset(heart, tmp_path / "data", progress=False)
-    assert sum({"la_005", "la_026"} <= set(fold) for fold in description["folds"]) == 1
-    assert len(description["folds"]) == 5
-    fold = next(number for number, names in enumerate(description["folds"]) if "la_005" in names)
-    assert helpers.left_out_twins(take(tmp_path / "data", tmp_path / "run", fold=fold)) == []
 
 
 # --- by hand, without files ---------------------------------------------------------------------------
@@ -359,6 +318,9 @@ def test_a_fold_makes_its_patients_valid_and_can_be_undone():
     assert description["notes"][1].startswith("Fold 1 of 3: a, d are valid")
     assert description["stored_in"] == {**dict.fromkeys(names["train"] + ["a_2", "a_10"], "train"), "d_1": "valid"}
     assert description["as_imported"] == {"fingerprint": "1234", "notes": ["as it came"]}
+    other = copy.deepcopy(DESCRIPTION)
+    folds.apply_fold(other, 0)
+    assert len({description["fingerprint"], other["fingerprint"], "1234"}) == 3
     folds.undo_fold(description)
     assert description == DESCRIPTION
     folds.undo_fold(description)

@@ -67,14 +67,6 @@ def test_convolutions_use_the_activation_and_initialiser_that_were_asked_for():
     assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
 
 
-def test_the_answer_is_a_probability_for_each_pixel():
-    model = helpers.create_model(image_size=32)
-    X = np.random.default_rng(0).random((3, 32, 32, 1), np.float32)
-    probabilities = helpers.predict_probabilities(model, X)
-    assert probabilities.shape == (3, 32, 32) and probabilities.dtype == np.float32
-    assert 0 <= probabilities.min() < probabilities.max() <= 1
-
-
 def test_one_seed_gives_one_set_of_first_weights():
     def weights(seed):
         keras.utils.set_random_seed(seed)
@@ -144,13 +136,6 @@ def test_a_step_in_float16_keeps_gradients_that_unscaled_would_be_zero():
     assert 1 < result["loss"] < 3  # as it is, not as it was scaled
     moved = np.abs(model.get_layer("down1_conv1").get_weights()[0] - before)
     assert int(model.optimizer.iterations) == 1 and 0 < moved.max() <= 0.0011  # Adam's first step is the rate
-
-
-def test_soft_dice_is_the_formula():
-    truth, answer = np.array([[1, 1, 0, 0]], "float32"), np.array([[0.5, 1, 0.25, 0]], "float32")
-    assert float(helpers.dice_coef(truth, answer)) == pytest.approx((2 * 1.5 + 1) / (2 + 1.75 + 1))
-    assert float(helpers.dice_coef(truth, truth)) == pytest.approx(1)
-    assert float(helpers.dice_coef(truth * 0, truth * 0)) == pytest.approx(1)
 
 
 def test_the_full_profile_stops_where_tensorflow_has_no_gpu(monkeypatch):

@@ -19,39 +19,25 @@ def rows_of_volumes(slices, spacing=(1, 1, 1), image_size=160):
     return [(volume.start, volume.stop) for volume in planes.find_volumes(slices, spacing_of, image_size)]
 
 
-def test_a_patient_with_eight_numbered_slices_makes_a_volume():
-    slices = [
-        *make_slices("a", range(8)),
-        *make_slices("b", range(7)),
-        *make_slices("c", [None] * 9),
-        *make_slices("d", range(20)),
-    ]
-    assert rows_of_volumes(slices) == [(0, 8), (24, 44)]
+@pytest.mark.parametrize(
+    ("numbers", "volumes"),
+    [
+        (range(8), [(0, 8)]),
+        (range(7), []),
+        ([None, None, *range(9)], [(2, 11)]),  # what has no number stays outside
+        ([*range(1, 11), *range(13, 20), *range(21, 29)], [(0, 10), (17, 25)]),  # 11 and 12 are missing, and 20
+        ([*range(5, 14), 13, *range(14, 22)], [(0, 9), (9, 18)]),  # two of one number are no neighbours
+        (range(0, 200, 10), [(0, 20)]),  # numbers may go in steps
+        ([*range(0, 100, 10), *range(120, 200, 10)], [(0, 10), (10, 18)]),
+    ],
+)
+def test_eight_slices_that_follow_each_other_make_a_volume(numbers, volumes):
+    assert rows_of_volumes(make_slices("a", numbers)) == volumes
 
 
-def test_slices_without_a_number_stay_outside_of_their_patients_volume():
-    assert rows_of_volumes(make_slices("a", [None, None, *range(9)])) == [(2, 11)]
-
-
-def test_missing_slices_end_a_volume():
-    numbers = [*range(1, 11), *range(13, 20), *range(21, 29)]  # 11 and 12 are missing, and 20
-    assert rows_of_volumes(make_slices("a", numbers)) == [(0, 10), (17, 25)]
-
-
-def test_two_slices_of_one_number_are_no_neighbours():
-    slices = make_slices("a", [*range(5, 14), 13, *range(14, 22)])
-    assert rows_of_volumes(slices) == [(0, 9), (9, 18)]
-    assert rows_of_volumes([*make_slices("b", [None] * 40), *slices]) == [(40, 49), (49, 58)]
-
-
-def test_numbers_may_go_in_steps():
-    assert rows_of_volumes(make_slices("a", range(0, 200, 10))) == [(0, 20)]
-    assert rows_of_volumes(make_slices("a", [*range(0, 100, 10), *range(120, 200, 10)])) == [(0, 10), (10, 18)]
-
-
-def test_slices_of_another_size_begin_another_volume():
-    slices = [*make_slices("a", range(9)), *make_slices("a", range(9, 19), (320, 300))]
-    assert rows_of_volumes(slices) == [(0, 9), (9, 19)]
+def test_another_patient_or_size_begins_another_volume():
+    slices = [*make_slices("a", [None] * 9), *make_slices("b", range(9)), *make_slices("b", range(9, 19), (320, 300))]
+    assert rows_of_volumes([*slices, *make_slices("c", range(19, 27))]) == [(9, 18), (18, 28), (28, 36)]
 
 
 @pytest.mark.parametrize(("count", "image_size", "found"), [(20, 160, 0), (31, 160, 0), (32, 160, 1), (20, 256, 1)])
@@ -105,12 +91,6 @@ def test_a_volume_is_at_least_a_pixel_deep_and_depths_are_rounded():
 )
 def test_slices_lie_where_their_numbers_say(numbers, places):
     assert planes.slice_places(numbers) == places
-
-
-def test_masks_are_put_at_their_places():
-    masks = np.array([[[True]], [[True]], [[True]]])
-    stack = planes.in_places(masks, [0, 1, 4])
-    assert stack.dtype == bool and stack.ravel().tolist() == [True, True, False, False, True]
 
 
 # --- resampling ---------------------------------------------------------------------------------------

@@ -352,8 +352,6 @@ SERIES = {  # what is changed in a good series
     "askew": ({"ImagePositionPatient": lambda n: [0, 5 * np.sin(n), 3 * n]}, r"up to 6\.74 mm off a straight line"),
     "two times": ({"ImagePositionPatient": lambda n: [0, 0, n // 2]}, "two slices at one place"),
     "no position": ({"PixelSpacing": None, "ImagePositionPatient": None}, "lacks ImagePositionPatient, as 3 .* place"),
-    "empty position": ({"ImagePositionPatient": ""}, "lacks ImagePositionPatient"),
-    "position of two": ({"ImagePositionPatient": lambda n: [0, n]}, "lacks ImagePositionPatient, as 3 finite numbers"),
     "position NaN": ({"ImagePositionPatient": lambda n: ["nan", 0, n]}, "lacks ImagePositionPatient, as 3 finite"),
     "direction of five": ({"ImageOrientationPatient": [1, 0, 0, 0, 1]}, "lacks ImageOrientationPatient, as 6 finite"),
     "direction of length 2": ({"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]}, "000.dcm .* two directions of length 1"),

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -455,9 +456,6 @@ def test_a_tensorflow_that_is_too_old_is_told(monkeypatch, version, works):
 
 
 def test_importing_helpers_loads_nothing_heavy():
-    import subprocess
-    import sys
-
     heavy = ("tensorflow", "keras", "matplotlib", "nibabel", "scipy", "sklearn", "tqdm")
     code = f"import sys, helpers; print([n for n in {heavy} if n in sys.modules])"
     done = subprocess.run(

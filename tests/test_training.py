@@ -88,12 +88,6 @@ def test_the_order_follows_from_seed_and_epoch():
         assert not np.array_equal(first, helpers.epoch_order(has_atrium, 5, {**settings, "seed": 1}, 30))
 
 
-def test_short_epochs_together_show_every_slice():
-    settings = {**SETTINGS, "images_per_epoch": 10, "batch_size": 5}
-    shown = np.concatenate([helpers.epoch_order(np.ones(30, bool), epoch, settings, 30) for epoch in range(3)])
-    assert sorted(shown) == list(range(30))
-
-
 def test_the_share_of_slices_with_atrium_is_kept():
     has_atrium = np.arange(40) < 10
     order = helpers.epoch_order(has_atrium, 2, {**SETTINGS, "foreground_share": 0.75, "images_per_epoch": 24}, 40)
@@ -157,21 +151,6 @@ def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, ch
     assert all(np.array_equal(a, b) for a, b in zip(*kept))
     images_seen = 3 * {None: 32, 20: 24}[settings["images_per_epoch"]]  # whole batches of 8
     assert [(record["epochs"], record["images_seen"]) for record in records] == [(3, images_seen)] * 2
-
-
-def test_other_settings_start_a_training_anew(work_dir, tmp_path):
-    settings = {**SETTINGS, "epochs": 1}
-    prepare(work_dir, settings)
-    train(work_dir, settings)
-    prepare(work_dir, settings)  # the same first weights in a new file: the training is still the same
-    changes = [({}, 1), ({"threshold": 0.4}, 1), ({"learning_rate": 0.002}, 0), ({"seed": 5}, 0), ({"epochs": 2}, 0)]
-    for number, (change, expected) in enumerate(changes):
-        copy = shutil.copytree(work_dir, tmp_path / f"copy {number}")
-        model = helpers.load_untrained_model(copy)
-        _, first_epoch = helpers.prepare_training(model, copy, {**settings, **change}, 30)
-        assert first_epoch == expected
-        assert (copy / "model" / "best.keras").exists() == (expected == 1)
-        assert len(helpers.read_history(copy)) == expected
 
 
 def test_early_stopping_counts_the_epochs_before_an_interruption_and_keeps_the_best_weights(work_dir):
