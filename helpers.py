@@ -12,81 +12,114 @@ import numpy as np
 from PIL import Image
 
 from course.arrays import load_arrays, make_arrays, read_arrays_record, rows_of_patients
-from course.audit import audit_rows, dataset_counts, plot_findings, plot_twins
-from course.batches import load_training_pictures, ordered_batches, prepared_batches, steps_per_execution
-from course.drawings import plot_convolution, plot_network, plot_pairs, plot_predictions
-from course.exercises import check_exercise
-from course.figures import (
-    PREDICTION_COLOR,
-    TRUTH_COLOR,
-    draw_outlines,
-    figure_as_png,
-    look_closer,
-    plain_text,
-    plot_history,
-    plot_looks,
-    plot_planes,
-    plot_three_planes,
-    save_figure,
+from course.audit import (
+    audit_rows as audit_rows,
+    dataset_counts as dataset_counts,
+    plot_findings as plot_findings,
+    plot_twins as plot_twins,
 )
-from course.folds import left_out_twins
+from course.batches import load_training_pictures, ordered_batches, prepared_batches, steps_per_execution
+from course.drawings import (
+    plot_convolution as plot_convolution,
+    plot_network as plot_network,
+    plot_pairs as plot_pairs,
+    plot_predictions as plot_predictions,
+)
+from course.exercises import check_exercise as check_exercise
+from course.figures import (
+    PREDICTION_COLOR as PREDICTION_COLOR,
+    TRUTH_COLOR as TRUTH_COLOR,
+    draw_outlines as draw_outlines,
+    figure_as_png as figure_as_png,
+    look_closer as look_closer,
+    plain_text as plain_text,
+    plot_history as plot_history,
+    plot_looks as plot_looks,
+    plot_planes as plot_planes,
+    plot_three_planes as plot_three_planes,
+    save_figure as save_figure,
+)
+from course.folds import left_out_twins as left_out_twins
 from course.geometry import spacings
 from course.greys import greys_of
 from course.image_operations import cut_squares, enlarge, neighbours_mean
-from course.importing import import_dataset, upload_file
-from course.machine import check_device, choose_precision, device_name, set_up, versions
+from course.importing import import_dataset as import_dataset, upload_file as upload_file
+from course.machine import (
+    check_device as check_device,
+    choose_precision as choose_precision,
+    device_name as device_name,
+    set_up as set_up,
+    versions as versions,
+)
 from course.metrics import bootstrap_interval, bounding_box, confusion_counts, cross_entropy, dice, scores
 from course.normalization import fuse_normalization
-from course.pictures import SUBSETS, find_picture, read_picture
+from course.pictures import SUBSETS as SUBSETS, find_picture, read_picture
 from course.planes import area_average, slice_places
-from course.prediction import predict_in_planes, predict_probabilities, predict_scan, predict_subset, resize_probability
+from course.prediction import (
+    predict_in_planes as predict_in_planes,
+    predict_probabilities,
+    predict_scan as predict_scan,
+    predict_subset as predict_subset,
+    resize_probability,
+)
 from course.recipes import (
-    ABLATION,
-    LADDER,
-    RECIPES,
-    check_values,
-    choose_profile,
+    ABLATION as ABLATION,
+    LADDER as LADDER,
+    RECIPES as RECIPES,
+    check_values as check_values,
+    choose_profile as choose_profile,
     crop_side,
     images_in_epoch,
     load_settings,
-    new_settings,
+    new_settings as new_settings,
     steps_per_epoch,
-    training_plan,
+    training_plan as training_plan,
 )
-from course.results import chosen_segmentation, patient_scores, read_runs, slice_scores, write_results
+from course.results import (
+    chosen_segmentation as chosen_segmentation,
+    patient_scores,
+    read_runs as read_runs,
+    slice_scores,
+    write_results as write_results,
+)
 from course.scan import (
-    Scan,
+    Scan as Scan,
     centred,
-    from_pictures,
-    patient_scan,
-    read_scan,
-    read_truth,
-    save_volume,
-    scan_axes,
-    scan_greys,
-    to_pictures,
+    from_pictures as from_pictures,
+    patient_scan as patient_scan,
+    read_scan as read_scan,
+    read_truth as read_truth,
+    save_volume as save_volume,
+    scan_axes as scan_axes,
+    scan_greys as scan_greys,
+    to_pictures as to_pictures,
 )
-from course.store import dataset_root, pair_paths
-from course.tables import format_table, table
+from course.store import dataset_root as dataset_root, pair_paths
+from course.tables import format_table as format_table, table as table
 from course.training import (
     arithmetic_of,
-    choose_arithmetic,
-    read_history,
+    choose_arithmetic as choose_arithmetic,
+    read_history as read_history,
     read_trained,
     read_untrained,
     resume_training,
     save_untrained,
     training_inputs,
 )
-from course.trust import check_scale, differences, learned_from, volume_difference
+from course.trust import (
+    check_scale,
+    differences as differences,
+    learned_from as learned_from,
+    volume_difference as volume_difference,
+)
 from course.workspace import (
-    CourseError,
+    CourseError as CourseError,
     fingerprint,
-    open_work_folder,
+    open_work_folder as open_work_folder,
     read_json,
     source_fingerprint,
     whole_file,
-    write_json,
+    write_json as write_json,
 )
 
 # --- 02: from pictures to arrays ----------------------------------------------------------------------
