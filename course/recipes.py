@@ -57,7 +57,7 @@ LADDER = {
     "crops": {  # crops that are turned, scaled and shaded: less work for a picture, and none is seen twice
         "augment": True,
         "crop_share": 0.6,
-        "repeats": 6,
+        "repeats": 5,
         "soft_masks": True,
     },
     "overlap": {  # a loss and a monitor that look at the atrium, and a start that expects little of it

@@ -152,11 +152,11 @@ def test_the_plan_says_device_work_and_time(work_dir, monkeypatch):
     asked = []
     monkeypatch.setattr(recipes, "device_name", lambda: "Tesla T4")
     monkeypatch.setattr(recipes, "estimate_seconds", lambda *given: asked.append(given) or 310)
-    assert helpers.training_plan(work_dir, settings, 1040) == (  # 3 pictures of each slice in an epoch
-        "Device: Tesla T4. Arithmetic: mixed_float16. 15,600 steps of 4 pictures of 152 x 152 pixels: "
+    assert helpers.training_plan(work_dir, settings, 1040) == (  # 5 pictures of each slice in an epoch
+        "Device: Tesla T4. Arithmetic: mixed_float16. 26,000 steps of 4 pictures of 152 x 152 pixels: "
         "about 5 minutes, by an estimate."
     )
-    assert asked == [(pytest.approx(15600 * 4 * 152 * 152 * 0.834e6), 15600, "mixed_float16")]
+    assert asked == [(pytest.approx(26000 * 4 * 152 * 152 * 0.834e6), 26000, "mixed_float16")]
     times = iter([3601, 130])
     monkeypatch.setattr(recipes, "estimate_seconds", lambda *given: asked.append(given) or next(times))
     assert helpers.training_plan(work_dir, settings, 1040).endswith(
