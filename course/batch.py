@@ -27,7 +27,7 @@ from course.recipes import PROFILES, RECIPES, check_values, new_settings
 from course.sources import fetch_heart
 from course.tables import format_table
 from course.training import read_history
-from course.workers import RETRIES, for_papermill, open_cluster, stderr_to
+from course.workers import RETRIES, execute_notebook, for_papermill, open_cluster
 from course.workspace import (
     COURSE_FOLDER,
     CourseError,
@@ -168,30 +168,17 @@ def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameter
     source = COURSE_FOLDER / "notebooks" / f"{name}.ipynb"
     executed = run_dir / "notebooks" / source.name
     executed.parent.mkdir(parents=True, exist_ok=True)
-    arguments = [
-        "--IPKernelApp.log_level=ERROR",  # else kernels warn of their unencrypted connection to this machine
-        "--IPKernelApp.capture_fd_output=False",  # what TensorFlow logs as it starts goes to run.log alone
-    ]
+    arguments = ["--IPKernelApp.capture_fd_output=False"]  # what TensorFlow logs as it starts goes to run.log alone
     if batch:
         arguments.append(
             f"--IPKernelApp.exec_lines=import sys; sys.path.insert(0, {str(COURSE_FOLDER)!r}); "
             f"from course import ownership; ownership.end_with_owner({str(run_dir.parent)!r}, {batch!r})"
         )
     try:
-        with open(run_dir / "run.log", "a", encoding="utf-8") as log, stderr_to(log):
+        with open(run_dir / "run.log", "a", encoding="utf-8") as log:
             print(f"--- {name}, {time.strftime('%Y-%m-%d %H:%M:%S')}", file=log, flush=True)
-            papermill.execute_notebook(
-                for_papermill(source),
-                for_papermill(executed),
-                parameters,
-                kernel_name="python3",
-                cwd=source.parent,
-                progress_bar=False,
-                execution_timeout=CELL_TIMEOUT,
-                stdout_file=log,
-                stderr_file=log,
-                extra_arguments=arguments,
-            )
+            options = {"cwd": source.parent, "execution_timeout": CELL_TIMEOUT, "stdout_file": log}
+            execute_notebook(source, executed, parameters, log, arguments, **options)
     except papermill.PapermillExecutionError as error:
         raise NotebookFailed(f"{error.ename}: {error.evalue}", name, error.exec_count) from None
     except nbclient.exceptions.DeadKernelError:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
-from course.workers import for_papermill, stderr_to
+from course.workers import execute_notebook
 from course.workspace import COURSE_FOLDER, CourseError, open_work_folder, whole_file
 
 STOPPED = "\nStopped. All that is complete is kept: give the same command again, and it goes on from there."
@@ -71,24 +71,13 @@ def run_notebook_00(choices: dict, screen: Screen) -> None:
 
     Warnings go to runs/00_run_all.log.
     """
-    import papermill
-
     folder = open_work_folder() / "runs"
     with (
         whole_file(folder / "00_run_all.ipynb") as executed,
         open(folder / "00_run_all.log", "a", encoding="utf-8") as log,
-        stderr_to(log),  # what dask and the kernel warn of
     ):
-        papermill.execute_notebook(
-            for_papermill(COURSE_FOLDER / "notebooks" / "00_run_all.ipynb"),
-            for_papermill(executed),
-            choices,
-            kernel_name="python3",
-            progress_bar=False,
-            stdout_file=screen,
-            stderr_file=log,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # no warning of its unencrypted connection
-        )
+        source = COURSE_FOLDER / "notebooks" / "00_run_all.ipynb"
+        execute_notebook(source, executed, choices, log, stdout_file=screen)
 
 
 def main() -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -102,3 +102,27 @@ def stderr_to(file: IO) -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def execute_notebook(
+    source: Path, executed: Path, parameters: dict, log: IO, arguments: Sequence[str] = (), **options
+) -> None:
+    """Execute the notebook `source` with papermill, and write it with its outputs to `executed`.
+
+    log: an open file for what the notebook, its kernel and this process send to stderr. arguments: more of the
+    kernel's. options: more of papermill's.
+    Raises what papermill and nbclient raise.
+    """
+    import papermill
+
+    with stderr_to(log):
+        papermill.execute_notebook(
+            for_papermill(source),
+            for_papermill(executed),
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            stderr_file=log,
+            extra_arguments=["--IPKernelApp.log_level=ERROR", *arguments],  # no warning of its unencrypted connection
+            **options,
+        )

@@ -206,33 +206,28 @@ def the_first_mask_of_one_image_is_called_as_that_of_another(folder):
     return names, ["masks/c0_mask_2.png (and 2 more) is one of several masks of one image"]
 
 
+def three_of_each_kind(folder, kinds, named):
+    """Lay out three pictures of each of three kinds; what is told of them names the kinds so."""
+    names = {f"{kinds[seed % 3]}_{seed}": seed for seed in range(9)}
+    for name, seed in names.items():
+        put(folder, f"images/{name}.png", picture(seed))
+        put(folder, f"masks/{name}.png", mask(seed))
+    return names, [f"{named} are taken as patients; if they are kinds of pictures, give patient_pattern=None."]
+
+
 @read
 def kinds_of_tumours(folder):
-    kinds = ("benign", "malignant", "normal")
-    for seed in range(9):
-        put(folder, f"images/{kinds[seed % 3]}_{seed}.png", picture(seed))
-        put(folder, f"masks/{kinds[seed % 3]}_{seed}.png", mask(seed))
-    told = "benign, malignant, normal are taken as patients; if they are kinds of pictures, give patient_pattern=None."
-    return {f"{kinds[seed % 3]}_{seed}": seed for seed in range(9)}, [told]
+    return three_of_each_kind(folder, ("benign", "malignant", "normal"), "benign, malignant, normal")
 
 
 @read
 def grades_of_tumours(folder):
-    for seed in range(9):
-        put(folder, f"images/Grade_{seed % 3}_{seed}.png", picture(seed))
-        put(folder, f"masks/Grade_{seed % 3}_{seed}.png", mask(seed))
-    told = "Grade_0, Grade_1, Grade_2 are taken as patients; if they are kinds of pictures, give patient_pattern=None."
-    return {f"Grade_{seed % 3}_{seed}": seed for seed in range(9)}, [told]
+    return three_of_each_kind(folder, ("Grade_0", "Grade_1", "Grade_2"), "Grade_0, Grade_1, Grade_2")
 
 
 @read
 def kinds_of_which_one_has_a_number(folder):
-    kinds = ("covid19", "normal", "pneumonia")
-    for seed in range(9):
-        put(folder, f"images/{kinds[seed % 3]}_{seed}.png", picture(seed))
-        put(folder, f"masks/{kinds[seed % 3]}_{seed}.png", mask(seed))
-    told = "normal, pneumonia, covid19 are taken as patients; if they are kinds of pictures, give patient_pattern=None."
-    return {f"{kinds[seed % 3]}_{seed}": seed for seed in range(9)}, [told]
+    return three_of_each_kind(folder, ("covid19", "normal", "pneumonia"), "normal, pneumonia, covid19")
 
 
 @read

@@ -17,7 +17,7 @@ from nbconvert import HTMLExporter
 
 from course.report import write_page
 from course.scan import find_scans, scan_name
-from course.workers import for_papermill, stderr_to
+from course.workers import execute_notebook
 from course.workspace import COURSE_FOLDER, CourseError, fingerprint, read_json, writable_folder, write_csv, write_json
 
 NOTEBOOK = COURSE_FOLDER / "notebooks" / "07_your_own_scan.ipynb"
@@ -45,16 +45,8 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
         raise CourseError(f"{record} is the answer to {other}: give another OUT, or one of the two another name.")
     parameters = {"work_dir": str(run), "scan": str(scan), "out": str(out), "spacing": spacing}
     try:
-        with open(os.devnull, "w") as silence, stderr_to(silence):  # what TensorFlow and the kernel say as they start
-            papermill.execute_notebook(
-                for_papermill(NOTEBOOK),
-                for_papermill(executed),
-                parameters,
-                kernel_name="python3",
-                cwd=NOTEBOOK.parent,
-                progress_bar=False,
-                execution_timeout=3600,
-            )
+        with open(os.devnull, "w") as silence:  # what TensorFlow and the kernel say as they start
+            execute_notebook(NOTEBOOK, executed, parameters, silence, cwd=NOTEBOOK.parent, execution_timeout=3600)
     except papermill.PapermillExecutionError as error:
         if error.ename == "CourseError":
             raise CourseError(str(error.evalue)) from None
