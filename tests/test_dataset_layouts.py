@@ -929,14 +929,10 @@ def test_volumes_of_two_times_of_one_patient_stay_together(image, drawn, first, 
 
 def test_volumes_of_one_name_in_two_subsets_are_of_two_patients_only_if_the_user_says_so(tmp_path):
     lay_out(tmp_path / "source", {"{subset}/images/{p}.nii.gz": picture, "{subset}/masks/{p}.nii.gz": mask})
-    with pytest.raises(CourseError, match=r"Patient '0' is in two subsets .* give patient_pattern=None"):
+    with pytest.raises(CourseError, match="Patient '1' is in two subsets .* give patient_pattern=None"):
         import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
     description = import_dataset(tmp_path / "source", tmp_path / "work", patient_pattern=None, progress=False)
-    assert (
-        patients(description)["test"]
-        == {"test/0", "test/1"}
-        == {*description["geometry"]} - {f"{subset}/{number}" for subset in ("train", "valid") for number in range(3)}
-    )
+    assert patients(description)["test"] == {"test/1", "test/2"} and len(description["geometry"]) == 6
 
 
 @pytest.mark.parametrize(("name", "pattern"), [("CT_scan_0{}", PATIENT_PATTERN), ("p1_day{}", None)])
