@@ -159,7 +159,7 @@ def test_only_who_shares_a_name_is_one_person():
         (["ct_p0", "mr_p0", "ct_p1", "mr_p1", "ct_p2"], ["ct_p0", "mr_p0"]),
         (["T1DUAL-p0", "T2SPIR-p0", "T1DUAL-p1", "T2SPIR-p2"], ["T1DUAL-p0", "T2SPIR-p0"]),
         (["benign-p0", "malign-p1", "normal-p2", "normal-p3"], []),
-        (["p0-s0", "p0-s1", "p0-s2", "p1-s0", "p1-s1", "p1-s2"], ["p0-s0", "p0-s1"]),
+        (["p0-s0", "p0-s1", "p0-s2", "p1-s0", "p1-s1", "p1-s2"], ["p0-s0", "p0-s1", "p0-s2"]),
         (["P10", "P100"], []),
         (["1a7c", "1b30", "2d4e"], []),  # by chance
     ],
