@@ -240,7 +240,7 @@ def _take_volumes(layout, folder, is_heart, patient_pattern, exclude, foreground
         people, geometry = {}, {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}
     elif people is None:
         notes.append("Each volume is taken as a patient of its own.")
-        people, told = group_people(pairs, "put both into train, valid or test") if patient_pattern else ({}, [])
+        people, told = group_people(pairs, are_volumes=True) if patient_pattern else ({}, [])
         notes += told
     pairs = measure_pairs(pairs, progress)
     return pairs, people, geometry, notes + unused_sentences(layout.geometry, folder) + _told(pairs, geometry)

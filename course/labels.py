@@ -86,7 +86,7 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
         raise CourseError(
             f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({listed(values)}) where two are "
             f"expected: choose which are the structure with foreground=[...], or give masks of two values"
-            f"{ignored_hint(values)}."
+            f"{_hint(pairs, values)}."
         )
     threshold = (low + high) / 2
     _refuse_faint(pairs, threshold, high)
@@ -132,6 +132,17 @@ def _refuse_faint(pairs, threshold, high):
         raise CourseError(sentence_about(faint, what, "save all masks with the same two values."))
 
 
+def _hint(pairs, values):
+    """Return the end of a sentence on masks of several values: what these may be, and which colours they have."""
+    hint = ignored_hint(values)
+    if all(len(set(pair.facts.mask_values) - {values[0]}) < 2 for pair in pairs):
+        hint = f"; no mask holds two beside {values[0]:g}, so they may all be one structure"
+    colours = {label: colour[:3] for pair in pairs for colour, label in pair.facts.palette.items() if colour[3]}
+    if any(len(set(colour)) > 1 for colour in colours.values()):
+        hint += f"; they are the colours {listed([f'{label} {colours[label]}' for label in sorted(colours)])}"
+    return hint
+
+
 def ignored_hint(values: list) -> str:
     """Return the end of a sentence if the values hold -1 or 255, which often mark what is not to be scored; else "".
 
@@ -155,7 +166,7 @@ def _inverted(pairs, counts, least, words):
 
     There is none if the border of most pictures is background all round.
     """
-    share = sum(count for value, count in counts.items() if value >= least) / counts.total()
+    share, low = sum(count for value, count in counts.items() if value >= least) / counts.total(), min(counts)
     borders = [{value >= least for value in pair.facts.border_values} for pair in pairs]
     within, around = (2 * borders.count({is_foreground}) > len(pairs) for is_foreground in (False, True))
     if within or not (share > 0.5 or around):
@@ -163,7 +174,7 @@ def _inverted(pairs, counts, least, words):
     border = " and the borders of most" if around else ""
     return [
         f"The masks may be inverted: {words} covers {share:.0%} of the pictures{border} and was taken as the structure"
-        "; if the structure is what is left, choose its value with foreground=..."
+        f"; if the structure is what is left, give foreground={low:g}."
     ]
 
 

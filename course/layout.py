@@ -285,8 +285,8 @@ def _use_folders_as_names(files, notes):
 
     Where names are numbers and each lies in a folder of a patient, anna/images/000 is anna_000; so it is where they are
     one word and a number, in folders with numbers: p1/images/IM000 and images/p1/IM000 are p1_000, but
-    benign/images/IM000 stays. Where two files have one name, those of A/images/1 and B/images/1 are A-1 and B-1. Where
-    images and masks lie in other folders, or all in one, nothing changes.
+    benign/images/IM000 stays. Where two files have one name, those of A/images/1 and B/images/1 are A-1 and B-1, and so
+    are volumes with numbers. Where images and masks lie in other folders, or all in one, nothing changes.
     """
     shared = len(os.path.commonprefix([file.above for file in files]))
     files = [replace(file, above=file.above[shared:]) for file in files]
@@ -298,6 +298,11 @@ def _use_folders_as_names(files, notes):
     words = {(file.kind, re.sub(r"\d+$", "", MASK_ENDING.sub("", own[file]))) for file in files}
     is_numbered = all(folders.values()) and all(re.search(r"\d$", MASK_ENDING.sub("", name)) for name in own.values())
     is_numbered &= len(words) == len({kind for kind, _ in words})
+    is_numbered &= not any(file_suffix(file.path.name) in VOLUMES for file in files)  # each is a patient of its own
+    numbers = {kind: set() for kind in above}
+    for file in files:
+        numbers[file.kind].add((file.subset, folders[file], re.sub(r"^\D+", "", MASK_ENDING.sub("", own[file]))))
+    is_numbered &= numbers["images"] <= numbers["masks"] or numbers["masks"] <= numbers["images"]
     if any(word for _, word in words):
         is_numbered &= all(re.search(r"\d", "".join(above)) for above in folders.values())
     if above["images"] and is_numbered:
@@ -305,7 +310,7 @@ def _use_folders_as_names(files, notes):
         if more and (any(above["images"]) or any(word for _, word in words)):
             notes.append(
                 f"The folders are taken as the patients, {end_of_path(first)} and {len(more):,} more, since the names "
-                "in them are numbers; if each file is a patient of its own, give patient_pattern=None."
+                "in them differ in their numbers alone; if each file is a patient, give patient_pattern=None."
             )
         length = {kind: len(word) for kind, word in words}
         return [replace(file, name="_".join([*folders[file], own[file][length[file.kind] :]])) for file in files]

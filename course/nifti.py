@@ -1,5 +1,6 @@
 """NIfTI volumes: where their voxels lie, and what values they hold."""
 
+import gzip
 import itertools
 import json
 from collections.abc import Iterable
@@ -7,10 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from course.workspace import CourseError, end_of_path, listed, one_sentence
+
+if TYPE_CHECKING:
+    import nibabel
 
 MAX_VOXELS = 2**28  # of one volume: 512 x 512 x 1024
 MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}  # a header may give another unit
@@ -28,6 +33,7 @@ class Grid:
     spacing: tuple[float, float, float] | None  # in mm along each axis; None: the header does not say
     axes: tuple[str, str, str] | None  # the sides of the body that the axes run to, such as ("R", "A", "S")
     told: tuple[str, ...] = ()  # keys of `course.notes.TOLD`
+    header: "nibabel.Nifti1Header | None" = None  # as it was read
 
     def turned(self, axes: tuple[str, str, str]) -> "Grid":
         """Return the grid with its axes swapped and flipped so that they run to `axes`."""
@@ -79,11 +85,22 @@ def turn_values(values: np.ndarray, axes: tuple | None, wanted: tuple | None) ->
 
 @contextmanager
 def _opened(path):
-    """Give an opened volume and its three lengths (a flat one is one slice deep); say so where it is damaged."""
+    """Give an opened volume, its three lengths (a flat one is one slice deep) and its stream; say so if it is damaged.
+
+    Whether a file is packed by gzip is told by its content: its name may be wrong.
+    """
     import nibabel
 
-    with one_sentence(f"{end_of_path(path)} is damaged or no NIfTI file", "copy it again"):
-        volume = nibabel.load(path)
+    with one_sentence(f"{end_of_path(path)} is damaged or no NIfTI file", "copy it again"), open(path, "rb") as stored:
+        stream = gzip.GzipFile(fileobj=stored) if stored.peek(2)[:2] == b"\x1f\x8b" else stored
+        start = stream.read(nibabel.Nifti2Header.sizeof_hdr)
+        kinds = [
+            kind for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image) if kind.header_class.may_contain_header(start)
+        ]
+        if not kinds:
+            raise ValueError("it does not begin as one")
+        stream.seek(0)
+        volume = kinds[0].from_stream(stream)
         shape = volume.shape
         while len(shape) > 3 and shape[-1] == 1:
             shape = shape[:-1]
@@ -98,7 +115,7 @@ def _opened(path):
         dtype = volume.get_data_dtype()
         if dtype.kind not in "iufb":
             raise CourseError(f"{end_of_path(path)} holds {dtype} values: save it as grey values, one number a voxel.")
-        yield volume, shape
+        yield volume, shape, stream
 
 
 def read_grid(path: Path) -> Grid:
@@ -111,23 +128,25 @@ def read_grid(path: Path) -> Grid:
     from nibabel import aff2axcodes
     from nibabel.affines import voxel_sizes
 
-    with _opened(path) as (volume, shape):
+    with _opened(path) as (volume, shape, _):
         header = volume.header
         unit = MILLIMETRES.get(header.get_xyzt_units()[0], 1.0)
         affine, pixdim = volume.affine * [[unit], [unit], [unit], [1]], np.abs(header["pixdim"][1:4]) * unit
         with volume.file_map["image"].get_prepare_fileobj("rb") as file:  # as it is stored: nibabel reads 0 as 1
             stored = type(header).from_fileobj(file, check=False)["pixdim"][1 : 1 + min(3, len(volume.shape))]
-        is_placed = bool(int(header["sform_code"]) or int(header["qform_code"]))
-        is_known = int(header["sform_code"]) > 0, (stored != 0).all()
+        is_coded = [int(header[code]) > 0 for code in ("sform_code", "qform_code")]
+        is_placed, is_known = any(is_coded), (is_coded[0], (stored != 0).all())
         axes = aff2axcodes(affine) if is_placed else (None,)
-    spacing, told = voxel_sizes(affine) if is_placed else pixdim, ()
+        told = ("two_ways",) if all(is_coded) and _axes_of_qform(header) != axes else ()
+    spacing = voxel_sizes(affine) if is_placed else pixdim
     known, known_pixdim = ((np.isfinite(steps) & (steps > 0)).all() for steps in (spacing, pixdim))
     known, known_pixdim = known and any(is_known), known_pixdim and is_known[1]
     if known and known_pixdim and not np.allclose(spacing, pixdim, rtol=1e-3):
-        told = ("spacing_of_affine",)
+        doubt = "spacing_of_affine"
         if np.allclose(spacing, unit):
             affine = affine @ np.diag([*(pixdim / spacing), 1])
-            spacing, told = pixdim, ("spacing_of_pixdim",)
+            spacing, doubt = pixdim, "spacing_of_pixdim"
+        told += (doubt,)
     if known and max(spacing) > HUGE:
         told += ("huge_voxels",)
     return Grid(
@@ -136,7 +155,19 @@ def read_grid(path: Path) -> Grid:
         spacing=tuple(float(step) for step in spacing) if known else None,
         axes=axes if known and None not in axes else None,
         told=told if known else ("no_spacing",),
+        header=header,
     )
+
+
+def _axes_of_qform(header):
+    """Return the sides of the body that the axes run to by the qform of a header, or None where it is no rotation."""
+    from nibabel import aff2axcodes
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        return aff2axcodes(header.get_qform())
+    except (HeaderDataError, ValueError):
+        return None
 
 
 def read_values(path: Path) -> np.ndarray:
@@ -144,8 +175,10 @@ def read_values(path: Path) -> np.ndarray:
 
     Raises CourseError as `read_grid` does, and for values that are not finite.
     """
-    with _opened(path) as (volume, shape):
+    with _opened(path) as (volume, shape, stream):
         values = np.asanyarray(volume.dataobj).reshape(shape)
+        while stream.read(2**24):  # to the end, where gzip has a checksum
+            pass
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise CourseError(
             f"{end_of_path(path)} holds values that are not finite (NaN or infinite): mend the volume first."

@@ -32,6 +32,10 @@ TOLD = {
         "all distances will be as wrong; mend the spacing there, or its unit.",
     ),
     "no_spacing": ("does not say the spacing of its voxels", "its distances are unknown."),
+    "two_ways": (
+        "says in its header in two ways how it lies in the body (sform and qform)",
+        "the sform was taken; if its pictures lie wrong, mend the header.",
+    ),
     "no_axes": ("does not say how it lies in the body", "it was taken as it is stored."),
     "turned": ("lies another way than most volumes", "its axes were swapped or flipped to lie as theirs do."),
     "labels_turned": ("lies another way than its labels", "their axes were swapped or flipped, and now they fit."),

@@ -7,7 +7,7 @@ from collections import Counter
 from course.layout import SUBSET_WORDS, words_of
 from course.matching import IMAGE_END, Layout
 from course.nifti import read_label_names
-from course.people import begin_alike, people_of
+from course.people import look_alike, people_of
 from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix
 from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, sentence_about
@@ -15,8 +15,8 @@ from course.workspace import CourseError, end_of_path, sentence_about
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
 KINDS = {"class", "grade", "stage", "type", "group", "category", "birads", "site", "center", "centre", "hospital"}
 PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words; after a slice may follow any name
-    r"((?P<is_slice>slice)|image|img|im|frame|z)[ _.-]?(?P<slice>\d+)[ _.-]"
-    r"(?P<patient>(?(is_slice)[^\W\d_].*\d|(patient|pat|subject|subj|sub|case|p)[ _-]?\d+))",
+    r"((?P<word>(?P<is_slice>slice)|image|img|im|frame|z)[ _.-]?)?(?P<slice>\d+)[ _.-]"
+    r"(?P<patient>(?(is_slice)[^\W\d_].*\d|(patient|pat|subject|subj|sub|case|(?(word)p|patient))[ _-]?\d+))",
     re.IGNORECASE,
 )
 PATIENT_FIRST = re.compile(  # p1_slice3 is of p1, as p1_3 is
@@ -165,13 +165,14 @@ def _drop_common_patient(layout, matches):
     ]
 
 
-def group_people(pairs: list[Pair], advice: str | None = None) -> tuple[dict[str, str], list[str]]:
+def group_people(pairs: list[Pair], are_volumes: bool = False) -> tuple[dict[str, str], list[str]]:
     """Return {patient: person} for patients that are times or sides of one person, and notes that tell it.
 
-    Where names only begin alike that is told, with the pattern that would join them or other advice.
+    Where names only look alike that is told, with the pattern that would join them or, of volumes, other advice.
     """
     patients = list(dict.fromkeys(pair.patient for pair in pairs))
     people = people_of(patients)
+    apart = "patient_pattern=None" if are_volumes else "a patient_pattern of your own"
     joined = [patient for patient in patients if people[patient] != patient]
     notes = []
     if joined:
@@ -179,14 +180,16 @@ def group_people(pairs: list[Pair], advice: str | None = None) -> tuple[dict[str
         names = " and ".join(repr(end_of_path(name)) for name in [one, *others[:1]])
         notes.append(
             f"{names} are taken as times or sides of one patient ({len({people[name] for name in joined})} such "
-            "patients), who stays in one subset; if they are not, give a patient_pattern of your own."
+            f"patients), who stays in one subset; if they are not, give {apart}."
         )
-    alike, pattern = begin_alike(set(people.values()))
+    alike, pattern = look_alike(set(people.values()))
     if alike:
         end = r"_(?P<slice>\d+)" if all(pair.slice is not None for pair in pairs) else ""
-        advice = advice or (f"give patient_pattern={pattern + end!r}" if pattern else "spell their names alike")
+        advice = f"give patient_pattern={pattern + end!r}" if pattern else "spell their names alike"
+        if are_volumes:
+            advice = "put both into train, valid or test"
         notes.append(
-            f"{end_of_path(alike[0])!r} and {end_of_path(alike[1])!r} begin alike and are taken as two patients: if "
+            f"{end_of_path(alike[0])!r} and {end_of_path(alike[1])!r} look alike and are taken as two patients: if "
             f"they are one patient, {advice}."
         )
     return people, notes

@@ -12,7 +12,9 @@ DATE = r"(19|20)\d\d[_.-]?(0[1-9]|1[0-2])[_.-]?(0[1-9]|[12]\d|3[01])"
 TIME_OR_SIDE = re.compile(
     rf"ed|es|left|right|l|r|od|os|pre|post|before|after|baseline|followup|({NUMBERED})\d+|{DATE}", re.IGNORECASE
 )
-SLICE = re.compile(r"(slice|image|img|im)?\d*", re.IGNORECASE)
+SLICE = re.compile(r"(slice|image|img|im|sl|s)?\d*", re.IGNORECASE)
+# A folder or word before what may be the patient's own name, which holds letters and a number: axial-p1, ct_p1.
+BEFORE = re.compile(r"(?P<place>[^ _.-]+-|[^\W\d_]*[ _.])(?P<own>(?=.*[^\W\d_]).*\d.*)", re.DOTALL)
 
 
 def person(patient: str) -> str:
@@ -48,12 +50,13 @@ def loosely(name: str) -> str:
     return re.sub(r"[ .-](?=\w)", "_", re.sub(r"(?<!\d)0+(?=\d)", "", name.casefold()))
 
 
-def begin_alike(patients: Iterable[str]) -> tuple[list[str], str]:
+def look_alike(patients: Iterable[str]) -> tuple[list[str], str]:
     r"""Return the first two or more patients who may be one by their names, or [], and what joins such patients.
 
     That is a regular expression with the group `patient`, or "" where names are `loosely` the same (P1, p01).
-    What all names begin with, as la_003 and la_004 do, is the dataset's name. What follows is compared up to its first
-    number (P1-dia, P1-sys) or, where nothing comes after that, up to its last part (A_1, A_2).
+    What all names begin with, as la_003 and la_004 do, is the dataset's name. Where few words stand before many names,
+    they are of places or kinds (axial-p1, coronal-p1). Else what follows is compared up to its first number (P1-dia,
+    P1-sys) or, where nothing comes after that, up to its last part (A_1, A_2).
     """
     patients, stems, joins = sorted(patients), defaultdict(list), {}
     spelled = defaultdict(list)
@@ -62,6 +65,15 @@ def begin_alike(patients: Iterable[str]) -> tuple[list[str], str]:
     if len(spelled) < len(patients):
         return next(names for names in spelled.values() if len(names) > 1), ""
     common = re.sub(r"\d+$", "", os.path.commonprefix(patients))
+    own, places = defaultdict(list), set()
+    for patient in patients:
+        part = BEFORE.fullmatch(patient[len(common) :])
+        if part and not SLICE.fullmatch(part["own"]):
+            own[part["own"]].append(patient)
+            places.add(part["place"])
+    shared = [names for names in own.values() if len(names) > 1]
+    if shared and len(places) < len(own):
+        return shared[0], rf"{re.escape(common)}[^ _.-]*[ _.-](?P<patient>.+)"
     parts = {patient: re.fullmatch(r"(\D*\d+)?(.*)", patient[len(common) :], re.DOTALL) for patient in patients}
     endings = Counter(part[2] for part in parts.values())
     for patient, part in parts.items():

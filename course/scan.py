@@ -95,8 +95,6 @@ def scan_name(path: Path) -> str:
 
 
 def _read_nifti(path: Path, name: str) -> Scan:
-    import nibabel
-
     grid, values = read_grid(path), read_values(path)
     # Programs that know nothing of the patient write the spacing alone; scanners never begin at 0, 0, 0 exactly
     is_placed = grid.axes is not None and not np.allclose(grid.affine, np.diag(np.abs(np.diag(grid.affine))))
@@ -104,8 +102,7 @@ def _read_nifti(path: Path, name: str) -> Scan:
     affine = grid.affine if grid.spacing else np.eye(4)
     if np.linalg.matrix_rank(affine[:3, :3]) < 3:
         raise CourseError(f"The affine of {path.name} lays all voxels into a plane: mend its header.")
-    header = nibabel.load(path).header
-    return Scan(name, values, affine, grid.spacing is not None, is_placed, header=header, notes=tuple(notes))
+    return Scan(name, values, affine, grid.spacing is not None, is_placed, header=grid.header, notes=tuple(notes))
 
 
 def read_truth(path: str | Path, scan: Scan) -> tuple[np.ndarray, list[str]]:

@@ -196,6 +196,8 @@ def pairs_of_volumes(
             "patient_pattern is for pictures: each volume is taken as a patient of its own; where a patient has "
             "several, put them all into train, all into valid or all into test, and leave the pattern out."
         )
+    repeated = Counter(name for _, name in keys)  # in several subsets: of several patients, if the user says so
+    patients = [f"{key[0]}/{key[1]}" if patient_pattern is None and repeated[key[1]] > 1 else key[1] for key in keys]
     names = [
         [name] if is_flat else [f"{name}_{number:03d}" for number in range(depth)]
         for (_, name), depth in zip(keys, depths)
@@ -211,11 +213,11 @@ def pairs_of_volumes(
     notes += told_sentences({path: told for volume in written for path, told in volume.told.items()})
     notes += _sentences_on_slices(volumes, grids, along)
     pairs = [
-        Pair(subset_of[key], name, key[1], number, place / "images" / f"{name}.png", place / "masks" / f"{name}.png")
-        for key, of_volume, place in zip(keys, names, places)
+        Pair(subset_of[key], name, patient, number, place / "images" / f"{name}.png", place / "masks" / f"{name}.png")
+        for key, patient, of_volume, place in zip(keys, patients, names, places)
         for number, name in enumerate(of_volume)
     ]
-    patients, people = [name for _, name in keys], None
+    people = None
     if is_flat:
         flat = replace(layout, images={key: layout.images[key] for key in keys})  # notes name the user's files
         named, people, more = pairs_of_pictures(flat, patient_pattern, ())

@@ -505,6 +505,11 @@ def unpack_and_cut(path):
     path.unlink()
 
 
+def spoil_checksum(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:-8] + bytes(4) + content[-4:])
+
+
 def a_picture_among_volumes(folder):
     without(folder, "labelsTr/case_0.nii.gz", make_task)
     mask().save(folder / "labelsTr" / "case_0.png")
@@ -558,6 +563,7 @@ for name, values, told in [
     case(f"labels of {name}", rf"labelsTr/case_0\.nii\.gz {told}", make_task, None, values)
 case("axes that are no numbers", DAMAGED, with_volume, axes_that_are_no_numbers())
 case("a volume that was cut", DAMAGED, with_volume, cut)
+case("a volume with a wrong byte", rf"{DAMAGED} \(CRC check failed", with_volume, spoil_checksum)
 case("a plain volume that was cut", r"case_0\.nii is damaged or no NIfTI file", with_volume, unpack_and_cut)
 case("a text called volume", DAMAGED, with_volume, b"not a volume")
 case(

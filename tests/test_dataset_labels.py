@@ -129,6 +129,7 @@ def test_inverted_masks_are_told_and_can_be_turned_round(make, value, tmp_path):
     drawn, notes = take(tmp_path / "source", tmp_path / "work", inverted)
     assert (drawn == ~STRUCTURE).all()
     assert notes.startswith(f"The masks may be inverted: the value {value} covers {share:.0%} of the pictures")
+    assert notes.endswith("if the structure is what is left, give foreground=0.")
     drawn, notes = take(tmp_path / "source", tmp_path / "turned", inverted, foreground=np.int64(0))
     assert (drawn == STRUCTURE).all() and notes == ""
 
@@ -208,6 +209,26 @@ def test_labels_are_asked_for_in_a_sentence_of_ordinary_length(case, tmp_path):
     assert "foreground=[...]" in str(caught.value) and len(str(caught.value)) < 400
     assert ("255 often means" in str(caught.value)) == ("not scored" in case or "stripes" in case)
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    "make, hint",
+    [
+        (
+            lambda seed: STRUCTURE * np.uint8(1 if seed % 2 else 255),
+            "no mask holds two beside 0, so they may all be one",
+        ),
+        (
+            lambda seed: (STRUCTURE[..., None] * np.eye(3)[np.arange(WIDTH) // 12 % 2] * 255).astype(np.uint8),
+            "they are the colours 0 (0, 0, 0), 76 (255, 0, 0), 150 (0, 255, 0)",
+        ),
+    ],
+)
+def test_the_sentence_that_asks_tells_what_the_values_may_be(make, hint, tmp_path):
+    seeds = iter(range(100))
+    with pytest.raises(CourseError, match=r"hold 3 values .* choose which") as caught:
+        take(tmp_path / "source", tmp_path / "work", lambda _: Image.fromarray(make(next(seeds))))
+    assert hint in str(caught.value) and "do not score" not in str(caught.value)
 
 
 class Jpeg:

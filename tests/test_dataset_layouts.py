@@ -4,6 +4,7 @@ What is read comes out as the very pixels that were put in; what is taken for gr
 one sentence.
 """
 
+import re
 import shutil
 
 import nibabel
@@ -269,7 +270,17 @@ def numbers_in_folders_of_patients_with_names(folder):
         put(folder, f"{who}/images/{seed % 2}.png", picture(seed))
         put(folder, f"{who}/masks/{seed % 2}.png", mask(seed))
     names = {"anna_0": 0, "bert_1": 1, "carla_0": 2, "dora_1": 3, "emil_0": 4, "frida_1": 5}
-    return names, ["The folders are taken as the patients, anna and 5 more, since the names in them are numbers"]
+    return names, [
+        "The folders are taken as the patients, anna and 5 more, since the names in them differ in their numbers"
+    ]
+
+
+@read
+def archives_of_one_folder_unpacked_side_by_side(folder):
+    for seed in range(6):
+        for kind, half, make in (("images", seed % 2, picture), ("masks", seed // 3, mask)):
+            put(folder, f"data-2024-00{half + 1}/data/{kind}/{seed}.png", make(seed))
+    return {f"{seed}": seed for seed in range(6)}, ["does not name its patient", "0.png and the others were not used"]
 
 
 @read
@@ -792,25 +803,32 @@ def test_a_pattern_of_the_users_own_is_followed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names, pattern",
+    "names, pattern, part",
     [
         (
             [f"site{s}_p{p}_{n}" for s in "ABC" for p in range(2) for n in range(2)],
             r"(?P<patient>.+)_[^_]+_(?P<slice>\\d+)",
+            0,
         ),
-        ([f"ann{p}_{c}" for p in range(6) for c in "abc"], r"(?P<patient>ann\\D*\\d+).*"),
+        ([f"ann{p}_{c}" for p in range(6) for c in "abc"], r"(?P<patient>ann\\D*\\d+).*", 0),
         (
             [f"P{p}_{view}_T1_{n}" for p in range(3) for view in ("2CH", "4CH") for n in range(2)],
             r"(?P<patient>P\\D*\\d+).*_(?P<slice>\\d+)",
+            0,
+        ),
+        (
+            [f"{plane}/p{p}_{n}" for plane in ("axial", "coronal") for p in range(4) for n in range(2)],
+            r"[^ _.-]*[ _.-](?P<patient>.+)_(?P<slice>\\d+)",
+            1,
         ),
     ],
 )
-def test_names_that_begin_alike_are_told_with_the_pattern_that_joins_them(names, pattern, tmp_path):
+def test_names_that_look_alike_are_told_with_the_pattern_that_joins_them(names, pattern, part, tmp_path):
     description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
-    [note] = [note for note in description["notes"] if "begin alike" in note]
+    [note] = [note for note in description["notes"] if "look alike" in note]
     assert f"if they are one patient, give patient_pattern='{pattern}'" in note
     joined, _ = take(tmp_path / "source", tmp_path / "joined", patient_pattern=pattern.replace(r"\\", "\\"))
-    assert set().union(*patients(joined).values()) == {name.partition("_")[0] for name in names}
+    assert set().union(*patients(joined).values()) == {name.replace("/", "_").split("_")[part] for name in names}
 
 
 def test_one_word_before_all_numbers_of_several_subsets_is_nobody(tmp_path):
@@ -852,6 +870,8 @@ def test_slices_of_one_scan_stay_together_and_those_of_several_apart(name, tmp_p
         "z{n:03d}_p{p}",
         "slice{n}_LIDC-IDRI-000{p}",
         "slice_{n}_p_{p}_ct",
+        "{n:03d}_patient_{p}",
+        "{n:03d}-case{p:02d}",
     ],
 )
 def test_a_number_of_a_patient_after_that_of_a_slice_is_the_patients(name, tmp_path):
@@ -886,19 +906,33 @@ def test_plain_patients_and_numbers_raise_no_doubt(name, patient, tmp_path):
 # --- volumes --------------------------------------------------------------------------------------------
 
 
-def test_volumes_of_two_times_of_one_patient_stay_together(tmp_path):
+@pytest.mark.parametrize(
+    ("image", "drawn", "first"),
+    [
+        ("{p}/{p}_frame{t:02d}.nii.gz", "{p}/{p}_frame{t:02d}_gt.nii.gz", "'patient0_frame01' and 'patient0_frame02'"),
+        ("T{t}/images/{p}.nii.gz", "T{t}/masks/{p}.nii.gz", "'T1-patient0' and 'T2-patient0'"),
+    ],
+)
+def test_volumes_of_two_times_of_one_patient_stay_together(image, drawn, first, tmp_path):
     for seed in range(8):
-        case = f"patient{seed // 2:03d}/patient{seed // 2:03d}_frame{1 + 9 * (seed % 2):02d}"
-        put(tmp_path / "source", f"{case}.nii.gz", picture(seed))
-        put(tmp_path / "source", f"{case}_gt.nii.gz", mask(seed))
+        names = {"p": f"patient{seed // 2}", "t": seed % 2 + 1}
+        put(tmp_path / "source", image.format(**names), picture(seed))
+        put(tmp_path / "source", drawn.format(**names), mask(seed))
     for seed in range(3):
         description = import_dataset(tmp_path / "source", tmp_path / "work", seed=seed, progress=False)
         who = patients(description)
-        people = [{name.partition("_")[0] for name in names} for names in who.values()]
+        people = [{re.search(r"patient\d", name)[0] for name in names} for names in who.values()]
         assert sum(map(len, who.values())) == 8 and sum(map(len, people)) == 4
-        assert any(
-            note.startswith("'patient000_frame01' and 'patient000_frame10' are") for note in description["notes"]
-        )
+        [note] = [note for note in description["notes"] if note.startswith(f"{first} are")]
+        assert note.endswith("if they are not, give patient_pattern=None.")  # another pattern is refused
+
+
+def test_volumes_of_one_name_in_two_subsets_are_of_two_patients_only_if_the_user_says_so(tmp_path):
+    lay_out(tmp_path / "source", {"{subset}/images/{p}.nii.gz": picture, "{subset}/masks/{p}.nii.gz": mask})
+    with pytest.raises(CourseError, match="Patient '1' is in two subsets .* give patient_pattern=None"):
+        import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
+    description = import_dataset(tmp_path / "source", tmp_path / "work", patient_pattern=None, progress=False)
+    assert patients(description)["test"] == {"test/1", "test/2"} and len(description["geometry"]) == 6
 
 
 @pytest.mark.parametrize(("name", "pattern"), [("CT_scan_0{}", PATIENT_PATTERN), ("p1_day{}", None)])

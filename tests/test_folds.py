@@ -156,12 +156,16 @@ def test_only_who_shares_a_name_is_one_person():
         (["P0", "P0 b", "P1"], ["P0", "P0 b"]),
         (["P1.0-a", "P01.0-a", "P2.0-a"], ["P01.0-a", "P1.0-a"]),
         (["p1", "P1"], ["P1", "p1"]),
+        (["ct_p0", "mr_p0", "ct_p1", "mr_p1", "ct_p2"], ["ct_p0", "mr_p0"]),
+        (["T1DUAL-p0", "T2SPIR-p0", "T1DUAL-p1", "T2SPIR-p2"], ["T1DUAL-p0", "T2SPIR-p0"]),
+        (["benign-p0", "malign-p1", "normal-p2", "normal-p3"], []),
+        (["p0-s0", "p0-s1", "p0-s2", "p1-s0", "p1-s1", "p1-s2"], ["p0-s0", "p0-s1", "p0-s2"]),
         (["P10", "P100"], []),
         (["1a7c", "1b30", "2d4e"], []),  # by chance
     ],
 )
 def test_the_first_names_that_may_be_one_patients(patients, alike):
-    assert people.begin_alike(patients)[0] == alike
+    assert people.look_alike(patients)[0] == alike
 
 
 def test_patients_share_a_scan_if_half_of_the_smaller_ones_pictures_are_the_same():

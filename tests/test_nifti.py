@@ -112,6 +112,9 @@ def hold(images, masks, along=2, values=VALUES, label=LABEL):
         (np.diag([0.002, 0.003, 0.004, 1]), {"unit": "meter"}, (2, 3, 4), ("R", "A", "S"), ()),
         (np.diag([2, 3, 4, 1]), {"unit": "meter"}, (2000, 3000, 4000), ("R", "A", "S"), ("huge_voxels",)),
         (np.diag([2, 100, 4, 1]), {}, (2, 100, 4), ("R", "A", "S"), ()),
+        (np.diag([2, 3, 4, 1]), {"qform_code": 1}, (2, 3, 4), ("R", "A", "S"), ()),
+        (np.diag([2, 3, 4, 1]), {"qform_code": 1, "quatern_d": 1}, (2, 3, 4), ("R", "A", "S"), ("two_ways",)),
+        (np.diag([2, 3, 4, 1]), {"qform_code": 1, "quatern_d": 2}, (2, 3, 4), ("R", "A", "S"), ("two_ways",)),
         (np.diag([2, 3, 4, 1]), {"srow_z": (0, 0, 0, 0)}, None, None, ("no_spacing",)),
         (np.diag([2, 3, 4, 1]), {"pixdim": (1, 0, 0, 0)}, (2, 3, 4), ("R", "A", "S"), ()),
         (np.diag([2, 3, 4, 1]), {"pixdim": (1, 2, 3, 0), **UNPLACED}, None, None, ("no_spacing",)),
@@ -122,6 +125,14 @@ def test_spacing_and_sides_of_the_body_are_read_from_the_header(tmp_path, affine
     assert grid.spacing == (spacing if spacing is None else pytest.approx(spacing))
     assert grid.shape == SHAPE and grid.axes == axes and grid.told == told
     assert spacing is None or nibabel.affines.voxel_sizes(grid.affine) == pytest.approx(spacing)
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_a_volume_is_read_whatever_its_name_says_of_its_packing(tmp_path, kind):
+    for name, other in (("a.nii", "b.nii.gz"), ("b.nii.gz", "a.nii")):
+        nibabel.save(kind(VALUES, np.diag([2, 3, 4, 1])), tmp_path / name)
+        misnamed = (tmp_path / name).rename(tmp_path / other)
+        assert read_grid(misnamed).spacing == (2, 3, 4) and np.array_equal(read_values(misnamed), VALUES)
 
 
 def test_a_turned_grid_keeps_every_voxel_where_it_is(tmp_path):
