@@ -44,13 +44,14 @@ def patient_scores(
 def slice_scores(slice_counts: list[dict[str, int]]) -> dict[str, float | int | None]:
     """Return figures of single slices: the Dice of those that hold atrium, and what is found on those that do not."""
     _, values = rank_slices(slice_counts)
-    empty = [c["false_positives"] for c in slice_counts if c["true_positives"] + c["false_negatives"] == 0]
+    empty = [counts for counts in slice_counts if counts["true_positives"] + counts["false_negatives"] == 0]
+    false_pixels = [counts["false_positives"] for counts in empty]
     return {
         "with_atrium": len(values),
         "dice_mean_with_atrium": float(np.mean(values)) if values else None,
         "empty": len(empty),
-        "empty_with_false_atrium": int(np.count_nonzero(empty)),
-        "false_pixels_on_empty": int(sum(empty)),
+        "empty_with_false_atrium": int(np.count_nonzero(false_pixels)),
+        "false_pixels_on_empty": int(sum(false_pixels)),
     }
 
 

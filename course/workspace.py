@@ -154,12 +154,14 @@ def check_made_from(recorded: dict, now: dict, notebook: str) -> None:
     """
     other = []
     recorded = recorded if isinstance(recorded, dict) else {}  # an earlier version of the course kept a hash alone
-    for name in [name for name in now if recorded.get(name) != now[name]]:
+    for name, value in now.items():
+        if recorded.get(name) == value:
+            continue
         told = "another dataset" if name == "dataset" else f"other {name}"
         if name == "settings":
-            before, after = recorded.get(name) or {}, now[name]
-            changed = [key for key in after if before.get(key) != after[key]]
-            each = [f"{key} was {before.get(key)!r}, now {after[key]!r}" for key in changed[:3]]
+            before = recorded.get(name) or {}
+            changed = [key for key in value if before.get(key) != value[key]]
+            each = [f"{key} was {before.get(key)!r}, now {value[key]!r}" for key in changed[:3]]
             more = [f"{len(changed) - 3} more"] if len(changed) > 3 else []
             told += f" ({'; '.join(each + more)})"
         other.append(told)

@@ -140,11 +140,8 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
 
     original = distributed.Client
     monkeypatch.setattr(distributed, "Client", lambda address, timeout: original(address, timeout=1))
-    with (
-        pytest.raises(CourseError, match="No dask scheduler answers at tcp://127.0.0.1:9"),
-        workers.open_cluster({}, "tcp://127.0.0.1:9"),
-    ):
-        pass
+    with pytest.raises(CourseError, match="No dask scheduler answers at tcp://127.0.0.1:9"):
+        workers.open_cluster({}, "tcp://127.0.0.1:9").__enter__()
 
 
 SET_UP = """

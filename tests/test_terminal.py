@@ -54,22 +54,9 @@ def test_in_a_file_each_line_of_progress_is_there_once():
 
 
 def test_choices_come_from_the_environment_and_an_empty_one_is_none():
-    environment = {
-        "DATASET": "007",
-        "PROFILE": "",
-        "RECIPE": "best",
-        "SEED": "3",
-        "GRID": '{"fold": [0, 1]}',
-        "SCHEDULER": "tcp://here:1",
-        "HOME": "/home",
-    }
-    assert terminal.read_choices(environment) == {
-        "dataset": "007",
-        "recipe": "best",
-        "seed": 3,
-        "grid": {"fold": [0, 1]},
-        "scheduler": "tcp://here:1",
-    }
+    texts = {"DATASET": "007", "RECIPE": "best", "SCHEDULER": "tcp://here:1", "PROFILE": "", "HOME": "/home"}
+    choices = {"dataset": "007", "recipe": "best", "scheduler": "tcp://here:1", "seed": 3, "grid": {"fold": [0, 1]}}
+    assert terminal.read_choices({**texts, "SEED": "3", "GRID": '{"fold": [0, 1]}'}) == choices
     assert terminal.read_choices({}) == {}
 
 
