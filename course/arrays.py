@@ -122,21 +122,16 @@ def _fingerprint_of(path, changed):
     return fingerprint(path)
 
 
-def _check_room(disk, subset, count, image_size):
-    """Refuse arrays that are larger than what a disk has left: a memory map would end the process there."""
-    needed = count * image_size**2 * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
-    if shutil.disk_usage(disk).free < needed:
-        raise CourseError(
-            f"The arrays of {subset} take {needed / 1e6:,.0f} MB, more than the disk of {disk} has left: "
-            "free some space, or choose a smaller image_size."
-        )
-
-
 def _write_subset(folder, subset, slices, image_size, prepare, progress):
     """Write X, y and share of a subset, all three whole or none: first as drafts, on a local disk."""
     local = workspace.COLAB_FOLDER if is_on_drive(folder) else folder  # a memory map is for a local disk
+    needed = len(slices) * image_size**2 * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
     for disk in {folder, local}:
-        _check_room(disk, subset, len(slices), image_size)
+        if shutil.disk_usage(disk).free < needed:  # a memory map would end the process there
+            raise CourseError(
+                f"The arrays of {subset} take {needed / 1e6:,.0f} MB, more than the disk of {disk} has left: "
+                "free some space, or choose a smaller image_size."
+            )
     remove_leftovers(local.glob(".drafts-*"))
     with tempfile.TemporaryDirectory(prefix=".drafts-", dir=local) as drafts:
         paths = [Path(drafts) / f"{subset}_{kind}.npy" for kind in ARRAYS]

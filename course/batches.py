@@ -11,6 +11,7 @@ from course.planes import TrainingPictures, find_volumes
 from course.workspace import read_json
 
 MOST_HELD = 2**29  # pixels of all pictures, and of their masks as many again
+ANSWERED_AT_ONCE = 16  # slices
 
 
 def without_autotuning(dataset):
@@ -25,7 +26,7 @@ def without_autotuning(dataset):
     return dataset.with_options(options)
 
 
-def ordered_batches(*arrays, batch_size: int = 16, whole: bool = False):
+def ordered_batches(*arrays, batch_size: int = ANSWERED_AT_ONCE, whole: bool = False):
     """Return a tf.data.Dataset of the rows of the arrays, in their order: what `evaluate` and `predict` are given.
 
     arrays: X, or X and y, of shape (N, S, S, 1); memory maps are read as they are needed.

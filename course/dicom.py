@@ -31,8 +31,8 @@ def _open_slices(files, name):
     slices, of_series = [], {}
     for file in files:
         with one_sentence(f"{end_of_path(file)} cannot be read as DICOM", DICOM_ADVICE):
-            slices.append(dcmread(file))
-    for file, entry in zip(files, slices):
+            entry = dcmread(file)
+        slices.append(entry)
         of_series.setdefault(str(entry.get("SeriesInstanceUID", "")), []).append((file, entry))
     if len(of_series) > 1:
         told = ", ".join(

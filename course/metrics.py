@@ -27,12 +27,8 @@ def confusion_counts(truth: ArrayLike, prediction: ArrayLike) -> dict[str, int]:
     true_positives = int(np.count_nonzero(truth & prediction))
     false_positives = int(np.count_nonzero(prediction)) - true_positives
     false_negatives = int(np.count_nonzero(truth)) - true_positives
-    return {
-        "true_positives": true_positives,
-        "false_positives": false_positives,
-        "false_negatives": false_negatives,
-        "true_negatives": truth.size - true_positives - false_positives - false_negatives,
-    }
+    true_negatives = truth.size - true_positives - false_positives - false_negatives
+    return dict(zip(COUNTS, (true_positives, false_positives, false_negatives, true_negatives)))
 
 
 def add_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:

@@ -32,18 +32,15 @@ def owner_of(folder: Path | str) -> str | None:
 
 
 def _wait_until_free(folder):
-    first, end = _read(folder), time.monotonic() + PATIENCE
-    while first is not None and time.monotonic() < end:
-        time.sleep(WATCH_INTERVAL)
-        now = _read(folder)
-        if now is None:
-            return  # it has ended meanwhile
+    first, end = "", time.monotonic() + PATIENCE
+    while (now := _read(folder)) is not None and time.monotonic() < end:
         if first and now and now != first:
             raise CourseError(
                 f"Another batch ({now.partition(',')[0]}) is at work in {folder}: "
                 "wait until it has ended, or stop it with Ctrl-C there."
             )
         first = first or now
+        time.sleep(WATCH_INTERVAL)
 
 
 @contextlib.contextmanager

@@ -15,13 +15,9 @@ from course.workspace import CourseError, duration, listed, read_json, write_jso
 # A profile says how much work is done. `sample` is the size of the made-up dataset, where that is used.
 # `images_per_epoch=None`: an epoch has as many pictures as there are training slices, times `repeats` of the recipe.
 SAMPLE = {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}
+SMALL_SAMPLE = {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}
 PROFILES = {
-    "smoke": {
-        "image_size": 32,
-        "epochs": 2,
-        "images_per_epoch": 64,
-        "sample": {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10},
-    },
+    "smoke": {"image_size": 32, "epochs": 2, "images_per_epoch": 64, "sample": SMALL_SAMPLE},
     "quick": {"image_size": 96, "epochs": 10, "images_per_epoch": 360, "sample": SAMPLE},
     "ladder": {"image_size": 128, "epochs": 10, "images_per_epoch": 2400, "sample": SAMPLE},
     "hour": {"image_size": 200, "epochs": 18, "images_per_epoch": 3000, "sample": SAMPLE},
@@ -132,15 +128,8 @@ def new_settings(dataset: str, profile: str, recipe: str, seed: int) -> dict:
     _check_name("recipe", recipe, RECIPES)
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise CourseError(f"seed is {seed!r}: choose a whole number from 0 to 4294967295.")
-    return {
-        "dataset": str(dataset),
-        "profile": profile,
-        "recipe": recipe,
-        "seed": seed,
-        **COMMON_SETTINGS,
-        **PROFILES[profile],
-        **RECIPES[recipe],
-    }
+    choices = {"dataset": str(dataset), "profile": profile, "recipe": recipe, "seed": seed}
+    return choices | COMMON_SETTINGS | PROFILES[profile] | RECIPES[recipe]
 
 
 def check_values(values: dict) -> None:

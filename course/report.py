@@ -108,23 +108,22 @@ def write_patients(folder: Path, groups: Groups) -> Path:
         learned_from = " ".join(train_patients(run["run_dir"]))
         for subset in SUBSETS:
             for patient, figures in metrics.get(subset, {}).get("patients", {}).items():
-                rows.append(
-                    {
-                        **run["parameters"],
-                        "dataset": Path(run["parameters"]["dataset"]).stem,
-                        "subset": subset,
-                        "patient": patient,
-                        **figures,
-                        "distance_unit": metrics[subset]["distance_unit"],
-                        "learned_from": learned_from,
-                        "accuracy_of_subset": metrics[subset]["accuracy"],
-                        "image_size": metrics["image_size"],
-                        "images_seen": metrics["images_seen"],
-                        "seconds_training": round(metrics["seconds_training"]),
-                        "arithmetic": metrics["arithmetic"],
-                        **metrics["versions"],
-                    }
-                )
+                row = {
+                    **run["parameters"],
+                    "dataset": Path(run["parameters"]["dataset"]).stem,
+                    "subset": subset,
+                    "patient": patient,
+                    **figures,
+                    "distance_unit": metrics[subset]["distance_unit"],
+                    "learned_from": learned_from,
+                    "accuracy_of_subset": metrics[subset]["accuracy"],
+                    "image_size": metrics["image_size"],
+                    "images_seen": metrics["images_seen"],
+                    "seconds_training": round(metrics["seconds_training"]),
+                    "arithmetic": metrics["arithmetic"],
+                    **metrics["versions"],
+                }
+                rows.append(row)
     path = folder / "patients.csv"
     write_csv(path, rows)
     return path
@@ -161,15 +160,9 @@ def time_rows(groups: Groups) -> list[list]:
         training = [run["metrics"]["seconds_training"] for run in runs]
         images = sum(run["metrics"]["images_seen"] for run in runs)
         versions = {", ".join(map(" ".join, run["metrics"]["versions"].items())) for run in runs}
-        rows.append(
-            [
-                label,
-                f"{np.mean(training) / 60:.1f}",
-                f"{images / sum(training):.1f}" if sum(training) else "-",
-                f"{sum(run['seconds'] for run in runs) / 60:.1f}",
-                "; ".join(sorted(versions)),
-            ]
-        )
+        speed = f"{images / sum(training):.1f}" if sum(training) else "-"
+        minutes = [f"{seconds / 60:.1f}" for seconds in (np.mean(training), sum(run["seconds"] for run in runs))]
+        rows.append([label, minutes[0], speed, minutes[1], "; ".join(sorted(versions))])
     return rows
 
 

@@ -44,17 +44,14 @@ def patient_scores(
 def slice_scores(slice_counts: list[dict[str, int]]) -> dict[str, float | int | None]:
     """Return figures of single slices: the Dice of those that hold atrium, and what is found on those that do not."""
     _, values = rank_slices(slice_counts)
-    empty = [
-        counts["false_positives"]
-        for counts in slice_counts
-        if counts["true_positives"] + counts["false_negatives"] == 0
-    ]
+    empty = [counts for counts in slice_counts if counts["true_positives"] + counts["false_negatives"] == 0]
+    false_pixels = [counts["false_positives"] for counts in empty]
     return {
         "with_atrium": len(values),
         "dice_mean_with_atrium": float(np.mean(values)) if values else None,
         "empty": len(empty),
-        "empty_with_false_atrium": int(np.count_nonzero(empty)),
-        "false_pixels_on_empty": int(sum(empty)),
+        "empty_with_false_atrium": int(np.count_nonzero(false_pixels)),
+        "false_pixels_on_empty": int(sum(false_pixels)),
     }
 
 
@@ -79,22 +76,19 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
         for patient, scored in result["patients"].items()
     ]
     write_csv(folder / "patients.csv", rows)
-    recorded = ("dataset", "profile", "recipe", "image_size", "seed", "planes")
-    chosen = {name: settings[name] for name in (*recorded, "threshold", "largest_component")}
-    write_json(
-        folder / "metrics.json",
-        {
-            **chosen,
-            "arithmetic": arithmetic_of(model),
-            "trained_on": training["made_from"],
-            "epochs": training["epochs"],
-            "parameters": model.count_params(),
-            "seconds_training": training["seconds"],
-            "images_seen": training["images_seen"],
-            "versions": versions(),
-            **metrics,
-        },
-    )
+    chosen = ("dataset", "profile", "recipe", "image_size", "seed", "planes", "threshold", "largest_component")
+    record = {
+        **{name: settings[name] for name in chosen},
+        "arithmetic": arithmetic_of(model),
+        "trained_on": training["made_from"],
+        "epochs": training["epochs"],
+        "parameters": model.count_params(),
+        "seconds_training": training["seconds"],
+        "images_seen": training["images_seen"],
+        "versions": versions(),
+        **metrics,
+    }
+    write_json(folder / "metrics.json", record)
     return folder / "metrics.json"
 
 

@@ -180,11 +180,8 @@ def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence
         first = next(number + 1 for number in numbers if number + 1 not in file_of)
         raise CourseError(f"{name} lacks the slice {first} ({missing:,} missing): a volume needs all of them.")
     told = f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm (make segment: SPACING)."
-    notes = () if spacing else (told,)
     values = _stack([read_picture(file_of[number]).pixels for number in numbers], name)
-    affine = _affine_of_pictures(axes, spacing, values.shape)
-    knows_space, is_placed = spacing is not None, axes is not None
-    return Scan(name, values, affine, knows_space, is_placed, is_grey=values.dtype == np.uint8, notes=notes)
+    return _scan_of_pictures(name, values, axes, spacing, () if spacing else (told,))
 
 
 def _stack(pictures: Sequence[np.ndarray], name: str) -> np.ndarray:
@@ -198,16 +195,17 @@ def _stack(pictures: Sequence[np.ndarray], name: str) -> np.ndarray:
     return stacked(pictures)
 
 
-def _affine_of_pictures(axes: Sequence[str] | None, spacing: Sequence[float] | None, shape: tuple) -> np.ndarray:
-    """Return the affine of stacked pictures: axes and spacing of their rows, columns and slices, None: as imported."""
+def _scan_of_pictures(name, values, axes, spacing, notes=()) -> Scan:
+    """Return stacked pictures as a scan: axes and spacing of their rows, columns and slices, None: as imported."""
     from nibabel import orientations
 
     row, column, depth = axes or UPRIGHT
     sizes = [spacing[1], spacing[0], spacing[2]] if spacing else [1.0, 1.0, 1.0]
     stored = orientations.axcodes2ornt((column, OPPOSITE[row], depth))
-    affine = np.linalg.inv(orientations.inv_ornt_aff(stored, shape))  # to voxels counted right, front, head
+    affine = np.linalg.inv(orientations.inv_ornt_aff(stored, values.shape))  # to voxels counted right, front, head
     affine[stored[:, 0].astype(int)] *= np.array(sizes)[:, None]
-    return affine
+    is_grey = values.dtype == np.uint8
+    return Scan(name, values, affine, spacing is not None, axes is not None, is_grey, notes=notes)
 
 
 def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -> tuple[Scan, np.ndarray]:
@@ -218,10 +216,7 @@ def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -
     names = [pair["name"] for pair in description["subsets"][subset] if pair["patient"] == patient]
     images, masks = zip(*(read_slice(description, work_dir, subset, name) for name in names))
     image, truth = _stack(images, patient), _stack(masks, patient).astype(np.uint8)
-    spacing, axes = (description["geometry"][patient][name] for name in ("spacing", "axes"))
-    affine = _affine_of_pictures(axes, spacing, image.shape)
-    knows_space, is_placed = spacing is not None, axes is not None
-    return Scan(patient, image, affine, knows_space, is_placed, is_grey=True), truth
+    return _scan_of_pictures(patient, image, **description["geometry"][patient]), truth
 
 
 # --- turning ------------------------------------------------------------------------------------------------

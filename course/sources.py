@@ -25,6 +25,9 @@ MAX_HEADER = 2**20  # bytes of a long name in a tar archive
 HEART_URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task02_Heart.tar"
 HEART_SIZE = 455_721_472
 HEART_MD5 = "06ee59366e1e5124267b774dbd654057"
+ATTEMPTS = 4  # to download, in a row, that bring nothing new
+WAIT = 1.0  # seconds between them, doubled each time
+TIMEOUT = 30  # seconds of silence of a server
 
 # The report's split, and the number of slices of each volume: 1160, 569 and 542 in all.
 HEART_SLICES = {
@@ -162,11 +165,11 @@ def _archive_errors(archive):
         raise CourseError(f"{archive.name} is damaged ({error}): copy or pack it again.") from error
 
 
-def _continue_download(url, part, size, timeout, bar):
+def _continue_download(url, part, size, bar):
     """Ask for what `part` lacks and append it; start again where the server refuses ranges."""
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    with urllib.request.urlopen(request, timeout=timeout) as answer:
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         continues = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         if not continues:
             start = 0
@@ -184,35 +187,10 @@ def _continue_download(url, part, size, timeout, bar):
                     break
 
 
-def _check_arrived(part, url, size, md5):
-    """Delete what has been downloaded and raise CourseError if it is not the file of this size and md5."""
-    with open(part, "rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    length = part.stat().st_size
-    if (length, found) != (size, md5):
-        part.unlink()
-        raise CourseError(
-            f"{url} arrived damaged or is another file ({length:,} bytes, md5 {found}; expected "
-            f"{size:,} bytes, md5 {md5}): it was deleted; run this again."
-        )
-
-
-def download(
-    url: str,
-    path: Path,
-    size: int,
-    md5: str,
-    *,
-    attempts: int = 4,
-    wait: float = 1.0,
-    timeout: float = 30,
-    progress: bool = True,
-) -> Path:
+def download(url: str, path: Path, size: int, md5: str, progress: bool = True) -> Path:
     """Download `url` to `path`, continuing where a broken download stopped, and return the path.
 
     What has arrived waits in `path` + ".part"; only a file of `size` bytes with this `md5` becomes `path`.
-    `attempts` bounds the tries in a row that bring nothing new, `wait` (seconds, doubled each time) lies
-    between them, `timeout` (seconds) bounds each silence of the server.
     Raises CourseError when the server cannot be reached or refuses, or the file is not the expected one.
     """
     part = path.with_name(path.name + ".part")
@@ -221,7 +199,7 @@ def download(
     with progress_bar(progress, path.name, size, unit="B", unit_scale=True) as bar:
         while best < size:
             try:
-                _continue_download(url, part, size, timeout, bar)
+                _continue_download(url, part, size, bar)
             except urllib.error.HTTPError as error:
                 if error.code < 500 and error.code not in (408, 416, 429):  # 416: it has no more than has arrived
                     raise CourseError(
@@ -237,36 +215,36 @@ def download(
                 best, failures = now, 0
                 continue
             failures += 1
-            if failures == attempts:
+            if failures == ATTEMPTS:
                 raise CourseError(
                     f"{url} could not be downloaded ({reason}; {best:,} of {size:,} bytes are here): "
                     "check the network and run this again, it goes on from there."
                 )
-            time.sleep(wait * 2 ** (failures - 1))
-    _check_arrived(part, url, size, md5)
+            time.sleep(WAIT * 2 ** (failures - 1))
+    with open(part, "rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    length = part.stat().st_size
+    if (length, found) != (size, md5):
+        part.unlink()
+        raise CourseError(
+            f"{url} arrived damaged or is another file ({length:,} bytes, md5 {found}; expected "
+            f"{size:,} bytes, md5 {md5}): it was deleted; run this again."
+        )
     os.replace(part, path)
     return path
 
 
-def fetch_heart(
-    folder: Path,
-    url: str = HEART_URL,
-    size: int = HEART_SIZE,
-    md5: str = HEART_MD5,
-    *,
-    progress: bool = True,
-    **options,
-) -> Path:
+def fetch_heart(folder: Path, progress: bool = True) -> Path:
     """Return the official heart data below `folder`: what is there already, else the downloaded archive.
 
-    Looks for `Task02_Heart.tar`, then `Task02_Heart/`. `options` go to `download`.
+    Looks for `Task02_Heart.tar`, then `Task02_Heart/`.
     Raises CourseError where the archive can neither be found nor downloaded.
     """
     for present in (folder / "Task02_Heart.tar", folder / "Task02_Heart"):
         if present.exists():
             return present
     try:
-        return download(url, folder / "Task02_Heart.tar", size, md5, progress=progress, **options)
+        return download(HEART_URL, folder / "Task02_Heart.tar", HEART_SIZE, HEART_MD5, progress)
     except CourseError as error:
         raise CourseError(
             f"{str(error).removesuffix('.')}; or put Task02_Heart.tar, from another machine or medicaldecathlon.com, "

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from course.batches import MOST_HELD
+from course.batches import ANSWERED_AT_ONCE, MOST_HELD
 from course.machine import gpu_numbers
 from course.recipes import crop_side, new_settings
 from course.workspace import CourseError
@@ -16,7 +16,6 @@ RETRIES = 2  # how often a run is started again after its worker died, or its ke
 MEMORY_OF_A_PROCESS = 2**30  # bytes: Python, TensorFlow, Jupyter, the weights, and what evaluation holds
 MEMORY_OF_PICTURES = 2 * MOST_HELD  # bytes, of pictures and masks that are held to train on
 MEMORY_OF_A_PIXEL = {"trained": 2600, "answered": 800}  # bytes of a batch, all layers of the network together, float32
-ANSWERED_AT_ONCE = 16  # slices, as `ordered_batches` gives them
 
 
 def memory_needed(run: dict) -> int:

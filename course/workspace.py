@@ -155,18 +155,16 @@ def check_made_from(recorded: dict, now: dict, notebook: str) -> None:
     other = []
     recorded = recorded if isinstance(recorded, dict) else {}  # an earlier version of the course kept a hash alone
     for name, value in now.items():
-        before = recorded.get(name)
-        if before == value:
+        if recorded.get(name) == value:
             continue
+        told = "another dataset" if name == "dataset" else f"other {name}"
         if name == "settings":
-            before = before or {}
-            changed = [
-                f"{key} was {before.get(key)!r}, now {value[key]!r}" for key in value if before.get(key) != value[key]
-            ]
+            before = recorded.get(name) or {}
+            changed = [key for key in value if before.get(key) != value[key]]
+            each = [f"{key} was {before.get(key)!r}, now {value[key]!r}" for key in changed[:3]]
             more = [f"{len(changed) - 3} more"] if len(changed) > 3 else []
-            other.append(f"other settings ({'; '.join(changed[:3] + more)})")
-        else:
-            other.append("another dataset" if name == "dataset" else f"other {name}")
+            told += f" ({'; '.join(each + more)})"
+        other.append(told)
     if other:
         raise CourseError(f"{notebook} ran with {' and '.join(other)}: run {notebook} again.")
 

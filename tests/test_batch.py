@@ -415,10 +415,8 @@ def test_what_reaches_papermill(work_dir, tmp_path, monkeypatch, grid, open_test
 
     def execute_notebook(source, executed, parameters, **options):
         reached[source.stem] = parameters
-        assert (source.parent, executed) == (
-            batch.COURSE_FOLDER / "notebooks",
-            tmp_path / "run/notebooks" / source.name,
-        )
+        assert source.parent == batch.COURSE_FOLDER / "notebooks"
+        assert executed == tmp_path / "run" / "notebooks" / source.name
         assert (options["cwd"], options["execution_timeout"]) == (source.parent, 12 * 3600)
         assert options["kernel_name"] == "python3" and options["progress_bar"] is False
         states.append(helpers.read_json(tmp_path / "run" / "run.json", "00"))
@@ -428,24 +426,21 @@ def test_what_reaches_papermill(work_dir, tmp_path, monkeypatch, grid, open_test
     [run] = runs.values()
     record = run_one(tmp_path, run, work_dir / "dataset.json", opened)
     chosen = {name: values[0] for name, values in grid.items()}
-    given = {
-        "01_dataset_upload": {
-            "dataset": str(work_dir / "dataset.json"),
-            **{name: chosen.get(name, CHOICE[name]) for name in ("profile", "recipe", "seed")},
-        },
-        "02_preprocessing": {name: chosen[name] for name in ("image_size",) if name in chosen},
-        "03_model": {name: chosen[name] for name in ("activation", "learning_rate") if name in chosen},
-        "04_training": {name: chosen[name] for name in ("batch_size", "epochs") if name in chosen},
-        "05_evaluation": {
-            "open_test": open_test,
-            **{name: chosen[name] for name in ("largest_component", "threshold") if name in chosen},
-        },
+    given = CHOICE | chosen | {"work_dir": str(tmp_path / "run"), "open_test": open_test}
+    given["dataset"] = str(work_dir / "dataset.json")
+    names = {
+        "01_dataset_upload": ("work_dir", "dataset", "profile", "recipe", "seed"),
+        "02_preprocessing": ("work_dir", "image_size"),
+        "03_model": ("work_dir", "activation", "learning_rate"),
+        "04_training": ("work_dir", "batch_size", "epochs"),
+        "05_evaluation": ("work_dir", "open_test", "largest_component", "threshold"),
     }
-    assert reached == {name: {"work_dir": str(tmp_path / "run"), **values} for name, values in given.items()}
+    assert reached == {
+        notebook: {name: given[name] for name in known if name in given} for notebook, known in names.items()
+    }
     assert list(reached) == list(batch.NOTEBOOKS)
-    assert [(state["state"], state["notebook"], state["batch"]) for state in states] == [
-        ("running", name, "a") for name in batch.NOTEBOOKS
-    ]
+    told = [(state["state"], state["notebook"], state["batch"]) for state in states]
+    assert told == [("running", name, "a") for name in batch.NOTEBOOKS]
     assert (record["state"], record["open_test"], record["parameters"]) == ("complete", open_test, run)
 
 
@@ -480,33 +475,33 @@ def test_a_run_that_ends_while_its_own_batch_writes_the_owners_file_is_complete(
 
 
 def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        batch,
-        "run_notebook",
-        lambda name, run_dir, *_, **__: [helpers.write_json(run_dir / file, {}) for file in batch.REPORTED],
-    )
+    def run_notebook(name, run_dir, *_, **__):
+        for file in batch.REPORTED:
+            helpers.write_json(run_dir / file, {})
 
-    def state(run=CHOICE, open_test=False):
-        return run_one(tmp_path, run, work_dir / "dataset.json", open_test)["state"]
+    def states(run, open_test=True):
+        """What becomes of a run that is started twice."""
+        return [run_one(tmp_path, run, work_dir / "dataset.json", open_test)["state"] for _ in range(2)]
 
-    assert [state(), state()] == ["complete", "reused"]
+    monkeypatch.setattr(batch, "run_notebook", run_notebook)
+    once, longer = ["complete", "reused"], {**CHOICE, "epochs": 3}
+    assert states(CHOICE, open_test=False) == once
     moved = shutil.copytree(work_dir, tmp_path / "moved") / "dataset.json"
     assert run_one(tmp_path, CHOICE, moved, False)["shared"]["path"] == str(moved)  # not where it lay before
-    assert [state(open_test=True), state(open_test=True)] == ["complete", "reused"]
-    assert state({**CHOICE, "epochs": 3}, True) == "complete"
+    assert states(CHOICE) == once and states(longer) == once
     description = helpers.read_json(work_dir / "dataset.json", "01")
     helpers.write_json(work_dir / "dataset.json", {**description, "fingerprint": "other"})
-    assert [state({**CHOICE, "epochs": 3}, True), state({**CHOICE, "epochs": 3}, True)] == ["complete", "reused"]
+    assert states(longer) == once
     geometry = {patient: {**entry, "spacing": [1, 1, 5]} for patient, entry in description["geometry"].items()}
     helpers.write_json(work_dir / "dataset.json", {**description, "fingerprint": "other", "geometry": geometry})
-    assert [state({**CHOICE, "epochs": 3}, True), state({**CHOICE, "epochs": 3}, True)] == ["complete", "reused"]
+    assert states(longer) == once
     monkeypatch.setattr(batch, "code_fingerprint", lambda: "other")
-    assert state({**CHOICE, "epochs": 3}, True) == "complete"
+    assert states(longer) == once
     for name in ("results/metrics.json", "results/best_median_worst.png", "model/history.csv", "npy/arrays.json"):
         (tmp_path / "run" / name).unlink()  # the report could not be written without it
-        assert [state({**CHOICE, "epochs": 3}, True), state({**CHOICE, "epochs": 3}, True)] == ["complete", "reused"]
+        assert states(longer) == once
     helpers.write_json(tmp_path / "run" / "results" / "metrics.json", {"threshold": 0.3})  # 05 by hand in its folder
-    assert [state({**CHOICE, "epochs": 3}, True), state({**CHOICE, "epochs": 3}, True)] == ["complete", "reused"]
+    assert states(longer) == once
 
 
 @pytest.mark.parametrize(

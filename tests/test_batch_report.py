@@ -50,8 +50,7 @@ def batch(tmp_path):
                         "dice_patient_mean": float(np.mean(list(values.values()))),
                         "accuracy": 0.99,
                         "patients": {
-                            patient: {"dice": value, "precision": 0.5, "recall": 0.25}
-                            for patient, value in values.items()
+                            who: {"dice": dice, "precision": 0.5, "recall": 0.25} for who, dice in values.items()
                         },
                     },
                 },
@@ -60,20 +59,11 @@ def batch(tmp_path):
             write_history(tmp_path / name, rows)
             learned = [{"patient": patient} for patient in ("p9", "p8", "p9")]
             helpers.write_json(tmp_path / name / "npy" / "arrays.json", {"slices": {"train": learned}})
-            outcomes[name] = {
-                "name": name,
-                "state": "complete",
-                "seconds": 90.0,
-                "parameters": {"dataset": "sample", "recipe": recipe, "seed": seed},
-            }
-    outcomes["lost"] = {
-        "name": "lost",
-        "state": "failed",
-        "notebook": "04_training",
-        "cell": 7,
-        "message": "<b>no & no</b>",
-        "parameters": {"dataset": "sample", "recipe": "best", "seed": 2},
-    }
+            parameters = {"dataset": "sample", "recipe": recipe, "seed": seed}
+            outcomes[name] = {"name": name, "state": "complete", "seconds": 90.0, "parameters": parameters}
+    parameters = {"dataset": "sample", "recipe": "best", "seed": 2}
+    why = {"state": "failed", "notebook": "04_training", "cell": 7, "message": "<b>no & no</b>"}
+    outcomes["lost"] = {"name": "lost", "parameters": parameters, **why}
     return tmp_path, outcomes
 
 
@@ -145,14 +135,9 @@ def test_each_patient_is_a_dot_in_the_row_of_its_group_and_the_mean_a_line(batch
         assert list(axes.lines[row].get_xdata()) == pytest.approx(values)
         assert np.abs(axes.lines[row].get_ydata() - row).max() < 0.25
         [mean] = axes.collections[row].get_segments()
-        assert mean.tolist() == [
-            pytest.approx([np.mean(values), row - 0.35]),
-            pytest.approx([np.mean(values), row + 0.35]),
-        ]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["report", "best"] and list(axes.get_yticks()) == [
-        0,
-        1,
-    ]
+        assert mean == pytest.approx(np.array([[np.mean(values), row - 0.35], [np.mean(values), row + 0.35]]))
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["report", "best"]
+    assert list(axes.get_yticks()) == [0, 1]
     assert axes.get_xlabel() == "Dice of a patient's volume"
     assert axes.get_title() == "Patients of valid; the line is the mean"
     assert axes.get_ylim() == (1.5, -0.5)  # the first group above
@@ -196,9 +181,8 @@ def test_the_page_needs_nothing_but_itself(batch):
     assert not page.links and all(address.startswith("data:") for address in page.loaded)
     assert "@import" not in text and "url(" not in text
     assert "4 ran, 0 were reused, 1 failed" in text and "&lt;b&gt;no &amp; no&lt;/b&gt;" in text and "viewport" in text
-    assert (
-        "-y &#x27;{&quot;grid&quot;: {&quot;recipe&quot;: [&quot;report&quot;, &quot;best&quot;]}}&#x27;</pre>" in text
-    )
+    command = "-y &#x27;{&quot;grid&quot;: {&quot;recipe&quot;: [&quot;report&quot;, &quot;best&quot;]}}&#x27;</pre>"
+    assert command in text
 
 
 @pytest.mark.parametrize(

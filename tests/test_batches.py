@@ -13,13 +13,8 @@ from course import batches
 from course.planes import TrainingPictures, Volume
 from course.workspace import COURSE_FOLDER
 
-SETTINGS = {
-    **helpers.new_settings("sample", "smoke", "report", 0),
-    "image_size": 16,
-    "epochs": 2,
-    "images_per_epoch": 20,
-    "batch_size": 8,
-}
+CHOSEN = {"image_size": 16, "epochs": 2, "images_per_epoch": 20, "batch_size": 8}
+SETTINGS = helpers.new_settings("sample", "smoke", "report", 0) | CHOSEN
 
 
 def make_pictures(planes=3):
@@ -190,9 +185,8 @@ def test_xla_compiles_once_to_train_twice_to_validate_and_once_to_answer(tmp_pat
         "PYTHONPATH": os.pathsep.join([str(COURSE_FOLDER), str(COURSE_FOLDER / "tests")]),
         "XLA_FLAGS": f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILATIONS], capture_output=True, text=True, check=False, env=environment
-    )
+    command = [sys.executable, "-c", COMPILATIONS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     compiled = [path.name for path in tmp_path.glob("*one_step_on_data*before_optimizations.txt")]
     assert len(compiled) == 4, compiled  # two to validate: 16 slices, and the last 8
@@ -217,19 +211,9 @@ def test_steps_that_run_together_change_no_bit():
         helpers.compile_model(model, 0.01, "bce_dice_loss", together)
         pictures, settings = make_pictures(), {**SETTINGS, "augment": True}
         ends = []
-
-        class Watch(keras.callbacks.Callback):
-            def on_train_batch_end(self, batch, logs=None, ends=ends):
-                ends.append(batch)
-
-        history = model.fit(
-            helpers.training_batches(pictures, settings, model=model),
-            epochs=2,
-            steps_per_epoch=3,
-            shuffle=False,
-            verbose=0,
-            callbacks=[Watch()],
-        )
+        watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs, ends=ends: ends.append(batch))
+        dataset = helpers.training_batches(pictures, settings, model=model)
+        history = model.fit(dataset, epochs=2, steps_per_epoch=3, shuffle=False, verbose=0, callbacks=[watch])
         assert ends == ([0, 1, 2] * 2 if together == 1 else [2] * 2)
         results.append((json.dumps(history.history), [weight.tobytes() for weight in model.get_weights()]))
     assert results[0] == results[1]

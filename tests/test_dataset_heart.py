@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from course import sources
 from course.importing import import_dataset
 from course.sources import HEART_MD5, HEART_SIZE, HEART_SLICES, HEART_URL, download, fetch_heart, unpack
 from course.store import dataset_root
@@ -101,9 +102,14 @@ def serve():
         server.server_close()
 
 
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    monkeypatch.setattr(sources, "ATTEMPTS", 3)
+    monkeypatch.setattr(sources, "WAIT", 0.001)
+
+
 def get(url, path):
-    digest = hashlib.md5(CONTENT).hexdigest()
-    return download(url, path, len(CONTENT), digest, attempts=3, wait=0.001, timeout=5, progress=False)
+    return download(url, path, len(CONTENT), hashlib.md5(CONTENT).hexdigest(), progress=False)
 
 
 CUT = {
@@ -145,13 +151,7 @@ DAMAGED = "arrived damaged or is another file .* it was deleted; run this again"
 REFUSED = {  # what is served, how, the sentence, the number of requests, and what is left
     "a wrong byte": (CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]), {}, DAMAGED, 1, []),
     "a short file": (SHORT, {}, "is 299,000 bytes long where 300,000 are expected", 1, []),
-    "a short file of unknown length": (
-        SHORT,
-        {"says_length": False},
-        "could not be downloaded .*416; 299,000 of 300,000 bytes are here",
-        4,
-        ["file.part"],
-    ),
+    "a short file of unknown length": (SHORT, {"says_length": False}, "416; 299,000 of 300,000", 4, ["file.part"]),
     "a file without end": (CONTENT, {"says_length": False, "repeats": 500}, DAMAGED, 1, []),
     "a missing address": (CONTENT, {"status": 404}, "the server answers 404", 1, []),
     "an overloaded server": (CONTENT, {"status": 503}, "could not be downloaded .the server answers 503", 3, []),
@@ -195,9 +195,10 @@ def test_a_part_that_is_too_long_is_deleted(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_without_a_network_one_sentence_names_the_alternatives(tmp_path):
+def test_without_a_network_one_sentence_names_the_alternatives(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "HEART_URL", "http://127.0.0.1:9/x.tar")
     with pytest.raises(CourseError) as caught:
-        fetch_heart(tmp_path, url="http://127.0.0.1:9/x.tar", attempts=2, wait=0.001, progress=False)
+        fetch_heart(tmp_path, progress=False)
     assert "could not be downloaded" in str(caught.value) and "; 0 of 455,721,472 bytes" in str(caught.value)
     assert "put Task02_Heart.tar" in str(caught.value)
     assert "dataset='sample'" in str(caught.value)
@@ -206,11 +207,7 @@ def test_without_a_network_one_sentence_names_the_alternatives(tmp_path):
 def test_the_official_archive_is_the_default():
     assert HEART_URL.endswith("/Task02_Heart.tar")
     assert (HEART_SIZE, HEART_MD5) == (455_721_472, "06ee59366e1e5124267b774dbd654057")
-    assert {subset: sum(slices.values()) for subset, slices in HEART_SLICES.items()} == {
-        "train": 1160,
-        "valid": 569,
-        "test": 542,
-    }
+    assert [sum(HEART_SLICES[subset].values()) for subset in ("train", "valid", "test")] == [1160, 569, 542]
 
 
 # --- from the archive to the dataset --------------------------------------------------------------------
@@ -254,11 +251,12 @@ def slices_of_patients(description):
 
 
 @pytest.mark.slow
-def test_the_heart_data_come_from_the_server_in_the_reports_split(serve, tmp_path):
+def test_the_heart_data_come_from_the_server_in_the_reports_split(serve, tmp_path, monkeypatch):
     archive = heart_archive()
     server = serve(archive, cuts=[100_000])
-    digest = hashlib.md5(archive).hexdigest()
-    fetch_heart(tmp_path, server.url(), len(archive), digest, wait=0.001, progress=False)
+    monkeypatch.setattr(sources, "HEART_URL", server.url())
+    monkeypatch.setattr(sources, "HEART_SIZE", len(archive))
+    monkeypatch.setattr(sources, "HEART_MD5", hashlib.md5(archive).hexdigest())
     description = import_dataset("heart", tmp_path, progress=False)
     assert slices_of_patients(description) == HEART_SLICES
     assert description["spacing"] == [1.25, 1.25, 1.37]
@@ -270,7 +268,7 @@ def test_the_heart_data_come_from_the_server_in_the_reports_split(serve, tmp_pat
     assert sorted(os.listdir(tmp_path)) == ["Task02_Heart.tar", "dataset", "dataset.json"]
     with Image.open(root / "train" / "images" / "la_003_077.png") as picture:
         assert (picture.mode, picture.size) == ("RGB", (12, 10))
-    assert fetch_heart(tmp_path, server.url()) == tmp_path / "Task02_Heart.tar"
+    assert fetch_heart(tmp_path) == tmp_path / "Task02_Heart.tar"
     assert len(server.ranges_seen) == 2  # the archive that is there is not fetched again
 
 
@@ -349,11 +347,7 @@ def write_task(folder, patients=4, labels=(1,), names=None, image=None, title="O
 @pytest.mark.parametrize("title", ["Organ", "LeftAtrium"])  # of other patients than the heart data
 def test_volumes_of_another_task_are_split_by_patient_with_their_spacing(title, tmp_path):
     description = import_dataset(write_task(tmp_path / "Task00", title=title), tmp_path / "data", progress=False)
-    assert {subset: len(found) for subset, found in slices_of_patients(description).items()} == {
-        "train": 2,
-        "valid": 1,
-        "test": 1,
-    }
+    assert [len(found) for found in slices_of_patients(description).values()] == [2, 1, 1]
     assert description["spacing"] == [3, 2, 4]  # the row runs along the second axis after the turn
     assert description["subsets"]["test"][0]["size"] == [6, 8]
 
@@ -414,8 +408,9 @@ def test_the_real_volumes_become_the_real_slices(heart, nifti, tmp_path):
         assert not any(written.told.values())
         for name in names:
             image, mask = (np.asarray(Image.open(tmp_path / kind / f"{name}.png")) for kind in ("images", "masks"))
+            real = heart / subset
             real_image, real_mask = (
-                np.asarray(Image.open(heart / subset / kind / f"{name}.png")) for kind in ("images", "masks")
+                np.asarray(Image.open(real / kind / f"{name}.png")) for kind in ("images", "masks")
             )
             assert image.shape == (320, 320, 3)
             assert (mask == real_mask).all()

@@ -248,9 +248,7 @@ def test_a_patient_or_person_in_two_subsets_is_refused_with_both_places():
     folds.check_subsets(pairs)
     with pytest.raises(helpers.CourseError, match=r"^Patient 'p' is in two subsets \(train/p_1 and valid/p_4\), so"):
         folds.check_subsets([*pairs, pair("p", 4, "valid")])
-    one_person = (
-        r"^'p' and 'q' look like two times or sides of one patient, who is in two subsets \(train/p_1 and test/q_3"
-    )
+    one_person = r"^'p' and 'q' look like two times or sides of one patient, who is .* \(train/p_1 and test/q_3"
     with pytest.raises(helpers.CourseError, match=one_person):
         folds.check_subsets(pairs, {"p": "p", "q": "p"})
 
@@ -272,14 +270,9 @@ def test_folds_are_at_most_five_and_as_even_as_people_allow(groups, sizes):
     drawn = folds.draw_folds(pairs, 0, people)
     assert sorted(map(len, drawn)) == sizes and drawn == [sorted(fold) for fold in drawn]
     assert sorted(sum(drawn, [])) == sorted(people)
-    assert all(
-        len({number for number, fold in enumerate(drawn) if {*fold} & {*names}}) == 1 for names in together(people)
-    )
-
-
-def together(people):
-    """The patients of each person."""
-    return [[patient for patient, one in people.items() if one == person] for person in set(people.values())]
+    for person in people.values():  # is in one fold
+        names = {patient for patient, one in people.items() if one == person}
+        assert len([fold for fold in drawn if names & {*fold}]) == 1
 
 
 def test_the_seed_draws_the_folds():

@@ -111,9 +111,8 @@ def test_the_median_patient_of_a_run_comes_with_its_slices_its_masks_and_what_th
     monkeypatch.setattr(helpers, "predict_subset", answer)
     images, truth, prediction, name = heart_pictures.median_patient(work_dir)
     assert asked == [("the model", "valid", 3)] and name == median
-    paths = [
-        helpers.pair_paths(description, work_dir, "valid", pair["name"]) for pair in slices if pair["patient"] == median
-    ]
+    names = [pair["name"] for pair in slices if pair["patient"] == median]
+    paths = [helpers.pair_paths(description, work_dir, "valid", name) for name in names]
     assert np.array_equal(images, [helpers.read_image(image) for image, _ in paths])
     assert np.array_equal(truth, [helpers.read_mask(mask) for _, mask in paths])
     assert prediction.shape == truth.shape and helpers.dice(truth, prediction) > 0.8

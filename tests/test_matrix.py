@@ -33,9 +33,8 @@ def test_the_lowest_environment_has_the_lower_end_of_every_range():
 
 def test_a_report_that_is_missing_counts_as_a_failure(tmp_path):
     report = tmp_path / "report.xml"
-    report.write_text(
-        "<testsuite><testcase/><testcase><failure/></testcase><testcase><skipped/></testcase></testsuite>"
-    )
+    cases = "<testcase/><testcase><failure/></testcase><testcase><skipped/></testcase>"
+    report.write_text(f"<testsuite>{cases}</testsuite>")
     assert matrix.count_cases([report]) == {"passed": 1, "failed": 1, "skipped": 1}
     assert matrix.count_cases([report, tmp_path / "other.xml"]) == {"passed": 1, "failed": 2, "skipped": 1}
 
@@ -87,5 +86,5 @@ def test_the_constraints_hold_every_package_of_the_ranges():
 
 def test_a_python_that_is_not_here_is_said_in_the_table(monkeypatch, tmp_path):
     monkeypatch.setitem(matrix.ENVIRONMENTS, "2.0", "2.0")
-    row = matrix.check("2.0", tmp_path, [])
-    assert "| 2.0 | " in matrix.table({"2.0": row}) and "there is no Python 2.0 here" in matrix.table({"2.0": row})
+    table = matrix.table({"2.0": matrix.check("2.0", tmp_path, [])})
+    assert "| 2.0 | " in table and "there is no Python 2.0 here" in table

@@ -62,16 +62,10 @@ def read(case, folder):
 def imported(folder, work_dir, patient="c0", **options):
     """Return the description, and images and masks of a patient: two arrays (slice, row, column)."""
     description = import_dataset(folder, work_dir, progress=False, **options)
-    names = [
-        (subset, pair["name"])
-        for subset, pairs in description["subsets"].items()
-        for pair in pairs
-        if pair["patient"] == patient
-    ]
-    paths = [pair_paths(description, work_dir, *name) for name in names]
-    return description, *(
-        np.stack([np.asarray(Image.open(path[kind]).convert("L")) for path in paths]) for kind in (0, 1)
-    )
+    pairs = [(subset, pair) for subset, pairs in description["subsets"].items() for pair in pairs]
+    paths = [pair_paths(description, work_dir, s, pair["name"]) for s, pair in pairs if pair["patient"] == patient]
+    images, masks = ([np.asarray(Image.open(path).convert("L")) for path in of_kind] for of_kind in zip(*paths))
+    return description, np.stack(images), np.stack(masks)
 
 
 def expected_slices(values, along):
@@ -146,9 +140,7 @@ def test_a_turned_grid_keeps_every_voxel_where_it_is(tmp_path):
 
 def test_voxels_of_metres_are_told(tmp_path):
     description, *_ = imported(make(tmp_path / "source", unit="meter"), tmp_path / "data")
-    assert [
-        note for note in description["notes"] if "images/c0.nii has voxels longer than 10 cm, by its header" in note
-    ]
+    assert any("images/c0.nii has voxels longer than 10 cm, by its header" in note for note in description["notes"])
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (6, 8, 1), (6, 8, 1, 1)])
@@ -355,22 +347,8 @@ IGNORED[5] = 255
     [
         (BRIGHT, LABEL, {}, BRIGHT, LABEL, "images/c0.nii holds a few values far brighter"),
         (CT, LABEL, {}, VALUES, LABEL, "images/c0.nii holds negative values: the smallest value became black"),
-        (
-            VALUES,
-            SOFT,
-            {},
-            VALUES,
-            SOFT >= 0.5,
-            "masks/c0.nii holds a soft label: its values from one half of the label's number",
-        ),
-        (
-            VALUES,
-            IGNORED,
-            {"foreground": 1},
-            VALUES,
-            LABEL,
-            "Of the masks' values 1 is the structure, as chosen; 0, 255 is background.",
-        ),
+        (VALUES, SOFT, {}, VALUES, SOFT >= 0.5, "masks/c0.nii holds a soft label: its values from one half of the"),
+        (VALUES, IGNORED, {"foreground": 1}, VALUES, LABEL, "1 is the structure, as chosen; 0, 255 is background."),
         (VALUES, 1 - LABEL, {"foreground": 0}, VALUES, LABEL, ""),
     ],
 )

@@ -225,16 +225,12 @@ def test_nbval_fails_where_one_compared_value_differs(tmp_path):
     """Each copy ends with its altered cell, so that nothing is trained; 03 runs on and leaves a model for 05."""
     for path in LESSONS:
         notebook, (old, new) = read(path), ALTERED[path.stem]
-        found = [
-            index
-            for index, cell in enumerate(notebook.cells)
-            if cell.cell_type == "code" and any(old in text for text in texts(cell))
-        ]
+        found = [cell for cell in code_cells(notebook) if any(old in text for text in texts(cell))]
         assert len(found) == 1, f"{old!r} is in {len(found)} cells of {path.name}"
-        for output in notebook.cells[found[0]].outputs:
+        for output in found[0].outputs:
             output.text = output.text.replace(old, new)
         if path.stem != "03_model":
-            del notebook.cells[found[0] + 1 :]
+            del notebook.cells[notebook.cells.index(found[0]) + 1 :]
         if path.stem == "05_evaluation":
             copy = (
                 "import os, pathlib, shutil, helpers\nfrom course import training, workspace\n"

@@ -101,10 +101,8 @@ def test_who_was_taken_over_ends_and_leaves_the_file_to_the_other(tmp_path):
     assert (tmp_path / "owner.txt").read_text() == "another\n0"
 
 
-WATCHED = (
-    "import sys, time; from course import ownership; "
-    "ownership.end_with_owner(sys.argv[1], 'one'); print('on', flush=True); time.sleep(60)"
-)
+WATCHED = """import sys, time; from course import ownership
+ownership.end_with_owner(sys.argv[1], 'one'); print('on', flush=True); time.sleep(60)"""
 
 
 @pytest.mark.parametrize("owner", ["another\n0", None])

@@ -3,6 +3,7 @@
 Epochs are made up here: what a training keeps is asked, not what it learns.
 """
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -114,16 +115,13 @@ READERS = {
     "04": lambda work_dir: begin(work_dir, helpers.load_settings(work_dir)),
     "05": lambda work_dir: helpers.load_trained_model(work_dir),
 }
-OTHER_FOLD = "02_preprocessing ran with another dataset: run 02_preprocessing again."
+OTHER_DATA = dict.fromkeys(READERS, "02_preprocessing ran with another dataset: run 02_preprocessing again.")
 OTHER_SIZE = "02_preprocessing ran with other settings (image_size was 16, now 32): run 02_preprocessing again."
 CASES = {  # what was done after 04: (how, {the notebook that runs next: what it says})
-    "01 took another fold": (
-        lambda work_dir, small: take_fold(work_dir, 1, small),
-        dict.fromkeys(["02 and later", "03", "04", "05"], OTHER_FOLD),
-    ),
+    "01 took another fold": (lambda work_dir, small: take_fold(work_dir, 1, small), OTHER_DATA),
     "01 took other mask values": (
         lambda work_dir, small: edit(work_dir, "dataset.json", mask_values=[0, 1]),
-        dict.fromkeys(["02 and later", "03", "04", "05"], OTHER_FOLD),
+        OTHER_DATA,
     ),
     "01 and 02 took another fold": (
         lambda work_dir, small: helpers.prepare_arrays(take_fold(work_dir, 1, small), work_dir, 16, progress=False),
@@ -135,10 +133,7 @@ CASES = {  # what was done after 04: (how, {the notebook that runs next: what it
     ),
     "01 chose another size": (
         lambda work_dir, small: choose_settings(work_dir, image_size=32),
-        {
-            **dict.fromkeys(["03", "05"], OTHER_SIZE),
-            "04": "03_model ran with other settings (image_size was 16, now 32)",
-        },
+        {"03": OTHER_SIZE, "04": "03_model ran with other settings (image_size was 16, now", "05": OTHER_SIZE},
     ),
     "02 left out a patient that would now stay": (
         lambda work_dir, small: helpers.prepare_arrays(
@@ -352,9 +347,8 @@ def test_older_weights_of_the_same_training_go_on_from_their_own_epoch(folder, c
     (folder / "model" / "resume.weights.h5").write_bytes(state)
     capsys.readouterr()
     model, _, first_epoch = begin(folder, settings)
-    assert (
-        capsys.readouterr().out == "history.csv has 4 epochs, the saved weights 2: the training goes on from there.\n"
-    )
+    told = "history.csv has 4 epochs, the saved weights 2: the training goes on from there.\n"
+    assert capsys.readouterr().out == told
     assert first_epoch == 2 and [row["val_loss"] for row in helpers.read_history(folder)] == [0.5, 0.4]
     assert model.layers[-1].bias.numpy() == [2.0] and kept_bias(folder) == 2.0
 
@@ -379,10 +373,7 @@ def test_a_kill_between_any_two_files_of_an_epoch_loses_that_epoch_at_most(folde
     model.layers[-1].bias.assign([2.0])
     callbacks[1].on_epoch_begin(1)
     files = ["history.csv", "resume.weights.h5", "training.json", *(["best.keras"] if losses[1] < losses[0] else [])]
-    if last < len(files):
-        with pytest.raises(KeyboardInterrupt):
-            callbacks[1].on_epoch_end(1, {"loss": losses[1] + 1, "val_loss": losses[1]})
-    else:
+    with pytest.raises(KeyboardInterrupt) if last < len(files) else contextlib.nullcontext():
         callbacks[1].on_epoch_end(1, {"loss": losses[1] + 1, "val_loss": losses[1]})
     assert replaced == files[:last]
     monkeypatch.undo()

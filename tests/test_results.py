@@ -180,10 +180,8 @@ def test_results_and_readme_quote_the_cross_validation_which_holds_each_patient_
 def test_results_quote_nnunet():
     dice = {row["patient"]: float(row["dice"]) for row in read("nnunet.csv")}
     assert len(dice) == 20
-    valid, test = (
-        [dice[patient] for patient in patients]
-        for patients in (("la_023", "la_024", "la_026", "la_029", "la_030"), ("la_016", "la_017"))
-    )
+    valid = [dice[patient] for patient in ("la_023", "la_024", "la_026", "la_029", "la_030")]
+    test = [dice[patient] for patient in ("la_016", "la_017")]
     assert table_row(RESULTS, "nnU-Net, 3D")[1:] == with_mean(valid) + with_mean(test)
 
 
@@ -201,11 +199,7 @@ def test_results_quote_the_leaks(name, which, patients, variants):
     for variant in variants:
         runs = []
         for seed in ("0", "1"):
-            dice = {
-                row["patient"]: float(row["dice"])
-                for row in rows
-                if (row["variant"], row["seed"], row["slices"]) == (variant, seed, which)
-            }
+            dice = dice_of(rows, variant=variant, seed=seed, slices=which)[seed]
             assert len(dice) == 5
             runs.append(np.mean([value for patient, value in dice.items() if patients is None or patient in patients]))
         [quoted] = [line for line in RESULTS.splitlines() if line.startswith(f"| {name} | {variant} |")]

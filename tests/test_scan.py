@@ -211,9 +211,8 @@ def test_a_mask_that_a_person_has_drawn_is_not_written_over(tmp_path, body, cont
     theirs = tmp_path / "p1_mask.nii.gz"
     save(theirs, body, affine()) if content == "a mask" else theirs.write_text(content)
     before = theirs.read_bytes()
-    with pytest.raises(
-        CourseError, match=r"p1_mask\.nii\.gz in .* (was not saved by this course|cannot be read \().*: move"
-    ):
+    told = r"p1_mask\.nii\.gz in .* (was not saved by this course|cannot be read \().*: move"
+    with pytest.raises(CourseError, match=told):
         scans.save_volume(np.uint8(scan.values > 9), scan, theirs)
     assert theirs.read_bytes() == before
 
@@ -409,11 +408,7 @@ FILES = {  # what is given of a folder, and what lies in it
     "no number": ("", ["a.png", "b.png"], "are not numbered, each once"),
     "minus": ("", ["p_-12.png", "p_-11.png"], "are not numbered, each once and without a minus"),
     "minus alone": ("", ["-2.png", "-1.png"], "are not numbered, each once and without a minus"),
-    "two patients": (
-        "",
-        ["p1_0.png", "p1_1.png", "p2_2.png"],
-        r"last number \(p1_1\.png, p2_2\.png\), so .* two scans",
-    ),
+    "two patients": ("", ["p1_0.png", "p1_1.png", "p2_2.png"], r"last number \(p1_1\.png, p2_2\.png\), .* two scans"),
     "two endings": ("", ["0_anna.png", "1_bert.png"], r"last number \(0_anna\.png, 1_bert\.png\)"),
     "two folders": ("", ["a/0.png", "b/1.png"], r"last number \(a/0\.png, b/1\.png\), so .*: give the folder of one"),
 }
@@ -471,20 +466,12 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
 @pytest.mark.parametrize(
     ("names", "found", "told"),
     [
-        (
-            "a.nii b.nrrd c.hdr d.csv",
-            "a.nii",
-            r"b\.nrrd \(and 1 more\) was passed over: its type is not read; save volumes",
-        ),
+        ("a.nii b.nrrd c.hdr d.csv", "a.nii", r"b\.nrrd \(and 1 more\) was passed over: its type is not read; save"),
         ("b.nrrd d.csv", ".", None),
         ("a.zip b.tar c.TGZ d.tar.gz e.tar.xz f.gz", "a.zip b.tar c.TGZ d.tar.gz e.tar.xz", None),
         ("images/0.png masks/0.png", "images", r"/masks was passed over: by its name it is a mask"),
         ("image.nii seg.nii", "image.nii", r"/seg\.nii was passed over"),
-        (
-            "P1.nii p1_seg.nii.gz mask_P1.nii p2_seg.nii",
-            "P1.nii p2_seg.nii",
-            r"/mask_P1\.nii \(and 1 more\) was passed over",
-        ),
+        ("P1.nii p1_seg.nii.gz mask_P1.nii p2_seg.nii", "P1.nii p2_seg.nii", r"/mask_P1\.nii \(and 1 more\) was "),
         ("mask.nii", "mask.nii", None),
         (
             "a.nii.gz out/a_mask.nii.gz out/a_probability.nii.gz out/a.json b/b.nii.gz b/b_mask.nii.gz",

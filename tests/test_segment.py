@@ -81,12 +81,8 @@ def test_of_several_scans_one_that_cannot_be_read_does_not_stop_the_others(run_d
     scan.write_bytes(b"no volume")
     assert segment.main([str(scan.parent), str(run_dir), "--out", str(tmp_path / "out")]) == 1
     printed = capsys.readouterr().out
-    assert (
-        "2 of 3, one: " in printed
-        and "scans/one.nii.gz is damaged" in printed
-        and "3 of 3, two: " in printed
-        and " ml" in printed
-    )
+    for text in ("2 of 3, one: ", "scans/one.nii.gz is damaged", "3 of 3, two: ", " ml"):
+        assert text in printed
     rows = list(csv.DictReader((tmp_path / "out" / "scans.csv").open(encoding="utf-8")))
     assert [row["name"] for row in rows] == ["a_slice", "one", "two"]
     assert "damaged" in rows[1]["failed"] and all(float(rows[number]["millilitres"]) >= 0 for number in (0, 2))
@@ -135,9 +131,8 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
     helpers.write_json(tmp_path / "run" / "results" / "metrics.json", {"threshold": 0.3})
     assert segment.main([str(tmp_path / "links" / "anna.1.nii"), str(tmp_path / "run")]) == 0
     assert "scans.csv holds the answers of several networks" in capsys.readouterr().out
-    assert (
-        len({helpers.read_json(path, "07")["network"] for path in (tmp_path / "run" / "segmented").glob("*.json")}) == 2
-    )
+    records = [helpers.read_json(path, "07") for path in (tmp_path / "run" / "segmented").glob("*.json")]
+    assert len({record["network"] for record in records}) == 2
     monkeypatch.setattr(segment.papermill, "execute_notebook", refuse)
     assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 1  # has another threshold
     (tmp_path / "run" / "results" / "metrics.json").unlink()

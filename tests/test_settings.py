@@ -55,12 +55,8 @@ def nvidia_smi(monkeypatch, tmp_path, gpus, code=0):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-T4, A100, P100, H200 = (
-    ("Tesla T4", "7.5"),
-    ("NVIDIA A100-SXM4-40GB", "8.0"),
-    ("Tesla P100", "6.0"),
-    ("NVIDIA H200", "9.0"),
-)
+T4, A100 = ("Tesla T4", "7.5"), ("NVIDIA A100-SXM4-40GB", "8.0")
+P100, H200 = ("Tesla P100", "6.0"), ("NVIDIA H200", "9.0")
 
 
 @pytest.mark.parametrize(("gpus", "code", "expected"), [([T4], 0, True), ([], 6, False), ([T4], 6, False)])
@@ -167,19 +163,9 @@ def test_the_plan_says_device_work_and_time(work_dir, monkeypatch):
     assert helpers.training_plan(work_dir, settings, 1040).endswith(": there is no estimate of the time for this card.")
 
 
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [
-        (1, "1 second"),
-        (2, "2 seconds"),
-        (89.4, "89 seconds"),
-        (90, "2 minutes"),
-        (5399, "90 minutes"),
-        (5400, "1.5 hours"),
-    ],
-)
-def test_a_time_in_words(seconds, expected):
-    assert workspace.duration(seconds) == expected
+def test_a_time_in_words():
+    words = {1: "1 second", 2: "2 seconds", 89.4: "89 seconds", 90: "2 minutes", 5399: "90 minutes", 5400: "1.5 hours"}
+    assert {seconds: workspace.duration(seconds) for seconds in words} == words
 
 
 def test_the_report_in_full_is_what_the_report_of_2022_says():
@@ -218,11 +204,8 @@ def test_an_override_is_recorded_and_none_is_not(work_dir):
     before = helpers.load_settings(work_dir)
     assert helpers.load_settings(work_dir, image_size=None, epochs=None) == before
     assert helpers.load_settings(work_dir, image_size=64)["image_size"] == 64
-    assert json.loads((work_dir / "settings.json").read_text()) == {
-        **before,
-        "image_size": 64,
-        "replaced": {"image_size": before["image_size"]},
-    }
+    changed = {"image_size": 64, "replaced": {"image_size": before["image_size"]}}
+    assert json.loads((work_dir / "settings.json").read_text()) == before | changed
 
 
 def test_none_takes_an_earlier_override_back(work_dir):
@@ -369,9 +352,8 @@ def test_a_drive_that_is_not_mounted_is_told_with_the_way_to_go_on(monkeypatch, 
         raise MessageError("Error: credential propagation was unsuccessful " + "x" * 500)
 
     stand_in_colab(monkeypatch, Path("/content"), mount)
-    with pytest.raises(
-        helpers.CourseError, match='Drive was not mounted .*work_dir = "/content/course-data"'
-    ) as refusal:
+    told = 'Drive was not mounted .*work_dir = "/content/course-data"'
+    with pytest.raises(helpers.CourseError, match=told) as refusal:
         helpers.open_work_folder()
     assert len(str(refusal.value)) < 400 and "the next notebook does not find it" in str(refusal.value)
 
@@ -458,7 +440,6 @@ def test_a_tensorflow_that_is_too_old_is_told(monkeypatch, version, works):
 def test_importing_helpers_loads_nothing_heavy():
     heavy = ("tensorflow", "keras", "matplotlib", "nibabel", "scipy", "sklearn", "tqdm")
     code = f"import sys, helpers; print([n for n in {heavy} if n in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=workspace.COURSE_FOLDER, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=workspace.COURSE_FOLDER, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

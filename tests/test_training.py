@@ -11,13 +11,8 @@ import helpers
 from course.training import write_history
 from course.workspace import fingerprint
 
-SETTINGS = {
-    **helpers.new_settings("sample", "smoke", "report", 0),
-    "image_size": 16,
-    "epochs": 3,
-    "images_per_epoch": None,
-    "batch_size": 8,
-}
+CHOSEN = {"image_size": 16, "epochs": 3, "images_per_epoch": None, "batch_size": 8}
+SETTINGS = helpers.new_settings("sample", "smoke", "report", 0) | CHOSEN
 
 
 def prepare(work_dir, settings=SETTINGS):

@@ -36,11 +36,8 @@ SPACING = [1.25, 1.25, 1.37]  # of the heart data, [row, column, slice] in mm
 
 def whole_patient(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Return (images, masks) of PATIENT in the heart folder, uint8 and bool (slices, height, width)."""
-    images = sorted(Path(folder, "train", "images").glob(f"{PATIENT}_*.png"))
-    masks = sorted(Path(folder, "train", "masks").glob(f"{PATIENT}_*.png"))
-    return np.stack([helpers.read_image(path) for path in images]), np.stack(
-        [helpers.read_mask(path) for path in masks]
-    )
+    images, masks = (sorted(Path(folder, "train", kind).glob(f"{PATIENT}_*.png")) for kind in ("images", "masks"))
+    return np.stack([*map(helpers.read_image, images)]), np.stack([*map(helpers.read_mask, masks)])
 
 
 def plot_slice(images: np.ndarray, masks: np.ndarray) -> Figure:

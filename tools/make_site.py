@@ -127,10 +127,8 @@ def write_site(pages: list[dict[str, str]], folder: Path) -> None:
 
 def main(folder: Path = COURSE_FOLDER / "data" / "site") -> None:
     """Write the site: the lessons, 00, the teacher's page."""
-    paths = sorted(
-        (COURSE_FOLDER / "notebooks").glob("*.ipynb"), key=lambda path: (path.stem.startswith("00"), path.stem)
-    )
-    notebooks = {path.stem: nbformat.read(path, as_version=4) for path in paths}
+    batch, *lessons = sorted((COURSE_FOLDER / "notebooks").glob("*.ipynb"))
+    notebooks = {path.stem: nbformat.read(path, as_version=4) for path in (*lessons, batch)}
     write_site(make_pages(notebooks, (COURSE_FOLDER / "docs" / "TEACHING.md").read_text(encoding="utf-8")), folder)
     print(f"made {len(notebooks) + 2} pages: open data/site/index.html")
 

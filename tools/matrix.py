@@ -79,9 +79,8 @@ def make_environment(name: str, folder: Path) -> Path:
     subprocess.run([base, "-m", "venv", home], check=True)
     wanted = home / "wanted.txt"
     wanted.write_text(text, encoding="utf-8")
-    done = subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "-r", wanted], capture_output=True, text=True, check=False
-    )
+    command = [python, "-m", "pip", "install", "--quiet", "-r", wanted]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CourseError(f"not installable: {done.stderr.strip().splitlines()[-1]}")
     wanted.rename(made_from)
@@ -92,24 +91,18 @@ def versions(python: Path) -> dict[str, str]:
     """Return {package: version} of an environment; Python itself is in it as "python"."""
     command = [python, "-m", "pip", "inspect"]
     answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    packages = (package["metadata"] for package in answer["installed"])
-    return {
-        "python": answer["environment"]["python_full_version"],
-        **{package["name"].lower(): package["version"] for package in packages},
-    }
+    packages = [package["metadata"] for package in answer["installed"]]
+    found = {package["name"].lower(): package["version"] for package in packages}
+    return {"python": answer["environment"]["python_full_version"], **found}
 
 
 def count_cases(reports: list[Path]) -> dict[str, int]:
     """Count the tests "passed", "failed", "skipped" in pytest's XML reports; one that is not there is a failure."""
     missing = [report for report in reports if not report.exists()]
     cases = [case for report in reports if report.exists() for case in ElementTree.parse(report).iter("testcase")]
-    failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
-    skipped = [case for case in cases if case.find("skipped") is not None]
-    return {
-        "passed": len(cases) - len(failed) - len(skipped),
-        "failed": len(failed) + len(missing),
-        "skipped": len(skipped),
-    }
+    failed = sum(case.find("failure") is not None or case.find("error") is not None for case in cases)
+    skipped = sum(case.find("skipped") is not None for case in cases)
+    return {"passed": len(cases) - failed - skipped, "failed": failed + len(missing), "skipped": skipped}
 
 
 def run_suite(python: Path, log_file: Path, tests: list[str]) -> dict[str, int]:

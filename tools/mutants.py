@@ -227,11 +227,9 @@ def main() -> None:
     options.add_argument("--again", action="store_true", help="only what survived the last time")
     options.add_argument("modules", nargs="*", help="names such as metrics or helpers; all if none is given")
     options = options.parse_args()
-    modules = [
-        Path("helpers.py"),
-        *sorted(path.relative_to(COURSE_FOLDER) for path in COURSE_FOLDER.glob("course/*.py")),
-    ]
-    modules = [module for module in modules if not options.modules or module.stem in options.modules]
+    paths = [COURSE_FOLDER / "helpers.py", *sorted(COURSE_FOLDER.glob("course/*.py"))]
+    chosen = [path for path in paths if not options.modules or path.stem in options.modules]
+    modules = [path.relative_to(COURSE_FOLDER) for path in chosen]
     FOLDER.mkdir(parents=True, exist_ok=True)
     results = [result for result in read_results(modules) if options.again and result["outcome"] == "noticed"]
     noticed = {(result["module"], result["line"], result["column"]) for result in results}

@@ -84,12 +84,6 @@ def write_table(records: dict[str, dict], path: Path) -> None:
     write_csv(path, rows)
 
 
-def told_of(record: dict) -> str:
-    """Return what the terminal says of a scan that was answered."""
-    unit = "ml" if record["knows_space"] else "ml, if a voxel has 1 cubic millimetre"
-    return f"{record['millilitres']:.1f} {unit}"
-
-
 def _choices(given):
     """Return (scans, notes on what is passed over, run, out) of the command line; raise CourseError."""
     if not given.scan.strip() or not given.run.strip():
@@ -123,7 +117,8 @@ def main(arguments: list[str] | None = None) -> int:
     for number, scan in enumerate(scans, start=1):
         try:
             record = answer_scan(scan, run, out, given.spacing)
-            told = told_of(record)
+            unit = "ml" if record["knows_space"] else "ml, if a voxel has 1 cubic millimetre"
+            told = f"{record['millilitres']:.1f} {unit}"
         except CourseError as error:
             record, told, failed = {"name": scan_name(scan), "failed": str(error)}, error, failed + 1
         records[scan_name(scan)] = record

@@ -32,12 +32,8 @@ def main(batch_size, limit):
     if limit:
         slices = int(2 * limit * 1e6 / (SIZE * SIZE * 5))  # four bytes of X and one of y a pixel
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 1e6),) * 2)
-    settings = {
-        **helpers.new_settings("sample", "full", "report", 0),
-        "epochs": 1,
-        "batch_size": batch_size,
-        "images_per_epoch": STEPS * batch_size,
-    }
+    chosen = {"epochs": 1, "batch_size": batch_size, "images_per_epoch": STEPS * batch_size}
+    settings = helpers.new_settings("sample", "full", "report", 0) | chosen
     with tempfile.TemporaryDirectory() as folder:
         arrays = [
             np.lib.format.open_memmap(Path(folder, f"{name}.npy"), "w+", dtype, (slices, SIZE, SIZE, 1))
@@ -45,12 +41,12 @@ def main(batch_size, limit):
         ]
         pictures = TrainingPictures(*arrays)
         model = helpers.create_model(image_size=SIZE)
-        peak = []
+        used = []
         watch = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: peak.append(anonymous_megabytes())
+            on_train_batch_end=lambda batch, logs: used.append(anonymous_megabytes())
         )
         fit(model, pictures, settings, verbose=0, callbacks=[watch])
-    print(json.dumps({"peak_megabytes": max(peak), "array_megabytes": sum(array.nbytes for array in arrays) / 1e6}))
+    print(json.dumps({"peak_megabytes": max(used), "array_megabytes": sum(array.nbytes for array in arrays) / 1e6}))
 
 
 if __name__ == "__main__":

@@ -65,9 +65,9 @@ def median_seconds(step):
     return statistics.median(times[WARM_UP:])
 
 
-def ceiling(size=3072):
+def ceiling():
     """Return GFLOP/s of a square matrix product, by number format."""
-    result = {}
+    result, size = {}, 3072
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         a, b = torch.rand(size, size).to(dtype), torch.rand(size, size).to(dtype)
         result[name] = 2 * size**3 / median_seconds(lambda a=a, b=b: a @ b) / 1e9

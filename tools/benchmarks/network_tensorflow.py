@@ -42,8 +42,7 @@ class StepTimes(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.ends.append(time.perf_counter())
 
-    def on_predict_batch_end(self, batch, logs=None):
-        self.ends.append(time.perf_counter())
+    on_predict_batch_end = on_train_batch_end
 
     def images_per_second(self, batch_size):
         """Return the median over the steps after the warm-up."""

@@ -101,19 +101,11 @@ def keras_directory(work_dir):
     """`keras.utils.image_dataset_from_directory` for images and for masks, read through once; nothing is kept."""
     import keras
 
-    paths = pairs(work_dir)
-    folders = {path.parent for pair in paths for path in pair}
+    folders = {path.parent for pair in pairs(work_dir) for path in pair}
+    options = {"labels": None, "color_mode": "grayscale", "batch_size": 32, "shuffle": False, "verbose": False}
     start = time.perf_counter()
     for folder in sorted(folders):
-        dataset = keras.utils.image_dataset_from_directory(
-            folder,
-            labels=None,
-            color_mode="grayscale",
-            image_size=(SIZE, SIZE),
-            batch_size=32,
-            shuffle=False,
-            verbose=False,
-        )
+        dataset = keras.utils.image_dataset_from_directory(folder, image_size=(SIZE, SIZE), **options)
         for _ in dataset.map(lambda batch: batch / 255).prefetch(2):
             pass
     return time.perf_counter() - start

@@ -173,21 +173,15 @@ def plot_networks(times):
     figure = Figure(figsize=(11, 4), layout="constrained")
     for axes, task in zip(figure.subplots(1, 2), ("training", "prediction")):
         for offset, (network, color) in enumerate(zip(NETWORKS, colors)):
-            shown = {
-                index: [result[task] for result in times[(*case, network)]]
-                for index, case in enumerate(cases)
-                if (*case, network) in times
-            }
-            places = [index + (offset - 3) * 0.12 for index in shown]
-            axes.bar(places, [statistics.median(values) for values in shown.values()], 0.11, color=color, label=network)
-            for place, values in zip(places, shown.values()):
+            timed = [index for index, case in enumerate(cases) if (*case, network) in times]
+            places = [index + (offset - 3) * 0.12 for index in timed]
+            speeds = [[result[task] for result in times[*cases[index], network]] for index in timed]
+            axes.bar(places, [*map(statistics.median, speeds)], 0.11, color=color, label=network)
+            for place, values in zip(places, speeds):
                 axes.plot([place] * len(values), values, ".", color="black", markersize=3)
         axes.set(title=task, ylabel="images a second (dots: single rounds)", xticks=range(len(cases)))
-        names = [
-            "{0}x{0}\nbatch {1}\n{2}".format(*case.split(","), precision.replace("mixed_", ""))
-            for case, precision in cases
-        ]
-        axes.set_xticklabels(names, fontsize=7)
+        split = [(*case.split(","), precision.replace("mixed_", "")) for case, precision in cases]
+        axes.set_xticklabels(["{0}x{0}\nbatch {1}\n{2}".format(*parts) for parts in split], fontsize=7)
         axes.legend(fontsize=7)
     return figure
 
@@ -203,18 +197,10 @@ def main():
     }
     start = time_start()
     times, ceilings = time_networks()
-    helpers.write_json(
-        RESULTS.with_suffix(".json"),
-        {
-            "machine": machine(),
-            "networks": [[*key, results] for key, results in times.items()],
-            "ceilings": ceilings,
-            "preparation": preparation,
-            "preparation_memory": memory,
-            "training_memory": training_memory,
-            "start": start,
-        },
-    )
+    networks = [[*key, results] for key, results in times.items()]
+    results = {"machine": machine(), "networks": networks, "ceilings": ceilings, "preparation": preparation}
+    results |= {"preparation_memory": memory, "training_memory": training_memory, "start": start}
+    helpers.write_json(RESULTS.with_suffix(".json"), results)
     write_results(times, ceilings, preparation, memory, start, training_memory)
     print(RESULTS.with_suffix(".md").read_text(encoding="utf-8"))
 

@@ -54,14 +54,8 @@ def train(work_dir, settings, seconds):
             result["seconds"] += time.perf_counter() - self.start
             result["images"] = (epoch + 1) * images_per_epoch
             probabilities = helpers.predict_subset(self.model, work_dir, "valid", settings["planes"])
-            result["dice"] = float(
-                np.mean(
-                    [
-                        helpers.dice(truth, probability >= 0.5)
-                        for _, _, truth, probability in helpers.patient_volumes(work_dir, "valid", probabilities)
-                    ]
-                )
-            )
+            volumes = helpers.patient_volumes(work_dir, "valid", probabilities)
+            result["dice"] = float(np.mean([helpers.dice(truth, found >= 0.5) for _, _, truth, found in volumes]))
             print("epoch {}: {images} images, {seconds:.0f} s, Dice {dice:.3f}".format(epoch + 1, **result), flush=True)
             for goal in GOALS:
                 if result["dice"] > goal:
