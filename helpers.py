@@ -11,6 +11,7 @@ import os
 import numpy as np
 from PIL import Image
 
+# `x as x`: handed on to the notebooks, not used here
 from course.arrays import load_arrays, make_arrays, read_arrays_record, rows_of_patients
 from course.audit import (
     audit_rows as audit_rows,
@@ -212,7 +213,8 @@ def create_model(
 
     Input: float32 images of shape (N, image_size, image_size, 1) in [0, 1]; `image_size` is a multiple of 8.
     Output: float32 of the same shape, for each pixel the probability that it belongs to the atrium.
-    `precision` is "float32", "mixed_bfloat16" or "mixed_float16" (weights stay float32, the arithmetic is shorter).
+    `precision` is "float32", "mixed_bfloat16" or "mixed_float16" (weights stay float32, the arithmetic is shorter);
+    `loss` a name from LOSSES; `output_bias` the number where the last bias starts. The rest is as in Keras.
     """
     import keras
     from keras import layers
@@ -354,6 +356,7 @@ def augment(images, masks, seed, crop_size, compiled=False):
     """Return the batch as other patients and other scanners might have looked; image and mask move together.
 
     images, masks: float32 tensors (N, S, S, 1) in [0, 1]. seed: two whole numbers; the same seed, the same result.
+    compiled: whether XLA compiles it.
     Returns images and masks of shape (N, crop_size, crop_size, 1): a square cut anywhere from each picture, turned by
     up to 20 degrees, scaled by up to a factor of 1.25, stretched by up to 1.1. Masks stay in [0, 1] with soft edges.
     Then the image alone changes: gamma, contrast, smooth shading as a receiving coil makes it, spots as flowing blood
@@ -610,7 +613,8 @@ def threshold_curves(work_dir, subset, probabilities):
 def choose_segmentation(curves, settings):
     """Return (threshold, largest_component): as the settings say, and what they leave open (None) from the curves.
 
-    Of several bests the threshold nearest to 0.5 is taken, and all components rather than the largest alone.
+    Of several bests the threshold nearest to 0.5 is taken, and all components rather than the largest alone. For a
+    threshold between two of THRESHOLDS the curves are read at the nearest.
     """
     kept = (False, True) if settings["largest_component"] is None else (settings["largest_component"],)
     allowed = THRESHOLDS if settings["threshold"] is None else [settings["threshold"]]

@@ -44,7 +44,7 @@ NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training",
 OF_THE_IMPORT = set(inspect.signature(import_dataset).parameters)  # these decide which dataset is imported, and how
 OF_THE_BATCH = ("batch", "ownership", "report", "terminal", "workers")  # modules that run what makes the results
 REPORTED = ("results/metrics.json", "results/best_median_worst.png", "model/history.csv", "npy/arrays.json")  # of a run
-CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take 5 to 8 hours on two cores
+CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take up to 8 hours on two old cores
 
 
 def resolve_dataset(dataset: str) -> str:

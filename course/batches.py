@@ -81,9 +81,9 @@ def picture_source(pictures: TrainingPictures, device: str | None = "CPU") -> Ca
     def take(numbers):
         """Look the pictures with these numbers up in what is held."""
         view = tf.gather(views, numbers)[:, None, None]
-        first, row_step, column_step, top, bottom, left, right = tf.unstack(view, axis=-1)
+        first, below, beside, top, bottom, left, right = tf.unstack(view, axis=-1)
         shown = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-        places = tf.where(shown, first + rows * row_step + columns * column_step, black)
+        places = tf.where(shown, first + rows * below + columns * beside, black)
         return tuple(tf.gather(stack, places) for stack in stacks)
 
     return take
@@ -121,7 +121,7 @@ def prepared_batches(pictures: TrainingPictures, epochs: Callable, batch_size: i
 def steps_per_execution(steps: int, compiled: bool) -> int:
     """Return how many steps of a training run before Python is asked again, of an epoch of `steps`.
 
-    Where XLA compiles the model (Keras' choice on a single GPU), a step is shorter than the way back: the largest
-    number up to 16 that divides the epoch, so that each ends where it should. Elsewhere 1.
+    Where XLA compiles the model (Keras' choice on a single GPU), a step takes less time than the return to Python
+    after it: the largest number up to 16 that divides the epoch, so that each ends where it should. Elsewhere 1.
     """
     return max(number for number in range(1, 17) if steps % number == 0) if compiled else 1

@@ -44,7 +44,8 @@ def plot_history(histories: dict[str, list[dict]], accuracy_of_nothing: float) -
     """Plot loss, accuracy and IoU against the epoch, for train and valid: a row each, a column for each training.
 
     histories: {title: rows of a history}. accuracy_of_nothing: of predicting nothing on valid, a dotted line.
-    The rows share their scale.
+    The rows share their scale: that of the loss is logarithmic, and accuracies with more than eight times the errors of
+    predicting nothing are cut off, unless a training ends there.
     """
     import matplotlib.pyplot as plt
 
@@ -63,6 +64,11 @@ def plot_history(histories: dict[str, list[dict]], accuracy_of_nothing: float) -
         column[-1].xaxis.get_major_locator().set_params(integer=True)
     for axes, name in zip(panels[:, 0], ("Loss", "Accuracy", "IoU")):
         axes.set_ylabel(name)
+    panels[0, 0].set_yscale("log")
+    accuracies = [[row[name] for row in rows] for rows in histories.values() for name in ("accuracy", "val_accuracy")]
+    lowest = min(1 - 8 * (1 - accuracy_of_nothing), *(values[-1] for values in accuracies))
+    if lowest > min(map(min, accuracies)):
+        panels[1, 0].set_ylim(lowest, 1 + (1 - lowest) / 20)
     panels[1, 0].legend(loc="lower right")
     return figure
 
@@ -109,7 +115,7 @@ def plot_three_planes(volume: np.ndarray, mask: np.ndarray, centre: tuple[int, i
     for axis, (place, title) in enumerate(zip(centre, titles)):
         plane = np.meshgrid(*(place if each == axis else step for each, step in enumerate(steps)), indexing="ij")
         slices, rows, columns = (places.squeeze(axis) for places in plane)
-        grey = plt.get_cmap("gray")(volume[slices, rows, columns])
+        grey = plt.get_cmap("gray")(volume[slices, rows, columns] / (np.percentile(volume, 99) or 1))
         cube.plot_surface(columns, rows, slices, facecolors=grey, rcount=33, ccount=33, shade=False)
         cut = figure.add_subplot(2, 2, axis + 2)
         draw_outlines(cut, volume.take(place, axis), mask.take(place, axis))

@@ -11,8 +11,8 @@ import numpy as np
 class Volume(NamedTuple):
     """Rows `start` to `stop` (not included) of a subset's arrays, neighbours of one patient.
 
-    row_step, column_step: how far apart two slices lie, in pixels of the network's image as they follow each other down
-    a column and along a row. The two differ where the picture or its pixels are not square.
+    row_step, column_step: the distance between neighbouring slices, counted in heights and in widths of a pixel of the
+    network's image. The two differ where the picture or its pixels are not square.
     """
 
     start: int
@@ -21,10 +21,10 @@ class Volume(NamedTuple):
     column_step: float
 
     def depth(self, axis: int) -> int:
-        """Return how many pixels deep the cuts across an axis of (slice, row, column) are, at least 1.
+        """Return how many pixels deep the cuts along the rows (axis 1) or the columns (axis 2) are, at least 1.
 
-        A cut across the rows (axis 1) shows slices and columns, so a pixel is as deep as a column is wide; a cut across
-        the columns (axis 2) shows slices and rows.
+        A cut along the rows shows one row of every slice, so a pixel is as deep as a column is wide; a cut along the
+        columns shows one column of every slice.
         """
         step = self.column_step if axis == 1 else self.row_step
         return max(1, round((self.stop - self.start) * step))
@@ -123,11 +123,11 @@ def resample_slices(values: np.ndarray, count: int) -> np.ndarray:
 
 
 class TrainingPictures:
-    """All pictures to train on: the slices, and every volume's cuts across rows and columns as well.
+    """All pictures to train on: the slices, and every volume's cuts along rows and columns as well.
 
     X: float32 (N, S, S, 1) from 0 to 1, in steps of 1/255; y: uint8 of the same shape, where a pixel that is all atrium
-    holds `full`; both may be memory maps. Pictures are numbered: the N slices, then for each volume its cuts across
-    the rows and those across the columns. A cut is put in the middle of a black square, and what is too deep for the
+    holds `full`; both may be memory maps. Pictures are numbered: the N slices, then for each volume its cuts along
+    the rows and those along the columns. A cut is put in the middle of a black square, and what is too deep for the
     square is cut off at both ends. A picture and its mask are uint8 (S, S), 0 to 255.
     has_atrium: bool, for each picture whether some pixel of its mask is at least half atrium.
     """
@@ -176,9 +176,8 @@ class TrainingPictures:
 
         images and masks: uint8, one after another all pixels of the slices, and of the volumes as they are resampled
         along their depth; then one black pixel. views: int32, a row for each picture of which pixels it shows: that of
-        row r and column c is `first + r * row_step + c * column_step`, where r and c lie in the given ranges, else the
-        black one. The columns are first, row_step, column_step, top, bottom, left, right; bottom and right are not
-        included.
+        row r and column c is `first + r * below + c * beside`, where r and c lie in the given ranges, else the black
+        one. The columns are first, below, beside, top, bottom, left, right; bottom and right are not included.
         """
         size = self.X.shape[1]
         image, rows = size * size, range(0, len(self.X), 64)  # a few at a time: X is float32

@@ -25,7 +25,7 @@ def predict_probabilities(model, X: np.ndarray) -> np.ndarray:
 def predict_in_planes(model, X: np.ndarray, volumes: list[Volume]) -> np.ndarray:
     """Return the probabilities for X (N, S, S, 1), for volumes averaged over their three planes.
 
-    The network is asked three times: for the slices, and for the same volume cut across its rows and across its
+    The network is asked three times: for the slices, and for the same volume cut along its rows and along its
     columns (Perslev et al., One Network to Segment Them All, 2019). Rows that belong to no volume are answered from
     the slice alone.
     """

@@ -175,7 +175,20 @@ def test_the_curves_show_train_and_valid_of_each_training():
         assert list(nothing.get_ydata()) == [0.5, 0.5] and nothing.get_label() == "nothing found"
     for left, right in panels:
         assert left.get_ylim() == right.get_ylim()
+    assert [axes.get_yscale() for axes in panels[:, 1]] == ["log", "linear", "linear"]
     assert [text.get_text() for text in panels[1, 0].get_legend().get_texts()] == ["train", "valid", "nothing found"]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "lowest"), [((0.5, 0.97, 0.99), 0.96), ((0.5, 0.97, 0.9), 0.9), ((0.98, 0.97, 0.99), None)]
+)
+def test_accuracies_far_below_that_of_predicting_nothing_are_cut_off_but_not_the_last(accuracies, lowest):
+    rows = [{**row, "accuracy": value, "val_accuracy": value} for row, value in zip(history(1), accuracies)]
+    axes = helpers.plot_history({"mine": rows}, accuracy_of_nothing=0.995).axes[1]
+    if lowest:
+        assert axes.get_ylim() == pytest.approx((lowest, 1 + (1 - lowest) / 20))
+    else:
+        assert axes.get_ylim()[0] < min(accuracies)
 
 
 def look(epochs, inside):

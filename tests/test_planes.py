@@ -181,9 +181,9 @@ def test_the_stack_shows_the_same_pictures():
     assert len(images) == len(masks) == pictures.pixels == (70 + 12 + 7 + 7 + 20) * 256 + 1
     assert images.dtype == masks.dtype == np.uint8 and views.dtype == np.int32
     for number, (image, mask) in enumerate(zip(*pictures.take(range(70 + 6 * 16)))):
-        first, row_step, column_step, top, bottom, left, right = views[number]
+        first, below, beside, top, bottom, left, right = views[number]
         rows, columns = np.mgrid[top:bottom, left:right]
         for flat, expected in ((images, image), (masks, mask)):
             shown = np.zeros((16, 16), np.uint8)
-            shown[top:bottom, left:right] = flat[first + rows * row_step + columns * column_step]
+            shown[top:bottom, left:right] = flat[first + rows * below + columns * beside]
             assert np.array_equal(shown, expected)
