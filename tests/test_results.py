@@ -61,10 +61,13 @@ def test_results_quote_every_patient_and_seed():
         ("best", "{}", {"0", "1", "2"}),
         ("with_dice_loss", "`with_dice_loss`, seed {}", {"0", "1", "2"}),
         ("twice_the_pictures", "`twice_the_pictures`, seed {}", {"0"}),
+        ("more_foreground", "`more_foreground`, seed {}", {"0", "1"}),
         ("report", "`report`, seed {}", {"0"}),
     ):
         valid, test = (dice_of(rows, subset=subset, recipe=recipe) for subset in ("valid", "test"))
-        assert set(valid) == seeds and set(test) == (set() if recipe == "twice_the_pictures" else seeds)
+        assert set(valid) == seeds and set(test) == (
+            set() if recipe in ("twice_the_pictures", "more_foreground") else seeds
+        )
         for seed in valid:
             on_test = with_mean([*test[seed].values()]) if test else [""] * 3
             expected = with_mean([*valid[seed].values()]) + on_test

@@ -55,8 +55,6 @@ def low_resolution(images, masks, seed):
 TRIALS = {
     "best": ("the recipe as it is", {}, None),
     "low_resolution": ("one crop of three at a lower resolution", {}, lambda: augmented(low_resolution)),
-    "dropout": ("dropout of 0.3 in the lowest decoder block", {"dropout_rate": 0.3}, None),
-    "batch_8": ("batches of 8", {"batch_size": 8}, None),
 }
 
 
