@@ -89,6 +89,7 @@ def _likeness(details, others):
     upright = best = details.reshape(len(details), -1) @ flat
     for number in range(1, 8):
         moved = np.rot90(details[:, :, ::-1] if number > 3 else details, number % 4, axes=(1, 2))
+        moved = np.ascontiguousarray(moved)  # NumPy 2.0 multiplies a view that runs backwards slowly, without BLAS
         best = np.maximum(best, moved.reshape(len(details), -1) @ flat)
     return upright, best
 
