@@ -182,7 +182,6 @@ def in_mode(mode):
 WAYS = {
     "val": {"place": "{subset}/{kind}/{name}.png", "rename": ("valid", "Val")},
     "upper case": {"place": "{subset}/{kind}/{name}.PNG", "rename": ("train", "TRAIN")},
-    "one level down": {"place": "some/where/{subset}/{kind}/{name}.png"},
     "kind above subset": {"place": "{kind}/{subset}/{name}.png"},
     "a folder for each patient": {"place": "{subset}/{kind}/{patient}/{index}.png"},
     "patients between subset and kind": {"place": "{subset}/{patient}/{kind}/{name}.png"},
@@ -195,7 +194,7 @@ WAYS = {
     "masks in two colours": {"save_mask": saved(lambda values: np.uint8([(10, 0, 90), (250, 40, 0)])[values])},
     "masks of 16 bit": {"save_mask": saved(lambda values: values * np.uint16(65535))},
     "blurred masks": {"place": "{subset}/{kind}/{name}.jpg", "save_mask": saved(white, quality=60), "tolerance": 255},
-    "BMP": {"place": "{subset}/{kind}/{name}.bmp"},
+    "GIF": {"place": "{subset}/{kind}/{name}.gif"},
     "TIFF": {"place": "{subset}/{kind}/{name}.tiff"},
     "JPEG images": {"save_image": saved(format="JPEG", quality=95), "tolerance": 60},
     "RGB": {"save_image": saved(in_mode("RGB")), "save_mask": saved(lambda values: in_mode("RGB")(white(values)))},

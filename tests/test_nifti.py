@@ -458,4 +458,6 @@ def test_a_geometry_file_beside_volumes_is_told_to_be_passed_over(tmp_path):
 def test_a_spacing_is_recorded_to_six_digits(tmp_path):
     folder = make(tmp_path / "source", affine=np.diag([1 / 3, 2 / 3, 1.2345678, 1]))
     description, *_ = imported(folder, tmp_path / "data")
-    assert description["geometry"]["c0"]["spacing"] == [0.666667, 0.333333, 1.23457]
+    assert description["geometry"]["c0"]["spacing"] == [0.666667, 0.333333, 1.23457] and description["spacing"] is None
+    told = "The spacing differs from patient to patient: c0 0.666667 x 0.333333 x 1.23457 mm, c1 1 x 1 x 2 mm."
+    assert told in description["notes"]
