@@ -826,6 +826,13 @@ def test_volumes_that_look_like_times_of_one_patient_can_be_taken_apart(name, pa
     assert len(set().union(*patients(description).values())) == 6
 
 
+def test_volumes_whose_names_look_alike_are_told_where_to_put_them(tmp_path):
+    lay_out(tmp_path / "source", {"images/P{p}-{t}x.nii.gz": picture, "masks/P{p}-{t}x.nii.gz": mask})
+    notes = import_dataset(tmp_path / "source", tmp_path / "work", progress=False)["notes"]
+    told = "'P0-0x' and 'P0-1x' look alike and are taken as two patients: if they are one patient, put both into train,"
+    assert [note for note in notes if note.startswith(told)]
+
+
 def test_volumes_for_test_with_labels_are_test_and_without_are_passed_over(tmp_path):
     for seed in range(5):
         place = "Tr" if seed < 3 else "Ts"

@@ -208,10 +208,12 @@ def test_volumes_that_lie_in_different_ways_are_brought_into_one(tmp_path):
     assert [note for note in description["notes"] if note.startswith("source/images/c0.nii lies another way than most")]
 
 
-def test_a_volume_that_does_not_say_how_it_lies_is_taken_as_it_is_and_told(tmp_path):
-    description, images, masks = imported(make(tmp_path / "source", **UNPLACED), tmp_path / "data")
+@pytest.mark.parametrize(("thick", "spacing"), [(2, [1, 1, 2]), (0, None)])
+def test_a_volume_that_does_not_say_how_it_lies_is_taken_as_it_is_and_told(tmp_path, thick, spacing):
+    folder = make(tmp_path / "source", pixdim=(1, 1, 1, thick), **UNPLACED)
+    description, images, masks = imported(folder, tmp_path / "data")
     hold(images, masks)
-    assert description["geometry"]["c0"] == {"spacing": [1, 1, 2], "axes": None}
+    assert description["geometry"]["c0"] == {"spacing": spacing, "axes": None}
     assert [note for note in description["notes"] if "c0.nii does not say how it lies in the body" in note]
 
 
