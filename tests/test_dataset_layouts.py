@@ -587,13 +587,10 @@ def test_strange_names_are_kept(name, tmp_path):
 
 def with_subsets(folder, **counts):
     """Patients of two slices each, numbered through all subsets."""
-    seed = 0
-    for subset, count in counts.items():
-        for _ in range(count):
-            for number in range(2):
-                put(folder, f"{subset}/images/p{seed // 2}_{number}.png", picture(seed))
-                put(folder, f"{subset}/masks/p{seed // 2}_{number}.png", mask(seed))
-                seed += 1
+    subsets = [subset for subset, count in counts.items() for _ in range(2 * count)]
+    for seed, subset in enumerate(subsets):
+        put(folder, f"{subset}/images/p{seed // 2}_{seed % 2}.png", picture(seed))
+        put(folder, f"{subset}/masks/p{seed // 2}_{seed % 2}.png", mask(seed))
     return folder
 
 

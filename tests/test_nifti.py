@@ -42,21 +42,16 @@ def save(path, values, affine=None, unit=None, **fields):
 UNPLACED = {"sform_code": 0, "qform_code": 0}
 
 
-def make(folder, values=VALUES, label=LABEL, first=1, number=4, affine=None, **options):
-    """A dataset of volumes; the first ones have these values, labels and affine, the others 1 x 1 x 2 mm."""
+def make(folder, values=VALUES, label=LABEL, first=1, affine=None, **options):
+    """A dataset of four volumes; the first ones have these values, labels and affine, the others 1 x 1 x 2 mm."""
     plain = np.diag([1, 1, 2, 1])
-    for case in range(number):
+    for case in range(4):
         own = case < first
         image = values if own else np.random.default_rng(case).integers(0, 200, SHAPE).astype(np.int16)
         where = {"affine": plain if affine is None else affine, **options} if own else {"affine": plain}
         save(folder / "images" / f"c{case}.nii", image, **where)
         save(folder / "masks" / f"c{case}.nii", label if own else LABEL, **where)
     return folder
-
-
-def read(case, folder):
-    """The headers of a case of such a dataset."""
-    return read_headers(*(folder / kind / f"{case}.nii" for kind in ("images", "masks")))
 
 
 def imported(folder, work_dir, patient="c0", **options):
@@ -240,9 +235,9 @@ def test_slices_follow_the_thick_axis(tmp_path, shape, spacing, axis):
 
 
 def test_volumes_without_a_thick_axis_follow_the_others(tmp_path):
-    make(tmp_path, first=1, number=1, affine=np.eye(4))
-    make(tmp_path / "thick", first=1, number=1, affine=np.diag([3, 1, 1, 1]))
-    volumes = [read("c0", tmp_path), read("c0", tmp_path / "thick")]
+    affines = {"even.nii": np.eye(4), "thick.nii": np.diag([3, 1, 1, 1])}
+    paths = [save(tmp_path / name, LABEL, affine) for name, affine in affines.items()]
+    volumes = [read_headers(path, path) for path in paths]
     grids = [volume.grid for volume in volumes]
     assert common_slice_axis(volumes, grids) == 0 and common_slice_axis(volumes[:1], grids[:1]) == 2
     with pytest.raises(CourseError, match="follow axis 3, those of .* axis 1, by their thickness"):
