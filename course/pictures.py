@@ -171,9 +171,9 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
             pixels = _grey(path, picture, upright, labels and not lossy) if label is None else label
             if labels and not lossy and label is None and upright.mode in ("P", "RGB", "RGBA"):  # greys of colours
                 palette = _label_colours(upright)
-            is_plain = picture.format == "PNG" and picture.mode in ("L", "RGB", "RGBA") and orientation == 1
-            channels = len(picture.getbands())
-            return Picture(pixels, channels, is_plain and label is None, lossy, orientation, palette)
+            is_usual = picture.format == "PNG" and picture.mode in ("L", "RGB", "RGBA")
+            plain = is_usual and orientation == 1 and label is None
+            return Picture(pixels, len(picture.getbands()), plain, lossy, orientation, palette)
     except CourseError:
         raise
     except Exception as error:  # Pillow has no common error for a damaged file
