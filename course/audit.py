@@ -279,16 +279,11 @@ def _shortened(doubts, rest):
 
 def dataset_counts(description: dict) -> list[tuple]:
     """Return the rows (subset, images, masks, size, patients) of a dataset's table; pairs are complete by then."""
-    return [
-        (
-            subset,
-            len(pairs),
-            len(pairs),
-            ", ".join(description["audit"]["subsets"][subset]["sizes"]),
-            len({pair["patient"] for pair in pairs}),
-        )
-        for subset, pairs in description["subsets"].items()
-    ]
+    rows = []
+    for subset, pairs in description["subsets"].items():
+        sizes = ", ".join(description["audit"]["subsets"][subset]["sizes"])
+        rows.append((subset, len(pairs), len(pairs), sizes, len({pair["patient"] for pair in pairs})))
+    return rows
 
 
 def audit_rows(description: dict) -> list[tuple]:

@@ -65,8 +65,8 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
 
     Where the data have no subsets, or one alone, all patients are split in the report's proportions. Where valid or
     test is missing, it is drawn from train; again, where the masks of a subset would all be empty. Identical scans, and
-    patients of one person in `people` ({patient: person}), stay together. Raises CourseError where there are too few,
-    or where there is no train.
+    patients of one person in `people` ({patient: person}), stay together. No patient is in two subsets, which
+    `check_subsets` holds. Raises CourseError where there are too few, or where there is no train.
     """
     present = {pair.subset for pair in pairs} - {None}
     if len(present) == len(SUBSETS):
@@ -92,8 +92,7 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
         subset_of = _deal(groups, missing)
         if {subset_of[patient] for patient in drawn} == {"train", *missing}:
             break
-    free = set(pool)  # a patient who is also in a subset that was given stays there too: `check_subsets` refuses that
-    split = [replace(pair, subset=subset_of[pair.patient]) if pair in free else pair for pair in pairs]
+    split = [replace(pair, subset=subset_of.get(pair.patient, pair.subset)) for pair in pairs]
     sizes = Counter(subset for subset, _ in {(pair.subset, pair.patient) for pair in split})
     counts = ", ".join(f"{sizes[subset]} {subset}" for subset in SUBSETS)
     if len(present) < 2:

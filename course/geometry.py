@@ -35,7 +35,7 @@ def picture_geometry(
     Raises CourseError for a spacing or a file that is wrong, and where both give a spacing.
     """
     patients = list(dict.fromkeys(pair.patient for pair in pairs))
-    check_spacing(spacing, f"spacing={spacing!r}")
+    _check_spacing(spacing, f"spacing={spacing!r}")
     path = _geometry_file(pairs, folder)
     of_all, own = _read(path) if path else ({}, {})
     strange = sorted(set(own) - {*patients, *excluded})
@@ -82,12 +82,12 @@ def _read(path):
         where = end_of_path(path) + where
         if not isinstance(entry, dict) or not set(entry) <= {"spacing", "axes"}:
             raise CourseError(f"{where}: spacing and axes are expected there, and nothing else.")
-        check_spacing(entry.get("spacing"), where)
+        _check_spacing(entry.get("spacing"), where)
         _check_axes(entry.get("axes"), where)
     return of_all, own
 
 
-def check_spacing(spacing, where: str) -> None:
+def _check_spacing(spacing, where: str) -> None:
     """Raise CourseError for a spacing that is neither None nor three numbers above 0; `where` begins the sentence."""
     if spacing is not None and not (
         isinstance(spacing, (list, tuple))

@@ -61,8 +61,7 @@ class GreyRange(NamedTuple):
 
 
 def _tails(flat):
-    places = [round(share * (flat.size - 1)) for share in (TAIL, 1 - TAIL)]
-    return np.partition(flat, places)[places]
+    return np.quantile(flat, (TAIL, 1 - TAIL), method="nearest")
 
 
 def to_greys(values: np.ndarray, black: float, white: float) -> np.ndarray:

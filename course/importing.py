@@ -220,14 +220,11 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
     if source.is_dir():
         return source.resolve()
     refuse_dicom([source])
-
-    def is_wanted(parts):
-        """Tell whether a file is to be unpacked; in the official heart archive imagesTs has no labels."""
-        return is_data(parts) and not (dataset == "heart" and "imagesTs" in parts)
-
+    target = building / "unpacked" / source.name
+    left_out = "imagesTs" if dataset == "heart" else None  # in the official archive it has no labels
     with progress_bar(progress, "unpacking", unit="B", unit_scale=True) as bar:
-        unpack(source, building / "unpacked" / source.name, bar.update, is_wanted)
-    return building / "unpacked" / source.name
+        unpack(source, target, bar.update, lambda parts: is_data(parts) and left_out not in parts)
+    return target
 
 
 def _take_volumes(layout, folder, is_heart, patient_pattern, exclude, foreground, allow_incomplete, slices, progress):

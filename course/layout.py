@@ -295,13 +295,14 @@ def _use_folders_as_names(files, notes):
         return files
     own = {file: file.name.removeprefix(file.folders) for file in files}
     folders = {file: (*file.above, *([file.folders[:-1]] if file.folders else [])) for file in files}
-    words = {(file.kind, re.sub(r"\d+$", "", MASK_ENDING.sub("", own[file]))) for file in files}
-    is_numbered = all(folders.values()) and all(re.search(r"\d$", MASK_ENDING.sub("", name)) for name in own.values())
+    bare = {file: MASK_ENDING.sub("", name) for file, name in own.items()}
+    words = {(file.kind, re.sub(r"\d+$", "", bare[file])) for file in files}
+    is_numbered = all(folders.values()) and all(re.search(r"\d$", name) for name in bare.values())
     is_numbered &= len(words) == len({kind for kind, _ in words})
     is_numbered &= not any(file_suffix(file.path.name) in VOLUMES for file in files)  # each is a patient of its own
     numbers = {kind: set() for kind in above}
     for file in files:
-        numbers[file.kind].add((file.subset, folders[file], re.sub(r"^\D+", "", MASK_ENDING.sub("", own[file]))))
+        numbers[file.kind].add((file.subset, folders[file], re.sub(r"^\D+", "", bare[file])))
     is_numbered &= numbers["images"] <= numbers["masks"] or numbers["masks"] <= numbers["images"]
     if any(word for _, word in words):
         is_numbered &= all(re.search(r"\d", "".join(above)) for above in folders.values())

@@ -45,7 +45,7 @@ class Grid:
             self,
             shape=tuple(self.shape[axis] for axis in order),
             affine=self.affine @ inv_ornt_aff(change, self.shape),
-            spacing=self.spacing and tuple(self.spacing[axis] for axis in order),
+            spacing=tuple(self.spacing[axis] for axis in order),  # known, as the axes are
             axes=axes,
         )
 

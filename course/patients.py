@@ -12,6 +12,7 @@ from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix
 from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, sentence_about
 
+HEART_SUBSETS = {patient: subset for subset, patients in HEART_SLICES.items() for patient in patients}
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
 KINDS = {"class", "grade", "stage", "type", "group", "category", "birads", "site", "center", "centre", "hospital"}
 PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words; after a slice may follow any name
@@ -205,8 +206,7 @@ def task_description(images: dict) -> tuple[dict, str]:
 
 def is_heart_task(images: dict) -> bool:
     """Tell whether these are the official heart volumes, by the name of the task and of the patients."""
-    patients = {patient for subset in HEART_SLICES.values() for patient in subset}
-    return task_description(images)[1] == "LeftAtrium" and {name for _, name in images} <= patients
+    return task_description(images)[1] == "LeftAtrium" and {name for _, name in images} <= set(HEART_SUBSETS)
 
 
 def choose_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incomplete: bool) -> tuple[dict, list[str]]:
@@ -227,10 +227,9 @@ def choose_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incompl
 
 
 def _heart_split(images, exclude, allow_incomplete):
-    official = {patient: subset for subset, patients in HEART_SLICES.items() for patient in patients}
     present = {name: (subset, name) for subset, name in images}
-    missing = [name for name in official if name not in present and name not in exclude]
-    strange = sorted(set(present) - set(official))
+    missing = [name for name in HEART_SUBSETS if name not in present and name not in exclude]
+    strange = sorted(set(present) - set(HEART_SUBSETS))
     if strange:
         raise CourseError(
             f"{', '.join(strange[:3])} is not among the patients of the heart data: take its files out of imagesTr and "
@@ -238,7 +237,7 @@ def _heart_split(images, exclude, allow_incomplete):
         )
     if missing and not allow_incomplete:
         raise CourseError(
-            f"The heart data are incomplete, {len(missing)} of {len(official)} patients are missing "
+            f"The heart data are incomplete, {len(missing)} of {len(HEART_SUBSETS)} patients are missing "
             f"({', '.join(missing)}): get the whole archive, or give allow_incomplete=True."
         )
     empty = [subset for subset in SUBSETS if not set(HEART_SLICES[subset]) & set(present)]
@@ -248,15 +247,15 @@ def _heart_split(images, exclude, allow_incomplete):
             f"since the report has them elsewhere: add at least one of {', '.join(HEART_SLICES[empty[0]])}."
         )
     notes = [f"The heart data are incomplete, as allowed: {', '.join(missing)} are missing."] if missing else []
-    return {present[name]: official[name] for name in official if name in present}, notes
+    return {present[name]: subset for name, subset in HEART_SUBSETS.items() if name in present}, notes
 
 
 def check_heart_slices(pairs: list[Pair]) -> None:
     """Hold the heart data against the report's number of slices, patient by patient."""
-    expected = {patient: slices for patients in HEART_SLICES.values() for patient, slices in patients.items()}
     for patient, slices in Counter(pair.patient for pair in pairs).items():
-        if slices != expected[patient]:
+        expected = HEART_SLICES[HEART_SUBSETS[patient]][patient]
+        if slices != expected:
             raise CourseError(
-                f"{patient} has {slices} slices where the report has {expected[patient]}: the heart data are not "
+                f"{patient} has {slices} slices where the report has {expected}: the heart data are not "
                 "whole; get them anew, or exclude this patient."
             )

@@ -58,8 +58,7 @@ def look_alike(patients: Iterable[str]) -> tuple[list[str], str]:
     they are of places or kinds (axial-p1, coronal-p1). Else what follows is compared up to its first number (P1-dia,
     P1-sys) or, where nothing comes after that, up to its last part (A_1, A_2).
     """
-    patients, stems, joins = sorted(patients), defaultdict(list), {}
-    spelled = defaultdict(list)
+    patients, spelled = sorted(patients), defaultdict(list)
     for patient in patients:
         spelled[loosely(patient)].append(patient)
     if len(spelled) < len(patients):
@@ -76,6 +75,7 @@ def look_alike(patients: Iterable[str]) -> tuple[list[str], str]:
         return shared[0], rf"{re.escape(common)}[^ _.-]*[ _.-](?P<patient>.+)"
     parts = {patient: re.fullmatch(r"(\D*\d+)?(.*)", patient[len(common) :], re.DOTALL) for patient in patients}
     endings = Counter(part[2] for part in parts.values())
+    stems, joins = defaultdict(list), {}
     for patient, part in parts.items():
         is_number = part[1] and part[2] and (endings[part[2]] > 1 or not part[2][0].isalnum())  # P1ED, no random 1a7
         stem = part[1] if is_number else part[0].rpartition("_")[0] or part[0]

@@ -171,17 +171,9 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
             pixels = _grey(path, picture, upright, labels and not lossy) if label is None else label
             if labels and not lossy and label is None and upright.mode in ("P", "RGB", "RGBA"):  # greys of colours
                 palette = _label_colours(upright)
-            return Picture(
-                pixels=pixels,
-                channels=len(picture.getbands()),
-                plain=picture.format == "PNG"
-                and picture.mode in ("L", "RGB", "RGBA")
-                and orientation == 1
-                and label is None,
-                lossy=lossy,
-                orientation=orientation,
-                palette=palette,
-            )
+            is_usual = picture.format == "PNG" and picture.mode in ("L", "RGB", "RGBA")
+            plain = is_usual and orientation == 1 and label is None
+            return Picture(pixels, len(picture.getbands()), plain, lossy, orientation, palette)
     except CourseError:
         raise
     except Exception as error:  # Pillow has no common error for a damaged file
@@ -301,9 +293,7 @@ def read_pair(image: Path, mask: Path) -> tuple[Picture, Picture, tuple[str, ...
 
 
 def _hash(pixels):
-    return hashlib.sha256(
-        f"{pixels.dtype.str} {pixels.shape} ".encode() + np.ascontiguousarray(pixels).tobytes()
-    ).hexdigest()
+    return hashlib.sha256(f"{pixels.dtype.str} {pixels.shape} ".encode() + pixels.tobytes()).hexdigest()
 
 
 def _values(pixels):

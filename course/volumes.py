@@ -70,12 +70,6 @@ def read_headers(image: Path, label: Path) -> LabelledVolume:
     return LabelledVolume(image, label, grid, label_axes, (*grid.told, *told))
 
 
-def common_axes(volumes: list[LabelledVolume]) -> tuple[str, str, str] | None:
-    """Return the sides of the body that the axes of most volumes run to; None where no header says."""
-    known = Counter(volume.grid.axes for volume in volumes if volume.grid.axes)
-    return known.most_common(1)[0][0] if known else None
-
-
 def slice_axis(grid: Grid) -> int | None:
     """Return the axis that the slices of a volume follow: the one of length 1, or of the thickest voxels, or None."""
     single = [axis for axis, length in enumerate(grid.shape) if length == 1]
@@ -203,12 +197,8 @@ def pairs_of_volumes(
         for (_, name), depth in zip(keys, depths)
     ]
     places = [folder / (subset or "all") for subset, _ in keys]
-
-    def write(work):
-        """Write the slices of a volume; return what was written."""
-        return write_volume(*work, chosen, axes, along)
-
-    written = parallel(write, list(zip(volumes, names, places)), "slices of volumes", progress)
+    work = list(zip(volumes, names, places))
+    written = parallel(lambda one: write_volume(*one, chosen, axes, along), work, "slices of volumes", progress)
     notes = _check_labels(written, foreground, chosen, label_names)
     notes += told_sentences({path: told for volume in written for path, told in volume.told.items()})
     notes += _sentences_on_slices(volumes, grids, along)
@@ -228,8 +218,12 @@ def pairs_of_volumes(
 
 
 def _choose_axes(volumes):
-    """Return the orientation that volumes are turned to (None: as they are), their grids then, and the slices' axis."""
-    axes = common_axes(volumes)
+    """Return the orientation that volumes are turned to (None: as they are), their grids then, and the slices' axis.
+
+    That is the orientation of most of those whose header says one.
+    """
+    known = Counter(volume.grid.axes for volume in volumes if volume.grid.axes)
+    axes = known.most_common(1)[0][0] if known else None
     grids = [volume.grid.turned(axes) if volume.grid.axes else volume.grid for volume in volumes]
     if len({slice_axis(grid) for grid in grids}) > 1 and _follow_one_way(volumes):
         axes, grids = None, [volume.grid for volume in volumes]

@@ -134,9 +134,9 @@ def with_masks(folder, drawn, which="train/masks/p1_000.png"):
     return folder
 
 
-def make_task(folder, image=None, label=None, patients=3):
+def make_task(folder, image=None, label=None):
     """A small good decathlon task; the first patient gets `image` and `label` where they are given."""
-    for number in range(patients):
+    for number in range(3):
         values = np.random.default_rng(number).integers(0, 900, (8, 6, 4)).astype(np.int16)
         drawn = np.zeros((8, 6, 4), np.uint8)
         drawn[2:4, 2:4, 1:3] = 1
@@ -203,6 +203,7 @@ class Grenade:
 DRIVE = "/content/drive/MyDrive/heart.zip"
 ADDRESS = "https://example.org/heart.zip"
 PICKLED = {f"{kind}/a.npy": pickle.dumps(Grenade()) for kind in ("images", "masks")}
+TEXT = {"a.txt": b"text"}
 STRAYS = {".DS_Store": b"", "__MACOSX/a.png": b""}
 
 case("no such path", r"nowhere does not exist: check its spelling", lambda folder: folder / "nowhere")
@@ -212,7 +213,7 @@ case("nothing", r"dataset=None is nothing to read", given, None)
 case("a number", r"dataset=7 is nothing to read", given, 7)
 case("a web address", r"https://example\.org/heart\.zip is an address: download it", given, ADDRESS)
 case("an empty folder", r"empty is not a dataset: it holds no picture and no volume", files, "empty", {})
-case("texts", r"notes is not a dataset: it holds only .*a\.txt and the like", files, "notes", {"a.txt": b"a"})
+case("texts", r"notes is not a dataset: it holds only .*a\.txt and the like", files, "notes", TEXT)
 case("strays", r"strays is not a dataset: it holds no picture and no volume", files, "strays", STRAYS)
 case("pickled arrays", r"arrays is not a dataset: it holds only arrays/(images|masks)/a\.npy", files, "arrays", PICKLED)
 case("photos", r"photos/a\.png has no mask, and no other", files, "photos", {"a.png": png_bytes(picture())})
@@ -284,13 +285,7 @@ case("names that differ in case", r"holds 'TRAIN/images/P1_000\.png' twice", zip
 case("a file below a file", r"heart\.zip holds .*/p1_000\.png.* below or above a file of that name", zip_with, BELOW)
 case("a zip with a link", r"train/images/p5_000\.png cannot be read as a picture", zip_with, LINK)
 case("a zip in a zip", r"outer\.zip is not a dataset: .* only .*heart\.zip and the like .*; unpack", zip_of, *OUTER)
-case(
-    "a zip of texts",
-    r"^texts\.zip is not a dataset: it holds no picture and no volume",
-    zip_of,
-    "texts.zip",
-    {"a.txt": b"text"},
-)
+case("a zip of texts", r"^texts\.zip is not a dataset: it holds no picture and no vol", zip_of, "texts.zip", TEXT)
 case("DICOM in a zip", r"images/0\.dcm is DICOM, which this course does not read", zip_of, *SCANS)
 case("DICOM without an ending in a zip", r"a/IM0 is DICOM, which this course", zip_of, "scans.zip", {"a/IM0": DICOM})
 case("a file of DICOM", r"0\.dcm is DICOM, which this course does not read", file, "0.dcm", DICOM)
@@ -318,12 +313,6 @@ case("a bomb in a name", rf"heart\.tar\.gz {NO_ARCHIVE}", tar_with, "heart.tar.g
 # --- folders --------------------------------------------------------------------------------------------
 
 
-def one_subset_of_empty_folders(folder):
-    for kind in ("images", "masks"):
-        (folder / "valid" / kind).mkdir(parents=True)
-    return make_dataset(folder, ("train/p1", "test/p2"))
-
-
 def images_of_dicom(folder):
     for path in list(make_dataset(folder).glob("*/images/*.png")):
         path.unlink()
@@ -335,7 +324,7 @@ TWO_SUFFIXES = {"train/images/p1_000.png": "train/images/p1_000.jpg"}
 NO_TEXT = r"holds letters that no system can show"
 IN_TWO = {f"train/{kind}/p1_000.png": f"test/{kind}/p1_004.png" for kind in ("images", "masks")}
 ALIKE = {f"images/p1_00{number}.png": f"images/p3_00{number}.png" for number in range(2)}
-TWO, THREE = ("p1", "p2"), ("p1", "p2", "p3")
+THREE = ("p1", "p2", "p3")
 OUTSIDE = "train/p1", "valid/p2", "test/p3", "p5"
 EVERYBODY = ["p1", "p2", "p3", "p4"]
 STRANGER = r"exclude names 'p9', which is neither a patient nor a file"
@@ -346,7 +335,6 @@ case("a missing mask", r"train/images/p1_001\.png has no mask: add a mask", with
 case("missing masks", r"train/images/p1_000\.png \(and 3 more\) has no mask", without, "train/masks")
 case("a missing image", r"test/masks/p4_000\.png is a mask without an image", without, "test/images/p4_000.png")
 case("two suffixes", r"p1_000\.jpg and train/images/p1_000\.png are images of the same name", with_copies, TWO_SUFFIXES)
-case("an empty subset", r"1 patient is too few to split into train and valid \(p1;", one_subset_of_empty_folders)
 case("no test", r"1 patient is too few to split into train and test \(p1;", make_dataset, ("train/p1", "valid/p2"))
 case("outside the subsets", r"/p5_000\.png \(and 1 more\) lies outside train, valid and test", make_dataset, OUTSIDE)
 case("a name that is no text", rf"The name 'p1_0\\udce9\.png' {NO_TEXT}", with_image, b"", "p1_0\udce9.png")
@@ -355,12 +343,8 @@ case("a folder that is no text", rf"The name 'd\\udce9' {NO_TEXT}", files, ".", 
 NO_VALID = "train/p1", "train/p2", "train/p3", "test/p4"
 TRAIN_FIRST = r"Patient 'p1' is in two subsets \(test/p1_004 and train/p1_000\)"
 case("patient in train and test, valid to be drawn", TRAIN_FIRST, with_copies, IN_TWO, NO_VALID)
-case("patient in two subsets", r"Patient 'p1' is in two subsets \(test/p1_004 and train/p1_000\)", with_copies, IN_TWO)
-case("two patients", r"2 patients are too few to split into train, valid and test \(p1, p2;", make_dataset, TWO)
 case("names that only look like it", r"1 patient is too few .* give patient_pattern=None", make_dataset, ("slice",), 9)
-case(
-    "two of three are one", r"2 patients are too few .* one scan, or one patient, under two", with_copies, ALIKE, THREE
-)
+case("two of three are one", r"2 patients are too few .* one scan, or one patient, under", with_copies, ALIKE, THREE)
 case("exclusion of a stranger", STRANGER, make_dataset, exclude=["p9"])
 case("exclusion of everybody", r"exclude leaves nothing of the dataset", make_dataset, exclude=EVERYBODY)
 case("exclusion of a subset", r"exclude leaves nothing of test: name fewer", make_dataset, exclude="p4")
@@ -373,15 +357,11 @@ THEIRS = b'{"name": "LeftAtrium", "numTraining": 20}'
 NO_NAME = r"exclude=.*: give the name of a patient or file, or a list of names"
 for exclude in (Path("p1"), 5, [["p1"]], b"p1"):
     case(f"exclusion of {exclude!r}", NO_NAME, make_dataset, exclude=exclude)
-BYTES = rb"(?P<patient>.+)_(?P<slice>\d+)"
-case(
-    "a pattern of bytes", r"is not a regular expression \(.*must be str, not bytes", make_dataset, patient_pattern=BYTES
-)
+BYTES = {"patient_pattern": rb"(?P<patient>.+)_(?P<slice>\d+)"}
+case("a pattern of bytes", r"is not a regular expression \(.*must be str, not bytes", make_dataset, **BYTES)
 case("a seed that is no number", r"seed=\[1\]: give a whole number", make_dataset, seed=[1])
 case("the home of a stranger", r"~nobody7/x does not exist: check its spelling", given, "~nobody7/x")
-case(
-    "a folder called as a description", "There is no file .*dataset.json: run 01", files, "dataset.json", {"a.txt": b""}
-)
+case("a folder called as a description", "There is no file .*dataset.json: run 01", files, "dataset.json", TEXT)
 NO_ROOT = b'{"root": 5, "folds": [], "subsets": {}}'
 case("a description without a root", NO_DESCRIPTION, file, "dataset.json", NO_ROOT)
 case("a damaged description", NO_DESCRIPTION, file, "dataset.json", b'{"root": ')
@@ -452,18 +432,16 @@ case("a mask of another size", rf"{IMAGE}png has 24 x 24 pixels but its mask 20 
 case("three values", rf"{MANY} 3 values \(0, 128, 255\) where two are expected", with_masks, with_corner("L", 255, 128))
 case("masks in two conventions", r"and other masks hold 3 values \(0, 1, 255\)", with_masks, mask(1))
 case("a photo as mask", rf"{MANY} \d+ values .* where two are expected", with_masks, picture())
-case(
-    "no masks", r"All masks are empty: .*p\d_000\.png and the others hold the value 0", with_masks, mask(0), "*/masks/*"
-)
+ALL_EMPTY = r"All masks are empty: .*p\d_000\.png and the others hold the value 0"
+case("no masks", ALL_EMPTY, with_masks, mask(0), "*/masks/*")
 case("no masks in valid", r"All masks of valid are empty, p3_000 and the others", with_masks, mask(0), "valid/masks/*")
 RED, RED_LAST, GREEN = [0, 0, 0, 255, 0, 0], [255, 0, 0, 0, 0, 0], [0, 0, 0, 0, 130, 0]
 TWO_COLOURS = r"has {} in the colour \(255, 0, 0, 255\), .*p1_001\.png in \(0, 130, 0, 255\), so it may be two"
 case("palettes in two orders", TWO_PALETTES, masks_of_two_colours, "P", RED, RED_LAST)
 case("a label of two colours", TWO_COLOURS.format(1), masks_of_two_colours, "P", RED, GREEN)
 case("two colours of one grey", TWO_COLOURS.format(76), masks_of_two_colours, "RGB", RED, GREEN)
-case(
-    "red and green", rf"{MASK} has colours that are the same in grey", with_masks, with_corner("RGB", "#f00", "#008200")
-)
+RED_AND_GREEN = with_corner("RGB", "#f00", "#008200")
+case("red and green", rf"{MASK} has colours that are the same in grey", with_masks, RED_AND_GREEN)
 for foreground in ([[255]], [], [None]):
     case(f"foreground {foreground}", r"foreground=.* names no label: give a", make_dataset, foreground=foreground)
 case("foreground that is not there", NO_FOREGROUND, make_dataset, foreground=7)
@@ -535,14 +513,10 @@ ELSEWHERE = r"The labels of .*/imagesTr/case_0\.nii\.gz lie elsewhere, up to"
 TURNED = [[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]  # axes that run to P, R, S
 ASIDE = [[2, 0, 0, 1.2], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]
 TWO_MM = np.diag([2, 2, 2, 1])
-TWO_PLANES = (
-    r"The slices of .*case_0\.nii\.gz follow axis 1, those of .*case_1\.nii\.gz axis 3, by their thickness .*: such"
-)
+TWO_PLANES = r"The slices of .*case_0\.nii\.gz follow axis 1, those of .*case_1\.nii\.gz axis 3, by their thick.*: such"
 SEVERAL = r"labels hold more than one structure \(1, 2(?:55)?; the names are 0 'background', 1 'cavity', 2 'wall'\)"
 NO_LABEL = r"foreground='valve' is not a label of this dataset: .*'cavity' \(1\), 'wall' \(2\)"
-RUN_TOGETHER = (
-    r"case_0\.nii\.gz holds 192 values from 0 to 2 that are no whole numbers.*choose the label with foreground"
-)
+RUN_TOGETHER = r"case_0\.nii\.gz holds 192 values from 0 to 2 that are no whole numbers.*choose the label with fore"
 PATTERN = {"patient_pattern": r"(?P<patient>case)_\d"}
 
 case("a pattern for volumes", r"patient_pattern is for pictures: each volume is taken as", make_task, **PATTERN)
@@ -566,41 +540,26 @@ case("a volume that was cut", DAMAGED, with_volume, cut)
 case("a volume with a wrong byte", rf"{DAMAGED} \(CRC check failed", with_volume, spoil_checksum)
 case("a plain volume that was cut", r"case_0\.nii is damaged or no NIfTI file", with_volume, unpack_and_cut)
 case("a text called volume", DAMAGED, with_volume, b"not a volume")
-case(
-    "a huge volume", r"case_0\.nii\.gz claims the size \(30000, 30000, 30000\)", with_volume, header_of_a_huge_volume()
-)
-case(
-    "no volumes", r"labelsTr/case_0\.nii\.gz \(and 2 more\) is a mask without an image", without, "imagesTr", make_task
-)
+HUGE = r"case_0\.nii\.gz claims the size \(30000, 30000, 30000\)"
+case("a huge volume", HUGE, with_volume, header_of_a_huge_volume())
+MASKS_ALONE = r"labelsTr/case_0\.nii\.gz \(and 2 more\) is a mask without an image"
+case("no volumes", MASKS_ALONE, without, "imagesTr", make_task)
 case("a volume without labels", r"imagesTr/case_1\.nii\.gz has no mask", without, "labelsTr/case_1.nii.gz", make_task)
 case("labels that ran together", RUN_TOGETHER, make_task, None, labels(np.linspace(0, 2, 192), float))
-case(
-    "labels with a value to ignore",
-    SEVERAL + ": .*; 255 often means 'do not score'",
-    make_task,
-    None,
-    labels([0, 0, 0, 1, 255]),
-)
+TO_IGNORE = labels([0, 0, 0, 1, 255])
+case("a label to ignore", rf"{SEVERAL}: .*; 255 often means 'do not score'", make_task, None, TO_IGNORE)
 case("labels of two structures", SEVERAL, make_task, None, labels([0, 0, 1, 2]))
-case(
-    "a thousand labels",
-    r"more than one structure \(1, 2, 3, 4, 5, 6, \.\.\., 999\): choose .* blurred",
-    a_thousand_labels,
-)
+THOUSAND = r"more than one structure \(1, 2, 3, 4, 5, 6, \.\.\., 999\): choose .* blurred"
+case("a thousand labels", THOUSAND, a_thousand_labels)
 case("a label name that is not there", NO_LABEL, make_task, foreground="valve")
-case(
-    "a label that nobody has",
-    r"foreground='wall': 2 is in no label volume, they hold 0, 1",
-    make_task,
-    foreground="wall",
-)
+NOBODY_HAS = r"foreground='wall': 2 is in no label volume, they hold 0, 1"
+case("a label that nobody has", NOBODY_HAS, make_task, foreground="wall")
 ONE_MISSING = r"foreground=\[1, 3, 4\]: 3, 4 is in no label volume, they hold 0, 1, 2"
 case("two labels that nobody has", ONE_MISSING, make_task, None, labels([0, 0, 1, 2]), foreground=[1, 3, 4])
 ALONE = r"The label volumes hold {} alone .*, so nothing in them, or all of it, is the structure"
 case("all labels chosen", ALONE.format("0, 1"), make_task, foreground=[0, 1])
 case("a picture among volumes", r"labelsTr/case_0\.png is a picture among NIfTI volumes", a_picture_among_volumes)
 case("a broken description", r"dataset\.json is not readable as JSON", with_volume, b"{", "dataset.json")
-case("two volumes", r"2 patients are too few", make_task, None, None, 2)
 
 # --- the geometry of pictures ---------------------------------------------------------------------------
 
@@ -620,15 +579,8 @@ for described, told in [
         r"geometry\.json: a spacing is three numbers above 0, the mm between rows, columns and slices",
     ),
     (ZERO, r"geometry\.json, p2: a spacing is three numbers above 0"),
-    (
-        {"axes": ["I", "A", "S"]},
-        r"geometry\.json: axes are three letters, one of R and L, one of A and P, one of S and I",
-    ),
     ({"spacings": [1, 1, 1]}, r"geometry\.json: spacing and axes are expected there, and nothing else"),
-    (
-        {"patients": {"q1": {}, "p9": {"spacing": [1, 1, 1]}}},
-        r"geometry\.json describes 'p9', who is no patient of this",
-    ),
+    ({"patients": {"q1": {}, "p9": {}}}, r"geometry\.json describes 'p9', who is no patient of this"),
 ]:
     case(f"geometry {described}", told, with_geometry, described)
 BOTH = r"geometry\.json and spacing=\[1, 1, 1\] both give a spacing: leave one out"

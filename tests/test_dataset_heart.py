@@ -213,7 +213,7 @@ def test_the_official_archive_is_the_default():
 # --- from the archive to the dataset --------------------------------------------------------------------
 
 
-def volume_bytes(values, spacing=(1.25, 1.25, 1.37)):
+def volume_bytes(values, *spacing):
     image = nibabel.Nifti1Image(values, np.diag([*spacing, 1]))
     return gzip.compress(image.to_bytes(), 1)
 
@@ -224,7 +224,7 @@ def volumes_of(slices, number):
     image = rng.integers(0, 2000, (12, 10, slices)).astype(np.uint16)
     label = np.zeros((12, 10, slices), np.uint8)
     label[2:5, 3:7, : slices // 2] = 1
-    return volume_bytes(image), volume_bytes(label)
+    return volume_bytes(image, 1.25, 1.25, 1.37), volume_bytes(label, 1.25, 1.25, 1.37)
 
 
 def heart_archive(patients=PATIENTS):
@@ -327,19 +327,17 @@ def test_an_excluded_patient_is_left_out_and_recorded(tmp_path):
 
 # --- any volumes ----------------------------------------------------------------------------------------
 
-SPACING = (2, 3, 4)
 
-
-def write_task(folder, patients=4, labels=(1,), names=None, image=None, title="Organ"):
-    """A decathlon task of small volumes with the given label values."""
-    for number in range(patients):
-        values = np.random.default_rng(number).integers(0, 900, (8, 6, 5)).astype(np.int16) if image is None else image
+def write_task(folder, labels=(1,), names=None, title="Organ"):
+    """A decathlon task of four small volumes with the given label values."""
+    for number in range(4):
+        values = np.random.default_rng(number).integers(0, 900, (8, 6, 5)).astype(np.int16)
         label = np.zeros((8, 6, 5), np.uint8)
         for row, value in enumerate(labels):
             label[1 + 2 * row, 1:4, 1:4] = value
         for kind, content in (("imagesTr", values), ("labelsTr", label)):
             (folder / kind).mkdir(parents=True, exist_ok=True)
-            (folder / kind / f"case_{number}.nii.gz").write_bytes(volume_bytes(content, SPACING))
+            (folder / kind / f"case_{number}.nii.gz").write_bytes(volume_bytes(content, 2, 3, 4))
     (folder / "dataset.json").write_text(json.dumps({"name": title, "labels": names or {"0": "background"}}))
     return folder
 
@@ -352,17 +350,6 @@ def test_volumes_of_another_task_are_split_by_patient_with_their_spacing(title, 
     assert description["subsets"]["test"][0]["size"] == [6, 8]
 
 
-def test_slices_are_upright_and_scaled_by_the_volumes_maximum(tmp_path):
-    values = np.arange(8 * 6 * 5).reshape(8, 6, 5).astype(np.float32)
-    task = write_task(tmp_path / "Task00", image=values, patients=1)
-    pair = [task / kind / "case_0.nii.gz" for kind in ("imagesTr", "labelsTr")]
-    write_volume(read_headers(*pair), [f"{number}" for number in range(5)], tmp_path / "out", None, None, along=2)
-    for number in range(5):
-        written = np.asarray(Image.open(tmp_path / "out" / "images" / f"{number}.png"))
-        expected = np.rint(np.rot90(values[..., number]) * (255 / values.max()))
-        assert (written == expected[..., None]).all()
-
-
 @pytest.mark.parametrize(("chosen", "rows"), [("wall", [3]), (2, [3]), (["wall"], [3]), ([1, 2], [1, 3])])
 def test_labels_are_chosen_by_name_or_number_and_several_are_one_foreground(tmp_path, chosen, rows):
     task = write_task(tmp_path / "Task00", labels=(1, 2), names={"0": "background", "1": "cavity", "2": "wall"})
@@ -373,19 +360,6 @@ def test_labels_are_chosen_by_name_or_number_and_several_are_one_foreground(tmp_
     for number in range(5):
         [path] = root.glob(f"*/masks/case_0_{number:03d}.png")
         assert (np.asarray(Image.open(path))[..., 0] == np.rot90(expected[..., number])).all()
-
-
-def test_volumes_of_different_spacing_keep_their_own_and_are_told(tmp_path):
-    task = write_task(tmp_path / "Task00")
-    pair = volume_bytes(np.ones((8, 6, 5), np.int16), (1, 1, 1)), volume_bytes(np.ones((8, 6, 5), np.uint8), (1, 1, 1))
-    for kind, content in zip(("imagesTr", "labelsTr"), pair):
-        (task / kind / "case_0.nii.gz").write_bytes(content)
-    description = import_dataset(task, tmp_path / "data", progress=False)
-    assert description["spacing"] is None
-    assert description["geometry"]["case_0"] == {"spacing": [1, 1, 1], "axes": ["P", "R", "S"]}
-    assert description["geometry"]["case_3"] == {"spacing": [3, 2, 4], "axes": ["P", "R", "S"]}
-    sentence = "The spacing differs from patient to patient: case_0 1 x 1 x 1 mm, case_1 3 x 2 x 4 mm."
-    assert sentence in description["notes"]
 
 
 @pytest.fixture()

@@ -53,6 +53,7 @@ def saved(change=lambda values: values, **options):
     """Return a function (pixels, path) that saves what `change` makes of pixels, as Pillow is told by the options."""
 
     def save(values, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         made = change(values)
         (made if isinstance(made, Image.Image) else Image.fromarray(made)).save(path, **options)
 
@@ -73,9 +74,7 @@ def write(folder, place="{subset}/{kind}/{name}.png", save_image=save_plain, sav
             subset, patient, index = PLACES[name[:2]], *name.split("_")
             ending = "_mask" if kind == "masks" else ""
             said = {"subset": subset, "kind": kind, "name": name, "patient": patient, "index": index, "ending": ending}
-            path = folder / place.format(**said)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save(values, path)
+            save(values, folder / place.format(**said))
     return folder
 
 
@@ -182,7 +181,6 @@ def in_mode(mode):
 WAYS = {
     "val": {"place": "{subset}/{kind}/{name}.png", "rename": ("valid", "Val")},
     "upper case": {"place": "{subset}/{kind}/{name}.PNG", "rename": ("train", "TRAIN")},
-    "one level down": {"place": "some/where/{subset}/{kind}/{name}.png"},
     "kind above subset": {"place": "{kind}/{subset}/{name}.png"},
     "a folder for each patient": {"place": "{subset}/{kind}/{patient}/{index}.png"},
     "patients between subset and kind": {"place": "{subset}/{patient}/{kind}/{name}.png"},
@@ -195,7 +193,7 @@ WAYS = {
     "masks in two colours": {"save_mask": saved(lambda values: np.uint8([(10, 0, 90), (250, 40, 0)])[values])},
     "masks of 16 bit": {"save_mask": saved(lambda values: values * np.uint16(65535))},
     "blurred masks": {"place": "{subset}/{kind}/{name}.jpg", "save_mask": saved(white, quality=60), "tolerance": 255},
-    "BMP": {"place": "{subset}/{kind}/{name}.bmp"},
+    "GIF": {"place": "{subset}/{kind}/{name}.gif"},
     "TIFF": {"place": "{subset}/{kind}/{name}.tiff"},
     "JPEG images": {"save_image": saved(format="JPEG", quality=95), "tolerance": 60},
     "RGB": {"save_image": saved(in_mode("RGB")), "save_mask": saved(lambda values: in_mode("RGB")(white(values)))},
@@ -291,9 +289,8 @@ def test_a_link_does_not_hide_the_folder_that_it_leads_to(dataset, work_dir):
 def without_subsets(folder, patients, slices=2):
     for number in range(patients):
         for index in range(slices):
-            for kind, values in (("images", picture(100 * number + index)), ("masks", mask(number) * np.uint8(255))):
-                (folder / kind).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(values).save(folder / kind / f"p{number:02d}_{index:03d}.png")
+            save_plain(picture(100 * number + index), folder / "images" / f"p{number:02d}_{index:03d}.png")
+            save_white(mask(number), folder / "masks" / f"p{number:02d}_{index:03d}.png")
     return folder
 
 
@@ -309,10 +306,9 @@ def test_without_subsets_patients_are_split_in_the_reports_proportions(patients,
 def test_numbered_files_in_a_folder_for_each_patient_are_split_by_patient(place, tmp_path, work_dir):
     """The numbers run on over the patients, so that each file has a name of its own."""
     for number in range(15):
-        for kind, ending, values in (("images", "", picture(number)), ("masks", "_mask", mask(number) * 255)):
-            path = tmp_path / "source" / place.format(patient=number // 3, kind=kind, ending=ending, index=number)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(values).save(path)
+        for kind, ending, values in (("images", "", picture(number)), ("masks", "_mask", white(mask(number)))):
+            path = place.format(patient=number // 3, kind=kind, ending=ending, index=number)
+            save_plain(values, tmp_path / "source" / path)
     description = take(tmp_path / "source", work_dir)
     assert set(places(description)) == {"p0", "p1", "p2", "p3", "p4"}
     slices = [pair["slice"] for pairs in description["subsets"].values() for pair in pairs if pair["patient"] == "p4"]
@@ -588,9 +584,8 @@ def test_a_disk_that_is_really_full_is_told_and_the_earlier_data_stay(kind, data
         drawn = np.zeros((900, 900), np.uint8)
         drawn[:20] = 255
         for subset in SUBSETS:
-            for name, values in (("images", noise), ("masks", drawn)):
-                (tmp_path / "large" / subset / name).mkdir(parents=True)
-                Image.fromarray(values).save(tmp_path / "large" / subset / name / f"{subset}_0.bmp")
+            save_plain(noise, tmp_path / "large" / subset / "images" / f"{subset}_0.bmp")
+            save_plain(drawn, tmp_path / "large" / subset / "masks" / f"{subset}_0.bmp")
     work_dir.mkdir()
     script = 'mount -t tmpfs -o size=1m none "$1" && exec "$2" -c "$3" "$1" "$4" "$5"'
     mounted = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]

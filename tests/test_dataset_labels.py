@@ -56,11 +56,15 @@ def smoothed(labels, deviation=1.0):
     return Image.fromarray(np.rint(ndimage.gaussian_filter(labels * 255.0, deviation)).astype(np.uint8))
 
 
+def once_a_jpeg(values, quality):
+    buffer = io.BytesIO()
+    Image.fromarray(values.astype(np.uint8)).save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).copy()
+
+
 def jpeg(labels):
     """A mask that once was a JPEG, kept as PNG: waves of grey around its edges."""
-    buffer = io.BytesIO()
-    Image.fromarray(labels.astype(np.uint8) * 255).save(buffer, "JPEG", quality=70)
-    return Image.open(buffer).copy()
+    return once_a_jpeg(labels * 255, 70)
 
 
 def labels_with_ignored(count):
@@ -176,10 +180,7 @@ HALF[: HEIGHT // 2] = 255
 
 def jpeg_of_three_labels(labels):
     """A wall of 128 around the structure, three pixels thick: as thin as blur, but all of one value."""
-    values = np.where(labels, 255, np.where(ndimage.binary_dilation(labels, iterations=3), 128, 0)).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "JPEG", quality=95)
-    return Image.open(buffer).copy()
+    return once_a_jpeg(np.where(labels, 255, 128 * ndimage.binary_dilation(labels, iterations=3)), 95)
 
 
 ASKED = {
@@ -246,9 +247,7 @@ TIP[8:11, 8:11] = 100
 LARGER_TIP = np.where(np.eye(HEIGHT, WIDTH, 1) * (np.arange(WIDTH) == 12), 100, TIP).astype(np.uint8)
 BLOCKS = np.zeros((HEIGHT, WIDTH), np.uint8)
 BLOCKS[8:24, 16:24] = 40  # whole blocks of a JPEG, which keeps them as they are
-OTHER_VALUES = (
-    r"masks/p2_0\.png holds two values, neither above 127\.5, and other masks are blurred and reach 255: save"
-)
+OTHER_VALUES = r"p2_0\.png holds two values, neither above 127\.5, and other masks are blurred and reach 255: save"
 EMPTY = r"All masks of (train|valid|test) are empty"  # p2 alone is in its subset
 
 

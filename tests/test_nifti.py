@@ -42,21 +42,16 @@ def save(path, values, affine=None, unit=None, **fields):
 UNPLACED = {"sform_code": 0, "qform_code": 0}
 
 
-def make(folder, values=VALUES, label=LABEL, first=1, number=4, affine=None, **options):
-    """A dataset of volumes; the first ones have these values, labels and affine, the others 1 x 1 x 2 mm."""
+def make(folder, values=VALUES, label=LABEL, first=1, affine=None, **options):
+    """A dataset of four volumes; the first ones have these values, labels and affine, the others 1 x 1 x 2 mm."""
     plain = np.diag([1, 1, 2, 1])
-    for case in range(number):
+    for case in range(4):
         own = case < first
         image = values if own else np.random.default_rng(case).integers(0, 200, SHAPE).astype(np.int16)
         where = {"affine": plain if affine is None else affine, **options} if own else {"affine": plain}
         save(folder / "images" / f"c{case}.nii", image, **where)
         save(folder / "masks" / f"c{case}.nii", label if own else LABEL, **where)
     return folder
-
-
-def read(case, folder):
-    """The headers of a case of such a dataset."""
-    return read_headers(*(folder / kind / f"{case}.nii" for kind in ("images", "masks")))
 
 
 def imported(folder, work_dir, patient="c0", **options):
@@ -208,10 +203,12 @@ def test_volumes_that_lie_in_different_ways_are_brought_into_one(tmp_path):
     assert [note for note in description["notes"] if note.startswith("source/images/c0.nii lies another way than most")]
 
 
-def test_a_volume_that_does_not_say_how_it_lies_is_taken_as_it_is_and_told(tmp_path):
-    description, images, masks = imported(make(tmp_path / "source", **UNPLACED), tmp_path / "data")
+@pytest.mark.parametrize(("thick", "spacing"), [(2, [1, 1, 2]), (0, None)])
+def test_a_volume_that_does_not_say_how_it_lies_is_taken_as_it_is_and_told(tmp_path, thick, spacing):
+    folder = make(tmp_path / "source", pixdim=(1, 1, 1, thick), **UNPLACED)
+    description, images, masks = imported(folder, tmp_path / "data")
     hold(images, masks)
-    assert description["geometry"]["c0"] == {"spacing": [1, 1, 2], "axes": None}
+    assert description["geometry"]["c0"] == {"spacing": spacing, "axes": None}
     assert [note for note in description["notes"] if "c0.nii does not say how it lies in the body" in note]
 
 
@@ -238,9 +235,9 @@ def test_slices_follow_the_thick_axis(tmp_path, shape, spacing, axis):
 
 
 def test_volumes_without_a_thick_axis_follow_the_others(tmp_path):
-    make(tmp_path, first=1, number=1, affine=np.eye(4))
-    make(tmp_path / "thick", first=1, number=1, affine=np.diag([3, 1, 1, 1]))
-    volumes = [read("c0", tmp_path), read("c0", tmp_path / "thick")]
+    affines = {"even.nii": np.eye(4), "thick.nii": np.diag([3, 1, 1, 1])}
+    paths = [save(tmp_path / name, LABEL, affine) for name, affine in affines.items()]
+    volumes = [read_headers(path, path) for path in paths]
     grids = [volume.grid for volume in volumes]
     assert common_slice_axis(volumes, grids) == 0 and common_slice_axis(volumes[:1], grids[:1]) == 2
     with pytest.raises(CourseError, match="follow axis 3, those of .* axis 1, by their thickness"):
@@ -458,4 +455,6 @@ def test_a_geometry_file_beside_volumes_is_told_to_be_passed_over(tmp_path):
 def test_a_spacing_is_recorded_to_six_digits(tmp_path):
     folder = make(tmp_path / "source", affine=np.diag([1 / 3, 2 / 3, 1.2345678, 1]))
     description, *_ = imported(folder, tmp_path / "data")
-    assert description["geometry"]["c0"]["spacing"] == [0.666667, 0.333333, 1.23457]
+    assert description["geometry"]["c0"]["spacing"] == [0.666667, 0.333333, 1.23457] and description["spacing"] is None
+    told = "The spacing differs from patient to patient: c0 0.666667 x 0.333333 x 1.23457 mm, c1 1 x 1 x 2 mm."
+    assert told in description["notes"]
