@@ -4,6 +4,7 @@ import xml.etree.ElementTree
 
 import keras
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -13,6 +14,12 @@ import helpers
 from course.figures import look_closer, shade_surface
 
 matplotlib.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
 
 
 def color_of(outline):
