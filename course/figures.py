@@ -112,10 +112,11 @@ def plot_three_planes(volume: np.ndarray, mask: np.ndarray, centre: tuple[int, i
     figure = plt.figure(figsize=(5.5, 5.6), layout="constrained")
     cube = figure.add_subplot(2, 2, 1, projection="3d")
     steps = [np.linspace(0, length - 1, 33).astype(int) for length in volume.shape]
+    brightest = np.percentile(volume, 99) or 1
     for axis, (place, title) in enumerate(zip(centre, titles)):
         plane = np.meshgrid(*(place if each == axis else step for each, step in enumerate(steps)), indexing="ij")
         slices, rows, columns = (places.squeeze(axis) for places in plane)
-        grey = plt.get_cmap("gray")(volume[slices, rows, columns] / (np.percentile(volume, 99) or 1))
+        grey = plt.get_cmap("gray")(volume[slices, rows, columns] / brightest)
         cube.plot_surface(columns, rows, slices, facecolors=grey, rcount=33, ccount=33, shade=False)
         cut = figure.add_subplot(2, 2, axis + 2)
         draw_outlines(cut, volume.take(place, axis), mask.take(place, axis))

@@ -134,8 +134,9 @@ def _refuse_faint(pairs, threshold, high):
 
 def _hint(pairs, values):
     """Return the end of a sentence on masks of several values: what these may be, and which colours they have."""
-    hint = ignored_hint(values)
-    if all(len(set(pair.facts.mask_values) - {values[0]}) < 2 for pair in pairs):
+    if any(len(set(pair.facts.mask_values) - {values[0]}) > 1 for pair in pairs):
+        hint = ignored_hint(values)
+    else:
         hint = f"; no mask holds two beside {values[0]:g}, so they may all be one structure"
     colours = {label: colour[:3] for pair in pairs for colour, label in pair.facts.palette.items() if colour[3]}
     if any(len(set(colour)) > 1 for colour in colours.values()):

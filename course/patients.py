@@ -185,10 +185,13 @@ def group_people(pairs: list[Pair], are_volumes: bool = False) -> tuple[dict[str
         )
     alike, pattern = look_alike(set(people.values()))
     if alike:
-        end = r"_(?P<slice>\d+)" if all(pair.slice is not None for pair in pairs) else ""
-        advice = f"give patient_pattern={pattern + end!r}" if pattern else "spell their names alike"
         if are_volumes:
             advice = "put both into train, valid or test"
+        elif pattern:
+            end = r"_(?P<slice>\d+)" if all(pair.slice is not None for pair in pairs) else ""
+            advice = f"give patient_pattern={pattern + end!r}"
+        else:
+            advice = "spell their names alike"
         notes.append(
             f"{end_of_path(alike[0])!r} and {end_of_path(alike[1])!r} look alike and are taken as two patients: if "
             f"they are one patient, {advice}."

@@ -191,7 +191,8 @@ def pairs_of_volumes(
             "several, put them all into train, all into valid or all into test, and leave the pattern out."
         )
     repeated = Counter(name for _, name in keys)  # in several subsets: of several patients, if the user says so
-    patients = [f"{key[0]}/{key[1]}" if patient_pattern is None and repeated[key[1]] > 1 else key[1] for key in keys]
+    by_subset = patient_pattern is None
+    patients = [f"{subset}/{name}" if by_subset and repeated[name] > 1 else name for subset, name in keys]
     names = [
         [name] if is_flat else [f"{name}_{number:03d}" for number in range(depth)]
         for (_, name), depth in zip(keys, depths)
