@@ -113,4 +113,4 @@ site: setup
 	$(BIN)/python -m tools.make_site
 
 heart-pictures: setup
-	$(BIN)/python -m tools.heart_pictures $(RUN)
+	$(BIN)/python -m tools.heart_pictures $(if $(RUN),"$(RUN)")

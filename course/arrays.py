@@ -149,14 +149,13 @@ def _write_subset(folder, subset, slices, image_size, prepare, progress):
             for start in range(0, len(slices), 256):  # a few at a time: the queue stays short
                 for _ in pool.map(fill, range(start, min(start + 256, len(slices)))):
                     bar.update()
-        for array in arrays:
-            array.flush()
         if not any(mask.any() for mask in arrays[list(ARRAYS).index("y")]):
             raise CourseError(
                 f"No mask of {subset} holds a pixel at {image_size} x {image_size} pixels: "
                 "choose a larger image_size, or other patients for it."
             )
-        arrays.clear()  # Windows moves no file that is mapped
+        while arrays:  # Windows moves no file that is mapped
+            arrays.pop().flush()
         for path in paths:
             with whole_file(folder / path.name) as part:
                 shutil.move(path, part)

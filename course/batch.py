@@ -10,7 +10,6 @@ come the `seconds` that it took and, where it is complete, `reported`: a hash of
 `batch.json` has the same of all `runs`, where `state` may also be "reused".
 """
 
-import ast
 import inspect
 import itertools
 import os
@@ -32,6 +31,7 @@ from course.workspace import (
     COURSE_FOLDER,
     CourseError,
     bare_code,
+    code_shape,
     duration,
     fingerprint,
     read_json,
@@ -129,7 +129,7 @@ def code_fingerprint() -> str:
     notebooks = [nbformat.read(COURSE_FOLDER / "notebooks" / f"{name}.ipynb", as_version=4) for name in NOTEBOOKS]
     sources = [cell.source for notebook in notebooks for cell in notebook.cells if cell.cell_type == "code"]
     sources += [path.read_text(encoding="utf-8") for path in (COURSE_FOLDER / "helpers.py", *modules)]
-    return fingerprint([ast.dump(bare_code(source)) for source in sources])
+    return fingerprint([code_shape(bare_code(source)) for source in sources])
 
 
 def share_dataset(folder: Path, dataset: str, options: dict) -> str:
@@ -153,7 +153,11 @@ def share_arrays(dataset_file: str, fold: int | None, image_size: int, leave_out
 
 
 class NotebookFailed(Exception):
-    """A notebook stopped: `args` are why (a text), which (its name), and in which cell (its number, or None)."""
+    """A notebook stopped: its text says why; `notebook` is its name, `cell` the number of the cell, or None."""
+
+    def __init__(self, message, notebook, cell=None):
+        super().__init__(message)
+        self.notebook, self.cell = notebook, cell
 
 
 def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameters) -> None:
@@ -182,14 +186,22 @@ def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameter
     except papermill.PapermillExecutionError as error:
         raise NotebookFailed(f"{error.ename}: {error.evalue}", name, error.exec_count) from None
     except nbclient.exceptions.DeadKernelError:
-        raise NotebookFailed("its kernel died, most often for lack of memory", name, None) from None
+        raise NotebookFailed("its kernel died, most often for lack of memory", name) from None
     except nbclient.exceptions.CellTimeoutError:
-        raise NotebookFailed(f"a cell took longer than {CELL_TIMEOUT // 3600} hours", name, None) from None
+        raise NotebookFailed(f"a cell took longer than {CELL_TIMEOUT // 3600} hours", name) from None
 
 
 def _failure(message, notebook=None, cell=None):
     """Return what a record says of a run that failed."""
     return {"state": "failed", "notebook": notebook, "cell": cell, "message": message}
+
+
+def _record(run_dir):
+    """Return what run.json holds; nothing where there is none, or it is damaged, or being replaced."""
+    try:
+        return read_json(run_dir / "run.json", "00_run_all")
+    except (OSError, ValueError):
+        return {}
 
 
 def _reported(run_dir):
@@ -208,10 +220,9 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
     inputs = fingerprint(run, open_test, data, code_fingerprint())
     record = {"name": name, "parameters": run, "open_test": open_test, "inputs": inputs, "batch": batch}
     record["shared"] = {"path": dataset_file, "fingerprint": description["fingerprint"]}
-    if (run_dir / "run.json").exists():
-        earlier = read_json(run_dir / "run.json", "00_run_all")
-        if (earlier.get("inputs"), earlier.get("reported")) == (inputs, _reported(run_dir)):
-            return {**earlier, "state": "reused", "shared": record["shared"]}
+    earlier = _record(run_dir)
+    if (earlier.get("inputs"), earlier.get("reported")) == (inputs, _reported(run_dir)):
+        return {**earlier, "state": "reused", "shared": record["shared"]}
     given = {
         **{key: value for key, value in run.items() if key not in OF_THE_IMPORT},  # which is done
         "dataset": dataset_file,
@@ -226,7 +237,7 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
             run_notebook(notebook, run_dir, batch, **{key: given[key] for key in known & set(given)})
         record.update(state="complete", reported=_reported(run_dir))
     except NotebookFailed as failure:
-        record.update(_failure(*failure.args))
+        record.update(_failure(str(failure), failure.notebook, failure.cell))
     if owner_of(folder) not in (batch, ""):
         return {**record, **_failure("another batch was started in this folder, and goes on with this run")}
     record.update(seconds=time.time() - started)
@@ -289,8 +300,8 @@ def _check_same_dataset(folder, runs):
     """Refuse a folder with runs of another dataset, unless the runs' names tell which is theirs."""
     untold = {run["dataset"] for name, run in runs.items() if "_dataset-" not in name}
     for earlier in folder.glob("*/run.json"):
-        other = read_json(earlier, "00_run_all")["parameters"]["dataset"]
-        if untold - {other} and "_dataset-" not in earlier.parent.name:
+        other = _record(earlier.parent).get("parameters", {}).get("dataset")
+        if other and untold - {other} and "_dataset-" not in earlier.parent.name:
             raise CourseError(
                 f"{earlier.parent} holds a run of another dataset, {other}: move {folder} away, or rename your dataset."
             )
@@ -325,10 +336,7 @@ def _outcome(name, run, future):
 
 def _progress(name, run_dir, batch):
     """Return a line on a run that is going on: its notebook, and of 04 its epoch."""
-    try:
-        record = read_json(run_dir / "run.json", "00_run_all")
-    except (OSError, ValueError):  # there is none, or it is being replaced
-        record = {}
+    record = _record(run_dir)
     if record.get("batch") != batch:
         return f"{name}: waiting for its data"
     if record["state"] != "running":

@@ -75,11 +75,11 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
         lesser = ", or, where several masks of one image show it as the lesser value, choose that with foreground=..."
         raise CourseError(
             f"All masks are {'full' if low else 'empty'}: {end_of_path(pairs[0].mask)} and the others hold the value "
-            f"{low:g} alone; give masks in which the structure is drawn{lesser if low else '.'}"
+            f"{listed([low])} alone; give masks in which the structure is drawn{lesser if low else '.'}"
         )
     if len(values) == 2:
         plain = all(pair.facts.mask_plain for pair in pairs)
-        notes = _inverted(pairs, counts, high, f"the value {high:g}")
+        notes = _inverted(pairs, counts, high, f"the value {listed([high])}")
         return (None, values, notes) if plain else ((lambda pixels: pixels == high), [0, 255], notes)
     if not is_blur:
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
@@ -137,7 +137,7 @@ def _hint(pairs, values):
     if any(len(set(pair.facts.mask_values) - {values[0]}) > 1 for pair in pairs):
         hint = ignored_hint(values)
     else:
-        hint = f"; no mask holds two beside {values[0]:g}, so they may all be one structure"
+        hint = f"; no mask holds two beside {listed(values[:1])}, so they may all be one structure"
     colours = {label: colour[:3] for pair in pairs for colour, label in pair.facts.palette.items() if colour[3]}
     if any(len(set(colour)) > 1 for colour in colours.values()):
         hint += f"; they are the colours {listed([f'{label} {colours[label]}' for label in sorted(colours)])}"
@@ -175,7 +175,7 @@ def _inverted(pairs, counts, least, words):
     border = " and the borders of most" if around else ""
     return [
         f"The masks may be inverted: {words} covers {share:.0%} of the pictures{border} and was taken as the structure"
-        f"; if the structure is what is left, give foreground={low:g}."
+        f"; if the structure is what is left, give foreground={listed([low])}."
     ]
 
 

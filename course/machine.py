@@ -32,8 +32,9 @@ def keep_freed_memory() -> None:
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((-3, 2**30), (-1, 2**31 - 1), (-2, 64 * 2**20)):  # M_MMAP_, M_TRIM_THRESHOLD, M_TOP_PAD
-            mallopt(option, value)
+        mallopt(-3, 2**30) or mallopt(-3, 2**25)  # M_MMAP_THRESHOLD; glibc before 2.35 takes no more
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        mallopt(-2, 64 * 2**20)  # M_TOP_PAD
 
 
 def set_up() -> None:
@@ -68,9 +69,10 @@ def install(*names: str) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "constraints.txt"
-        kept.write_text("".join(f"{package.name}=={package.version}\n" for package in metadata.distributions()))
+        names = {package.name for package in metadata.distributions()} - {None}  # of some there are two copies
+        kept.write_text("".join(f"{name}=={metadata.version(name)}\n" for name in sorted(names)), encoding="utf-8")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(kept), *missing]
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
     if done.returncode:
         said = (done.stderr.strip() or "pip does not say why").splitlines()[-1]
         raise CourseError(f"{', '.join(missing)} could not be installed ({said[:150]}): is this machine online?")
@@ -128,7 +130,8 @@ CORE_RATES = {"amx_bf16": 260e9, "avx512_bf16": 130e9, "avx512f": 80e9, "avx2": 
 
 def cpu_cores() -> int:
     """Return how many cores TensorFlow uses here."""
-    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or os.cpu_count() or 1)
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0) or here
 
 
 def cpu_flags() -> set[str]:

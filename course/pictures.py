@@ -49,7 +49,7 @@ def file_suffix(name: str) -> str:
 
 def find_picture(path: str | os.PathLike) -> Path:
     """Return the absolute path of a picture that is to be answered for; raises CourseError if there is no such file."""
-    place = Path(path).expanduser().absolute()
+    place = Path(os.path.expanduser(path)).absolute()
     if not place.is_file():
         raise CourseError(f"There is no picture at {place}: give the path of one.")
     return place

@@ -170,7 +170,7 @@ def crop_side(settings: dict, size: int) -> int:
 
     It halves the picture three times. The nearest multiple is taken: 80 for 0.6 of 128.
     """
-    return round(settings["crop_share"] * size / 8) * 8
+    return max(8, round(settings["crop_share"] * size / 8) * 8)
 
 
 def steps_per_epoch(slices: int, settings: dict) -> int:

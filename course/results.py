@@ -98,7 +98,7 @@ def read_runs(path: str | os.PathLike) -> list[dict[str, str]]:
     Raises CourseError for another file, where a patient has several rows of one recipe and seed, which would be
     averaged whatever else the runs differ in, and where the runs do not all have the same patients.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     with (
         one_sentence(f"{path} is no patients.csv of a batch", "give the path of the one that 00_run_all has written"),
         open(path, newline="", encoding="utf-8") as file,

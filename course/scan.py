@@ -73,7 +73,7 @@ def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
     `course.geometry`) beside pictures. Raises CourseError, with one sentence, for what cannot be read as one volume,
     and for a spacing where the files are no pictures or geometry.json holds one.
     """
-    path = Path(os.path.abspath(Path(path).expanduser()))  # "." has no name
+    path = Path(os.path.abspath(os.path.expanduser(path)))  # "." has no name
     if not path.exists():
         raise CourseError(f"There is no scan at {path}: give a NIfTI file, a folder of slices, or a zip.")
     if path.is_file() and (file_suffix(path.name) in PICTURES or is_dicom(path)):
@@ -110,7 +110,7 @@ def read_truth(path: str | Path, scan: Scan) -> tuple[np.ndarray, list[str]]:
 
     Raises CourseError where the file lies elsewhere than the scan, has another shape, or holds more than one label.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     truth = read_scan(path)
     if truth.values.shape != scan.values.shape or not np.allclose(truth.affine, scan.affine, atol=1e-3):
         raise CourseError(
@@ -159,7 +159,7 @@ def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan
 def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence[float] | None) -> Scan:
     """Stack pictures in the order of the last number in their names; geometry.json may say how they lie."""
     pairs = [Pair(None, file.stem, name, None, file, file) for file in files]
-    spacing, axes = picture_geometry(pairs, folder, spacing)[name].values()
+    geometry = picture_geometry(pairs, folder, spacing)[name]
     parts_of = {file: parts for file in files if (parts := NUMBERED.fullmatch(file.stem))}
     file_of = {int(parts[2]): file for file, parts in parts_of.items()}
     alike = {(file.parent, parts[1], parts[3]): file for file, parts in parts_of.items()}
@@ -179,9 +179,10 @@ def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence
     if missing:
         first = next(number + 1 for number in numbers if number + 1 not in file_of)
         raise CourseError(f"{name} lacks the slice {first} ({missing:,} missing): a volume needs all of them.")
+    spacing = geometry["spacing"]
     told = f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm (make segment: SPACING)."
     values = _stack([read_picture(file_of[number]).pixels for number in numbers], name)
-    return _scan_of_pictures(name, values, axes, spacing, () if spacing else (told,))
+    return _scan_of_pictures(name, values, geometry["axes"], spacing, () if spacing else (told,))
 
 
 def _stack(pictures: Sequence[np.ndarray], name: str) -> np.ndarray:
@@ -326,7 +327,7 @@ def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
     earlier answers are passed over.
     Raises CourseError where there is none, where two have one `scan_name`, and where slices lie beside scans.
     """
-    folder = Path(os.path.abspath(Path(folder).expanduser()))
+    folder = Path(os.path.abspath(os.path.expanduser(folder)))
     if folder.is_file():
         return [folder], []
     entries = sorted(entry for entry in folder.iterdir() if not is_stray(entry.name)) if folder.is_dir() else []

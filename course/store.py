@@ -62,12 +62,13 @@ def building_folder(work_dir: Path):
         raise CourseError(f"A file cannot be read or written: {error.strerror or error}{where}.") from error
 
 
-def find_place(work_dir: Path, fingerprint: str) -> Path:
+def find_place(work_dir: Path, dataset: str) -> Path:
     """Return the place below `work_dir/dataset` for a converted dataset: a folder, or on Drive an archive.
 
-    It is named by its fingerprint, so that earlier data keep theirs. On Drive thousands of small files are slow.
+    dataset: the fingerprint by which it is named, so that earlier data keep theirs. On Drive thousands of small files
+    are slow.
     """
-    return work_dir / "dataset" / f"imported-{fingerprint[:12]}{'.tar' if is_on_drive(work_dir) else ''}"
+    return work_dir / "dataset" / f"imported-{dataset[:12]}{'.tar' if is_on_drive(work_dir) else ''}"
 
 
 def put_in_place(root: Path, place: Path) -> None:

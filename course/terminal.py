@@ -100,5 +100,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every name
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what make hands on when it is ended: as Ctrl-C
     sys.exit(main())

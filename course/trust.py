@@ -3,7 +3,7 @@
 A network answers any picture. It has only learned what the answers to pictures like those of its training are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,21 +37,25 @@ def likeness(picture: np.ndarray, others: Sequence[np.ndarray]) -> float:
     return float(picture @ mean / max(np.linalg.norm(mean), 1e-6))
 
 
-def describe_training(volumes: dict[str, np.ndarray], millilitres: dict[str, float]) -> dict:
+def describe_training(volumes: Iterable[tuple[str, np.ndarray]], millilitres: dict[str, float]) -> dict:
     """Return what a network learned from, as JSON can hold it: what `differences` holds a scan against.
 
-    volumes: the pictures of each training patient, (slices, height, width) in [0, 1]. millilitres: the atrium's volume
-    in each.
+    volumes: of each training patient its name and pictures, (slices, height, width) in [0, 1]. millilitres: the
+    atrium's volume in each.
     Of the likeness the least is kept: each patient's with the mean of all the others.
     """
-    pictures = {patient: typical_picture(volume) for patient, volume in volumes.items()}
+    pictures, brightness = {}, []
+    for patient, volume in volumes:
+        pictures[patient] = typical_picture(volume)
+        if volume.any():
+            brightness.append(float(np.median(volume[volume > 0])))
+    brightness = brightness or [0.0]
     alike = [
         likeness(picture, [other for name, other in pictures.items() if name != patient] or [picture])
         for patient, picture in pictures.items()
     ]
-    brightness = [float(np.median(volume[volume > 0])) for volume in volumes.values() if volume.any()] or [0.0]
     return {
-        "patients": len(volumes),
+        "patients": len(pictures),
         "typical_picture": np.round(np.mean(list(pictures.values()), axis=0), 4).tolist(),
         "least_likeness": min(alike),
         "brightness": [min(brightness), max(brightness)],
@@ -71,7 +75,7 @@ def learned_from(work_dir: Path) -> dict:
     slices = read_arrays_record(work_dir)["slices"]["train"]
     X, y = load_arrays(work_dir, "train")
     rows_of = rows_of_patients(slices)
-    volumes = {patient: X[rows, ..., 0] for patient, rows in rows_of.items()}
+    volumes = ((patient, X[rows, ..., 0]) for patient, rows in rows_of.items())  # one at a time in memory
     known = {patient: spacing for patient, spacing in spacings(description).items() if spacing and patient in rows_of}
     pixels = {patient: np.prod(slices[rows[0]]["size"]) / X.shape[1] ** 2 for patient, rows in rows_of.items()}
     millilitres = {

@@ -51,7 +51,7 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
     The younger ones stay: another process may be at work on them.
     """
     for path in paths:
-        with suppress(FileNotFoundError):  # its process has just finished it
+        with suppress(FileNotFoundError, PermissionError):  # its process has just finished it, or has it open
             if time.time() - path.stat().st_mtime > 3600:
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)  # a file that another program holds goes the next time
@@ -82,21 +82,25 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path beside `path`; it becomes `path` when the block ends, and is gone when it fails.
 
     So `path` holds either all of what was written or what it held before, whenever the process is killed.
-    The temporary name keeps the suffix, for writers that look at it. The folder is made where it is missing.
+    The temporary name keeps the end of the name, for writers that look at it. The folder is made where it is missing.
     Raises CourseError where it cannot be made or written to.
     """
     path = Path(path)
     writable_folder(path.parent)
     remove_leftovers(path.parent.glob(".writing-*"))
-    temporary = path.with_name(f".writing-{uuid.uuid4().hex}-{path.name}")
+    temporary = path.with_name(f".writing-{uuid.uuid4().hex}-{path.name[-20:]}")
     try:
         yield temporary
-        try:
-            os.replace(temporary, path)
-        except PermissionError:  # Windows replaces no file that is open
-            raise CourseError(
-                f"{path} is open: restart the kernels of all notebooks that use it, and run this one again."
-            ) from None
+        for wait in (0.05, 0.2, 1, None):
+            try:
+                os.replace(temporary, path)
+                break
+            except PermissionError:  # Windows replaces no file that is open, even for a moment
+                if wait is None:
+                    raise CourseError(
+                        f"{path} is open: restart the kernels of all notebooks that use it, and run this one again."
+                    ) from None
+                time.sleep(wait)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -198,6 +202,14 @@ def bare_code(source: str) -> ast.AST:
     return tree
 
 
+def code_shape(node: ast.AST | list | object) -> list | str:
+    """Return what a parsed piece of code holds, in lists, without empty fields: Python's versions differ in these."""
+    if isinstance(node, ast.AST):
+        fields = [(name, code_shape(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return [type(node).__name__, *fields]
+    return [code_shape(part) for part in node] if isinstance(node, list) else repr(node)
+
+
 def source_fingerprint(*functions) -> str:
     """Return a short hash of what functions or classes of the course do: equal code, equal hash.
 
@@ -217,7 +229,7 @@ def source_fingerprint(*functions) -> str:
             tree = ast.parse(repr(source))
         known = vars(sys.modules[found.__module__])
         named = {node.id: known[node.id] for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in known}
-        sources[name] = ast.dump(tree), {key: value for key, value in named.items() if _is_plain(value)}
+        sources[name] = code_shape(tree), {key: value for key, value in named.items() if _is_plain(value)}
         waiting += [value for value in named.values() if _makes_numbers(value)]
     return fingerprint(sources)
 
@@ -265,7 +277,7 @@ def open_work_folder(work_dir: str | os.PathLike | None = None) -> Path:
     folder = work_dir or os.environ.get("UNET_WORK_DIR")
     if not folder and in_colab():
         folder = _mount_drive() / "left-atrium-course-data"
-    folder = Path(folder or COURSE_FOLDER / "data").expanduser().resolve()
+    folder = Path(os.path.expanduser(folder or COURSE_FOLDER / "data")).resolve()
     for name, key in (("settings.json", "recipe"), ("dataset.json", "fingerprint")):
         try:
             is_ours = key in json.loads((folder / name).read_text(encoding="utf-8-sig"))
@@ -287,9 +299,13 @@ def end_of_path(path: str | os.PathLike) -> str:
     return "/".join(part if len(part) <= 44 else f"{part[:24]}...{part[-16:]}" for part in parts)
 
 
+def _digits(number):
+    return f"{number:.0f}" if float(number).is_integer() else f"{number:g}"
+
+
 def listed(values: Sequence[str | float]) -> str:
     """Return texts or numbers with commas; of many the first six and the last, which is often one of its own."""
-    texts = [value if isinstance(value, str) else f"{value:g}" for value in values]
+    texts = [value if isinstance(value, str) else _digits(value) for value in values]
     return ", ".join(texts if len(texts) <= 7 else [*texts[:6], "...", texts[-1]])
 
 

@@ -30,7 +30,8 @@ def test_a_notebook_gets_its_parameters_leaves_copy_and_log_and_names_the_cell_t
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
     with pytest.raises(batch.NotebookFailed) as caught:
         batch.run_notebook("01_made_up", tmp_path / "run", seed=7)
-    assert caught.value.args == ("ZeroDivisionError: division by zero", "01_made_up", 4)
+    told = "ZeroDivisionError: division by zero", "01_made_up", 4
+    assert (str(caught.value), caught.value.notebook, caught.value.cell) == told
     executed = nbformat.read(tmp_path / "run" / "notebooks" / "01_made_up.ipynb", as_version=4)
     printed = [output for cell in executed.cells for output in cell.get("outputs", []) if "text" in output]
     assert [output.text for output in printed] == ["the seed is 7\n"]
@@ -42,19 +43,21 @@ def test_a_notebook_gets_its_parameters_leaves_copy_and_log_and_names_the_cell_t
 
 
 @pytest.mark.parametrize(
-    ("cell", "why"),
+    ("cell", "seconds", "why"),
     [
-        ("import os; os._exit(1)", "its kernel died, most often for lack of memory"),
-        ("import time; time.sleep(600)", "a cell took longer than 0 hours"),
+        ("import os; os._exit(1)", 60, "its kernel died, most often for lack of memory"),
+        ("import time; time.sleep(600)", 5, "a cell took longer than 0 hours"),
     ],
 )
-def test_a_kernel_that_dies_and_a_cell_that_does_not_end_are_told(tmp_path, monkeypatch, write_notebook, cell, why):
+def test_a_kernel_that_dies_and_a_cell_that_does_not_end_are_told(
+    tmp_path, monkeypatch, write_notebook, cell, seconds, why
+):
     write_notebook(tmp_path / "notebooks" / "01_made_up.ipynb", "seed = 0  # a number", cell)
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
-    monkeypatch.setattr(batch, "CELL_TIMEOUT", 5)
+    monkeypatch.setattr(batch, "CELL_TIMEOUT", seconds)
     with pytest.raises(batch.NotebookFailed) as caught:
         batch.run_notebook("01_made_up", tmp_path / "run")
-    assert caught.value.args == (why, "01_made_up", None)
+    assert (str(caught.value), caught.value.notebook, caught.value.cell) == (why, "01_made_up", None)
 
 
 def test_a_kernel_that_does_not_start_is_an_error_of_its_own(tmp_path, monkeypatch, write_notebook):
@@ -242,8 +245,11 @@ def test_runs_of_another_dataset_are_not_mixed_in(tmp_path, recipe):
 def test_runs_of_one_dataset_and_those_whose_names_tell_theirs_share_a_folder(
     tmp_path, monkeypatch, earlier, dataset, grid
 ):
-    (tmp_path / earlier).mkdir()
+    for name in (earlier, "recipe-best_seed-1", "recipe-best_seed-2"):
+        (tmp_path / name).mkdir()
     helpers.write_json(tmp_path / earlier / "run.json", {"parameters": {"dataset": dataset}})
+    (tmp_path / "recipe-best_seed-1" / "run.json").write_text('{"parame')  # damaged: its run is made anew
+    (tmp_path / "recipe-best_seed-2" / "run.json").write_text("{}")
     monkeypatch.setattr(batch, "fetch_heart", lambda *_: None)
     monkeypatch.setattr(batch, "open_cluster", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # nothing is refused

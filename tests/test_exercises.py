@@ -245,7 +245,7 @@ def untrained():
 
 
 SAMPLE = [draw_patient(0, patient, slices=12, size=64)[0] / np.float32(255) for patient in range(1, 9)]
-LEARNED = describe_training(dict(enumerate(SAMPLE)), dict.fromkeys(range(8), 90.0))
+LEARNED = describe_training(enumerate(SAMPLE), dict.fromkeys(range(8), 90.0))
 
 
 def run(number, answer, small_dataset, untrained, capsys):

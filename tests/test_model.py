@@ -102,8 +102,7 @@ def test_the_first_answer_follows_the_output_bias():
     ],
 )
 def test_without_a_gpu_the_arithmetic_follows_the_processors_flags(monkeypatch, text, expected):
-    monkeypatch.setattr(Path, "read_text", lambda self, *args, **kwargs: text)
-    monkeypatch.setattr(Path, "exists", lambda self: True)
+    monkeypatch.setattr(machine, "cpu_flags", lambda: set(text.split()))
     monkeypatch.setattr(machine, "gpu_found", lambda: False)
     assert helpers.choose_precision("auto") == expected
     assert helpers.choose_precision("float32") == "float32"

@@ -3,6 +3,7 @@
 Epochs are made up here: what a training keeps is asked, not what it learns.
 """
 
+import ast
 import contextlib
 import importlib.util
 import os
@@ -17,7 +18,7 @@ from PIL import Image
 
 import helpers
 from course import training
-from course.workspace import COURSE_FOLDER, check_made_from, read_json, source_fingerprint, write_json
+from course.workspace import COURSE_FOLDER, check_made_from, code_shape, read_json, source_fingerprint, write_json
 
 SETTINGS = {**helpers.new_settings("sample", "smoke", "report", 0), "image_size": 16, "epochs": 4}
 FILES = ("best.keras", "history.csv", "resume.weights.h5", "training.json")
@@ -585,6 +586,14 @@ def test_a_hash_of_code_covers_what_it_names_and_no_comments(monkeypatch, tmp_pa
         module = load_module(monkeypatch, "course.made_up", tmp_path / f"made_up{number}.py", text)
         hashes.append(source_fingerprint(module.Counter))
     assert (hashes[0] != hashes[1]) is is_other
+
+
+def test_a_hash_of_code_is_that_of_every_version_of_python():
+    """Fields that 3.12 and 3.13 have added or leave out are empty."""
+    shapes = [code_shape(ast.parse(text)) for text in ("def f(): pass", "def f(): return", "def f(): return None")]
+    assert len(set(map(str, shapes))) == 3
+    name, body = ("name", "'f'"), ("body", [["Pass"]])
+    assert shapes[0] == ["Module", ("body", [["FunctionDef", name, ("args", ["arguments"]), body]])]
 
 
 LAMBDAS = [

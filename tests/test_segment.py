@@ -1,17 +1,22 @@
 """`make segment`: a scan in, a mask in its place, a page and a row of a table out; nothing is done twice."""
 
 import csv
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import nibabel
 import numpy as np
 import pytest
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 import helpers
 from course import batch
 from course.scan import patient_scan, save_volume, scan_name
+from course.workspace import COURSE_FOLDER
 from tools import segment
 
 
@@ -152,11 +157,35 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
     assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 2
 
 
+@pytest.mark.parametrize("error", [DeadKernelError("Kernel died"), CellTimeoutError("too long")])
+def test_a_kernel_that_dies_leaves_the_other_scans_their_turn(tmp_path, capsys, monkeypatch, error):
+    for place in ("scans/one.nii", "scans/two.nii", "run/model/best.keras"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+
+    def execute(*_, **__):
+        """End as nbclient does."""
+        raise error
+
+    monkeypatch.setattr(segment.papermill, "execute_notebook", execute)
+    assert segment.main([str(tmp_path / "scans"), str(tmp_path / "run")]) == 2
+    assert "2 of 2, two: 07 died on two, most often for lack of memory" in capsys.readouterr().out
+
+
+def test_a_name_that_the_terminal_cannot_show_is_told_all_the_same():
+    command = [sys.executable, "-m", "tools.segment", "\u2665.nii", "run"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, env=environment, cwd=COURSE_FOLDER, capture_output=True, check=False)
+    assert done.returncode == 1 and rb"\u2665.nii" in done.stdout and not done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["{scan}", "{folder}"], "holds no trained network"),
         (["{folder}/nothing", "{folder}"], "There is no scan"),
+        (["~nobody7/scan.nii", "{folder}"], "There is no scan"),
+        (["{scan}", "~nobody7/run"], "holds no trained network"),
         (["", "{run}"], "Give both: make segment SCAN="),
         (["{scan}", " "], "Give both: make segment SCAN="),
         (["{scan}", "{run}", "--out", "{scan}"], "for make segment OUT names it"),

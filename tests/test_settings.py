@@ -112,7 +112,7 @@ def test_the_device_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
     assert helpers.device_name() == "1 CPU core, no GPU"
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
-    monkeypatch.setattr(machine.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert helpers.device_name() == "8 CPU cores, no GPU"
 
 
@@ -394,14 +394,19 @@ def hide(monkeypatch, *names):
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None if name in names else found(name))
 
 
-def test_set_up_installs_what_the_lessons_lack_and_changes_no_version(monkeypatch):
+def test_set_up_installs_what_the_lessons_lack_and_changes_no_version(monkeypatch, tmp_path):
     pip = Pip(monkeypatch)
     hide(monkeypatch, "PIL", "nibabel", "papermill", "distributed", "nbval")
+    for name, told in (("numpy-1.0", "Metadata-Version: 2.1\nName: numpy\nVersion: 1.0"), ("broken-1.0", "")):
+        (tmp_path / f"{name}.dist-info").mkdir()  # an older copy, as Debian's is, and one that is damaged
+        (tmp_path / f"{name}.dist-info" / "METADATA").write_text(told)
+    monkeypatch.setattr(sys, "path", [*sys.path[1:], str(tmp_path)])
     helpers.set_up()
     [(command, packages, constraints)] = pip.calls
     assert command == ["-m", "pip", "install", "--quiet"]
     assert packages == ["pillow>=11.3,<14", "nibabel>=5.3,<6"]
     assert f"numpy=={np.__version__}" in constraints and f"pytest=={pytest.__version__}" in constraints
+    assert len(constraints) == len({line.partition("==")[0] for line in constraints})  # pip takes no name twice
     machine.install(*machine.BATCH_PACKAGES)
     assert pip.calls[1][1] == ["papermill>=2.6,<3", "distributed>=2025.1,<2027"]
     monkeypatch.undo()

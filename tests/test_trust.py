@@ -18,7 +18,7 @@ def pictures(patient, seed=0):
 def learned():
     """What a network learned from eight patients of the sample."""
     volumes = {f"p{number}": pictures(number) for number in range(1, 9)}
-    described = trust.describe_training(volumes, {f"p{number}": 80.0 + 5 * number for number in range(1, 9)})
+    described = trust.describe_training(volumes.items(), {f"p{number}": 80.0 + 5 * number for number in range(1, 9)})
     return {**described, "spacing": [1.25, 1.25, 6.0], "spacing_range": [[1.25, 1.25, 6.0]] * 2}
 
 
@@ -52,7 +52,7 @@ def test_what_was_learned_from_is_described(learned):
 
 def test_a_black_patient_has_no_brightness():
     volumes = {"p1": pictures(1), "p2": 0 * pictures(2), "p3": pictures(3)}
-    described = trust.describe_training(volumes, dict.fromkeys(volumes, 80.0))
+    described = trust.describe_training(volumes.items(), dict.fromkeys(volumes, 80.0))
     medians = [float(np.median(volumes[name][volumes[name] > 0])) for name in ("p1", "p3")]
     assert described["brightness"] == [min(medians), max(medians)]
 

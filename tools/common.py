@@ -60,7 +60,9 @@ def new_network(settings: dict):
     keras.utils.set_random_seed(settings["seed"])
     return helpers.create_model(
         image_size=settings["image_size"],
+        kernel_initializer=settings["kernel_initializer"],
         dropout_rate=settings["dropout_rate"],
+        activation=settings["activation"],
         precision=helpers.choose_precision(settings["precision"]),
         batch_normalization_momentum=settings["batch_normalization_momentum"],
         output_bias=settings["output_bias"],

@@ -43,7 +43,7 @@ from tools.common import copy_course, markdown_table
 
 FOLDER = COURSE_FOLDER / "data" / "mutants"
 TESTS = shlex.split(os.environ.get("TESTS", "tests"))  # what is run: arguments of pytest
-PRELOADED = ["__main__", "keras", "matplotlib.pyplot", "pandas", "scipy.ndimage", "scipy.stats", "sklearn.metrics"]
+PRELOADED = ["__main__", "keras", "matplotlib.pyplot", "scipy.ndimage", "scipy.stats", "sklearn.metrics"]
 MOST_SECONDS = 30  # of tests, as they took without a change, for one changed line
 # Gives every test a coverage context of its own, also in the processes that it starts, and notes how long it took
 PLUGIN = """

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
 
 from course.report import write_page
@@ -51,6 +52,8 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
         if error.ename == "CourseError":
             raise CourseError(str(error.evalue)) from None
         raise CourseError(f"07 stopped at {error.ename} ({error.evalue}): {executed} shows where.") from None
+    except (DeadKernelError, CellTimeoutError):
+        raise CourseError(f"07 died on {name}, most often for lack of memory, or took over an hour.") from None
     write_answer(nbformat.read(executed, as_version=4), name, out / f"{name}.html")
     answered = {**read_json(record, NOTEBOOK.stem), "network": network, "scan": str(scan), "inputs": inputs}
     write_json(record, answered)
@@ -89,10 +92,10 @@ def _choices(given):
     if not given.scan.strip() or not given.run.strip():
         raise CourseError("Give both: make segment SCAN=<file or folder> RUN=<run folder>.")
     scans, notes = find_scans(given.scan)
-    run = Path(given.run).expanduser().resolve()
+    run = Path(os.path.expanduser(given.run)).resolve()
     if not (run / "model" / "best.keras").exists():
         raise CourseError(f"{run} holds no trained network (model/best.keras): give the folder of a run.")
-    out = Path(given.out).expanduser().resolve() if given.out else run / "segmented"
+    out = Path(os.path.expanduser(given.out)).resolve() if given.out else run / "segmented"
     table = writable_folder(out) / "scans.csv"
     if table.exists() and not table.read_text(encoding="utf-8", errors="replace").startswith("name,"):
         raise CourseError(f"{table} is no table of answers, so it is not written over: give another OUT, or move it.")
@@ -134,4 +137,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every name
     sys.exit(min(main(), 1))

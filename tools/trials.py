@@ -21,6 +21,7 @@ import numpy as np
 import helpers
 from course.arrays import train_patients
 from course.folds import FOLDS
+from course.recipes import PROFILES
 from course.workspace import COURSE_FOLDER, fingerprint
 from tools.common import append_rows, current_commit, fit, new_network
 
@@ -33,6 +34,7 @@ def augmented(change):
     augment = helpers.augment
 
     def augment_more(images, masks, seed, crop_size, compiled=False):
+        """Return the batch augmented as ever, and then changed."""
         return change(*augment(images, masks, seed, crop_size, compiled), seed + 2**40)
 
     helpers.augment = augment_more
@@ -64,7 +66,7 @@ def prepare(folder, dataset, settings, held_out):
     description = helpers.import_dataset(dataset, work_dir, progress=False)
     if held_out != "valid":
         helpers.write_json(work_dir / "dataset.json", hold_out(description, held_out))
-    make_arrays(work_dir, settings)
+    arrays_as_in_02(work_dir, settings)
     return work_dir
 
 
@@ -91,7 +93,7 @@ def hold_out(description, held_out):
     }
 
 
-def make_arrays(work_dir, settings):
+def arrays_as_in_02(work_dir, settings):
     """Make the arrays of a work folder as 02 does."""
     description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
     leave_out = helpers.left_out_twins(description)
@@ -101,7 +103,7 @@ def make_arrays(work_dir, settings):
 def train(run_dir, shared, settings):
     """Train as notebooks 01 to 04 do, in a work folder of its own; return the model."""
     helpers.import_dataset(str(shared / "dataset.json"), run_dir, progress=False)
-    make_arrays(run_dir, settings)
+    arrays_as_in_02(run_dir, settings)
     helpers.write_json(run_dir / "settings.json", settings)
     helpers.save_untrained_model(new_network(settings), run_dir, settings)
     model = helpers.load_untrained_model(run_dir)
@@ -162,18 +164,22 @@ def read_arguments():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=24000)
     parser.add_argument("--held-out", choices=("valid", "train", *map(str, range(FOLDS))), default="valid")
-    parser.add_argument("--profile", default="hour", help="size of the pictures and length of an epoch")
+    profiles = [name for name, profile in PROFILES.items() if profile["images_per_epoch"]]
+    parser.add_argument(
+        "--profile", default="hour", choices=profiles, help="size of the pictures and length of an epoch"
+    )
     parser.add_argument("--folder", type=Path, default=COURSE_FOLDER / "data" / "trials")
     parser.add_argument("--machine", default="")
     return parser.parse_args()
 
 
 def main():
+    """Train, answer for those held out, and append the row."""
     arguments = read_arguments()
     helpers.set_up()
     idea, changes, change = TRIALS[arguments.name]
     settings = helpers.new_settings(arguments.dataset, arguments.profile, "best", arguments.seed) | changes
-    settings["epochs"] = arguments.pictures // settings["images_per_epoch"]
+    settings["epochs"] = max(1, arguments.pictures // settings["images_per_epoch"])
     run_dir = arguments.folder / f"{arguments.name}_{arguments.held_out}_{arguments.seed}_{arguments.pictures}"
     shared = prepare(arguments.folder, arguments.dataset, settings, arguments.held_out)
     if change:
