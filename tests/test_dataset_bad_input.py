@@ -8,6 +8,7 @@ import pickle
 import shutil
 import stat
 import struct
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -337,9 +338,10 @@ case("a missing image", r"test/masks/p4_000\.png is a mask without an image", wi
 case("two suffixes", r"p1_000\.jpg and train/images/p1_000\.png are images of the same name", with_copies, TWO_SUFFIXES)
 case("no test", r"1 patient is too few to split into train and test \(p1;", make_dataset, ("train/p1", "valid/p2"))
 case("outside the subsets", r"/p5_000\.png \(and 1 more\) lies outside train, valid and test", make_dataset, OUTSIDE)
-case("a name that is no text", rf"The name 'p1_0\\udce9\.png' {NO_TEXT}", with_image, b"", "p1_0\udce9.png")
+if sys.platform != "darwin":  # whose disks take no such names
+    case("a name that is no text", rf"The name 'p1_0\\udce9\.png' {NO_TEXT}", with_image, b"", "p1_0\udce9.png")
+    case("a folder that is no text", rf"The name 'd\\udce9' {NO_TEXT}", files, ".", {"d\udce9/images/p1_000.png": b""})
 case("a name of two lines", rf"The name 'p1\\n0\.png' {NO_TEXT}", with_image, b"", "p1\n0.png")
-case("a folder that is no text", rf"The name 'd\\udce9' {NO_TEXT}", files, ".", {"d\udce9/images/p1_000.png": b""})
 NO_VALID = "train/p1", "train/p2", "train/p3", "test/p4"
 TRAIN_FIRST = r"Patient 'p1' is in two subsets \(test/p1_004 and train/p1_000\)"
 case("patient in train and test, valid to be drawn", TRAIN_FIRST, with_copies, IN_TWO, NO_VALID)

@@ -42,10 +42,12 @@ def copy_network(model: keras.Model, cut_skips: bool) -> keras.Model:
     import keras
 
     def without_skip(inputs):
+        """Return what comes from below, and zeros where the skip was."""
         from_below, skip = inputs
         return keras.ops.concatenate([from_below, keras.ops.zeros_like(skip)], axis=-1)
 
     def copy(layer):
+        """Return a layer of the same kind; a skip that is cut becomes one that brings 0."""
         if cut_skips and isinstance(layer, keras.layers.Concatenate):
             return keras.layers.Lambda(without_skip, name=layer.name, dtype=layer.dtype_policy)
         return layer.__class__.from_config(layer.get_config())
