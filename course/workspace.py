@@ -3,6 +3,7 @@
 import ast
 import csv
 import errno
+import functools
 import hashlib
 import inspect
 import json
@@ -198,11 +199,34 @@ def bare_code(source: str) -> ast.AST:
     return tree
 
 
+@functools.cache
+def _codes_of(path, changed):
+    """Return the code of all functions in a file that was changed at a time: read once, as long as nobody edits it."""
+    codes = [compile(path.read_text(encoding="utf-8"), path, "exec")]
+    for code in codes:
+        codes += [part for part in code.co_consts if inspect.iscode(part)]
+    return set(codes)
+
+
+def _check_as_imported(function):
+    """Refuse a function of the course that is no longer what its file says: its source is not what would run."""
+    code = getattr(function, "__code__", None)  # a class has none
+    if code is None or not _makes_numbers(function):
+        return
+    path = Path(code.co_filename)
+    if not path.exists() or code not in _codes_of(path, path.stat().st_mtime_ns):
+        raise CourseError(
+            f"{path} has been edited or moved since this notebook imported it, so what runs is not what stands there: "
+            "restart the kernel and run the notebook from its first cell."
+        )
+
+
 def source_fingerprint(*functions) -> str:
     """Return a short hash of what functions or classes of the course do: equal code, equal hash.
 
     It covers all functions, classes and plain constants of the course that they name, and what those name in turn.
     Comments, docstrings and layout do not count, nor do the modules that only find and check files.
+    Raises CourseError where a file of the course has been edited or moved since this process imported it.
     """
     sources, waiting = {}, list(functions)
     while waiting:
@@ -210,6 +234,7 @@ def source_fingerprint(*functions) -> str:
         name = f"{found.__module__}.{found.__qualname__}"
         if name in sources:
             continue
+        _check_as_imported(found)
         source = textwrap.dedent(inspect.getsource(found))
         try:
             tree = bare_code(source)

@@ -17,7 +17,7 @@ from PIL import Image
 
 import helpers
 from course import training
-from course.workspace import COURSE_FOLDER, check_made_from, read_json, source_fingerprint, write_json
+from course.workspace import COURSE_FOLDER, CourseError, check_made_from, read_json, source_fingerprint, write_json
 
 SETTINGS = {**helpers.new_settings("sample", "smoke", "report", 0), "image_size": 16, "epochs": 4}
 FILES = ("best.keras", "history.csv", "resume.weights.h5", "training.json")
@@ -585,6 +585,18 @@ def test_a_hash_of_code_covers_what_it_names_and_no_comments(monkeypatch, tmp_pa
         module = load_module(monkeypatch, "course.made_up", tmp_path / f"made_up{number}.py", text)
         hashes.append(source_fingerprint(module.Counter))
     assert (hashes[0] != hashes[1]) is is_other
+
+
+@pytest.mark.parametrize("edited", [MODULE.replace("value / 2", "value / 3"), f"# a line more\n{MODULE}", None])
+def test_code_that_was_edited_since_its_import_is_no_record_of_what_runs(monkeypatch, tmp_path, edited):
+    file = tmp_path / "made_up.py"
+    module = load_module(monkeypatch, "course.made_up", file, MODULE)
+    before = source_fingerprint(module.twice)
+    file.unlink() if edited is None else file.write_text(edited, encoding="utf-8")
+    with pytest.raises(CourseError, match="edited or moved .* restart the kernel"):
+        source_fingerprint(module.twice)
+    module = load_module(monkeypatch, "course.made_up", file, edited or MODULE)
+    assert (source_fingerprint(module.twice) != before) is ("/ 3" in (edited or ""))
 
 
 LAMBDAS = [
