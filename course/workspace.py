@@ -20,6 +20,7 @@ from pathlib import Path
 
 COURSE_FOLDER = Path(__file__).resolve().parents[1]
 COLAB_FOLDER = Path("/content")  # in Google Colab: a local disk that is gone with its notebook; Drive is mounted in it
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left
 
 
 class CourseError(ValueError):
@@ -78,13 +79,21 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
+def full_disk(folder: Path) -> CourseError:
+    """Return what is raised where there is no room left."""
+    return CourseError(
+        f"The disk of {folder} is full; earlier data there are untouched: "
+        "free some space, or choose another work folder."
+    )
+
+
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path beside `path`; it becomes `path` when the block ends, and is gone when it fails.
 
     So `path` holds either all of what was written or what it held before, whenever the process is killed.
     The temporary name keeps the suffix, for writers that look at it. The folder is made where it is missing.
-    Raises CourseError where it cannot be made or written to.
+    Raises CourseError where it cannot be made or written to, or the disk is full.
     """
     path = Path(path)
     writable_folder(path.parent)
@@ -98,6 +107,10 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
             raise CourseError(
                 f"{path} is open: restart the kernels of all notebooks that use it, and run this one again."
             ) from None
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise full_disk(path.parent) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -301,9 +314,6 @@ def open_work_folder(work_dir: str | os.PathLike | None = None) -> Path:
                 f"{name} in {folder} was not written by the course: choose another work folder, or move that file away."
             )
     return folder if folder.is_dir() else writable_folder(folder)
-
-
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left
 
 
 def end_of_path(path: str | os.PathLike) -> str:

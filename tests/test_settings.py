@@ -1,5 +1,6 @@
 """Choices are made once, checked, and travel as a file; a step whose input is missing says what to run."""
 
+import errno
 import itertools
 import json
 import os
@@ -245,6 +246,15 @@ def test_a_damaged_record_is_told_with_what_to_do_and_that_works(work_dir, text)
     (work_dir / "npy" / "arrays.json").write_text(text)
     helpers.prepare_arrays(helpers.read_json(work_dir / "dataset.json", "01"), work_dir, 32, progress=False)
     helpers.load_arrays(work_dir, "train")
+
+
+def test_a_full_disk_is_told_and_the_earlier_file_stays(work_dir):
+    before = sorted(work_dir.iterdir()), (work_dir / "settings.json").read_bytes()
+    full = pytest.raises(helpers.CourseError, match="The disk of .* is full; earlier data there are untouched: free")
+    with full, helpers.whole_file(work_dir / "settings.json") as part:
+        part.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert (sorted(work_dir.iterdir()), (work_dir / "settings.json").read_bytes()) == before
 
 
 def test_settings_of_an_older_course_or_a_careless_hand_are_told(work_dir):
