@@ -406,6 +406,17 @@ def test_a_training_that_others_replace_is_kept_beside_those_before(folder, caps
     assert sorted(path.name for path in earlier.iterdir()) == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize("epochs", [8, 9], ids=["of other settings", "of the same"])
+def test_of_two_trainings_at_once_in_a_folder_one_ends(folder, epochs):
+    _, callbacks, _ = begin(folder, {**SETTINGS, "epochs": 9})
+    train(folder, [0.3], {**SETTINGS, "epochs": epochs})
+    kept = contents(folder)
+    callbacks[1].on_epoch_begin(0)
+    with pytest.raises(helpers.CourseError, match="Another training has begun in .*model, .* one notebook at a time"):
+        callbacks[1].on_epoch_end(0, {"loss": 1.0, "val_loss": 0.1})
+    assert contents(folder) == kept
+
+
 @pytest.mark.parametrize("moved", [1, 2, 3])
 def test_a_kill_while_the_former_training_moves_away_loses_nothing(folder, monkeypatch, moved):
     kept, original, calls = contents(folder), Path.replace, []
