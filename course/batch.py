@@ -197,15 +197,15 @@ def _reported(run_dir):
     return fingerprint(*(path if path.exists() else None for path in (run_dir / name for name in REPORTED)))
 
 
-def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bool, batch: str) -> dict:
+def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bool, batch: str, code: str) -> dict:
     """Run the notebooks for one entry of a grid, unless that is done and nothing has changed; return its run.json.
 
-    Meanwhile run.json says which batch is at work, and at which notebook.
+    Meanwhile run.json says which batch is at work, and at which notebook. code: `code_fingerprint` as the batch began.
     """
     run_dir = folder / name
     description = read_json(dataset_file, NOTEBOOKS[0])
     data = description["fingerprint"], description["geometry"]
-    inputs = fingerprint(run, open_test, data, code_fingerprint())
+    inputs = fingerprint(run, open_test, data, code)
     record = {"name": name, "parameters": run, "open_test": open_test, "inputs": inputs, "batch": batch}
     record["shared"] = {"path": dataset_file, "fingerprint": description["fingerprint"]}
     if (run_dir / "run.json").exists():
@@ -219,17 +219,21 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
         "work_dir": str(run_dir),
         "open_test": open_test,
     }
-    started = time.time()
+    started = time.monotonic()
     try:
         for notebook, known in notebook_parameters().items():
             write_json(run_dir / "run.json", {**record, "state": "running", "notebook": notebook})
             run_notebook(notebook, run_dir, batch, **{key: given[key] for key in known & set(given)})
+            if code_fingerprint() != code:
+                raise NotebookFailed(
+                    "the code was edited since the batch began, and runs are to be alike", notebook, None
+                )
         record.update(state="complete", reported=_reported(run_dir))
     except NotebookFailed as failure:
         record.update(_failure(*failure.args))
     if owner_of(folder) not in (batch, ""):
         return {**record, **_failure("another batch was started in this folder, and goes on with this run")}
-    record.update(seconds=time.time() - started)
+    record.update(seconds=time.monotonic() - started)
     write_json(run_dir / "run.json", record)
     return record
 
@@ -251,7 +255,7 @@ def run_batch(
     Raises CourseError if the folder holds runs of another dataset, if another batch is at work in it, or if all runs
     failed for one reason.
     """
-    folder, began = Path(folder).resolve(), time.time()
+    folder, began, code = Path(folder).resolve(), time.monotonic(), code_fingerprint()
     waiting, running, outcomes = list(runs), {}, {}
     shared, shown = [], None
     _check_same_dataset(writable_folder(folder), runs)
@@ -266,7 +270,7 @@ def run_batch(
                 dataset, arrays = _share(client, folder, runs[name], seed)
                 shared += dataset, arrays  # kept, so that dask makes once what runs share
                 running[name] = client.submit(
-                    run_one, folder, name, runs[name], arrays, open_test, batch, retries=RETRIES
+                    run_one, folder, name, runs[name], arrays, open_test, batch, code, retries=RETRIES
                 )
             lines = [_progress(name, folder / name, batch) for name in running]
             if len(runs) > 1:
@@ -279,7 +283,7 @@ def run_batch(
             for name in [name for name, future in running.items() if future.done()]:
                 outcomes[name] = _outcome(name, runs[name], running.pop(name))
         outcomes = {name: outcomes[name] for name in runs}
-        write_json(folder / "batch.json", {"runs": outcomes, "seconds": time.time() - began})
+        write_json(folder / "batch.json", {"runs": outcomes, "seconds": time.monotonic() - began})
         if len({outcome.get("message") for outcome in outcomes.values()}) == 1:  # one sentence says all
             check_outcomes(outcomes)
         return outcomes

@@ -297,13 +297,14 @@ def open_work_folder(work_dir: str | os.PathLike | None = None) -> Path:
     Order of choice: `work_dir`, the environment variable UNET_WORK_DIR, a folder on Google Drive in Colab
     (each Colab notebook runs on a machine of its own, only Drive is shared), else `data/` of the course.
     One that is there may be read-only: lessons that only read it run all the same.
-    Raises CourseError where Colab does not mount the Drive, where the folder cannot be made, or where a file of another
-    program lies in it that 01 would write over.
+    Raises CourseError where Colab does not mount the Drive, where the folder cannot be made or is no path, or where a
+    file of another program lies in it that 01 would write over.
     """
     folder = work_dir or os.environ.get("UNET_WORK_DIR")
     if not folder and in_colab():
         folder = _mount_drive() / "left-atrium-course-data"
-    folder = Path(folder or COURSE_FOLDER / "data").expanduser().resolve()
+    with one_sentence(f"The work folder {folder!r} is no path", "give the path of a folder as work_dir"):
+        folder = Path(folder or COURSE_FOLDER / "data").expanduser().resolve()
     for name, key in (("settings.json", "recipe"), ("dataset.json", "fingerprint")):
         try:
             is_ours = key in json.loads((folder / name).read_text(encoding="utf-8-sig"))

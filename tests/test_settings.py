@@ -282,6 +282,12 @@ def test_a_missing_input_names_the_notebook_to_run_first(work_dir, tmp_path):
             step()
 
 
+@pytest.mark.parametrize("work_dir", [5, "a\0b"])  # papermill makes a number of `-p work_dir 5`
+def test_a_work_folder_that_is_no_path_is_told(work_dir):
+    with pytest.raises(helpers.CourseError, match="The work folder .* is no path .*: give the path of a folder"):
+        helpers.open_work_folder(work_dir)
+
+
 def test_the_work_folder_is_the_one_asked_for_else_the_environments_else_data(monkeypatch, tmp_path):
     monkeypatch.setenv("UNET_WORK_DIR", str(tmp_path / "from environment"))
     assert helpers.open_work_folder(tmp_path / "asked for") == (tmp_path / "asked for").resolve()
