@@ -95,6 +95,7 @@ from course.scan import (
     scan_greys as scan_greys,
     to_pictures as to_pictures,
 )
+from course.source_code import source_fingerprint
 from course.store import dataset_root as dataset_root, pair_paths
 from course.tables import format_table as format_table, table as table
 from course.training import (
@@ -118,7 +119,6 @@ from course.workspace import (
     fingerprint,
     open_work_folder as open_work_folder,
     read_json,
-    source_fingerprint,
     whole_file,
     write_json as write_json,
 )

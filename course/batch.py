@@ -23,21 +23,12 @@ from course.importing import import_dataset
 from course.ownership import own, owner_of
 from course.pictures import find_picture
 from course.recipes import PROFILES, RECIPES, check_values, new_settings
+from course.source_code import code_shape
 from course.sources import fetch_heart
 from course.tables import format_table
 from course.training import read_history
 from course.workers import RETRIES, execute_notebook, for_papermill, open_cluster
-from course.workspace import (
-    COURSE_FOLDER,
-    CourseError,
-    bare_code,
-    code_shape,
-    duration,
-    fingerprint,
-    read_json,
-    writable_folder,
-    write_json,
-)
+from course.workspace import COURSE_FOLDER, CourseError, duration, fingerprint, read_json, writable_folder, write_json
 from helpers import prepare_arrays
 
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
@@ -129,7 +120,7 @@ def code_fingerprint() -> str:
     notebooks = [nbformat.read(COURSE_FOLDER / "notebooks" / f"{name}.ipynb", as_version=4) for name in NOTEBOOKS]
     sources = [cell.source for notebook in notebooks for cell in notebook.cells if cell.cell_type == "code"]
     sources += [path.read_text(encoding="utf-8") for path in (COURSE_FOLDER / "helpers.py", *modules)]
-    return fingerprint([code_shape(bare_code(source)) for source in sources])
+    return fingerprint([code_shape(source) for source in sources])
 
 
 def share_dataset(folder: Path, dataset: str, options: dict) -> str:
@@ -209,15 +200,15 @@ def _reported(run_dir):
     return fingerprint(*(path if path.exists() else None for path in (run_dir / name for name in REPORTED)))
 
 
-def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bool, batch: str) -> dict:
+def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bool, batch: str, code: str) -> dict:
     """Run the notebooks for one entry of a grid, unless that is done and nothing has changed; return its run.json.
 
-    Meanwhile run.json says which batch is at work, and at which notebook.
+    Meanwhile run.json says which batch is at work, and at which notebook. code: `code_fingerprint` as the batch began.
     """
     run_dir = folder / name
     description = read_json(dataset_file, NOTEBOOKS[0])
     data = description["fingerprint"], description["geometry"]
-    inputs = fingerprint(run, open_test, data, code_fingerprint())
+    inputs = fingerprint(run, open_test, data, code)
     record = {"name": name, "parameters": run, "open_test": open_test, "inputs": inputs, "batch": batch}
     record["shared"] = {"path": dataset_file, "fingerprint": description["fingerprint"]}
     earlier = _record(run_dir)
@@ -230,17 +221,19 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
         "work_dir": str(run_dir),
         "open_test": open_test,
     }
-    started = time.time()
+    started = time.monotonic()
     try:
         for notebook, known in notebook_parameters().items():
             write_json(run_dir / "run.json", {**record, "state": "running", "notebook": notebook})
             run_notebook(notebook, run_dir, batch, **{key: given[key] for key in known & set(given)})
+            if code_fingerprint() != code:
+                raise NotebookFailed("the code was edited since the batch began, and runs are to be alike", notebook)
         record.update(state="complete", reported=_reported(run_dir))
     except NotebookFailed as failure:
         record.update(_failure(str(failure), failure.notebook, failure.cell))
     if owner_of(folder) not in (batch, ""):
         return {**record, **_failure("another batch was started in this folder, and goes on with this run")}
-    record.update(seconds=time.time() - started)
+    record.update(seconds=time.monotonic() - started)
     write_json(run_dir / "run.json", record)
     return record
 
@@ -262,7 +255,7 @@ def run_batch(
     Raises CourseError if the folder holds runs of another dataset, if another batch is at work in it, or if all runs
     failed for one reason.
     """
-    folder, began = Path(folder).resolve(), time.time()
+    folder, began, code = Path(folder).resolve(), time.monotonic(), code_fingerprint()
     waiting, running, outcomes = list(runs), {}, {}
     shared, shown = [], None
     _check_same_dataset(writable_folder(folder), runs)
@@ -277,7 +270,7 @@ def run_batch(
                 dataset, arrays = _share(client, folder, runs[name], seed)
                 shared += dataset, arrays  # kept, so that dask makes once what runs share
                 running[name] = client.submit(
-                    run_one, folder, name, runs[name], arrays, open_test, batch, retries=RETRIES
+                    run_one, folder, name, runs[name], arrays, open_test, batch, code, retries=RETRIES
                 )
             lines = [_progress(name, folder / name, batch) for name in running]
             if len(runs) > 1:
@@ -290,7 +283,7 @@ def run_batch(
             for name in [name for name, future in running.items() if future.done()]:
                 outcomes[name] = _outcome(name, runs[name], running.pop(name))
         outcomes = {name: outcomes[name] for name in runs}
-        write_json(folder / "batch.json", {"runs": outcomes, "seconds": time.time() - began})
+        write_json(folder / "batch.json", {"runs": outcomes, "seconds": time.monotonic() - began})
         if len({outcome.get("message") for outcome in outcomes.values()}) == 1:  # one sentence says all
             check_outcomes(outcomes)
         return outcomes

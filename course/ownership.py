@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from course.workspace import CourseError
+from course.workspace import FULL_DISK, CourseError, full_disk
 
 OWNER_FILE = "owner.txt"  # the name of the batch, then how many times it has written this file
 BEAT = 5  # seconds between two numbers
@@ -51,8 +51,8 @@ def own(folder: Path | str) -> Iterator[tuple[str, Callable[[], None]]]:
     PATIENCE seconds, its batch was killed, and the folder is taken over. It needs no lock and compares no clocks, so
     it holds on the disk of another machine and on Google Drive.
 
-    Raises CourseError if a batch is at work in the folder; the function raises it if another has taken the folder over
-    or the file is gone.
+    Raises CourseError if a batch is at work in the folder, or its disk is full; the function raises it too if another
+    has taken the folder over or the file is gone.
     """
     _wait_until_free(folder)
     batch = f"process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex}"
@@ -62,7 +62,12 @@ def own(folder: Path | str) -> Iterator[tuple[str, Callable[[], None]]]:
         """Write the next number into the folder."""
         nonlocal written
         written = time.monotonic()
-        Path(folder, OWNER_FILE).write_text(f"{batch}\n{next(numbers)}", encoding="utf-8")
+        try:
+            Path(folder, OWNER_FILE).write_text(f"{batch}\n{next(numbers)}", encoding="utf-8")
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            raise full_disk(folder) from error
 
     def beat():
         """Write a number where it is time; raise CourseError if the folder has another owner."""

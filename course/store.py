@@ -18,6 +18,7 @@ from course.workspace import (
     FULL_DISK,
     CourseError,
     fingerprint,
+    full_disk,
     is_on_drive,
     remove_leftovers,
     whole_file,
@@ -54,10 +55,7 @@ def building_folder(work_dir: Path):
     except OSError as error:
         if error.errno in FULL_DISK:
             full = work_dir if str(error.filename or work_dir).startswith(str(work_dir)) else place
-            raise CourseError(
-                f"The disk of {full} is full; earlier data there are untouched: "
-                "free some space, or choose another work folder."
-            ) from error
+            raise full_disk(full) from error
         where = f" ({Path(os.fsdecode(error.filename)).name[:100]})" if error.filename else ""
         raise CourseError(f"A file cannot be read or written: {error.strerror or error}{where}.") from error
 

@@ -69,8 +69,10 @@ def read_choices(environment: Mapping[str, str]) -> dict:
 def run_notebook_00(choices: dict, screen: Screen) -> None:
     """Execute notebook 00; its copy becomes runs/00_run_all.ipynb of the work folder if it gets to its end.
 
-    Warnings go to runs/00_run_all.log.
+    Warnings go to runs/00_run_all.log. Raises CourseError where the user has no home folder.
     """
+    if os.path.expanduser("~") == "~":
+        raise CourseError("This user has no home folder, and Jupyter needs one: name one, as in HOME=/tmp make run.")
     folder = open_work_folder() / "runs"
     with (
         whole_file(folder / "00_run_all.ipynb") as executed,

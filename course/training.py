@@ -314,8 +314,14 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
         def on_epoch_end(self, epoch, logs=None):
             """Write history.csv, resume.weights.h5, training.json, and best.keras if these are the weights to keep.
 
-            Stop where no better epoch has come for a while.
+            Stop where no better epoch has come for a while. Raise CourseError, and write nothing, where training.json
+            is no longer this training's.
             """
+            if read_training(folder) != record:
+                raise CourseError(
+                    f"Another training has begun in {folder}, or its files were moved away, so this one ends: "
+                    "train in one notebook at a time, or give each a work_dir of its own."
+                )
             past.append({"epoch": float(epoch), **{name: float(value) for name, value in logs.items()}})
             write_history(folder.parent, past)
             record["seconds"] += time.perf_counter() - self.started

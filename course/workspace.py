@@ -1,15 +1,11 @@
 """Files that stay whole, sentences instead of tracebacks, and the folder in which the notebooks pass their files on."""
 
-import ast
 import csv
 import errno
 import hashlib
-import inspect
 import json
 import os
 import shutil
-import sys
-import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +15,7 @@ from pathlib import Path
 
 COURSE_FOLDER = Path(__file__).resolve().parents[1]
 COLAB_FOLDER = Path("/content")  # in Google Colab: a local disk that is gone with its notebook; Drive is mounted in it
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left
 
 
 class CourseError(ValueError):
@@ -77,13 +74,21 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
+def full_disk(folder: Path) -> CourseError:
+    """Return what is raised where there is no room left."""
+    return CourseError(
+        f"The disk of {folder} is full; earlier data there are untouched: "
+        "free some space, or choose another work folder."
+    )
+
+
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path beside `path`; it becomes `path` when the block ends, and is gone when it fails.
 
     So `path` holds either all of what was written or what it held before, whenever the process is killed.
     The temporary name keeps the end of the name, for writers that look at it. The folder is made where it is missing.
-    Raises CourseError where it cannot be made or written to.
+    Raises CourseError where it cannot be made or written to, or the disk is full.
     """
     path = Path(path)
     writable_folder(path.parent)
@@ -101,6 +106,10 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
                         f"{path} is open: restart the kernels of all notebooks that use it, and run this one again."
                     ) from None
                 time.sleep(wait)
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise full_disk(path.parent) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -173,67 +182,6 @@ def check_made_from(recorded: dict, now: dict, notebook: str) -> None:
         raise CourseError(f"{notebook} ran with {' and '.join(other)}: run {notebook} again.")
 
 
-# Modules whose functions make no number of a result: they find files, check them, and say what is wrong
-_WITHOUT_NUMBERS = ("course.workspace", "course.machine", "course.arrays")
-
-
-def _is_plain(value):
-    """True for numbers, texts, and lists and dicts of them."""
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _makes_numbers(value):
-    """True for functions and classes of the course that may take part in a result."""
-    module = getattr(value, "__module__", None) or ""
-    of_the_course = module == "helpers" or module.startswith("course.")
-    return callable(value) and of_the_course and module not in _WITHOUT_NUMBERS
-
-
-def bare_code(source: str) -> ast.AST:
-    """Parse Python source, and take out its docstrings; comments and layout are none of what is parsed."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree
-
-
-def code_shape(node: ast.AST | list | object) -> list | str:
-    """Return what a parsed piece of code holds, in lists, without empty fields: Python's versions differ in these."""
-    if isinstance(node, ast.AST):
-        fields = [(name, code_shape(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
-        return [type(node).__name__, *fields]
-    return [code_shape(part) for part in node] if isinstance(node, list) else repr(node)
-
-
-def source_fingerprint(*functions) -> str:
-    """Return a short hash of what functions or classes of the course do: equal code, equal hash.
-
-    It covers all functions, classes and plain constants of the course that they name, and what those name in turn.
-    Comments, docstrings and layout do not count, nor do the modules that only find and check files.
-    """
-    sources, waiting = {}, list(functions)
-    while waiting:
-        found = inspect.unwrap(waiting.pop())
-        name = f"{found.__module__}.{found.__qualname__}"
-        if name in sources:
-            continue
-        source = textwrap.dedent(inspect.getsource(found))
-        try:
-            tree = bare_code(source)
-        except SyntaxError:  # of a lambda Python knows the lines alone, which need not be whole
-            tree = ast.parse(repr(source))
-        known = vars(sys.modules[found.__module__])
-        named = {node.id: known[node.id] for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in known}
-        sources[name] = code_shape(tree), {key: value for key, value in named.items() if _is_plain(value)}
-        waiting += [value for value in named.values() if _makes_numbers(value)]
-    return fingerprint(sources)
-
-
 def in_colab() -> bool:
     """True in Google Colab."""
     try:
@@ -271,13 +219,14 @@ def open_work_folder(work_dir: str | os.PathLike | None = None) -> Path:
     Order of choice: `work_dir`, the environment variable UNET_WORK_DIR, a folder on Google Drive in Colab
     (each Colab notebook runs on a machine of its own, only Drive is shared), else `data/` of the course.
     One that is there may be read-only: lessons that only read it run all the same.
-    Raises CourseError where Colab does not mount the Drive, where the folder cannot be made, or where a file of another
-    program lies in it that 01 would write over.
+    Raises CourseError where Colab does not mount the Drive, where the folder cannot be made or is no path, or where a
+    file of another program lies in it that 01 would write over.
     """
     folder = work_dir or os.environ.get("UNET_WORK_DIR")
     if not folder and in_colab():
         folder = _mount_drive() / "left-atrium-course-data"
-    folder = Path(os.path.expanduser(folder or COURSE_FOLDER / "data")).resolve()
+    with one_sentence(f"The work folder {folder!r} is no path", "give the path of a folder as work_dir"):
+        folder = Path(os.path.expanduser(folder or COURSE_FOLDER / "data")).resolve()
     for name, key in (("settings.json", "recipe"), ("dataset.json", "fingerprint")):
         try:
             is_ours = key in json.loads((folder / name).read_text(encoding="utf-8-sig"))
@@ -288,9 +237,6 @@ def open_work_folder(work_dir: str | os.PathLike | None = None) -> Path:
                 f"{name} in {folder} was not written by the course: choose another work folder, or move that file away."
             )
     return folder if folder.is_dir() else writable_folder(folder)
-
-
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left
 
 
 def end_of_path(path: str | os.PathLike) -> str:

@@ -403,7 +403,7 @@ def test_what_the_import_noted_is_told_once(tmp_path):
 
 def run_one(folder, run, dataset_file, open_test):
     (folder / OWNER_FILE).write_text("a\n0")
-    return batch.run_one(folder, "run", run, str(dataset_file), open_test, "a")
+    return batch.run_one(folder, "run", run, str(dataset_file), open_test, "a", batch.code_fingerprint())
 
 
 @pytest.mark.parametrize("open_test", [True, False])
@@ -478,6 +478,26 @@ def test_a_run_that_ends_while_its_own_batch_writes_the_owners_file_is_complete(
     record = run_one(tmp_path, CHOICE, work_dir / "dataset.json", True)
     assert record["state"] == "complete"
     assert helpers.read_json(tmp_path / "run" / "run.json", "00") == record
+
+
+def test_a_run_of_other_code_than_the_batch_began_with_fails(work_dir, tmp_path, monkeypatch):
+    done = []
+
+    def run_notebook(name, *_, **__):
+        """Have the code edited while the third notebook runs."""
+        done.append(name)
+        if len(done) == 3:
+            monkeypatch.setattr(batch, "code_fingerprint", lambda: "other")
+
+    monkeypatch.setattr(batch, "run_notebook", run_notebook)
+    record = run_one(tmp_path, CHOICE, work_dir / "dataset.json", True)
+    assert (record["state"], record["notebook"], len(done)) == ("failed", "03_model", 3)
+    assert record["message"].startswith("the code was edited since the batch began") and "reported" not in record
+
+
+def test_a_clock_that_jumps_changes_no_time_of_a_run(work_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "run_notebook", lambda *_, **__: monkeypatch.setattr(batch.time, "time", lambda: 0))
+    assert 0 <= run_one(tmp_path, CHOICE, work_dir / "dataset.json", True)["seconds"] < 60
 
 
 def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_path, monkeypatch):

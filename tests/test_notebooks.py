@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import symtable
 import sys
 
 import nbformat
@@ -82,6 +83,29 @@ def test_what_is_not_chosen_is_as_promised():
         values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(marked.source).body}
         found[path.stem] = values
     assert found == expected
+
+
+def names_of(cell):
+    """Return (the names that a cell gives a value, those that it uses or its functions use)."""
+    top = symtable.symtable(cell.source, "", "exec")
+    tables = [top]
+    for table in tables:
+        tables += table.get_children()
+    symbols = [symbol for table in tables for symbol in table.get_symbols() if table is top or symbol.is_global()]
+    assigned = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_assigned()}
+    return assigned, {symbol.get_name() for symbol in symbols if symbol.is_referenced()}
+
+
+@each_notebook
+def test_a_cell_that_runs_again_finds_what_it_found_before(path):
+    """A parameter, and what one cell hands to another, is given a value in one cell alone."""
+    cells = code_cells(read(path))
+    [parameters] = [number for number, cell in enumerate(cells) if "parameters" in tags(cell)]
+    names = list(map(names_of, cells))
+    for name in set().union(*(assigned for assigned, _ in names)) - {"work_dir", "out", "scan"}:  # taken as they become
+        assigning = [number for number, (assigned, _) in enumerate(names) if name in assigned]
+        is_handed_on = any(name in used - assigned for assigned, used in names) or parameters in assigning
+        assert len(assigning) == 1 or not is_handed_on, (name, assigning)
 
 
 @each_notebook

@@ -1,5 +1,6 @@
 """One batch at a time writes into a folder, whatever was killed before; its kernels end with it."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -36,6 +37,17 @@ def test_the_owner_counts_on_and_leaves_nothing(tmp_path, monkeypatch):
         beat()
         assert file.read_text() == f"{batch}\n2"
     assert not file.exists() and ownership.owner_of(tmp_path) is None
+
+
+def test_a_full_disk_ends_the_batch_with_a_sentence(tmp_path, monkeypatch):
+    def write_text(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(ownership, "BEAT", 0)
+    with pytest.raises(CourseError, match="The disk of .* is full"), ownership.own(tmp_path) as (_, beat):
+        monkeypatch.setattr(ownership.Path, "write_text", write_text)
+        beat()
+    assert not (tmp_path / "owner.txt").exists()
 
 
 @pytest.mark.parametrize("first", ["process 7 on another, abc\n0", ""])  # it may just be writing

@@ -3,7 +3,6 @@
 Epochs are made up here: what a training keeps is asked, not what it learns.
 """
 
-import ast
 import contextlib
 import importlib.util
 import os
@@ -18,7 +17,8 @@ from PIL import Image
 
 import helpers
 from course import training
-from course.workspace import COURSE_FOLDER, check_made_from, code_shape, read_json, source_fingerprint, write_json
+from course.source_code import code_shape, source_fingerprint
+from course.workspace import COURSE_FOLDER, CourseError, check_made_from, read_json, write_json
 
 SETTINGS = {**helpers.new_settings("sample", "smoke", "report", 0), "image_size": 16, "epochs": 4}
 FILES = ("best.keras", "history.csv", "resume.weights.h5", "training.json")
@@ -407,6 +407,17 @@ def test_a_training_that_others_replace_is_kept_beside_those_before(folder, caps
     assert sorted(path.name for path in earlier.iterdir()) == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize("epochs", [8, 9], ids=["of other settings", "of the same"])
+def test_of_two_trainings_at_once_in_a_folder_one_ends(folder, epochs):
+    _, callbacks, _ = begin(folder, {**SETTINGS, "epochs": 9})
+    train(folder, [0.3], {**SETTINGS, "epochs": epochs})
+    kept = contents(folder)
+    callbacks[1].on_epoch_begin(0)
+    with pytest.raises(helpers.CourseError, match="Another training has begun in .*model, .* one notebook at a time"):
+        callbacks[1].on_epoch_end(0, {"loss": 1.0, "val_loss": 0.1})
+    assert contents(folder) == kept
+
+
 @pytest.mark.parametrize("moved", [1, 2, 3])
 def test_a_kill_while_the_former_training_moves_away_loses_nothing(folder, monkeypatch, moved):
     kept, original, calls = contents(folder), Path.replace, []
@@ -590,10 +601,22 @@ def test_a_hash_of_code_covers_what_it_names_and_no_comments(monkeypatch, tmp_pa
 
 def test_a_hash_of_code_is_that_of_every_version_of_python():
     """Fields that 3.12 and 3.13 have added or leave out are empty."""
-    shapes = [code_shape(ast.parse(text)) for text in ("def f(): pass", "def f(): return", "def f(): return None")]
+    shapes = [code_shape(text) for text in ("def f(): pass", "def f(): return", "def f(): return None")]
     assert len(set(map(str, shapes))) == 3
     name, body = ("name", "'f'"), ("body", [["Pass"]])
     assert shapes[0] == ["Module", ("body", [["FunctionDef", name, ("args", ["arguments"]), body]])]
+
+
+@pytest.mark.parametrize("edited", [MODULE.replace("value / 2", "value / 3"), f"# a line more\n{MODULE}", None])
+def test_code_that_was_edited_since_its_import_is_no_record_of_what_runs(monkeypatch, tmp_path, edited):
+    file = tmp_path / "made_up.py"
+    module = load_module(monkeypatch, "course.made_up", file, MODULE)
+    before = source_fingerprint(module.twice)
+    file.unlink() if edited is None else file.write_text(edited, encoding="utf-8")
+    with pytest.raises(CourseError, match="edited or moved .* restart the kernel"):
+        source_fingerprint(module.twice)
+    module = load_module(monkeypatch, "course.made_up", file, edited or MODULE)
+    assert (source_fingerprint(module.twice) != before) is ("/ 3" in (edited or ""))
 
 
 LAMBDAS = [

@@ -1,5 +1,6 @@
 """Choices are made once, checked, and travel as a file; a step whose input is missing says what to run."""
 
+import errno
 import itertools
 import json
 import os
@@ -247,6 +248,15 @@ def test_a_damaged_record_is_told_with_what_to_do_and_that_works(work_dir, text)
     helpers.load_arrays(work_dir, "train")
 
 
+def test_a_full_disk_is_told_and_the_earlier_file_stays(work_dir):
+    before = sorted(work_dir.iterdir()), (work_dir / "settings.json").read_bytes()
+    full = pytest.raises(helpers.CourseError, match="The disk of .* is full; earlier data there are untouched: free")
+    with full, helpers.whole_file(work_dir / "settings.json") as part:
+        part.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert (sorted(work_dir.iterdir()), (work_dir / "settings.json").read_bytes()) == before
+
+
 def test_settings_of_an_older_course_or_a_careless_hand_are_told(work_dir):
     settings = helpers.load_settings(work_dir)
     older = {name: value for name, value in settings.items() if name not in ("planes", "soft_masks")}
@@ -270,6 +280,12 @@ def test_a_missing_input_names_the_notebook_to_run_first(work_dir, tmp_path):
     ):
         with pytest.raises(helpers.CourseError, match=expected):
             step()
+
+
+@pytest.mark.parametrize("work_dir", [5, "a\0b"])  # papermill makes a number of `-p work_dir 5`
+def test_a_work_folder_that_is_no_path_is_told(work_dir):
+    with pytest.raises(helpers.CourseError, match="The work folder .* is no path .*: give the path of a folder"):
+        helpers.open_work_folder(work_dir)
 
 
 def test_the_work_folder_is_the_one_asked_for_else_the_environments_else_data(monkeypatch, tmp_path):

@@ -2,8 +2,10 @@
 
 import base64
 import re
+import shutil
 import urllib.parse
 
+import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pages import Page
@@ -30,6 +32,19 @@ def test_there_is_a_page_for_each_notebook_for_the_teacher_and_for_the_contents(
     notebooks = [path.stem for path in sorted((COURSE_FOLDER / "notebooks").glob("*.ipynb"))]
     assert sorted(site) == [*(f"{name}.html" for name in notebooks), "index.html", "teaching.html"]
     assert set(site["index.html"].links) == set(site) - {"index.html"} | {"01_dataset_upload.html"}
+
+
+def test_a_lesson_of_the_teachers_own_has_a_page_and_an_untitled_notebook_none(tmp_path, monkeypatch):
+    course = tmp_path / "course"
+    shutil.copytree(COURSE_FOLDER / "docs", course / "docs")
+    (course / "notebooks").mkdir()
+    for name, cells in {"00_run_all": ["# 0.\n\nAll"], "08_mine": ["# Mine"], "Untitled": []}.items():
+        notebook = new_notebook(cells=[new_markdown_cell(text) for text in cells])
+        nbformat.write(notebook, course / "notebooks" / f"{name}.ipynb")
+    monkeypatch.setattr(make_site, "COURSE_FOLDER", course)
+    make_site.main(tmp_path / "site")
+    pages = sorted(path.stem for path in (tmp_path / "site").glob("*.html"))
+    assert pages == ["00_run_all", "08_mine", "index", "teaching"]
 
 
 def test_no_link_is_broken(site):

@@ -131,6 +131,13 @@ def test_a_work_folder_that_cannot_be_written_to_is_one_sentence(tmp_path, monke
     assert capsys.readouterr().err.startswith(f"{tmp_path / refused} cannot be made or written to (")
 
 
+def test_a_user_without_a_home_is_told_what_to_set(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("UNET_WORK_DIR", str(tmp_path / "work"))
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert terminal.main() == 1 and not (tmp_path / "work").exists()
+    assert capsys.readouterr().err.startswith("This user has no home folder, and Jupyter needs one: name one, as in ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -57,7 +57,7 @@ def make_page(file: str, text: str, body: str) -> dict[str, str]:
     return {
         "file": file,
         "title": text.partition("\n")[0].removeprefix("# ").strip(),
-        "promise": f"You will learn {promise[1]}" if promise else text.split("\n\n")[1],
+        "promise": f"You will learn {promise[1]}" if promise else text.partition("\n\n")[2].partition("\n\n")[0],
         "body": re.sub(r'href="(?:\.\./docs/)?TEACHING\.md"', 'href="teaching.html"', body),
     }
 
@@ -127,7 +127,7 @@ def write_site(pages: list[dict[str, str]], folder: Path) -> None:
 
 def main(folder: Path = COURSE_FOLDER / "data" / "site") -> None:
     """Write the site: the lessons, 00, the teacher's page."""
-    batch, *lessons = sorted((COURSE_FOLDER / "notebooks").glob("*.ipynb"))
+    batch, *lessons = sorted((COURSE_FOLDER / "notebooks").glob("0*.ipynb"))  # no Untitled.ipynb
     notebooks = {path.stem: nbformat.read(path, as_version=4) for path in (*lessons, batch)}
     write_site(make_pages(notebooks, (COURSE_FOLDER / "docs" / "TEACHING.md").read_text(encoding="utf-8")), folder)
     print(f"made {len(notebooks) + 2} pages: open data/site/index.html")

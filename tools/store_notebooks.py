@@ -84,7 +84,7 @@ def execute(name: str, folder: Path, profile: str) -> None:
 
 def main() -> None:
     """Store all notebooks, in the order of their numbers: each reads what the one before left."""
-    names = sorted(path.name for path in (COURSE_FOLDER / "notebooks").glob("*.ipynb"))
+    names = sorted(path.name for path in (COURSE_FOLDER / "notebooks").glob("0*.ipynb"))
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             execute(name, Path(folder), "smoke" if name.startswith("00") else course_settings()["notebook_profile"])
