@@ -20,8 +20,9 @@ PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words;
     r"(?P<patient>(?(is_slice)[^\W\d_].*\d|(patient|pat|subject|subj|sub|case|(?(word)p|patient))[ _-]?\d+))",
     re.IGNORECASE,
 )
-PATIENT_FIRST = re.compile(  # p1_slice3 is of p1, as p1_3 is
-    r"(?P<patient>.*\d.*?)(_|[ _.-](slice|image|img|im|z)[ _.]?)(?P<slice>\d+)", re.IGNORECASE
+PATIENT_FIRST = re.compile(  # p1_slice3 is of p1, as p1_3 is, and anna_slice_3 of anna
+    r"(?P<patient>.*\d.*?|.+(?=_(slice|image|img|im|z)_\d+$))(_|[ _.-](slice|image|img|im|z)[ _.]?)(?P<slice>\d+)",
+    re.IGNORECASE,
 )
 
 
@@ -188,8 +189,10 @@ def group_people(pairs: list[Pair], are_volumes: bool = False) -> tuple[dict[str
         if are_volumes:
             advice = "put both into train, valid or test"
         elif pattern:
-            end = r"_(?P<slice>\d+)" if all(pair.slice is not None for pair in pairs) else ""
-            advice = f"give patient_pattern={pattern + end!r}"
+            pattern += r"[ _.-]\D*(?P<slice>\d+)" if all(pair.slice is not None for pair in pairs) else ""
+            found = [re.fullmatch(pattern, pair.name) for pair in pairs if people[pair.patient] in alike]
+            joins = all(found) and len({match["patient"] for match in found}) == 1
+            advice = f"give patient_pattern={pattern!r}" if joins else "give a patient_pattern that joins them"
         else:
             advice = "spell their names alike"
         notes.append(

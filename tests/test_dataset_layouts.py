@@ -688,18 +688,23 @@ def test_a_pattern_of_the_users_own_is_followed(tmp_path):
     [
         (
             [f"site{s}_p{p}_{n}" for s in "ABC" for p in range(2) for n in range(2)],
-            r"(?P<patient>.+)_[^_]+_(?P<slice>\\d+)",
+            r"(?P<patient>.+)[ _.-][^ _.-]+[ _.-]\\D*(?P<slice>\\d+)",
             0,
         ),
         ([f"ann{p}_{c}" for p in range(6) for c in "abc"], r"(?P<patient>ann\\D*\\d+).*", 0),
         (
             [f"P{p}_{view}_T1_{n}" for p in range(3) for view in ("2CH", "4CH") for n in range(2)],
-            r"(?P<patient>P\\D*\\d+).*_(?P<slice>\\d+)",
+            r"(?P<patient>P\\D*\\d+).*[ _.-]\\D*(?P<slice>\\d+)",
+            0,
+        ),
+        (
+            [f"P{p}_{time}_slice{n}" for p in range(3) for time in ("BL", "FU") for n in range(2)],
+            r"(?P<patient>P\\D*\\d+).*[ _.-]\\D*(?P<slice>\\d+)",
             0,
         ),
         (
             [f"{plane}/p{p}_{n}" for plane in ("axial", "coronal") for p in range(4) for n in range(2)],
-            r"[^ _.-]*[ _.-](?P<patient>.+)_(?P<slice>\\d+)",
+            r"[^ _.-]*[ _.-](?P<patient>.+)[ _.-]\\D*(?P<slice>\\d+)",
             1,
         ),
     ],
@@ -710,6 +715,14 @@ def test_names_that_look_alike_are_told_with_the_pattern_that_joins_them(names, 
     assert f"if they are one patient, give patient_pattern='{pattern}'" in note
     joined, _ = take(tmp_path / "source", tmp_path / "joined", patient_pattern=pattern.replace(r"\\", "\\"))
     assert set().union(*patients(joined).values()) == {name.replace("/", "_").split("_")[part] for name in names}
+
+
+@pytest.mark.parametrize("name", ["E{t}_p{p}-{n}", "{p}n_{t}L_slice_{n}"])
+def test_no_pattern_is_told_that_does_not_join_names_that_look_alike(name, tmp_path):
+    names = [name.format(p=p, t=t, n=n) for p in "ABC" for t in "DS" for n in range(2)]
+    description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
+    [note] = [note for note in description["notes"] if "look alike" in note]
+    assert note.endswith("if they are one patient, give a patient_pattern that joins them.")
 
 
 def test_one_word_before_all_numbers_of_several_subsets_is_nobody(tmp_path):
