@@ -82,6 +82,12 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
         notes = _inverted(pairs, counts, high, f"the value {high:g}")
         return (None, values, notes) if plain else ((lambda pixels: pixels == high), [0, 255], notes)
     if not is_blur:
+        if 0 < 2 * len(blurred) < len(pairs):
+            what = f"holds more than two values, and most masks do not; all hold {listed(values)}"
+            advice = (
+                f"mend or exclude it, or choose which are the structure with foreground=[...]{_hint(pairs, values)}."
+            )
+            raise CourseError(sentence_about([pair.mask for pair in blurred], what, advice))
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
         raise CourseError(
             f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({listed(values)}) where two are "

@@ -86,7 +86,7 @@ def _check_each_has_other(layout):
             f"images/, under the same names.{left}"
         )
     images = [path for key, path in layout.images.items() if key not in layout.masks]
-    masks = [paths[0] for key, paths in layout.masks.items() if key not in layout.images]
+    masks = [path for key, paths in layout.masks.items() if key not in layout.images for path in paths]
     if images:
         advice = "add a mask of the same name, an empty one if nothing is to be drawn, or exclude the image."
         if masks:
@@ -152,10 +152,13 @@ def _drop_common_patient(layout, matches):
     found = {match["patient"] if match else "" for match in matches.values()}
     subsets = {subset for subset, _ in layout.images}
     are_subsets = all(name.casefold() in SUBSET_WORDS for name in found)
-    words = {(words_of(name) or [""])[0] for name in matches}  # of testA_1 that is test
-    if None in subsets and words <= set(SUBSET_WORDS) and len({SUBSET_WORDS[word] for word in words}) > 1:
-        begin = " or ".join(f"{word}_" for word in sorted(words))
-        raise CourseError(f"All names begin with {begin}: put the files into folders train/, valid/ and test/.")
+    for place, how in (0, "begin"), (-1, "end"):
+        words = {(words_of(name) or [""])[place] for name in matches}  # of testA_1 the first is test
+        if None in subsets and words <= set(SUBSET_WORDS) and len({SUBSET_WORDS[word] for word in words}) > 1:
+            listed_words = " or ".join(sorted(words))
+            raise CourseError(
+                f"All names {how} with {listed_words}: put the files into folders train/, valid/ and test/."
+            )
     if not are_subsets and (len(found) > 1 or "" in found or (len(subsets) == 1 and not layout.is_of_cases)):
         return []
     for name in matches:

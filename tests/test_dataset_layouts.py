@@ -318,6 +318,8 @@ def test_names_may_differ_in_zeros_or_capitals(tmp_path):
         ("p{n}_07.PNG", "p{n}_mask_07.PNG", "p{n}_07"),
         ("data/case{n}/image.png", "data/case{n}/segmentation.png", "case{n}"),
         ("p{p}/scan{n}/image.png", "p{p}/scan{n}/mask.png", "p{p}_{n}"),
+        ("b{n}/image.png", "b{n}/gt_binary.png", "b{n}"),
+        ("b{n}/image.png", "b{n}/mask_1.png", "b{n}"),
         ("p{p}/images/IM{n}.png", "p{p}/masks/IM{n}.png", "p{p}_{n}"),
         ("p{p}/IM-0001-{n:04d}.png", "p{p}/IM-0001-{n:04d}_mask.png", "p{p}_{n:04d}"),
         ("scans/p{p}/slice{n}.png", "GT/p{p}/slice{n}.png", "p{p}_{n}"),
@@ -440,7 +442,19 @@ REFUSED = {  # what lies where, and the sentence
     ),
     "subsets in names": (
         {"images/{subset}_{n}.png": picture, "masks/{subset}_{n}.png": mask},
-        "All names begin with test_ or train_ or val_: put the files into folders train/, valid/ and test/",
+        "All names begin with test or train or val: put the files into folders train/, valid/ and test/",
+    ),
+    "subsets at the end of names": (
+        {"images/p{n}_{subset}.png": picture, "masks/p{n}_{subset}.png": mask},
+        "All names end with test or train or val: put the files into folders train/, valid/ and test/",
+    ),
+    "masks of no image, of one name in several folders": (
+        {"images/p{n}.png": picture, "b{n}/masks/gt.png": mask},
+        r"images/p0.png \(and 5 more\) has no mask: b0/masks/gt.png \(and 5 more\) is a mask without an image",
+    ),
+    "two masks of other names in the folder of an image": (
+        {"b{n}/image.png": picture, "b{n}/la_mask.png": mask, "b{n}/lv_mask.png": mask},
+        "b0/la_mask.png and .*b0/lv_mask.png are masks of one image: keep one",
     ),
     "masks of another time": (
         {"images/p{n}_ED.png": picture, "masks/p{n}_ES.png": mask},
@@ -514,7 +528,7 @@ def test_subsets_in_names_before_those_of_patients_are_told(tmp_path):
     for seed, name in enumerate(("train_p0", "testA_1", "testB_2", "train_p3")):
         put(tmp_path, f"source/{name}.png", picture(seed))
         put(tmp_path, f"source/{name}_anno.png", mask(seed))
-    told = "All names begin with test_ or train_: put the files into folders train/, valid/ and test/"
+    told = "All names begin with test or train: put the files into folders train/, valid/ and test/"
     refuse(tmp_path / "source", told, tmp_path / "work")
 
 
