@@ -179,6 +179,11 @@ READ = {  # what lies where, what the pictures are called, and words of the note
         "{who}_{t}",
         ["The folders are taken as the patients, anna and 5 more, since the names in them differ in their numbers"],
     ),
+    "studies in folders of patients": (
+        {"{who}/st1/images/{t}.png": picture, "{who}/st1/masks/{t}.png": mask},
+        "{who}_st1_{t}",
+        ["The folders are taken as the patients, anna/st1 and 5 more, since the names in them differ in their numbers"],
+    ),
     "archives of one folder, unpacked side by side": (
         {"data-2024-00{t}/data/images/{n}.png": picture, "data-2024-00{p}/data/masks/{n}.png": mask},
         "{n}",
