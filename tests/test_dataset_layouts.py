@@ -653,7 +653,11 @@ def test_a_set_for_training_is_called_so_in_one_word_too(tmp_path):
 
 def test_several_test_sets_beside_one_train_set_are_all_test(tmp_path):
     for seed in range(12):
-        place = "TrainDataset" if seed < 6 else f"TestDataset/{'Clinic' if seed < 9 else 'Colon'}"
+        place = (
+            ("TrainDataset" if seed < 3 else "trainval")
+            if seed < 6
+            else f"TestDataset/{'Clinic' if seed < 9 else 'Colon'}"
+        )
         put(tmp_path / "source", f"{place}/images/{seed % 3 + 1 + (seed < 3) * 10}a.png", picture(seed))
         put(tmp_path / "source", f"{place}/masks/{seed % 3 + 1 + (seed < 3) * 10}a.png", mask(seed))
     _, found = take(tmp_path / "source", tmp_path / "work")
