@@ -14,6 +14,7 @@ from course.workspace import CourseError, end_of_path, listed, parallel, sentenc
 
 EDGE_REACH = 8  # pixels from a blurred value to both of what it lies between; a block of a JPEG is as large
 LOOKED_AT = 40  # masks that are read again to tell blur from labels
+NOISE = 8  # greys by which JPEG may change a pixel
 TIP = 9  # pixels; no more of one faint value may be what blur leaves of a tip
 
 
@@ -80,8 +81,19 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
     if len(values) == 2:
         plain = all(pair.facts.mask_plain for pair in pairs)
         notes = _inverted(pairs, counts, high, f"the value {listed([high])}")
+        noisy = [pair.mask for pair in pairs if pair.facts.lossy and high - low <= NOISE]
+        if noisy:
+            what = f"is a JPEG of the values {low:g} and {high:g}, which its noise changes"
+            advice = "see whether the outlines in 01 fit; if not, save the masks anew, as PNG."
+            notes.append(sentence_about(noisy, what, advice))
         return (None, values, notes) if plain else ((lambda pixels: pixels == high), [0, 255], notes)
     if not is_blur:
+        if 0 < 2 * len(blurred) < len(pairs):
+            what = f"holds more than two values, and most masks do not; all hold {listed(values)}"
+            advice = (
+                f"mend or exclude it, or choose which are the structure with foreground=[...]{_hint(pairs, values)}."
+            )
+            raise CourseError(sentence_about([pair.mask for pair in blurred], what, advice))
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
         raise CourseError(
             f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({listed(values)}) where two are "

@@ -15,7 +15,11 @@ from course.workspace import CourseError, end_of_path, sentence_about
 # How users call the folders that this course calls train, valid, test and images, masks.
 SUBSET_WORDS = {
     word + end: subset
-    for subset, words in {"train": "train training", "valid": "valid val validation", "test": "test testing"}.items()
+    for subset, words in {
+        "train": "train training trainval",
+        "valid": "valid val validation",
+        "test": "test testing",
+    }.items()
     for word in words.split()
     for end in ("", "set", "data")
 }
@@ -218,13 +222,19 @@ def _set_aside(files, layout):
 def _tell_masks_by_name(files):
     """Take as masks the files that are called so: NAME_mask beside NAME, or, without folders for masks, mask_NAME.
 
-    Of PATIENT/image and PATIENT/mask the folder is the name, as it is of any other image alone with its mask.
+    Of PATIENT/image and PATIENT/mask the folder is the name, as it is of any other image alone with its mask, and where
+    image is alone with masks of longer names, such as atrium_mask.
     """
     without_folders = not any(file.kind for file in files)
     plain = {(file.path.parent, name) for file in files for name in (file.stem, IMAGE_AFFIX.sub("", file.stem))}
     of_a_mask = {(file.path.parent, bare) for file in files for bare in bare_names(file.stem)}
     called_mask = {file for file in files if file.stem.casefold() in MASK_WORDS | WEAK_MASK_WORDS}
     sizes = Counter(file.path.parent for file in files)
+    images = Counter(file.path.parent for file in files if file not in called_mask and not bare_names(file.stem))
+    beside = {file.path.parent for file in files if file.stem.casefold() in IMAGE_WORDS}
+    called_mask |= {
+        file for file in files if bare_names(file.stem) and file.path.parent in beside and images[file.path.parent] == 1
+    }
     of_two = {file.path.parent for file in called_mask if sizes[file.path.parent] == 2}
     result = []
     for file in files:
@@ -307,7 +317,7 @@ def _use_folders_as_names(files, notes):
     if any(word for _, word in words):
         is_numbered &= all(re.search(r"\d", "".join(above)) for above in folders.values())
     if above["images"] and is_numbered:
-        first, *more = sorted({above[0] for above in folders.values()})
+        first, *more = sorted({"/".join(above) for above in folders.values()})
         if more and (any(above["images"]) or any(word for _, word in words)):
             notes.append(
                 f"The folders are taken as the patients, {end_of_path(first)} and {len(more):,} more, since the names "

@@ -91,7 +91,7 @@ def match_masks(files: list[File], layout: Layout) -> None:
     for file in sorted(masks, key=lambda file: bool(MASK_WITHIN.search(file.name))):
         keys = [(file.subset, name) for name in _names_of_image(file)]
         found = [key for key in keys if key in layout.images]
-        numbered = MASK_ENDING.search(file.name)
+        numbered = MASK_ENDING.search(file.name if file.name.endswith(file.stem) else f"_{file.stem}")
         is_part = bool(numbered and numbered[2])
         if found:
             key = next((key for key in found if key not in layout.masks), found[0])
@@ -104,7 +104,7 @@ def match_masks(files: list[File], layout: Layout) -> None:
             elif alike and sure.isdisjoint(keys):
                 guessed[file.path] = layout.images[key]
         of_image = layout.masks.setdefault(key, [])
-        if of_image:
+        if of_image and key in layout.images:
             if not is_part:
                 raise CourseError(
                     f"{end_of_path(of_image[0])} and {end_of_path(file.path)} are masks of one image: keep one, or, if "

@@ -20,8 +20,9 @@ PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words;
     r"(?P<patient>(?(is_slice)[^\W\d_].*\d|(patient|pat|subject|subj|sub|case|(?(word)p|patient))[ _-]?\d+))",
     re.IGNORECASE,
 )
-PATIENT_FIRST = re.compile(  # p1_slice3 is of p1, as p1_3 is
-    r"(?P<patient>.*\d.*?)(_|[ _.-](slice|image|img|im|z)[ _.]?)(?P<slice>\d+)", re.IGNORECASE
+PATIENT_FIRST = re.compile(  # p1_slice3 is of p1, as p1_3 is, and anna_slice_3 of anna
+    r"(?P<patient>.*\d.*?|.+(?=_(slice|image|img|im|z)_\d+$))(_|[ _.-](slice|image|img|im|z)[ _.]?)(?P<slice>\d+)",
+    re.IGNORECASE,
 )
 
 
@@ -85,7 +86,7 @@ def _check_each_has_other(layout):
             f"images/, under the same names.{left}"
         )
     images = [path for key, path in layout.images.items() if key not in layout.masks]
-    masks = [paths[0] for key, paths in layout.masks.items() if key not in layout.images]
+    masks = [path for key, paths in layout.masks.items() if key not in layout.images for path in paths]
     if images:
         advice = "add a mask of the same name, an empty one if nothing is to be drawn, or exclude the image."
         if masks:
@@ -151,10 +152,13 @@ def _drop_common_patient(layout, matches):
     found = {match["patient"] if match else "" for match in matches.values()}
     subsets = {subset for subset, _ in layout.images}
     are_subsets = all(name.casefold() in SUBSET_WORDS for name in found)
-    words = {(words_of(name) or [""])[0] for name in matches}  # of testA_1 that is test
-    if None in subsets and words <= set(SUBSET_WORDS) and len({SUBSET_WORDS[word] for word in words}) > 1:
-        begin = " or ".join(f"{word}_" for word in sorted(words))
-        raise CourseError(f"All names begin with {begin}: put the files into folders train/, valid/ and test/.")
+    for place, how in (0, "begin"), (-1, "end"):
+        words = {(words_of(name) or [""])[place] for name in matches}  # of testA_1 the first is test
+        if None in subsets and words <= set(SUBSET_WORDS) and len({SUBSET_WORDS[word] for word in words}) > 1:
+            listed_words = " or ".join(sorted(words))
+            raise CourseError(
+                f"All names {how} with {listed_words}: put the files into folders train/, valid/ and test/."
+            )
     if not are_subsets and (len(found) > 1 or "" in found or (len(subsets) == 1 and not layout.is_of_cases)):
         return []
     for name in matches:
@@ -188,8 +192,10 @@ def group_people(pairs: list[Pair], are_volumes: bool = False) -> tuple[dict[str
         if are_volumes:
             advice = "put both into train, valid or test"
         elif pattern:
-            end = r"_(?P<slice>\d+)" if all(pair.slice is not None for pair in pairs) else ""
-            advice = f"give patient_pattern={pattern + end!r}"
+            pattern += r"[ _.-]\D*(?P<slice>\d+)" if all(pair.slice is not None for pair in pairs) else ""
+            found = [re.fullmatch(pattern, pair.name) for pair in pairs if people[pair.patient] in alike]
+            joins = all(found) and len({match["patient"] for match in found}) == 1
+            advice = f"give patient_pattern={pattern!r}" if joins else "give a patient_pattern that joins them"
         else:
             advice = "spell their names alike"
         notes.append(

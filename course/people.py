@@ -5,10 +5,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-LAST_PART = r"(?P<patient>.+)_[^_]+"  # joins the patients whose names differ in their last part
+LAST_PART = r"(?P<patient>.+)[ _.-][^ _.-]+"  # joins the patients whose names differ in their last part
+LAST = re.compile(r"(_[^_]*|[ .-]\(?(\d+|[^\W\d_]+)\)?)$")  # a last part: anna_x1, anna-2, anna (2), but not benign-p0
 # What names add to a patient's own for one of several times, frames, views or sides.
 NUMBERED = "time|timepoint|tp|t|frame|phase|visit|session|ses|scan|day|week|month|year|view"
-DATE = r"(19|20)\d\d[_.-]?(0[1-9]|1[0-2])[_.-]?(0[1-9]|[12]\d|3[01])"
+DAY = "(0[1-9]|[12]\\d|3[01])"
+DATE = rf"((19|20)\d\d[_.-]?(0[1-9]|1[0-2])[_.-]?{DAY}|{DAY}[_.-]{DAY}[_.-](19|20)\d\d)"  # day or month first too
 TIME_OR_SIDE = re.compile(
     rf"ed|es|left|right|l|r|od|os|pre|post|before|after|baseline|followup|({NUMBERED})\d+|{DATE}", re.IGNORECASE
 )
@@ -20,11 +22,11 @@ BEFORE = re.compile(r"(?P<place>[^ _.-]+-|[^\W\d_]*[ _.])(?P<own>(?=.*[^\W\d_]).
 def person(patient: str) -> str:
     """Return the name of a patient without what tells one of several times or sides: patient3_ED is of patient3.
 
-    Image_01L and Image_01R are the two sides of Image_01. A name of nothing else stays as it is, and so does
-    scan3_slice07, whose scan is the patient.
+    Image_01L and Image_01R are the two sides of Image_01, L7 and R7 of 7. A name of nothing else stays as it is, and so
+    does scan3_slice07, whose scan is the patient.
     """
-    name = re.sub(r"(?<=\d)[LR]$", "", patient)
-    name = re.sub(rf"(?<!\d){DATE}(?!\d)", lambda date: re.sub(r"\D", "", date[0]), name)  # one word too
+    name = re.sub(r"(?<=\d)([LR]|O[DS])$|^([LR]|O[DS])(?=\d)", "", patient)
+    name = re.sub(rf"(?<!\d){DATE}(?!\d)", "20000101", name)  # one word too
     name = re.sub(rf"(?<![^\W_])({NUMBERED})[ _-](?=\d)", r"\1", name, flags=re.IGNORECASE)  # ses-02 is one word
     words = re.findall(r"([^ _.-]+)([ _.-]*)", name)
     kept = [(word, after) for word, after in words if not TIME_OR_SIDE.fullmatch(word)]
@@ -56,7 +58,7 @@ def look_alike(patients: Iterable[str]) -> tuple[list[str], str]:
     That is a regular expression with the group `patient`, or "" where names are `loosely` the same (P1, p01).
     What all names begin with, as la_003 and la_004 do, is the dataset's name. Where few words stand before many names,
     they are of places or kinds (axial-p1, coronal-p1). Else what follows is compared up to its first number (P1-dia,
-    P1-sys) or, where nothing comes after that, up to its last part (A_1, A_2).
+    P1-sys), and then up to its last part (A_1, A_2).
     """
     patients, spelled = sorted(patients), defaultdict(list)
     for patient in patients:
@@ -64,22 +66,26 @@ def look_alike(patients: Iterable[str]) -> tuple[list[str], str]:
     if len(spelled) < len(patients):
         return next(names for names in spelled.values() if len(names) > 1), ""
     common = re.sub(r"\d+$", "", os.path.commonprefix(patients))
-    own, places = defaultdict(list), set()
-    for patient in patients:
-        part = BEFORE.fullmatch(patient[len(common) :])
-        if part and not SLICE.fullmatch(part["own"]):
-            own[part["own"]].append(patient)
-            places.add(part["place"])
+    own, places, numbered, marked = defaultdict(list), set(), defaultdict(list), defaultdict(list)
+    parts = {patient: re.fullmatch(r"(\D*\d+)?(.*)", patient[len(common) :], re.DOTALL) for patient in patients}
+    endings = Counter(part[2] for part in parts.values())
+    for patient, part in parts.items():
+        before = BEFORE.fullmatch(part[0])
+        if before and not SLICE.fullmatch(before["own"]):
+            own[before["own"]].append(patient)
+            places.add(before["place"])
+        is_time = part[1] and part[2] and (endings[part[2]] > 1 or not part[2][0].isalnum())  # P1ED, no random 1a7
+        numbered[part[1] if is_time else part[0]].append(patient)
+        marked[LAST.sub("", part[0]) or part[0]].append(patient)
+    beside = [[*names, common + name] for name, names in own.items() if common + name in patients]
+    if beside:  # later_p3 beside p3
+        return beside[0], ""
     shared = [names for names in own.values() if len(names) > 1]
     if shared and len(places) < len(own):
         return shared[0], rf"{re.escape(common)}[^ _.-]*[ _.-](?P<patient>.+)"
-    parts = {patient: re.fullmatch(r"(\D*\d+)?(.*)", patient[len(common) :], re.DOTALL) for patient in patients}
-    endings = Counter(part[2] for part in parts.values())
-    stems, joins = defaultdict(list), {}
-    for patient, part in parts.items():
-        is_number = part[1] and part[2] and (endings[part[2]] > 1 or not part[2][0].isalnum())  # P1ED, no random 1a7
-        stem = part[1] if is_number else part[0].rpartition("_")[0] or part[0]
-        stems[stem].append(patient)
-        joins[stem] = rf"(?P<patient>{re.escape(common)}\D*\d+).*" if is_number else joins.get(stem, LAST_PART)
-    several = [stem for stem, names in stems.items() if stem and len(names) > 1]
-    return (stems[several[0]], joins[several[0]]) if several and len(stems) > 1 else ([], "")
+    of_number = rf"(?P<patient>{re.escape(common)}\D*\d+).*"
+    for stems, most, pattern in (numbered, len(patients), of_number), (marked, len(marked), LAST_PART):
+        several = [names for names in stems.values() if 1 < len(names) <= most]  # many after few words: of places
+        if several and len(stems) > 1:
+            return several[0], pattern
+    return [], ""

@@ -26,7 +26,7 @@ UNREAD = (
 )
 TEXTS = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".cfg", ".ini", ".log")
 DESCRIPTIONS = (*TEXTS, ".pdf", ".html", ".docx", ".xlsx", ".py", ".ipynb", ".sh", ".m")  # all others may be data
-PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # tags of TIFF
+PHOTOMETRIC, BITS_PER_SAMPLE, SAMPLE_FORMAT = 262, 258, 339  # tags of TIFF
 
 # From pixels that were turned upright back to those that are stored, for each orientation of EXIF.
 TO_STORED = {
@@ -57,7 +57,7 @@ def find_picture(path: str | os.PathLike) -> Path:
 
 def is_stray(name: str) -> bool:
     """Tell whether a file or folder of this name is no data but a trace of a system or editor, or a CD's index."""
-    return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "dicomdir")
+    return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "dicomdir")
 
 
 def may_be_data(path: Path) -> bool:
@@ -246,9 +246,14 @@ def _label_of_alpha(picture):
 
 def _grey(path, picture, upright, labels):
     """Return the pixels in one channel; `labels` must not become alike by that."""
+    is_signed = picture.format == "TIFF" and picture.tag_v2.get(SAMPLE_FORMAT, (1,))[0] == 2  # Pillow passes it over
+    if upright.mode == "L" and is_signed and not labels:
+        return np.asarray(upright).view(np.int8).astype(np.int16)
     if upright.mode == "F" or upright.mode.startswith("I"):
         pixels = np.asarray(upright)
         pixels = pixels.astype(pixels.dtype.newbyteorder("="))  # big-endian ones are the same picture
+        if upright.mode == "I" and picture.format == "TIFF" and not is_signed:
+            pixels = pixels.view(np.uint32).astype(np.float64)
         if not np.isfinite(pixels).all():
             raise CourseError(
                 f"{end_of_path(path)} holds values that are not finite (NaN or infinite): mend the picture first."

@@ -63,7 +63,8 @@ def read_headers(image: Path, label: Path) -> LabelledVolume:
     if apart > 0.5:
         raise CourseError(
             f"The labels of {end_of_path(image)} lie elsewhere, up to {apart:.3g} voxels away, by the spacing, origin "
-            "and direction in the two headers: resample the labels onto the grid of the image."
+            "and direction in the two headers: resample the labels onto the grid of the image or, if they fit it voxel "
+            "by voxel, give them its header."
         )
     if apart > 0.01:
         told.append("labels_aside")
@@ -200,7 +201,8 @@ def pairs_of_volumes(
     places = [folder / (subset or "all") for subset, _ in keys]
     work = list(zip(volumes, names, places))
     written = parallel(lambda one: write_volume(*one, chosen, axes, along), work, "slices of volumes", progress)
-    notes = _check_labels(written, foreground, chosen, label_names)
+    labels = {volume.label: one.labels for volume, one in zip(volumes, written)}
+    notes = _check_labels(labels, foreground, chosen, label_names)
     notes += told_sentences({path: told for volume in written for path, told in volume.told.items()})
     notes += _sentences_on_slices(volumes, grids, along)
     pairs = [
@@ -231,9 +233,12 @@ def _choose_axes(volumes):
     return axes, grids, common_slice_axis(volumes, grids)
 
 
-def _check_labels(written, foreground, chosen, label_names):
-    """Refuse label volumes that leave open, or do not hold, what the structure is; return notes on what was chosen."""
-    present = {value for volume in written for value in volume.labels}
+def _check_labels(labels, foreground, chosen, label_names):
+    """Refuse label volumes that leave open, or do not hold, what the structure is; return notes on what was chosen.
+
+    labels: {path: the values that the label volume holds}.
+    """
+    present = {value for values in labels.values() for value in values}
     held = listed(sorted(present))
     structures = sorted(present - {0})
     if chosen is None and len(structures) > 1:
@@ -241,9 +246,10 @@ def _check_labels(written, foreground, chosen, label_names):
         known = listed([f"{number} {name!r}" for name, number in label_names.items()])
         soft = " (if it is one whose edge is blurred, save its labels with two values)"
         more = soft if len(structures) > MANY_LABELS else ignored_hint(structures)
+        example = max(labels, key=lambda path: len(labels[path]))
         raise CourseError(
             f"The labels hold more than one structure ({held}{known and f'; the names are {known}'}): choose with "
-            f"foreground=..., by name or number{more}."
+            f"foreground=..., by name or number{more}; {end_of_path(example)} holds {listed(labels[example])}."
         )
     missing = listed(sorted((chosen or set()) - present))
     if missing:

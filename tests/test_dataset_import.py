@@ -248,6 +248,7 @@ def test_strays_are_passed_over(dataset, work_dir):
         "train/images/.ipynb_checkpoints/p1_000-checkpoint.png",
         "test/masks/desktop.ini",
         "__MACOSX/train/images/p9_000.png",
+        "train/images/@eaDir/p1_000.png/SYNOPHOTO_THUMB_M.jpg",
         "readme.txt",
     ):
         (dataset / name).parent.mkdir(parents=True, exist_ok=True)

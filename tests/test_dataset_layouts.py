@@ -179,6 +179,11 @@ READ = {  # what lies where, what the pictures are called, and words of the note
         "{who}_{t}",
         ["The folders are taken as the patients, anna and 5 more, since the names in them differ in their numbers"],
     ),
+    "studies in folders of patients": (
+        {"{who}/st1/images/{t}.png": picture, "{who}/st1/masks/{t}.png": mask},
+        "{who}_st1_{t}",
+        ["The folders are taken as the patients, anna/st1 and 5 more, since the names in them differ in their numbers"],
+    ),
     "archives of one folder, unpacked side by side": (
         {"data-2024-00{t}/data/images/{n}.png": picture, "data-2024-00{p}/data/masks/{n}.png": mask},
         "{n}",
@@ -318,6 +323,8 @@ def test_names_may_differ_in_zeros_or_capitals(tmp_path):
         ("p{n}_07.PNG", "p{n}_mask_07.PNG", "p{n}_07"),
         ("data/case{n}/image.png", "data/case{n}/segmentation.png", "case{n}"),
         ("p{p}/scan{n}/image.png", "p{p}/scan{n}/mask.png", "p{p}_{n}"),
+        ("b{n}/image.png", "b{n}/gt_binary.png", "b{n}"),
+        ("b{n}/image.png", "b{n}/mask_1.png", "b{n}"),
         ("p{p}/images/IM{n}.png", "p{p}/masks/IM{n}.png", "p{p}_{n}"),
         ("p{p}/IM-0001-{n:04d}.png", "p{p}/IM-0001-{n:04d}_mask.png", "p{p}_{n:04d}"),
         ("scans/p{p}/slice{n}.png", "GT/p{p}/slice{n}.png", "p{p}_{n}"),
@@ -440,7 +447,19 @@ REFUSED = {  # what lies where, and the sentence
     ),
     "subsets in names": (
         {"images/{subset}_{n}.png": picture, "masks/{subset}_{n}.png": mask},
-        "All names begin with test_ or train_ or val_: put the files into folders train/, valid/ and test/",
+        "All names begin with test or train or val: put the files into folders train/, valid/ and test/",
+    ),
+    "subsets at the end of names": (
+        {"images/p{n}_{subset}.png": picture, "masks/p{n}_{subset}.png": mask},
+        "All names end with test or train or val: put the files into folders train/, valid/ and test/",
+    ),
+    "masks of no image, of one name in several folders": (
+        {"images/p{n}.png": picture, "b{n}/masks/gt.png": mask},
+        r"images/p0.png \(and 5 more\) has no mask: b0/masks/gt.png \(and 5 more\) is a mask without an image",
+    ),
+    "two masks of other names in the folder of an image": (
+        {"b{n}/image.png": picture, "b{n}/la_mask.png": mask, "b{n}/lv_mask.png": mask},
+        "b0/la_mask.png and .*b0/lv_mask.png are masks of one image: keep one",
     ),
     "masks of another time": (
         {"images/p{n}_ED.png": picture, "masks/p{n}_ES.png": mask},
@@ -514,7 +533,7 @@ def test_subsets_in_names_before_those_of_patients_are_told(tmp_path):
     for seed, name in enumerate(("train_p0", "testA_1", "testB_2", "train_p3")):
         put(tmp_path, f"source/{name}.png", picture(seed))
         put(tmp_path, f"source/{name}_anno.png", mask(seed))
-    told = "All names begin with test_ or train_: put the files into folders train/, valid/ and test/"
+    told = "All names begin with test or train: put the files into folders train/, valid/ and test/"
     refuse(tmp_path / "source", told, tmp_path / "work")
 
 
@@ -634,7 +653,11 @@ def test_a_set_for_training_is_called_so_in_one_word_too(tmp_path):
 
 def test_several_test_sets_beside_one_train_set_are_all_test(tmp_path):
     for seed in range(12):
-        place = "TrainDataset" if seed < 6 else f"TestDataset/{'Clinic' if seed < 9 else 'Colon'}"
+        place = (
+            ("TrainDataset" if seed < 3 else "trainval")
+            if seed < 6
+            else f"TestDataset/{'Clinic' if seed < 9 else 'Colon'}"
+        )
         put(tmp_path / "source", f"{place}/images/{seed % 3 + 1 + (seed < 3) * 10}a.png", picture(seed))
         put(tmp_path / "source", f"{place}/masks/{seed % 3 + 1 + (seed < 3) * 10}a.png", mask(seed))
     _, found = take(tmp_path / "source", tmp_path / "work")
@@ -688,18 +711,23 @@ def test_a_pattern_of_the_users_own_is_followed(tmp_path):
     [
         (
             [f"site{s}_p{p}_{n}" for s in "ABC" for p in range(2) for n in range(2)],
-            r"(?P<patient>.+)_[^_]+_(?P<slice>\\d+)",
+            r"(?P<patient>.+)[ _.-][^ _.-]+[ _.-]\\D*(?P<slice>\\d+)",
             0,
         ),
         ([f"ann{p}_{c}" for p in range(6) for c in "abc"], r"(?P<patient>ann\\D*\\d+).*", 0),
         (
             [f"P{p}_{view}_T1_{n}" for p in range(3) for view in ("2CH", "4CH") for n in range(2)],
-            r"(?P<patient>P\\D*\\d+).*_(?P<slice>\\d+)",
+            r"(?P<patient>P\\D*\\d+).*[ _.-]\\D*(?P<slice>\\d+)",
+            0,
+        ),
+        (
+            [f"P{p}_{time}_slice{n}" for p in range(3) for time in ("BL", "FU") for n in range(2)],
+            r"(?P<patient>P\\D*\\d+).*[ _.-]\\D*(?P<slice>\\d+)",
             0,
         ),
         (
             [f"{plane}/p{p}_{n}" for plane in ("axial", "coronal") for p in range(4) for n in range(2)],
-            r"[^ _.-]*[ _.-](?P<patient>.+)_(?P<slice>\\d+)",
+            r"[^ _.-]*[ _.-](?P<patient>.+)[ _.-]\\D*(?P<slice>\\d+)",
             1,
         ),
     ],
@@ -710,6 +738,14 @@ def test_names_that_look_alike_are_told_with_the_pattern_that_joins_them(names, 
     assert f"if they are one patient, give patient_pattern='{pattern}'" in note
     joined, _ = take(tmp_path / "source", tmp_path / "joined", patient_pattern=pattern.replace(r"\\", "\\"))
     assert set().union(*patients(joined).values()) == {name.replace("/", "_").split("_")[part] for name in names}
+
+
+@pytest.mark.parametrize("name", ["E{t}_p{p}-{n}", "{p}n_{t}L_slice_{n}"])
+def test_no_pattern_is_told_that_does_not_join_names_that_look_alike(name, tmp_path):
+    names = [name.format(p=p, t=t, n=n) for p in "ABC" for t in "DS" for n in range(2)]
+    description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
+    [note] = [note for note in description["notes"] if "look alike" in note]
+    assert note.endswith("if they are one patient, give a patient_pattern that joins them.")
 
 
 def test_one_word_before_all_numbers_of_several_subsets_is_nobody(tmp_path):

@@ -127,6 +127,10 @@ def subsets(pairs):
         ("scan3_p7", "p7"),
         ("20200105_p1", "p1"),
         ("p1_2020-01-31_dr", "p1_dr"),
+        ("AB_31.01.2020", "AB"),
+        ("AB_01-31-2020", "AB"),
+        ("OD07", "07"),
+        ("L7", "7"),
         ("p1_20201301", "p1_20201301"),
         ("20200105", "20200105"),
     ],
@@ -161,6 +165,10 @@ def test_only_who_shares_a_name_is_one_person():
         (["benign-p0", "malign-p1", "normal-p2", "normal-p3"], []),
         (["p0-s0", "p0-s1", "p0-s2", "p1-s0", "p1-s1", "p1-s2"], ["p0-s0", "p0-s1", "p0-s2"]),
         (["P10", "P100"], []),
+        (["later_p2", "later_p3", "p1", "p3"], ["later_p3", "p3"]),
+        (["anna-1", "anna-2", "ben-1"], ["anna-1", "anna-2"]),
+        (["anna_2ch", "anna_4ch", "ben_4ch"], ["anna_2ch", "anna_4ch"]),
+        (["Kings-1", "Kings-2", "Kings-3", "Leeds-1"], []),  # places
         (["1a7c", "1b30", "2d4e"], []),  # by chance
     ],
 )

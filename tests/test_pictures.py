@@ -201,6 +201,17 @@ def test_numbers_with_white_as_zero_are_read_the_right_way_round(tmp_path):
     assert np.array_equal(read_picture(path).pixels, IMAGE)
 
 
+def test_signed_bytes_and_large_numbers_without_sign_keep_their_order(tmp_path):
+    signed = save(tmp_path / "a.tif", (IMAGE.astype(int) - 128).astype(np.int8).view(np.uint8), tiffinfo={339: 2})
+    assert np.array_equal(read_picture(signed).pixels, IMAGE.astype(int) - 128)
+    assert np.array_equal(read_picture(signed, labels=True).pixels, IMAGE ^ 128)  # -1 may be a mask's 255
+    values = IMAGE.astype(np.uint32) << 24
+    unsigned = save(tmp_path / "b.tif", values.view(np.int32))  # Pillow writes that they are signed
+    tag = np.array([339, 3, 1, 0, 2], "<u2")
+    unsigned.write_bytes(unsigned.read_bytes().replace(tag.tobytes(), np.array([339, 3, 1, 0, 1], "<u2").tobytes()))
+    assert np.array_equal(read_picture(unsigned).pixels, values)
+
+
 def test_sixteen_bits_are_the_same_in_both_orders_of_bytes(tmp_path):
     one, other = (read_picture(save(tmp_path / "a.tif", IMAGE.astype(order))).pixels for order in ("<u2", ">u2"))
     assert one.dtype == other.dtype and np.array_equal(one, other)
