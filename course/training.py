@@ -58,10 +58,10 @@ def write_history(work_dir: Path, rows: list[dict[str, float]]) -> None:
     write_csv(work_dir / "model" / "history.csv", [{**row, "epoch": int(row["epoch"])} for row in rows])
 
 
-def read_training(folder: Path) -> dict:
+def read_training(work_dir: Path) -> dict:
     """Return the content of training.json in `model/`; an empty dict where there is none that can be read."""
     try:
-        return read_json(folder / "training.json", "04_training")
+        return read_json(work_dir / "model" / "training.json", "04_training")
     except CourseError:
         return {}
 
@@ -145,7 +145,7 @@ def choose_arithmetic(work_dir: Path, settings: dict) -> str:
     Else what suits the settings and this machine. Says so where the two differ.
     Raises CourseError if the arrays are not those of dataset and settings.
     """
-    inputs, record = training_inputs(work_dir, settings), read_training(work_dir / "model")
+    inputs, record = training_inputs(work_dir, settings), read_training(work_dir)
     suitable, begun = choose_precision(settings["precision"]), record.get("made_from")
     if record.get("epochs") and isinstance(begun, dict) and {**begun, **inputs} == begun:
         if begun["arithmetic"] != suitable:
@@ -171,12 +171,11 @@ def resume_training(
     settings["epochs"]: none is left. images_per_epoch: how many images an epoch shows.
     Raises CourseError where the stored training differs in its arithmetic alone; nothing is changed then.
     """
-    folder = work_dir / "model"
-    record = read_training(folder)
+    record = read_training(work_dir)
     begun, past = record.get("made_from"), None
     model.optimizer.build(model.trainable_variables)
     if begun == made_from:
-        past = _restore(model, folder, settings, record)
+        past = _restore(model, work_dir, settings, record)
         reason = "The files of the training in model/ do not belong together"
     else:
         _check_arithmetic(begun, made_from)
@@ -184,13 +183,13 @@ def resume_training(
         if not record:
             reason = "training.json, which tells what the training in model/ learned from, is gone or damaged"
     if past is None:
-        _put_away(folder, record, reason)
+        _put_away(work_dir / "model", record, reason)
         past, record = [], {"made_from": made_from, "seconds": 0.0}
     is_complete = _is_at_its_end(past, settings)
     record.update(epochs=len(past), images_seen=len(past) * images_per_epoch, complete=is_complete)
-    write_json(folder / "training.json", record)  # also after a kill between the weights and the record
+    write_json(work_dir / "model" / "training.json", record)  # also after a kill between the weights and the record
     write_history(work_dir, past)
-    callbacks = _training_callbacks(folder, settings, images_per_epoch, past, record)
+    callbacks = _training_callbacks(work_dir, settings, images_per_epoch, past, record)
     return callbacks, settings["epochs"] if is_complete else len(past)
 
 
@@ -222,14 +221,14 @@ def _put_away(folder, record, reason):
         path.unlink(missing_ok=True)
 
 
-def _restore(model, folder, settings, record):
+def _restore(model, work_dir, settings, record):
     """Give a model the weights and the optimizer's state of its last epoch; return the rows of all its epochs.
 
     Returns None, and leaves the model as it was, where the files do not belong together.
     """
     import h5py
 
-    state = folder / "resume.weights.h5"
+    state = work_dir / "model" / "resume.weights.h5"
     if not state.exists():
         return None if record["epochs"] else []
     variables = [*model.variables, *model.optimizer.variables]
@@ -238,12 +237,12 @@ def _restore(model, folder, settings, record):
     with contextlib.suppress(OSError, LookupError, TypeError, ValueError):  # damaged, of another version, or not there
         with h5py.File(state) as file:
             saved = dict(file.attrs)
-        rows = read_history(folder.parent)
+        rows = read_history(work_dir)
         past = rows[: saved["epochs"]]
         if saved["belongs_to"] == fingerprint(record["made_from"], past):
             model.load_weights(state)
             is_whole = saved["weights"] == _weights_fingerprint(model)
-            fits = is_whole and _keep_best_weights(model, folder, settings["monitor"], past, record)
+            fits = is_whole and _keep_best_weights(model, work_dir / "model", settings["monitor"], past, record)
     if not fits:
         for variable, value in zip(variables, values):
             variable.assign(value)
@@ -296,10 +295,12 @@ def _check_loss(loss, where, settings):
         )
 
 
-def _training_callbacks(folder, settings, images_per_epoch, past, record):
+def _training_callbacks(work_dir, settings, images_per_epoch, past, record):
     """Return what `fit` calls: one that stops where the loss is no number, one that keeps the state of each epoch."""
     import h5py
     import keras
+
+    folder = work_dir / "model"
 
     class SaveState(keras.callbacks.Callback):
         """Keeps after each epoch all that a training needs to go on as if nothing had happened."""
@@ -317,13 +318,13 @@ def _training_callbacks(folder, settings, images_per_epoch, past, record):
             Stop where no better epoch has come for a while. Raise CourseError, and write nothing, where training.json
             is no longer this training's.
             """
-            if read_training(folder) != record:
+            if read_training(work_dir) != record:
                 raise CourseError(
                     f"Another training has begun in {folder}, or its files were moved away, so this one ends: "
                     "train in one notebook at a time, or give each a work_dir of its own."
                 )
             past.append({"epoch": float(epoch), **{name: float(value) for name, value in logs.items()}})
-            write_history(folder.parent, past)
+            write_history(work_dir, past)
             record["seconds"] += time.perf_counter() - self.started
             record.update(epochs=epoch + 1, images_seen=(epoch + 1) * images_per_epoch)
             with contextlib.ExitStack() as stack:

@@ -6,7 +6,7 @@ last epoch when the same command is given again.
 Held out are the valid patients, or with `--held-out train` those of train, and the valid patients are learned from:
 with both, each of these patients is held out once. `--held-out 0` to `4` are the folds of a cross-validation over all
 patients, test's too; without a fold test is never opened.
-Ideas that are settled are not in TRIALS: their rows in the table name the commit that has them.
+TRIALS holds the recipe and one idea as an example; those of the other rows are in the commit that the row names.
 """
 
 import argparse
