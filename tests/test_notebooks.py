@@ -1,11 +1,12 @@
 """The committed notebooks are whole, alike in form, and really compared by nbval."""
 
 import ast
+import dis
+import inspect
 import os
 import re
 import shutil
 import subprocess
-import symtable
 import sys
 
 import nbformat
@@ -87,13 +88,12 @@ def test_what_is_not_chosen_is_as_promised():
 
 def names_of(cell):
     """Return (the names that a cell gives a value, those that it uses or its functions use)."""
-    top = symtable.symtable(cell.source, "", "exec")
-    tables = [top]
-    for table in tables:
-        tables += table.get_children()
-    symbols = [symbol for table in tables for symbol in table.get_symbols() if table is top or symbol.is_global()]
-    assigned = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_assigned()}
-    return assigned, {symbol.get_name() for symbol in symbols if symbol.is_referenced()}
+    codes = [compile(cell.source, "", "exec")]
+    for code in codes:
+        codes += [part for part in code.co_consts if inspect.iscode(part)]
+    steps = [list(dis.get_instructions(code)) for code in codes]
+    assigned = {step.argval for step in steps[0] if step.opname == "STORE_NAME"}
+    return assigned, {step.argval for of in steps for step in of if step.opname in ("LOAD_NAME", "LOAD_GLOBAL")}
 
 
 @each_notebook
