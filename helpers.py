@@ -352,6 +352,10 @@ def compile_model(model, learning_rate, loss, steps_per_execution=1):
     fuse_normalization(model)
 
 
+import math as _m
+RANGES = [_m.radians(20), _m.log(1.25), _m.log(1.1)]
+
+
 def augment(images, masks, seed, crop_size, compiled=False):
     """Return the batch as other patients and other scanners might have looked; image and mask move together.
 
@@ -379,7 +383,7 @@ def augment(images, masks, seed, crop_size, compiled=False):
 
     # Where a pixel of the crop comes from: [x, y] = matrix @ ([column, row] - middle of the crop) + middle
     angle, scale, stretch = (
-        tf.cast(uniform(limit), tf.float64) for limit in (math.radians(20), math.log(1.25), math.log(1.1))
+        tf.cast(uniform(limit), tf.float64) for limit in RANGES
     )
     cosine, sine, stretch = tf.cos(angle) / tf.exp(scale), tf.sin(angle) / tf.exp(scale), tf.exp(stretch)
     a, b, c, d = cosine * stretch, -sine / stretch, sine * stretch, cosine / stretch

@@ -61,6 +61,7 @@ def new_network(settings: dict):
     return helpers.create_model(
         image_size=settings["image_size"],
         dropout_rate=settings["dropout_rate"],
+        activation=settings["activation"],
         precision=helpers.choose_precision(settings["precision"]),
         batch_normalization_momentum=settings["batch_normalization_momentum"],
         output_bias=settings["output_bias"],

@@ -52,7 +52,48 @@ def low_resolution(images, masks, seed):
 
 
 # The idea, settings of the recipe that differ from `best`, and what is changed where there is no setting for it
+def wide(angle, scale, stretch):
+    import math
+    helpers.RANGES[:] = [math.radians(angle), math.log(scale), math.log(stretch)]
+
+
+def mixup(images, masks, seed):
+    """Mix each picture with the next one of its batch, by a share near 0."""
+    import tensorflow as tf
+
+    share = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seed) ** 4 / 2
+    return tuple((1 - share) * part + share * tf.roll(part, 1, 0) for part in (images, masks))
+
+
+def cutmix(images, masks, seed):
+    """Half of the pictures show the left or right, upper or lower half of the next one of the batch."""
+    import tensorflow as tf
+
+    n, size = tf.shape(images)[0], images.shape[1]
+    u = tf.random.stateless_uniform([4, n, 1, 1, 1], seed)
+    x = tf.range(size, dtype=tf.float32)[None, None, :, None] / size
+    y = tf.range(size, dtype=tf.float32)[None, :, None, None] / size
+    place = tf.where(u[0] < 0.5, x, y)
+    take = (u[1] < 0.5) & tf.where(u[2] < 0.5, place < 0.2 + 0.6 * u[3], place > 0.2 + 0.6 * u[3])
+    return tuple(tf.where(take, tf.roll(part, 1, 0), part) for part in (images, masks))
+
+
+def sgd():
+    import keras
+    keras.optimizers.Adam = lambda rate: keras.optimizers.SGD(rate, momentum=0.99, nesterov=True)
+
+
 TRIALS = {
+    "wide": ("turned by 30 degrees, scaled by 1.4, stretched by 1.2", {}, lambda: wide(30, 1.4, 1.2)),
+    "narrow": ("turned by 10 degrees, scaled by 1.12, stretched by 1.05", {}, lambda: wide(10, 1.12, 1.05)),
+    "crop_80": ("crops of 0.8 of the side", {"crop_share": 0.8}, None),
+    "leaky": ("leaky ReLU", {"activation": "leaky_relu"}, None),
+    "batch_2": ("batches of 2", {"batch_size": 2}, None),
+    "mixup": ("mixup", {}, lambda: augmented(mixup)),
+    "cutmix": ("cutmix", {}, lambda: augmented(cutmix)),
+    "sgd": ("SGD", {"learning_rate": 0.05}, sgd),
+    "silu": ("SiLU", {"activation": "silu"}, None),
+    "deep": ("deep supervision", {}, "deep"),
     "best": ("the recipe as it is", {}, None),
     "low_resolution": ("one crop of three at a lower resolution", {}, lambda: augmented(low_resolution)),
 }
@@ -112,6 +153,39 @@ def train(run_dir, shared, settings):
     seen = helpers.ordered_batches(X[validated], y[validated])
     fit(model, pictures, settings, first_epoch, validation_data=seen, verbose=2, callbacks=callbacks)
     return helpers.load_trained_model(run_dir)
+
+
+def train_deep(run_dir, shared, settings):
+    """With heads at the lower two levels of the decoder, as nnU-Net does; without saving."""
+    import time
+    import keras
+    import tensorflow as tf
+    from keras import layers
+    from course.normalization import fuse_normalization
+
+    helpers.import_dataset(str(shared / "dataset.json"), run_dir, progress=False)
+    make_arrays(run_dir, settings)
+    helpers.write_json(run_dir / "settings.json", settings)
+    helpers.save_untrained_model(new_network(settings), run_dir, settings)
+    model = helpers.load_untrained_model(run_dir)
+    pictures = helpers.load_training_pictures(run_dir, settings)
+    heads = [
+        layers.Conv2D(1, 1, activation="sigmoid", dtype="float32", bias_initializer=keras.initializers.Constant(settings["output_bias"]), name=f"head{level}")(
+            model.get_layer(f"up{level}_normalization").output) for level in (2, 3)]
+    deep = keras.Model(model.input, [model.output, *heads])
+
+    def at(size):
+        def loss(y, p):
+            return keras.losses.binary_crossentropy(tf.nn.avg_pool2d(y, size, size, "VALID"), p)
+        return loss
+
+    steps = helpers.steps_per_epoch(len(pictures.X), settings)
+    deep.compile(keras.optimizers.Adam(helpers.learning_rates(settings, steps)), loss=["binary_crossentropy", at(2), at(4)], loss_weights=[4 / 7, 2 / 7, 1 / 7])
+    fuse_normalization(deep)
+    start = time.time()
+    deep.fit(helpers.training_batches(pictures, settings, 0, deep).map(lambda X, y: (X, (y, y, y))), epochs=settings["epochs"], steps_per_epoch=steps, shuffle=False, verbose=2)
+    helpers.compile_model(model, 0.001, settings["loss"])
+    return model, time.time() - start
 
 
 def dice_curves(work_dir, probabilities):
@@ -176,11 +250,14 @@ def main():
     settings["epochs"] = arguments.pictures // settings["images_per_epoch"]
     run_dir = arguments.folder / f"{arguments.name}_{arguments.held_out}_{arguments.seed}_{arguments.pictures}"
     shared = prepare(arguments.folder, arguments.dataset, settings, arguments.held_out)
-    if change:
-        change()
-    model = train(run_dir, shared, settings)
+    if change == "deep":
+        model, seconds = train_deep(run_dir, shared, settings)
+    else:
+        if change:
+            change()
+        model = train(run_dir, shared, settings)
+        seconds = helpers.read_json(run_dir / "model" / "training.json", "04_training")["seconds"]
     probabilities = helpers.predict_subset(model, run_dir, "valid", settings["planes"])
-    seconds = helpers.read_json(run_dir / "model" / "training.json", "04_training")["seconds"]
     row = {
         "trial": arguments.name,
         "idea": idea,
