@@ -1,5 +1,6 @@
 """The machine that a notebook runs on: its packages, its GPU, and the arithmetic that suits it."""
 
+import contextlib
 import ctypes
 import importlib.util
 import itertools
@@ -56,6 +57,16 @@ def set_up() -> None:
         )
 
 
+def _installed():
+    """Return the version of each package by its name: of two copies that of the first, which is imported."""
+    found = {}
+    for package in metadata.distributions():
+        with contextlib.suppress(FileNotFoundError):  # what is damaged has no name: None, or this error
+            if package.name:
+                found.setdefault(re.sub("[-_.]+", "-", package.name).lower(), package.version)
+    return found
+
+
 def install(*names: str) -> None:
     """Install those of the named packages that are missing, in the range that requirements.txt gives.
 
@@ -69,8 +80,7 @@ def install(*names: str) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "constraints.txt"
-        names = {package.name for package in metadata.distributions()} - {None}  # of some there are two copies
-        kept.write_text("".join(f"{name}=={metadata.version(name)}\n" for name in sorted(names)), encoding="utf-8")
+        kept.write_text("".join(f"{name}=={version}\n" for name, version in _installed().items()), encoding="utf-8")
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(kept), *missing]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
     if done.returncode:

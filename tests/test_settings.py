@@ -410,13 +410,24 @@ def hide(monkeypatch, *names):
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None if name in names else found(name))
 
 
+class Nameless:
+    """A damaged package, as Python 3.14 and the library importlib_metadata tell of it."""
+
+    @property
+    def name(self):
+        """Find no metadata."""
+        raise FileNotFoundError
+
+
 def test_set_up_installs_what_the_lessons_lack_and_changes_no_version(monkeypatch, tmp_path):
     pip = Pip(monkeypatch)
     hide(monkeypatch, "PIL", "nibabel", "papermill", "distributed", "nbval")
-    for name, told in (("numpy-1.0", "Metadata-Version: 2.1\nName: numpy\nVersion: 1.0"), ("broken-1.0", "")):
+    for name, told in (("NumPy-1.0", "Metadata-Version: 2.1\nName: NumPy\nVersion: 1.0"), ("broken-1.0", "")):
         (tmp_path / f"{name}.dist-info").mkdir()  # an older copy, as Debian's is, and one that is damaged
         (tmp_path / f"{name}.dist-info" / "METADATA").write_text(told)
-    monkeypatch.setattr(sys, "path", [*sys.path[1:], str(tmp_path)])
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    found = [*machine.metadata.distributions(), Nameless()]
+    monkeypatch.setattr(machine.metadata, "distributions", lambda: found)
     helpers.set_up()
     [(command, packages, constraints)] = pip.calls
     assert command == ["-m", "pip", "install", "--quiet"]
