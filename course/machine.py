@@ -33,7 +33,7 @@ def keep_freed_memory() -> None:
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, 2**30) or mallopt(-3, 2**25)  # M_MMAP_THRESHOLD; glibc before 2.35 takes no more
+        mallopt(-3, 2**30) or mallopt(-3, 2**25)  # M_MMAP_THRESHOLD; an older glibc takes 32 MiB at most
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
         mallopt(-2, 64 * 2**20)  # M_TOP_PAD
 
