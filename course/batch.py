@@ -23,7 +23,7 @@ from course.importing import import_dataset
 from course.ownership import own, owner_of
 from course.pictures import find_picture
 from course.recipes import PROFILES, RECIPES, check_values, new_settings
-from course.source_code import code_shape
+from course.source_code import shape_fingerprint
 from course.sources import fetch_heart
 from course.tables import format_table
 from course.training import read_history
@@ -120,7 +120,7 @@ def code_fingerprint() -> str:
     notebooks = [nbformat.read(COURSE_FOLDER / "notebooks" / f"{name}.ipynb", as_version=4) for name in NOTEBOOKS]
     sources = [cell.source for notebook in notebooks for cell in notebook.cells if cell.cell_type == "code"]
     sources += [path.read_text(encoding="utf-8") for path in (COURSE_FOLDER / "helpers.py", *modules)]
-    return fingerprint([code_shape(source) for source in sources])
+    return fingerprint([shape_fingerprint(source) for source in sources])
 
 
 def share_dataset(folder: Path, dataset: str, options: dict) -> str:

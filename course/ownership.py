@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from course.workspace import FULL_DISK, CourseError, full_disk
+from course.workspace import CourseError, full_disk_told
 
 OWNER_FILE = "owner.txt"  # the name of the batch, then how many times it has written this file
 BEAT = 5  # seconds between two numbers
@@ -62,12 +62,8 @@ def own(folder: Path | str) -> Iterator[tuple[str, Callable[[], None]]]:
         """Write the next number into the folder."""
         nonlocal written
         written = time.monotonic()
-        try:
+        with full_disk_told(folder):
             Path(folder, OWNER_FILE).write_text(f"{batch}\n{next(numbers)}", encoding="utf-8")
-        except OSError as error:
-            if error.errno not in FULL_DISK:
-                raise
-            raise full_disk(folder) from error
 
     def beat():
         """Write a number where it is time; raise CourseError if the folder has another owner."""

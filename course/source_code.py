@@ -77,6 +77,12 @@ def _check_as_imported(function):
         )
 
 
+@functools.cache
+def shape_fingerprint(source: str) -> str:
+    """Return a short hash of `code_shape`; the same source is parsed once in a process."""
+    return fingerprint(code_shape(source))
+
+
 def source_fingerprint(*functions) -> str:
     """Return a short hash of what functions or classes of the course do: equal code, equal hash.
 

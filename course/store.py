@@ -18,7 +18,7 @@ from course.workspace import (
     FULL_DISK,
     CourseError,
     fingerprint,
-    full_disk,
+    full_disk_told,
     is_on_drive,
     remove_leftovers,
     whole_file,
@@ -53,9 +53,9 @@ def building_folder(work_dir: Path):
             if is_new and not any(work_dir.iterdir()):
                 work_dir.rmdir()
     except OSError as error:
-        if error.errno in FULL_DISK:
-            full = work_dir if str(error.filename or work_dir).startswith(str(work_dir)) else place
-            raise full_disk(full) from error
+        with full_disk_told(work_dir if str(error.filename or work_dir).startswith(str(work_dir)) else place):
+            if error.errno in FULL_DISK:
+                raise
         where = f" ({Path(os.fsdecode(error.filename)).name[:100]})" if error.filename else ""
         raise CourseError(f"A file cannot be read or written: {error.strerror or error}{where}.") from error
 

@@ -74,12 +74,18 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
-def full_disk(folder: Path) -> CourseError:
-    """Return what is raised where there is no room left."""
-    return CourseError(
-        f"The disk of {folder} is full; earlier data there are untouched: "
-        "free some space, or choose another work folder."
-    )
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """Make one sentence of a full disk, whose folder is named, in a block: raises CourseError. Other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise CourseError(
+            f"The disk of {folder} is full; earlier data there are untouched: "
+            "free some space, or choose another work folder."
+        ) from error
 
 
 @contextmanager
@@ -95,23 +101,24 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     remove_leftovers(path.parent.glob(".writing-*"))
     temporary = path.with_name(f".writing-{uuid.uuid4().hex}-{path.name[-20:]}")
     try:
-        yield temporary
-        for wait in (0.05, 0.2, 1, None):
-            try:
-                os.replace(temporary, path)
-                break
-            except PermissionError:  # Windows replaces no file that is open, even for a moment
-                if wait is None:
-                    raise CourseError(
-                        f"{path} is open: restart the kernels of all notebooks that use it, and run this one again."
-                    ) from None
-                time.sleep(wait)
-    except OSError as error:
-        if error.errno not in FULL_DISK:
-            raise
-        raise full_disk(path.parent) from error
+        with full_disk_told(path.parent):
+            yield temporary
+            _replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary, path):
+    """Move a file to its place; where that is open, which Windows refuses, even for a moment, try a few times."""
+    for wait in (0.05, 0.2, 1, None):
+        try:
+            return os.replace(temporary, path)
+        except PermissionError:
+            if wait is None:
+                raise CourseError(
+                    f"{path} is open: restart the kernels of all notebooks that use it, and run this one again."
+                ) from None
+            time.sleep(wait)
 
 
 def write_json(path: Path, value) -> None:
