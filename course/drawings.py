@@ -32,8 +32,7 @@ LAYER_KINDS = {  # how each kind of layer is called and coloured in the drawing
 def plot_convolution(picture: np.ndarray, weights: np.ndarray, row: int, column: int) -> Figure:
     """Draw what a 3x3 convolution does at one place of a picture, in numbers, and what it gives everywhere.
 
-    picture: (height, width), with two more pixels on each side of the place. weights: (3, 3).
-    Beyond its border the picture counts as 0.
+    picture: (height, width), with two more pixels on each side of the place, and 0 beyond. weights: (3, 3).
     """
     import matplotlib.pyplot as plt
     from scipy import ndimage
@@ -80,10 +79,8 @@ def _parts(model):
 def plot_network(model: keras.Model, image: np.ndarray, mask: np.ndarray | None = None) -> Figure:
     """Draw a U-Net as a U, from the model itself, with what it makes of an image (1, S, S, 1), values 0 to 1.
 
-    Down the left side, along the bottom, and up the right side: for each size of the picture two feature maps, each
-    from its own lowest value (black) to its highest (white), and below them a block for each layer in order. Arrows are
-    the skip connections. The maps are those that vary most; with the mask (S, S) of a structure, bool, those in which
-    it differs most from the rest.
+    For each size of the picture there are two feature maps, and below them a block for each layer in order. The maps
+    are those that vary most; with the mask (S, S) of a structure, bool, those in which it differs most from the rest.
     """
     import keras
     import matplotlib.pyplot as plt
@@ -139,10 +136,7 @@ def _draw_part(axes, part, answer, mask, left, top):
 
 
 def plot_pairs(description: dict, work_dir: Path) -> Figure:
-    """Draw a slice of each of three patients, spread evenly over all, with the atrium outlined; beside it its mask.
-
-    Of each patient it is the slice that holds most atrium.
-    """
+    """Draw of three patients, spread evenly over all, the slice with most atrium, outlined, and beside it its mask."""
     import matplotlib.pyplot as plt
 
     names_of = {}
@@ -165,9 +159,7 @@ def plot_pairs(description: dict, work_dir: Path) -> Figure:
 def plot_predictions(work_dir: Path, subset: str, slice_counts: list[dict], masks: np.ndarray) -> Figure:
     """Draw the best, the median and the worst slice that hold atrium, and the worst large one.
 
-    Large: with at least as much atrium as the median slice. Left the whole slice with a box, right what is in the
-    box, with the outlines of truth and prediction. slice_counts and masks are what `evaluate_subset` returned for the
-    subset.
+    Large: with at least as much atrium as the median slice. slice_counts, masks: what `evaluate_subset` returned.
     """
     import matplotlib.pyplot as plt
 

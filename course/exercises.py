@@ -13,10 +13,8 @@ class Mistake(Exception):
 def check_exercise(number: str, answer: Any, is_right: Callable[[Any], bool], hint: str) -> None:
     """Print whether an exercise is not tried yet, right, or not right yet, with a hint.
 
-    answer: what the reader gave, a value or a function. None, and a function that is still `return None`, are not
-        tried yet.
-    is_right: a function that gets the answer and returns True or False. It may call an answer that is a function, and
-        need not expect what it returns: an answer on which it fails is not right yet.
+    answer: a value or a function; None, and a function that is still `return None`, are not tried yet. is_right: gets
+    the answer and returns True or False; an answer on which it fails is not right yet.
     An error in the reader's function, and a `return` that is missing, are told before the hint, never raised.
     """
     if answer is None or _is_blank(answer):

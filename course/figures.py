@@ -41,11 +41,10 @@ def figure_as_png(figure: Figure) -> bytes:
 
 
 def plot_history(histories: dict[str, list[dict]], accuracy_of_nothing: float) -> Figure:
-    """Plot loss, accuracy and IoU against the epoch, for train and valid: a row each, a column for each training.
+    """Plot loss, accuracy and IoU of train and valid against the epoch: a row each, a column for each training.
 
     histories: {title: rows of a history}. accuracy_of_nothing: of predicting nothing on valid, a dotted line.
-    The rows share their scale: that of the loss is logarithmic, and accuracies with more than eight times the errors of
-    predicting nothing are cut off, unless a training ends there.
+    Accuracies with over eight times the errors of predicting nothing are cut off, unless a training ends there.
     """
     import matplotlib.pyplot as plt
 
@@ -77,8 +76,7 @@ def plot_looks(runs: dict[str, dict]) -> Figure:
     """Draw what networks answered for a slice while they learned: a row for each epoch, a column for each training.
 
     runs: {title: look}. A look holds `truth` (height, width), `epochs`, and `levels` (epochs, height, width), uint8:
-    the probability in 256 steps, so that 128 is one half. Each panel shows the probabilities, and the outlines of truth
-    (orange) and mask (dashed blue), enlarged around both: looks at the same slice show the same part of it.
+    the probability in 256 steps, so that 128 is one half. Looks at the same slice show the same part of it.
     """
     import matplotlib.pyplot as plt
 
@@ -108,12 +106,11 @@ def plot_three_planes(volume: np.ndarray, mask: np.ndarray, centre: tuple[int, i
     import matplotlib.pyplot as plt
 
     names = ("slice", "row", "column")
-    titles = ("a slice", "a cut along the rows", "a cut along the columns")
     figure = plt.figure(figsize=(5.5, 5.6), layout="constrained")
     cube = figure.add_subplot(2, 2, 1, projection="3d")
     steps = [np.linspace(0, length - 1, 33).astype(int) for length in volume.shape]
     brightest = np.percentile(volume, 99) or 1
-    for axis, (place, title) in enumerate(zip(centre, titles)):
+    for axis, (place, title) in enumerate(zip(centre, ("a slice", "a cut along the rows", "a cut along the columns"))):
         plane = np.meshgrid(*(place if each == axis else step for each, step in enumerate(steps)), indexing="ij")
         slices, rows, columns = (places.squeeze(axis) for places in plane)
         grey = plt.get_cmap("gray")(volume[slices, rows, columns] / brightest)
@@ -164,19 +161,16 @@ def draw_enlarged(whole: Axes, closer: Axes, image: np.ndarray, truth: np.ndarra
 
 
 def look_closer(axes: Axes, mask: np.ndarray) -> None:
-    """Show of a picture only the square around the True pixels of a mask, with a margin of a tenth of its height.
+    """Show of a picture only the square around a mask (height, width), with a margin of a tenth of its height.
 
-    At the edge of the picture the square is moved inwards, and it is no larger than the picture. Where the mask
-    (height, width) is empty, all of the picture stays.
+    The square lies in the picture. Where the mask is empty, all of the picture stays.
     """
     if mask.any():
         box = bounding_box(mask)
         half = max(side.stop - side.start - 1 for side in box) / 2 + mask.shape[0] / 10
         half = min(half, min(mask.shape) / 2)
-        row, column = (
-            min(max((side.start + side.stop - 1) / 2, half - 0.5), length - half - 0.5)
-            for side, length in zip(box, mask.shape)
-        )
+        middle = [(side.start + side.stop - 1) / 2 for side in box]
+        row, column = np.clip(middle, half - 0.5, np.array(mask.shape) - half - 0.5)
         axes.set(xlim=(column - half, column + half), ylim=(row + half, row - half))
 
 
@@ -185,8 +179,7 @@ def plot_planes(
 ) -> Figure:
     """Draw a volume cut in three planes through the middle of a mask, and the mask's surface seen along each of them.
 
-    pictures, mask: arrays (slices, height, width); spacing: [row, column, slice] in mm, so that all is drawn in its
-    true proportions; color: of the outline, TRUTH_COLOR for a mask that a person drew.
+    pictures, mask: arrays (slices, height, width); spacing: [row, column, slice] in mm; color: of the outline.
     """
     import matplotlib.pyplot as plt
 
@@ -194,9 +187,7 @@ def plot_planes(
     lengths = [count * size for count, size in zip(mask.shape, sizes)]
     middle = [int(np.median(where)) for where in np.nonzero(mask)] if mask.any() else [n // 2 for n in mask.shape]
     ratios = [max(lengths[1] / lengths[2], 0.5), *(max(lengths[0] / length, 0.5) for length in lengths[:0:-1])]
-    figure, panels = plt.subplots(
-        3, 2, figsize=(6, 3.2 * sum(ratios)), height_ratios=ratios, layout="constrained", squeeze=False
-    )
+    figure, panels = plt.subplots(3, 2, figsize=(6, 3.2 * sum(ratios)), height_ratios=ratios, layout="constrained")
     for axis, (title, (cut, surface)) in enumerate(zip(("slice", "along the rows", "along the columns"), panels)):
         down, across = (size for place, size in enumerate(sizes) if place != axis)
         origin = "lower" if axis else "upper"  # the first slice lies at the bottom
@@ -211,8 +202,7 @@ def plot_planes(
 def shade_surface(mask: np.ndarray, axis: int, sizes: Sequence[float]) -> np.ndarray:
     """Return a picture of a mask's surface seen along an axis, with pixels as large as the smallest side of a voxel.
 
-    mask: bool, three axes; sizes: of a voxel along them, in mm. What is not surface is 0. The surface, 0.2 to 1, is
-    the brighter the more it is turned towards a light behind the reader's left shoulder. It is smoothed a little.
+    mask: bool, three axes; sizes: of a voxel along them, in mm. The surface is 0.2 to 1, all else 0.
     """
     from scipy import ndimage
 

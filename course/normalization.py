@@ -1,8 +1,7 @@
 """Batch normalisation as TensorFlow's fused kernel computes it: Keras' own formula in one operation instead of ten.
 
-Keras writes it as single operations, each of which reads and writes the whole batch, and in float32 whatever the
-arithmetic. In bfloat16 they took more than a quarter of a training step on a CPU. The layers stay Keras' own, and so
-does what is saved of them.
+Keras' operations each read and write the whole batch, in float32 whatever the arithmetic. In bfloat16 they took more
+than a quarter of a training step on a CPU.
 """
 
 import functools

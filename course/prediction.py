@@ -1,7 +1,6 @@
 """What the network answers: for slices, and for volumes in three planes.
 
-Where XLA compiles the network (Keras' choice on a single GPU) every batch has one shape, so that it is compiled once:
-the last batch is filled up, and the cuts of a volume are padded to squares. Elsewhere that would only cost time.
+Where XLA compiles the network (Keras' choice on a single GPU) every batch has one shape, so that it is compiled once.
 """
 
 from pathlib import Path
@@ -25,9 +24,7 @@ def predict_probabilities(model, X: np.ndarray) -> np.ndarray:
 def predict_in_planes(model, X: np.ndarray, volumes: list[Volume]) -> np.ndarray:
     """Return the probabilities for X (N, S, S, 1), for volumes averaged over their three planes.
 
-    The network is asked three times: for the slices, and for the same volume cut along its rows and along its
-    columns (Perslev et al., One Network to Segment Them All, 2019). Rows that belong to no volume are answered from
-    the slice alone.
+    These are the slices, and cuts along rows and columns (Perslev et al., One Network to Segment Them All, 2019).
     """
     probabilities = np.array(predict_probabilities(model, X))
     least = 0
@@ -48,10 +45,7 @@ def predict_in_planes(model, X: np.ndarray, volumes: list[Volume]) -> np.ndarray
 
 
 def predict_subset(model, work_dir: Path, subset: str, planes: int = 1) -> np.ndarray:
-    """Return the network's probabilities for a subset, float32 (N, S, S).
-
-    planes: 1 or 3, see `predict_in_planes`.
-    """
+    """Return the network's probabilities for a subset, float32 (N, S, S); planes: 1 or 3, see `predict_in_planes`."""
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = read_arrays_record(work_dir)["slices"][subset]
     X, _ = load_arrays(work_dir, subset)

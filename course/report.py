@@ -74,10 +74,7 @@ def patient_dice(runs: list[dict], subset: str) -> dict[tuple[str, str], float]:
 
 
 def result_rows(groups: Groups, subset: str) -> list[list]:
-    """Return the rows of a subset's results, a row for each group; RESULT_HEADERS names the columns.
-
-    SD is the standard deviation (n - 1), over the patients' Dice and over the means of the seeds.
-    """
+    """Return the rows of a subset's results, a row for each group; RESULT_HEADERS names the columns."""
     rows = []
     for label, runs in groups.items():
         values = list(patient_dice(runs, subset).values())
@@ -96,19 +93,17 @@ def _deviation(values):
 
 
 def write_patients(folder: Path, groups: Groups) -> Path:
-    """Write patients.csv into a batch's folder, a row for each run, subset and patient; return its path.
+    """Write patients.csv, which 06 reads, a row for each run, subset and patient; return its path.
 
-    A row holds the run's parameters, the patient's figures as in metrics.json, the unit of its distances (mm or
-    pixels), and of the run: the patients it learned from, the accuracy on the subset's pixels, the images seen, the
-    seconds of training, the arithmetic, the versions. 06_beyond_the_report reads such a file.
+    A row holds the run's parameters, the patient's figures as in metrics.json, and figures of the run.
     """
     rows = []
-    for run in itertools.chain.from_iterable(groups.values()):
+    for run in itertools.chain(*groups.values()):
         metrics = run["metrics"]
         learned_from = " ".join(train_patients(run["run_dir"]))
         for subset in SUBSETS:
-            for patient, figures in metrics.get(subset, {}).get("patients", {}).items():
-                row = {
+            rows += [
+                {
                     **run["parameters"],
                     "dataset": Path(run["parameters"]["dataset"]).stem,
                     "subset": subset,
@@ -123,17 +118,16 @@ def write_patients(folder: Path, groups: Groups) -> Path:
                     "arithmetic": metrics["arithmetic"],
                     **metrics["versions"],
                 }
-                rows.append(row)
-    path = folder / "patients.csv"
-    write_csv(path, rows)
-    return path
+                for patient, figures in metrics.get(subset, {}).get("patients", {}).items()
+            ]
+    write_csv(folder / "patients.csv", rows)
+    return folder / "patients.csv"
 
 
 def comparison_rows(groups: Groups, subset: str) -> list[list]:
     """Compare each group with the first, patient by patient; COMPARISON_HEADERS names the columns.
 
     The interval is a bootstrap over patients; p is that of Wilcoxon's signed-rank test, two-sided and not corrected.
-    n counts the patients that both have.
     """
     from scipy.stats import wilcoxon
 

@@ -29,12 +29,11 @@ def patient_scores(
     stack the slices lie; None where that is not known, and then there are no distances. volume_error: the volume found
     over the true one, minus 1; None where the truth is empty.
     """
-    names = ("dice", "iou", "precision", "recall")
     overlap = scores(confusion_counts(truth, prediction))
     distances = places and surface_distances(*(in_places(part, places) for part in (truth, prediction)), spacing)
     mean, percentile = distances or (None, None)
     return {
-        **{name: overlap[name] for name in names},
+        **{name: overlap[name] for name in ("dice", "iou", "precision", "recall")},
         "surface_distance_mean": mean,
         "surface_distance_95": percentile,
         "volume_error": float(prediction.sum() / truth.sum() - 1) if truth.any() else None,
@@ -58,8 +57,7 @@ def slice_scores(slice_counts: list[dict[str, int]]) -> dict[str, float | int | 
 def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics: dict) -> Path:
     """Write results/metrics.json and results/patients.csv; return the path of metrics.json.
 
-    model: the network that was evaluated. metrics.json says what it was trained on, as training.json does.
-    metrics: what `evaluate_subset` returned for each subset that was opened.
+    model: the network that was evaluated. metrics: what `evaluate_subset` returned for each subset that was opened.
     Raises CourseError where dataset, arrays or network have been replaced since the network was loaded.
     """
     weights = read_trained(work_dir, load_settings(work_dir)).get_weights()
@@ -95,8 +93,7 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
 def read_runs(path: str | os.PathLike) -> list[dict[str, str]]:
     """Return the rows of valid in the patients.csv of a batch that ran several recipes, all values text.
 
-    Raises CourseError for another file, where a patient has several rows of one recipe and seed, which would be
-    averaged whatever else the runs differ in, and where the runs do not all have the same patients.
+    Raises CourseError for another file, and where runs differ in more than recipe, seed and fold, or in their patients.
     """
     path = Path(os.path.expanduser(path))
     with (

@@ -69,9 +69,8 @@ class Scan:
 def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
     """Read a scan: a NIfTI volume, a folder of slices (pictures, or one DICOM series), or a zip or tar of either.
 
-    spacing: of pictures, [row, column, slice] in mm; other files hold their own, and so may a geometry.json (see
-    `course.geometry`) beside pictures. Raises CourseError, with one sentence, for what cannot be read as one volume,
-    and for a spacing where the files are no pictures or geometry.json holds one.
+    spacing: of pictures without a geometry.json (see `course.geometry`), [row, column, slice] in mm.
+    Raises CourseError for what cannot be read as one volume, and for a spacing where the files hold their own.
     """
     path = Path(os.path.abspath(os.path.expanduser(path)))  # "." has no name
     if not path.exists():
@@ -247,7 +246,7 @@ def scan_axes(scan: Scan, axes: Sequence[str] | None) -> tuple[tuple[str, str, s
     """Return the axes to turn a scan to, so that it lies as the pictures of a training, and what is guessed thereby.
 
     axes: of the training's pictures, None where its dataset does not say. A scan that does not say how the patient lies
-    is taken as the import takes it: slices along the last axis, turned upright by numpy.rot90.
+    is taken as the import takes it.
     """
     if not scan.is_placed:
         return picture_axes(scan.axes), []
@@ -268,10 +267,7 @@ def scan_greys(pictures: np.ndarray, scan: Scan) -> tuple[np.ndarray, list[str]]
 
 
 def centred(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return pictures (slices, height, width) cut or filled up with 0 to another size, their middle kept.
-
-    Back at the former size, what was cut off is 0 and all else lies where it lay.
-    """
+    """Return pictures (slices, height, width) cut or filled up with 0 to another size; the way back keeps places."""
     resized = np.zeros((len(pictures), height, width), pictures.dtype)
     common = np.minimum(pictures.shape, resized.shape)
 
@@ -321,10 +317,9 @@ def _holds_answers(folder):
 
 
 def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
-    """Return the scans in a folder, sorted, the folder itself if it is one, and a sentence on what is passed over.
+    """Return the scans in a folder, sorted, or the folder itself if it is one, and sentences on what is passed over.
 
-    Scans are NIfTI volumes, archives, and folders of slices; the masks of others, by their names, and folders of
-    earlier answers are passed over.
+    Scans are NIfTI volumes, archives, and folders of slices.
     Raises CourseError where there is none, where two have one `scan_name`, and where slices lie beside scans.
     """
     folder = Path(os.path.abspath(os.path.expanduser(folder)))

@@ -14,12 +14,10 @@ def format_table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
     texts = [[str(cell) for cell in row] for row in [headers, *rows]]
     widths = [max(map(len, column)) for column in zip(*texts)]
     numeric = [is_numeric(rows, column) for column in range(len(headers))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric)
-        ).rstrip()
-        for row in texts
-    ]
+    lines = []
+    for row in texts:
+        sided = (cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric))
+        lines.append("  ".join(sided).rstrip())
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
@@ -29,17 +27,13 @@ def html_table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
 
     def line(cells, tag):
         """Return a row of the table, each cell on its side."""
-        written = (
-            f'<{tag} style="text-align: {side}">{html.escape(str(cell))}</{tag}>'
-            for cell, side in zip(cells, sides, strict=True)
-        )
+        sided = zip(cells, sides, strict=True)
+        written = (f'<{tag} style="text-align: {side}">{html.escape(str(cell))}</{tag}>' for cell, side in sided)
         return f"<tr>{''.join(written)}</tr>"
 
     body = "\n".join(line(row, "td") for row in rows)
-    return (
-        '<div style="overflow-x: auto">\n<table>\n'
-        f"<thead>{line(headers, 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
-    )
+    table = f"<table>\n<thead>{line(headers, 'th')}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    return f'<div style="overflow-x: auto">\n{table}\n</div>'
 
 
 class table:

@@ -1,7 +1,4 @@
-"""`make run` and `make batch`: notebook 00 in a terminal.
-
-make hands the choices on as environment variables, so that no shell takes their quotes apart.
-"""
+"""`make run` and `make batch`: notebook 00 in a terminal, with choices from environment variables."""
 
 import json
 import logging
@@ -21,8 +18,7 @@ STOPPED = "\nStopped. All that is complete is kept: give the same command again,
 class Screen:
     """A file for what notebook 00 prints, where "\\r" begins the lines that tell how far it is.
 
-    In a terminal these stay in one place, and go when something else is printed. Elsewhere only those that are new are
-    added.
+    In a terminal these stay in one place, and go when something else is printed. Elsewhere each is written once.
     """
 
     def __init__(self, file: TextIO):
@@ -73,13 +69,9 @@ def run_notebook_00(choices: dict, screen: Screen) -> None:
     """
     if os.path.expanduser("~") == "~":
         raise CourseError("This user has no home folder, and Jupyter needs one: name one, as in HOME=/tmp make run.")
-    folder = open_work_folder() / "runs"
-    with (
-        whole_file(folder / "00_run_all.ipynb") as executed,
-        open(folder / "00_run_all.log", "a", encoding="utf-8") as log,
-    ):
-        source = COURSE_FOLDER / "notebooks" / "00_run_all.ipynb"
-        execute_notebook(source, executed, choices, log, stdout_file=screen)
+    path = open_work_folder() / "runs" / "00_run_all.ipynb"
+    with whole_file(path) as executed, open(path.with_suffix(".log"), "a", encoding="utf-8") as log:
+        execute_notebook(COURSE_FOLDER / "notebooks" / path.name, executed, choices, log, stdout_file=screen)
 
 
 def main() -> int:

@@ -1,7 +1,4 @@
-"""How far to trust a network on a scan: what it learned from, and in what the scan differs.
-
-A network answers any picture. It has only learned what the answers to pictures like those of its training are.
-"""
+"""How far to trust a network on a scan: what it learned from, and in what the scan differs."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -41,8 +38,7 @@ def describe_training(volumes: Iterable[tuple[str, np.ndarray]], millilitres: di
     """Return what a network learned from, as JSON can hold it: what `differences` holds a scan against.
 
     volumes: of each training patient its name and pictures, (slices, height, width) in [0, 1]. millilitres: the
-    atrium's volume in each.
-    Of the likeness the least is kept: each patient's with the mean of all the others.
+    atrium's volume in each. The least likeness is of a patient with the mean of all the others.
     """
     pictures, brightness = {}, []
     for patient, volume in volumes:
@@ -50,10 +46,10 @@ def describe_training(volumes: Iterable[tuple[str, np.ndarray]], millilitres: di
         if volume.any():
             brightness.append(float(np.median(volume[volume > 0])))
     brightness = brightness or [0.0]
-    alike = [
-        likeness(picture, [other for name, other in pictures.items() if name != patient] or [picture])
-        for patient, picture in pictures.items()
-    ]
+    alike = []
+    for patient, picture in pictures.items():
+        others = [other for name, other in pictures.items() if name != patient]
+        alike.append(likeness(picture, others or [picture]))
     return {
         "patients": len(pictures),
         "typical_picture": np.round(np.mean(list(pictures.values()), axis=0), 4).tolist(),
@@ -66,9 +62,8 @@ def describe_training(volumes: Iterable[tuple[str, np.ndarray]], millilitres: di
 def learned_from(work_dir: Path) -> dict:
     """Return what the network of a work folder learned from, measured on its train arrays.
 
-    `axes` (see `course.geometry`; None where the dataset does not say), `spacing` ([row, column, slice] in mm or None)
-    and `size` ([height, width] in pixels) of the first train patient, `spacing_range` (the smallest and the largest,
-    where any is known), and what `describe_training` tells of all.
+    `axes` (see `course.geometry`) and `spacing` ([row, column, slice] in mm), None where unknown, and `size` ([height,
+    width] in pixels) of the first train patient; `spacing_range`, where any is known; what `describe_training` returns.
     Raises CourseError if the arrays of 02 are not there.
     """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
@@ -115,13 +110,12 @@ def check_scale(spacing: Sequence[float], learned: dict) -> None:
 
 
 def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: dict) -> list[str]:
-    """Return in what a scan differs from what the network learned from, as sentences; an empty list is good news.
+    """Return in what a scan differs from what the network learned from, as sentences.
 
     volume: the scan's pictures as the network gets them, (slices, height, width) in [0, 1]. spacing: the scan's own.
     """
-    told = []
-    typical = np.array(learned["typical_picture"])
-    alike, least = likeness(typical_picture(volume), [typical]), learned["least_likeness"]
+    told, typical, least = [], np.array(learned["typical_picture"]), learned["least_likeness"]
+    alike = likeness(typical_picture(volume), [typical])
     if alike < least - MARGIN:
         told.append(
             f"It does not look like the pictures that the network learned from (likeness {alike:.2f}; of those the "
@@ -131,13 +125,11 @@ def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: di
     best = max(turned, key=turned.get)
     if turned[best] > max(alike, least - MARGIN):
         told.append(f"It looks as if it were {best} (likeness {turned[best]:.2f} that way, {alike:.2f} as it is).")
-    if np.any(volume > 0):
-        low, high = learned["brightness"]
-        median = float(np.median(volume[volume > 0]))
-        if _is_far(median, low, high):
-            told.append(f"Its median brightness is {median:.2f}; in training it was {low:.2f} to {high:.2f}.")
-    else:
+    low, high = learned["brightness"]
+    if not volume.any():
         told.append("It is black all over.")
+    elif _is_far(median := np.median(volume[volume > 0]), low, high):
+        told.append(f"Its median brightness is {median:.2f}; in training it was {low:.2f} to {high:.2f}.")
     if spacing and learned["spacing"]:
         for name, ours, *theirs in zip(("row", "column", "slice"), spacing, *learned["spacing_range"]):
             if _is_far(ours, *theirs):
@@ -149,6 +141,5 @@ def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: di
 def volume_difference(millilitres: float, learned: dict) -> list[str]:
     """Return a sentence if the volume found lies far outside those of the training patients, else an empty list."""
     low, high = learned["millilitres"]
-    if not _is_far(millilitres, low, high):
-        return []
-    return [f"The atrium found has {millilitres:.1f} ml; in training they had {low:.1f} to {high:.1f} ml."]
+    told = f"The atrium found has {millilitres:.1f} ml; in training they had {low:.1f} to {high:.1f} ml."
+    return [told] if _is_far(millilitres, low, high) else []

@@ -58,15 +58,8 @@ def new_network(settings: dict):
     import keras
 
     keras.utils.set_random_seed(settings["seed"])
-    return helpers.create_model(
-        image_size=settings["image_size"],
-        kernel_initializer=settings["kernel_initializer"],
-        dropout_rate=settings["dropout_rate"],
-        activation=settings["activation"],
-        precision=helpers.choose_precision(settings["precision"]),
-        batch_normalization_momentum=settings["batch_normalization_momentum"],
-        output_bias=settings["output_bias"],
-    )
+    network = {name: settings[name] for name in helpers.NETWORK_SETTINGS if name != "seed"}
+    return helpers.create_model(**network | {"precision": helpers.choose_precision(settings["precision"])})
 
 
 def fit(model, pictures: TrainingPictures, settings: dict, first_epoch: int = 0, **options) -> None:

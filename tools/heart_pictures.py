@@ -1,8 +1,7 @@
 """Make the pictures of real hearts in docs/ and in the notebooks that show them: `make heart-pictures`.
 
-From the heart folder (HEART_DATASET) come a slice with its outline, for 01, and a patient in three planes, for 07 and
-the README. With the work folder of a finished run on these data (RUN) come also the best, the median and the worst
-slice of one patient of valid, for 06.
+From the heart folder (HEART_DATASET) come a slice with its outline and a patient in three planes, and from the work
+folder of a finished run on these data (RUN) the best, the median and the worst slice of one patient of valid.
 A notebook shows a picture by `attachment:NAME` in a cell of text, so that it is seen in Google Colab too.
 Authors, source and licence are in docs/PICTURES.md.
 """
@@ -57,10 +56,7 @@ def plot_slice(images: np.ndarray, masks: np.ndarray) -> Figure:
 
 
 def median_patient(work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
-    """Return (images, truth, prediction), (slices, height, width), and the name of the median patient of valid.
-
-    Of an even number of patients the lower of the two in the middle is taken.
-    """
+    """Return images, truth and prediction (slices, height, width) of the median patient of valid, and the name."""
     metrics = helpers.read_json(work_dir / "results" / "metrics.json", "05_evaluation")
     description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = read_arrays_record(work_dir)["slices"]["valid"]
@@ -68,8 +64,8 @@ def median_patient(work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     median = sorted(dice_of, key=dice_of.get)[(len(dice_of) - 1) // 2]
     model = helpers.load_trained_model(work_dir)
     probabilities = helpers.predict_subset(model, work_dir, "valid", metrics["planes"])
-    volumes = {patient: volume for patient, *volume in helpers.patient_volumes(work_dir, "valid", probabilities)}
-    rows, truth, probability = volumes[median]
+    volumes = helpers.patient_volumes(work_dir, "valid", probabilities)
+    rows, truth, probability = next(volume for patient, *volume in volumes if patient == median)
     paths = [helpers.pair_paths(description, work_dir, "valid", slices[row]["name"])[0] for row in rows]
     prediction = helpers.segment(probability, metrics["threshold"], metrics["largest_component"])
     return np.stack([helpers.read_image(path) for path in paths]), truth, prediction, median

@@ -1,7 +1,7 @@
-"""Make web pages of the lessons, data/site/: `make site`.
+"""Make web pages of the lessons as they are stored, and of the teacher's page, data/site/: `make site`.
 
-They show the notebooks as they are stored, with their outputs, and the teacher's page. They need no network and no
-script: pictures are part of the pages, formulas are drawn, solutions and the set-up are folded by HTML itself.
+They need no network and no script: pictures are part of the pages, formulas are drawn, solutions and the set-up are
+folded by HTML itself.
 """
 
 import base64

@@ -1,12 +1,11 @@
-"""Run the regression suite with every Python, at both ends of every range, and in adverse circumstances.
+"""Run the suite with every Python, at both ends of every range, in adverse circumstances, and as in Google Colab.
 
-The notebooks are run as in Google Colab, too. This is `make matrix`. The environments are made once, in matrix/ of the
-work folder, and used again while their requirements are the same; delete one to make it anew. Words on the command
-line choose environments, the variable TESTS what pytest runs:
+This is `make matrix`. The environments are made once, in matrix/ of the work folder, and used again while their
+requirements are the same. Words on the command line choose environments, the variable TESTS what pytest runs:
 
     make matrix ONLY="3.12 colab-gpu" TESTS="tests/test_settings.py notebooks/01_dataset_upload.ipynb"
 
-The last result of each environment is kept; the table of all of them is printed and written to matrix/table.md.
+The table of the last result of each is printed and written to matrix/table.md.
 """
 
 import json
@@ -22,7 +21,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from course.batch import NOTEBOOKS
-from course.workspace import COURSE_FOLDER, CourseError, open_work_folder, whole_file, write_json
+from course.workspace import COURSE_FOLDER, CourseError, open_work_folder, write_json
 from tools.common import copy_course, machine, markdown_table
 
 COLAB = COURSE_FOLDER / "tools" / "colab"
@@ -45,7 +44,7 @@ def requirements(name: str) -> str:
     files = (COURSE_FOLDER / "requirements.txt", COURSE_FOLDER / "tests" / "requirements.txt")
     text = "".join(file.read_text(encoding="utf-8") for file in files)
     if name == "adverse":
-        text += "pytest-randomly\n"
+        return f"{text}pytest-randomly\n"
     return text.replace(">=", "==") if name.endswith("-lowest") else text
 
 
@@ -89,8 +88,7 @@ def make_environment(name: str, folder: Path) -> Path:
 
 def versions(python: Path) -> dict[str, str]:
     """Return {package: version} of an environment; Python itself is in it as "python"."""
-    command = [python, "-m", "pip", "inspect"]
-    answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    answer = json.loads(subprocess.run([python, "-m", "pip", "inspect"], capture_output=True, check=True).stdout)
     packages = [package["metadata"] for package in answer["installed"]]
     found = {package["name"].lower(): package["version"] for package in packages}
     return {"python": answer["environment"]["python_full_version"], **found}
@@ -114,19 +112,8 @@ def run_suite(python: Path, log_file: Path, tests: list[str]) -> dict[str, int]:
         return count_cases([report])
 
 
-def need_mounts(why: str) -> None:
-    """Raise CourseError where this process cannot make namespaces of its own and mount in them."""
-    if os.name != "posix" or os.geteuid() != 0 or shutil.which("unshare") is None:
-        raise CourseError(f"{why}: that needs Linux, and root")
-
-
 def run_adverse(python: Path, log_file: Path) -> dict[str, int]:
-    """Run the suite in adverse circumstances, which `adverse.sh` names; return what `count_cases` does.
-
-    The copy of the course lies in a folder with a space and letters beyond ASCII.
-    Raises CourseError where this process may not mount.
-    """
-    need_mounts("the course is mounted so that it cannot be written to")
+    """Run the suite in adverse circumstances, which `adverse.sh` names; return what `count_cases` does."""
     with tempfile.TemporaryDirectory() as folder, open(log_file, "w", encoding="utf-8") as log:
         course = copy_course(Path(folder) / "mein Kürs ♥" / "left atrium")
         environment = {**os.environ, "COURSE": str(course), "PYTHON": str(python), "REPORTS": folder}
@@ -158,9 +145,7 @@ def run_colab(python: Path, log_file: Path) -> dict[str, int]:
     """Run all notebooks as Colab does: each alone on a fresh machine, only the Drive is shared, the course lies on it.
 
     01 comes a second time with an uploaded zip, on another Drive. Returns a dict like `run_suite`.
-    Raises CourseError where this process may not mount.
     """
-    need_mounts("a stand-in for Colab's machine is mounted at /content")
     with tempfile.TemporaryDirectory() as folder:
         exchange = Path(folder)
         shutil.copytree(COLAB, exchange / "stand-in")
@@ -184,14 +169,15 @@ def run_colab(python: Path, log_file: Path) -> dict[str, int]:
 
 def check(name: str, folder: Path, tests: list[str]) -> dict:
     """Make an environment, run what there is to run in it, and return its row: a dict."""
+    run, what = partial(run_suite, tests=tests), " ".join(tests) or "everything"
     if name == "adverse":
         run, what = run_adverse, "everything, in adverse circumstances"
-    elif name.startswith("colab-"):
+    if name.startswith("colab-"):
         run, what = run_colab, "notebooks 00 to 05, an upload"
-    else:
-        run, what = partial(run_suite, tests=tests), " ".join(tests) or "everything"
     row, began = {"date": time.strftime("%Y-%m-%d"), "what": what}, time.monotonic()
     try:
+        if run in (run_adverse, run_colab) and (os.name != "posix" or os.geteuid() or not shutil.which("unshare")):
+            raise CourseError("it runs in mounts of its own: that needs Linux, and root")
         python = make_environment(name, folder)
         row["versions"], began = versions(python), time.monotonic()
         row |= run(python, folder / f"{name}.log")
@@ -229,8 +215,7 @@ def main(words: list[str]) -> int:
         print(f"{name}: {outcome}", flush=True)
     kept = {name: folder / f"{name}.json" for name in ENVIRONMENTS if (folder / f"{name}.json").exists()}
     text = table({name: json.loads(path.read_text(encoding="utf-8")) for name, path in kept.items()})
-    with whole_file(folder / "table.md") as part:
-        part.write_text(text, encoding="utf-8")
+    (folder / "table.md").write_text(text, encoding="utf-8")
     print(text)
     return bad
 

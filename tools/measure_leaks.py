@@ -14,6 +14,7 @@ from. Each training appends its rows to docs/leaks.csv as it ends; what the tabl
 from __future__ import annotations
 
 import csv
+import itertools
 import sys
 import tempfile
 import time
@@ -69,20 +70,17 @@ def held_out(slices: list[dict]) -> np.ndarray:
     return chosen
 
 
-def training_slices(
-    work_dir: Path, slices: dict[str, list[dict]], twins: list[str], variant: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and masks (N, S, S, 1) that a variant learns from."""
-    train_X, train_share = helpers.load_arrays(work_dir, "train", ("X", "share"))
-    valid_X, valid_share = helpers.load_arrays(work_dir, "valid", ("X", "share"))
+def training_slices(work_dir: Path, slices: dict[str, list[dict]], twins: list[str], variant: str) -> list[np.ndarray]:
+    """Return [images, masks], each (N, S, S, 1), that a variant learns from."""
+    train, valid = (helpers.load_arrays(work_dir, subset, ("X", "share")) for subset in ("train", "valid"))
     clean = np.array([pair["patient"] not in twins for pair in slices["train"]])
     if variant == "with the twin":
-        return train_X, train_share
+        return train
     if variant == "by slice":
         seen = ~held_out(slices["valid"])
         kept = np.random.default_rng(0).permutation(np.flatnonzero(clean))[: clean.sum() - seen.sum()]
-        return np.concatenate([train_X[kept], valid_X[seen]]), np.concatenate([train_share[kept], valid_share[seen]])
-    return train_X[clean], train_share[clean]
+        return [np.concatenate([learned[kept], added[seen]]) for learned, added in zip(train, valid)]
+    return [learned[clean] for learned in train]
 
 
 def train(X: np.ndarray, share: np.ndarray, settings: dict, variant: str) -> keras.Model:
@@ -94,15 +92,12 @@ def train(X: np.ndarray, share: np.ndarray, settings: dict, variant: str) -> ker
     return model
 
 
-def score(
-    model: keras.Model, work_dir: Path, slices: dict[str, list[dict]], settings: dict, variant: str
-) -> Iterator[tuple[str, str, float]]:
+def score(model: keras.Model, work_dir: Path, slices: list[dict], variant: str) -> Iterator[tuple[str, str, float]]:
     """Yield (which slices, patient, Dice) for the valid patients, at the resolution of the masks as they were drawn."""
-    X, _ = helpers.load_arrays(work_dir, "valid")
-    probabilities = np.concatenate([model(X[row : row + 8], training=False) for row in range(0, len(X), 8)])[..., 0]
-    half = held_out(slices["valid"])
+    probabilities = helpers.predict_subset(model, work_dir, "valid")
+    half = held_out(slices)
     for patient, rows, truth, probability in helpers.patient_volumes(work_dir, "valid", probabilities):
-        mask = helpers.segment(probability, settings["threshold"])
+        mask = probability >= 0.5
         if variant != "by slice":
             yield "all", patient, helpers.dice(truth, mask)
         yield "held-out half", patient, helpers.dice(truth[half[rows]], mask[half[rows]])
@@ -119,16 +114,16 @@ def main(dataset: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         work_dir = Path(folder)
         description = helpers.import_dataset(dataset, work_dir, progress=False)
-        settings = helpers.new_settings(dataset, "quick", "best", 0) | {"planes": 1, "threshold": 0.5}
+        settings = helpers.new_settings(dataset, "quick", "best", 0)
         slices = helpers.prepare_arrays(description, work_dir, settings["image_size"], progress=False)["slices"]
         twins = helpers.left_out_twins(description)
-        for seed, variant in ((seed, variant) for seed in SEEDS for variant in VARIANTS):
+        for seed, variant in itertools.product(SEEDS, VARIANTS):
             if (variant, seed) in done:
                 continue
             started = time.perf_counter()
             X, share = training_slices(work_dir, slices, twins, variant)
             model = train(X, share, settings | {"seed": seed}, variant)
-            scored = list(score(model, work_dir, slices, settings, variant))
+            scored = list(score(model, work_dir, slices["valid"], variant))
             made = {
                 "parameters": model.count_params(),
                 "slices_to_learn_from": len(X),

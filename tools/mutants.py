@@ -1,12 +1,12 @@
 """Change the code in one place, run the tests that reach it, and see whether one fails: `make mutants`.
 
 The changes are cosmic-ray's: another operator, number, comparison or truth value, `not` put in or taken out, `break`
-for `continue`. A seeded sample of places is drawn, alike in every module, and one change for each place; annotations
-change nothing and are left out. For every change the tests that reach its line are run, the quick ones first, in a copy
-of the course, until one fails. Where a line is only run as its module is imported, all tests of the module are.
+for `continue`. A seeded sample of places is drawn, and one change for each; annotations are left out. For every change
+the tests that reach its line are run, the quick ones first, in a copy of the course, until one fails. Where a line is
+only run as its module is imported, all tests of the module are.
 
-    make mutants                                    # 300 changes, two at a time
-    python -m tools.mutants --count 40 metrics planes   # 40 changes in two modules
+    make mutants                                                # 300 changes, as many at a time as there are cores
+    python -m tools.mutants --count 40 metrics planes           # 40 changes in two modules
     python -m tools.mutants --count 40 --again metrics planes   # of these again what survived
 
 The variable TESTS holds arguments of pytest, such as the files to run. The results of each module go to data/mutants/,
@@ -80,10 +80,7 @@ TestsOf = dict[tuple[str, int], set[str]]  # (file, line): the tests that reach 
 
 
 def reached_lines(course: Path, folder: Path) -> tuple[TestsOf, dict[str, float]]:
-    """Run all tests once under coverage; return which tests reach a line, and the seconds that each test takes.
-
-    Under line 0 stand all tests of a file: they are those of its lines that are run as it is imported.
-    """
+    """Run all tests once under coverage; return which tests reach a line (0: any), and the seconds that each takes."""
     (course / "mutant_contexts.py").write_text(PLUGIN)
     data_file, times = folder / "coverage", folder / "seconds.json"
     environment = {**os.environ, "COVERAGE_FILE": str(data_file), "TEST_SECONDS": str(times)}
@@ -116,9 +113,8 @@ def reached_lines(course: Path, folder: Path) -> tuple[TestsOf, dict[str, float]
 
 def lies_in(mutation: MutationSpec, nodes: Iterable[ast.AST]) -> bool:
     """Return whether a mutation lies in what one of several nodes takes of its file."""
-    return any(
-        (node.lineno, node.col_offset) <= mutation.start_pos < (node.end_lineno, node.end_col_offset) for node in nodes
-    )
+    parts = (((node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)) for node in nodes)
+    return any(begin <= mutation.start_pos < end for begin, end in parts)
 
 
 def draw_changes(course: Path, modules: list[str], count: int, seed: int) -> list[MutationSpec]:
@@ -126,11 +122,11 @@ def draw_changes(course: Path, modules: list[str], count: int, seed: int) -> lis
     with tempfile.TemporaryDirectory() as folder, use_db(Path(folder) / "work.sqlite", WorkDB.Mode.create) as database:
         list_mutations([course / module for module in modules], database, {})
         mutations = [item.mutations[0] for item in database.work_items]
-    annotations = collections.defaultdict(list)
+    annotations = {}
     for module in modules:
-        for node in ast.walk(ast.parse((course / module).read_text(encoding="utf-8"))):
-            found = (getattr(node, name, None) for name in ("annotation", "returns"))
-            annotations[course / module] += [part for part in found if part]
+        nodes = list(ast.walk(ast.parse((course / module).read_text(encoding="utf-8"))))
+        found = [getattr(node, name, None) for node in nodes for name in ("annotation", "returns")]
+        annotations[course / module] = [*filter(None, found)]
     places = collections.defaultdict(list)
     for mutation in sorted(mutations, key=lambda m: (str(m.module_path), m.start_pos, m.operator_name, m.occurrence)):
         if not lies_in(mutation, annotations[mutation.module_path]):
@@ -183,7 +179,7 @@ def try_change(
         process.join()
     (copy / module).write_text(source, encoding="utf-8")
     copies.put(copy)
-    return {**result, "outcome": outcome, "tests": len(chosen)}
+    return {**result, "outcome": outcome}
 
 
 def run_tests(copy: Path, tests: list[str]) -> None:

@@ -20,13 +20,7 @@ from course.workspace import COURSE_FOLDER
 from tools.common import copy_course
 from tools.store_notebooks import course_settings
 
-BY_COMPARISON = (
-    "AssertionError",
-    "assert ",
-    "Failed: DID NOT RAISE",
-    "Notebook cell output mismatch",
-    "Cell outputs differ",
-)
+BY_COMPARISON = ("AssertionError", "assert ", "DID NOT RAISE", "Notebook cell output mismatch", "Cell outputs differ")
 
 
 def read_faults() -> list[dict[str, str]]:

@@ -1,8 +1,7 @@
 """Segment scans with a trained network: `make segment SCAN=<file or folder> RUN=<run folder> [OUT=...]`.
 
-Runs notebook 07 with papermill for each scan: a NIfTI file, a folder of slices, an archive, or a folder of these. In
-OUT (default: segmented/ of the run) each scan gets NAME_mask.nii.gz, NAME.json and a page, NAME.html; `scans.csv` has a
-row for each. A scan that was answered before, by the same network and the same 07, is not answered again.
+Runs notebook 07 for each scan. In OUT (default: segmented/ of the run) each gets NAME_mask.nii.gz, NAME.json and a
+page, NAME.html; `scans.csv` has a row for each. What the same network and the same 07 have answered stays as it is.
 """
 
 import argparse
@@ -49,9 +48,8 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
         with open(os.devnull, "w") as silence:  # what TensorFlow and the kernel say as they start
             execute_notebook(NOTEBOOK, executed, parameters, silence, cwd=NOTEBOOK.parent, execution_timeout=3600)
     except papermill.PapermillExecutionError as error:
-        if error.ename == "CourseError":
-            raise CourseError(str(error.evalue)) from None
-        raise CourseError(f"07 stopped at {error.ename} ({error.evalue}): {executed} shows where.") from None
+        stopped = f"07 stopped at {error.ename} ({error.evalue}): {executed} shows where."
+        raise CourseError(error.evalue if error.ename == "CourseError" else stopped) from None
     except (DeadKernelError, CellTimeoutError):
         raise CourseError(f"07 died on {name}, most often for lack of memory, or took over an hour.") from None
     write_answer(nbformat.read(executed, as_version=4), name, out / f"{name}.html")
@@ -116,7 +114,8 @@ def main(arguments: list[str] | None = None) -> int:
     except CourseError as error:
         print(error)
         return 1
-    print(*notes, sep="\n", end="\n" if notes else "")
+    for note in notes:
+        print(note)
     for number, scan in enumerate(scans, start=1):
         try:
             record = answer_scan(scan, run, out, given.spacing)

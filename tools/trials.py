@@ -165,9 +165,7 @@ def read_arguments():
     parser.add_argument("--pictures", type=int, default=24000)
     parser.add_argument("--held-out", choices=("valid", "train", *map(str, range(FOLDS))), default="valid")
     profiles = [name for name, profile in PROFILES.items() if profile["images_per_epoch"]]
-    parser.add_argument(
-        "--profile", default="hour", choices=profiles, help="size of the pictures and length of an epoch"
-    )
+    parser.add_argument("--profile", default="hour", choices=profiles)
     parser.add_argument("--folder", type=Path, default=COURSE_FOLDER / "data" / "trials")
     parser.add_argument("--machine", default="")
     return parser.parse_args()

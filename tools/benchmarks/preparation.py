@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import helpers
+
 SIZE = 256
 
 
 def pairs(work_dir):
     """Return the paths (image, mask) of all slices."""
-    import helpers
-
     description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
     return [
         helpers.pair_paths(description, work_dir, subset, pair["name"])
@@ -39,8 +39,6 @@ def import_what_it_takes():
 
 def course(work_dir):
     """The course's `prepare_arrays`, written to disk and hashed."""
-    import helpers
-
     import_what_it_takes()
     description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
     shutil.rmtree(work_dir / "npy", ignore_errors=True)
@@ -51,8 +49,6 @@ def course(work_dir):
 
 def plain_loop(work_dir):
     """The same functions, one picture after the other, three lists and np.save."""
-    import helpers
-
     import_what_it_takes()
     X, y, share, paths = [], [], [], pairs(work_dir)
     start = time.perf_counter()
@@ -119,8 +115,6 @@ def anonymous_megabytes():
 
 def memory(work_dir):
     """Return by how many MB the anonymous memory grows at most while the course prepares its arrays."""
-    import helpers  # noqa: F401  (its own memory is not counted)
-
     before, peak, done = anonymous_megabytes(), [0.0], threading.Event()
 
     def watch():

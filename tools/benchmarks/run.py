@@ -1,8 +1,7 @@
 """Time the course against what a user would pick instead: `make bench`. Takes about 20 minutes; keep the machine quiet.
 
 Every measurement is a process of its own, and all are repeated in turn, so that a noisy minute hits all of them alike.
-Writes a table (.md), its numbers (.json) and a picture (.png) to results/, beside this file, named after the kind of
-processor: medians over the rounds and their ratios.
+Writes a table (.md), its numbers (.json) and a picture (.png), named after the kind of processor, to results/.
 """
 
 import ctypes.util
@@ -36,14 +35,15 @@ NETWORKS = {
     "PyTorch, compiled": ("network_pytorch", "compiled"),
 }
 COMPILED = ["course, XLA", "PyTorch, compiled"]  # compiling takes a while: at one size, in float32
-WAYS = {"course": True, "plain_loop": True, "keras_directory": True, "decoding": True, "opencv": False}
-SLICES = {"train": 20, "valid": 3, "test": 2}, 20  # patients of each subset, slices of each: 500 pictures
-RIGHT_PYTHON = {True: sys.executable, False: str(PEERS / "bin" / "python")}
+WAYS = ["course", "plain_loop", "keras_directory", "decoding", "opencv"]
+SAMPLE = {"patients": {"train": 20, "valid": 3, "test": 2}, "slices": 20}  # 500 pictures
 
 
-def measure(script, *arguments, ours=True, preload=""):
+def measure(script, *arguments, preload=""):
     """Run one measurement in a process of its own; return the JSON of its last line, None if it stopped."""
-    command = [RIGHT_PYTHON[ours], "-m", f"tools.benchmarks.{script}", *map(str, arguments)]
+    of_peers = script == "network_pytorch" or "opencv" in arguments
+    python = PEERS / "bin" / "python" if of_peers else sys.executable
+    command = [str(python), "-m", f"tools.benchmarks.{script}", *map(str, arguments)]
     environment = {**os.environ, "LD_PRELOAD": preload}
     done = subprocess.run(command, cwd=COURSE_FOLDER, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -69,15 +69,14 @@ def time_networks():
     if len(networks) < len(NETWORKS):
         print("PyTorch with tcmalloc is left out: there is no libtcmalloc_minimal here.")
     for number in range(ROUNDS):
-        ceilings.append(measure("network_pytorch", "ceiling", ours=False))
+        ceilings.append(measure("network_pytorch", "ceiling"))
         for precision in dict.fromkeys(("float32", helpers.choose_precision("auto"))):
             for network, (script, way) in networks.items():
                 if network not in COMPILED or precision == "float32":
                     print(f"round {number + 1}: {network}, {precision}", flush=True)
                     cases = CASES[1:2] if network in COMPILED else CASES
                     preload = tcmalloc if "tcmalloc" in network else ""
-                    ours = script == "network_tensorflow"
-                    results = measure(script, precision, way, *cases, ours=ours, preload=preload)
+                    results = measure(script, precision, way, *cases, preload=preload)
                     for case, result in (results or {}).items():
                         times.setdefault((case, precision, network), []).append(result)
     return times, ceilings
@@ -85,13 +84,12 @@ def time_networks():
 
 def time_preparation(folder):
     """Return {way: [seconds]} for 500 pictures, and what the course's way adds to memory for 500 and for 50,000."""
-    patients, slices = SLICES
-    helpers.import_dataset("sample", folder, sample={"patients": patients, "slices": slices}, progress=False)
+    helpers.import_dataset("sample", folder, sample=SAMPLE, progress=False)
     times = {way: [] for way in WAYS}
     for number in range(ROUNDS):
-        for way, ours in WAYS.items():
+        for way in WAYS:
             print(f"round {number + 1}: preparation, {way}", flush=True)
-            times[way].append(measure("preparation", way, folder, ours=ours))
+            times[way].append(measure("preparation", way, folder))
     memory = {500: measure("preparation", "memory", folder)}
     description = helpers.read_json(folder / "dataset.json", "01_dataset_upload")
     description["subsets"] = {subset: 100 * pairs for subset, pairs in description["subsets"].items()}
@@ -109,10 +107,7 @@ def time_start():
 
 
 def rows_of_networks(times, ceilings, task):
-    """Return the table's rows for "training" or "prediction".
-
-    They hold images a second, the ratio to the fastest PyTorch, and GFLOP/s.
-    """
+    """Return the table's rows for "training" or "prediction"."""
     rows = []
     gflop = {key[0]: results[0]["gflop_per_image"] for key, results in times.items() if key[2] == "course"}
     median = {key: statistics.median(result[task] for result in results) for key, results in times.items()}
@@ -133,12 +128,11 @@ def write_results(times, ceilings, preparation, memory, start, training_memory):
     """Write the table and the picture."""
     versions = ", ".join(f"{name} {version}" for name, version in helpers.versions().items())
     where = f"{machine()}, with {INSTRUCTIONS}, {versions}"
-    parts = [f"Measured by `make bench` on: {where}. Medians of {ROUNDS} rounds in turn.\n"]
+    parts = [f"# Results\n\nMeasured by `make bench` on: {where}. Medians of {ROUNDS} rounds in turn.\n"]
     for name in ("float32", "bfloat16"):
         product = statistics.median(entry[name] for entry in ceilings)
         parts.append(f"A matrix product in {name}: {product:.0f} GFLOP/s.  ")
-    header = ["image", "batch", "arithmetic", "network", "images/s", "to the fastest PyTorch", "GFLOP/s"]
-    header.append("of the product")
+    header = ["image", "batch", "arithmetic", "network", "images/s", "to the fastest PyTorch", "GFLOP/s", "of product"]
     for task in ("training", "prediction"):
         parts += [f"\n## {task.capitalize()}\n", markdown_table(header, rows_of_networks(times, ceilings, task))]
     base = statistics.median(preparation["plain_loop"])
@@ -159,8 +153,7 @@ def write_results(times, ceilings, preparation, memory, start, training_memory):
         markdown_table(["what", "anonymous memory, MB"], megabytes),
         f"\n## Start\n\n`import helpers`: {start:.2f} s.",
     ]
-    with helpers.whole_file(RESULTS.with_suffix(".md")) as part:
-        part.write_text("# Results\n\n" + "\n".join(parts) + "\n", encoding="utf-8")
+    RESULTS.with_suffix(".md").write_text("\n".join(parts) + "\n", encoding="utf-8")
     helpers.save_figure(plot_networks(times), RESULTS.with_suffix(".png"))
 
 
