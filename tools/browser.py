@@ -41,7 +41,8 @@ def prepare(folder: Path, python: str) -> dict[str, str]:
     environment = {
         **os.environ,
         **{"UNET_WORK_DIR": str(folder / "work"), "UNET_PROFILE": "smoke", "TF_CPP_MIN_LOG_LEVEL": "3"},
-        **{"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_DATA_DIR": str(folder / "share" / "jupyter")},
+        **{"JUPYTER_PATH": str(folder / "share" / "jupyter"), "JUPYTER_DATA_DIR": str(folder / "data")},
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
     }
     commands = [["ipykernel", "install", "--prefix", folder]]
     for path in sorted((folder / "course" / "notebooks").glob("0[1-4]*.ipynb")):

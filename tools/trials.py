@@ -65,8 +65,9 @@ def prepare(folder, dataset, settings, held_out):
     work_dir = folder / f"pictures_{held_out}_{settings['image_size']}"
     description = helpers.import_dataset(dataset, work_dir, progress=False)
     if held_out != "valid":
-        helpers.write_json(work_dir / "dataset.json", hold_out(description, held_out))
-    arrays_as_in_02(work_dir, settings)
+        description = hold_out(description, held_out)
+        helpers.write_json(work_dir / "dataset.json", description)
+    arrays_as_in_02(description, work_dir, settings)
     return work_dir
 
 
@@ -93,17 +94,15 @@ def hold_out(description, held_out):
     }
 
 
-def arrays_as_in_02(work_dir, settings):
+def arrays_as_in_02(description, work_dir, settings):
     """Make the arrays of a work folder as 02 does."""
-    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
     leave_out = helpers.left_out_twins(description)
     helpers.prepare_arrays(description, work_dir, settings["image_size"], leave_out, progress=False)
 
 
 def train(run_dir, shared, settings):
     """Train as notebooks 01 to 04 do, in a work folder of its own; return the model."""
-    helpers.import_dataset(str(shared / "dataset.json"), run_dir, progress=False)
-    arrays_as_in_02(run_dir, settings)
+    arrays_as_in_02(helpers.import_dataset(str(shared / "dataset.json"), run_dir, progress=False), run_dir, settings)
     helpers.write_json(run_dir / "settings.json", settings)
     helpers.save_untrained_model(new_network(settings), run_dir, settings)
     model = helpers.load_untrained_model(run_dir)
@@ -118,10 +117,10 @@ def train(run_dir, shared, settings):
 
 def dice_curves(work_dir, probabilities):
     """Return {patient: Dice at each of THRESHOLDS} of the held-out patients, all pieces kept."""
-    curves = {}
-    for patient, _, truth, probability in helpers.patient_volumes(work_dir, "valid", probabilities):
-        curves[patient] = [helpers.dice(truth, probability >= threshold) for threshold in THRESHOLDS]
-    return curves
+    return {
+        patient: [helpers.dice(truth, probability >= threshold) for threshold in THRESHOLDS]
+        for patient, _, truth, probability in helpers.patient_volumes(work_dir, "valid", probabilities)
+    }
 
 
 def in_words(values, form):

@@ -1,8 +1,7 @@
 """How much memory a training takes: `python -m tools.benchmarks.memory BATCH_SIZE [LIMIT]`.
 
-Prints MB of anonymous memory at its highest as JSON. Trains a few steps at 256x256 on as many slices as the report's
-(2271), which are held while it trains; what is too large to be held is read from memory maps. With LIMIT, in MB, the
-arrays are twice as large as the limit and the process may not have more memory than that.
+Prints MB of anonymous memory at its highest as JSON. Trains a few steps at 256x256 on as many slices as the report's.
+With LIMIT, in MB, the arrays are twice as large as the limit and the process may not have more memory than that.
 """
 
 import json
@@ -39,13 +38,9 @@ def main(batch_size, limit):
             np.lib.format.open_memmap(Path(folder, f"{name}.npy"), "w+", dtype, (slices, SIZE, SIZE, 1))
             for name, dtype in (("X", np.float32), ("y", np.uint8))
         ]
-        pictures = TrainingPictures(*arrays)
-        model = helpers.create_model(image_size=SIZE)
-        used = []
-        watch = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: used.append(anonymous_megabytes())
-        )
-        fit(model, pictures, settings, verbose=0, callbacks=[watch])
+        model, used = helpers.create_model(image_size=SIZE), []
+        watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: used.append(anonymous_megabytes()))
+        fit(model, TrainingPictures(*arrays), settings, verbose=0, callbacks=[watch])
     print(json.dumps({"peak_megabytes": max(used), "array_megabytes": sum(array.nbytes for array in arrays) / 1e6}))
 
 

@@ -22,17 +22,6 @@ from course.planes import TrainingPictures
 WARM_UP, STEPS = 2, 7
 
 
-def layer_operations(model):
-    """Return the multiplications and additions that a model needs for one image in its convolutions."""
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Conv2DTranspose)):
-            transposed = isinstance(layer, keras.layers.Conv2DTranspose)
-            _, height, width, _ = (layer.input if transposed else layer.output).shape  # one product for each of these
-            total += 2 * int(np.prod(layer.kernel.shape)) * height * width
-    return total
-
-
 class StepTimes(keras.callbacks.Callback):
     """Remembers when each batch ended."""
 
@@ -43,10 +32,6 @@ class StepTimes(keras.callbacks.Callback):
         self.ends.append(time.perf_counter())
 
     on_predict_batch_end = on_train_batch_end
-
-    def images_per_second(self, batch_size):
-        """Return the median over the steps after the warm-up."""
-        return batch_size / float(np.median(np.diff(self.ends)[WARM_UP:]))
 
 
 def lesson_batches(size, batch_size, count):
@@ -59,7 +44,7 @@ def lesson_batches(size, batch_size, count):
 
 
 def time_case(size, batch_size, precision, way):
-    """Return images a second in training and in prediction, and the operations for one image."""
+    """Return images a second in training and in prediction."""
     model = helpers.create_model(image_size=size, precision=precision, loss="bce_dice_loss")
     model.jit_compile = way == "xla"
     count = (WARM_UP + STEPS + 1) * batch_size
@@ -70,11 +55,8 @@ def time_case(size, batch_size, precision, way):
     batches = lesson_batches(size, batch_size, count) if way == "lesson" else same
     model.fit(batches, verbose=0, callbacks=[training], shuffle=False)
     model.predict(helpers.ordered_batches(X, batch_size=batch_size), verbose=0, callbacks=[prediction])
-    return {
-        "training": training.images_per_second(batch_size),
-        "prediction": prediction.images_per_second(batch_size),
-        "gflop_per_image": layer_operations(model) / 1e9,
-    }
+    steps = {"training": training, "prediction": prediction}
+    return {task: batch_size / float(np.median(np.diff(step.ends)[WARM_UP:])) for task, step in steps.items()}
 
 
 if __name__ == "__main__":

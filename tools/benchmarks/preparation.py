@@ -1,14 +1,12 @@
 """Time ways to make arrays of 256x256 from picture files: `python -m tools.benchmarks.preparation WAY WORK_DIR`.
 
-Prints seconds as JSON. WORK_DIR is a work folder in which 01 has run. `memory` counts how much anonymous memory the
-course's way adds.
+Prints seconds as JSON, for `memory` the MB that the course's way adds. WORK_DIR is a work folder in which 01 has run.
 """
 
 import json
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -115,18 +113,14 @@ def anonymous_megabytes():
 
 def memory(work_dir):
     """Return by how many MB the anonymous memory grows at most while the course prepares its arrays."""
-    before, peak, done = anonymous_megabytes(), [0.0], threading.Event()
-
-    def watch():
-        while not done.wait(0.02):
-            peak[0] = max(peak[0], anonymous_megabytes())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    course(work_dir)
-    done.set()
-    watcher.join()
-    return peak[0] - before
+    used = [anonymous_megabytes()]
+    with ThreadPoolExecutor() as pool:
+        preparing = pool.submit(course, work_dir)
+        while not preparing.done():
+            used.append(anonymous_megabytes())
+            time.sleep(0.02)
+    preparing.result()  # raises what stopped it
+    return max(used) - used[0]
 
 
 if __name__ == "__main__":

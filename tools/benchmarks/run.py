@@ -16,6 +16,7 @@ from pathlib import Path
 
 import helpers
 from course.machine import CORE_RATES, cpu_flags
+from course.recipes import OPERATIONS_A_PIXEL
 from course.workspace import COURSE_FOLDER
 from tools.common import machine, markdown_table, processor_name
 
@@ -109,7 +110,6 @@ def time_start():
 def rows_of_networks(times, ceilings, task):
     """Return the table's rows for "training" or "prediction"."""
     rows = []
-    gflop = {key[0]: results[0]["gflop_per_image"] for key, results in times.items() if key[2] == "course"}
     median = {key: statistics.median(result[task] for result in results) for key, results in times.items()}
     for case, precision in dict.fromkeys(key[:2] for key in times):
         numbers = precision.replace("mixed_", "")
@@ -118,7 +118,8 @@ def rows_of_networks(times, ceilings, task):
         ceiling = statistics.median(entry[numbers] for entry in ceilings)
         for network in networks:
             value = median[case, precision, network]
-            work = value * gflop[case] * (3 if task == "training" else 1)
+            pixels = value * int(case.split(",")[0]) ** 2
+            work = pixels * OPERATIONS_A_PIXEL / 1e9 / (1 if task == "training" else 3)
             speed = f"{value:.1f}", f"{value / peer:.2f}", f"{work:.0f}", f"{100 * work / ceiling:.0f} %"
             rows.append([*case.split(","), numbers, network, *speed])
     return rows

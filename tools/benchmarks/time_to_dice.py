@@ -1,9 +1,9 @@
-"""Seconds of training until the mean Dice of the valid patients first passes 0.75 and 0.85.
+"""Seconds of training until the mean Dice of the valid patients (threshold 0.5) first passes 0.75 and 0.85.
 
     python -m tools.benchmarks.time_to_dice DATASET RECIPE PROFILE MINUTES
 
-Trains as notebook 04 does, scores the valid patients after every epoch as 05 does (threshold 0.5, all components), and
-stops at 0.85 or after MINUTES of training. Scoring is not timed. Prints a line an epoch and, last, the result as JSON.
+Trains as notebook 04 does, scores after every epoch, and stops at 0.85 or after MINUTES of training. Scoring is not
+timed. Prints a line an epoch and, last, the result as JSON.
 """
 
 import json
