@@ -39,8 +39,8 @@ def main(batch_size, limit):
             for name, dtype in (("X", np.float32), ("y", np.uint8))
         ]
         model, used = helpers.create_model(image_size=SIZE), []
-        watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: used.append(anonymous_megabytes()))
-        fit(model, TrainingPictures(*arrays), settings, verbose=0, callbacks=[watch])
+        look = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: used.append(anonymous_megabytes()))
+        fit(model, TrainingPictures(*arrays), settings, verbose=0, callbacks=[look])
     print(json.dumps({"peak_megabytes": max(used), "array_megabytes": sum(array.nbytes for array in arrays) / 1e6}))
 
 

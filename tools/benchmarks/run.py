@@ -1,7 +1,7 @@
 """Time the course against what a user would pick instead: `make bench`. Takes about 20 minutes; keep the machine quiet.
 
 Every measurement is a process of its own, and all are repeated in turn, so that a noisy minute hits all of them alike.
-Writes a table (.md), its numbers (.json) and a picture (.png), named after the kind of processor, to results/.
+Writes a table (.md) and a picture (.png), named after the kind of processor, to results/.
 """
 
 import ctypes.util
@@ -191,10 +191,6 @@ def main():
     }
     start = time_start()
     times, ceilings = time_networks()
-    networks = [[*key, results] for key, results in times.items()]
-    results = {"machine": machine(), "networks": networks, "ceilings": ceilings, "preparation": preparation}
-    results |= {"preparation_memory": memory, "training_memory": training_memory, "start": start}
-    helpers.write_json(RESULTS.with_suffix(".json"), results)
     write_results(times, ceilings, preparation, memory, start, training_memory)
     print(RESULTS.with_suffix(".md").read_text(encoding="utf-8"))
 
