@@ -1,22 +1,11 @@
+# make setup      only make the environment
 # make run        run all notebooks and print the results
 # make batch      a small grid of runs, with its report
-# make segment    a mask and a volume for SCAN=<file or folder>, by the network of RUN=<run folder>
 # make ladder     every recipe from report to best, and best without each of its changes, with three seeds
-# make failure    run the failure that 04 shows, and store it
-# make leaks      measure leaks and skip connections for 06, on the heart folder DATASET
+# make segment    a mask and a volume for SCAN=<file or folder>, by the network of RUN=<run folder>
 # make test       run the regression suite
 # make lint       check and format all code, notebooks included
-# make mutants    change the code in 300 places and see that the suite notices
-# make faults     plant faults that such changes cannot make
-# make coverage   what the unit tests reach
-# make matrix     every Python, both ends of every range, Colab, adverse circumstances
-# make browser    05 in JupyterLab, in a real browser
-# make bench      time the course against its peers
-# make notebooks  execute and store the notebooks
-# make slides     slides of the lessons, in data/slides/
-# make site       the lessons as web pages, in data/site/
-# make heart-pictures  the pictures of real hearts, from HEART_DATASET
-# make setup      only make the environment
+# tools/README.md tells of the others
 PYTHON ?= python3
 BIN := .venv/bin
 

@@ -56,13 +56,8 @@ def plot_convolution(picture: np.ndarray, weights: np.ndarray, row: int, column:
                 text += f"\n× {weights[down, right]:g}\n= {value * weights[down, right]:.2f}"
             dark = axes.images[0].norm(axes.images[0].get_array()[down, right]) < 0.5
             axes.text(right, down, text, ha="center", va="center", fontsize=10.5, color="white" if dark else "black")
-    titles = (
-        "a slice, and 5 x 5 of its pixels",
-        "the window lies on 3 x 3 of them",
-        "nine products",
-        "the sums everywhere",
-    )
-    for axes, title in zip(figure.axes, titles):
+    titles = ["a slice, and 5 x 5 of its pixels", "the window lies on 3 x 3 of them"]
+    for axes, title in zip(figure.axes, [*titles, "nine products", "the sums everywhere"]):
         axes.set_title(title, fontsize=11)
         axes.set(xticks=[], yticks=[])
     products.set_xlabel(f"sum: {np.sum(pixels * weights):.2f}", fontsize=11)

@@ -47,7 +47,7 @@ Groups = dict[str, list[dict]]  # the runs of each group
 
 
 def read_groups(folder: Path, outcomes: dict[str, dict]) -> Groups:
-    """Return the finished runs of a batch as a dict from group to list of runs, each with `metrics` and `history`.
+    """Return {group: finished runs} of a batch, each with `metrics` and `history`.
 
     A group is called after the parameters in which it differs from others.
     """
@@ -193,14 +193,9 @@ def plot_patients(groups: Groups, subset: str) -> Figure:
         values = list(patient_dice(groups[label], subset).values())
         axes.plot(values, row + np.linspace(-0.2, 0.2, len(values)), "o", color=color, alpha=0.8)
         axes.vlines(np.mean(values), row - 0.35, row + 0.35, color="black")
-    axes.set(
-        yticks=range(len(groups)),
-        yticklabels=[plain_text(label) for label in groups],
-        xlim=(-0.02, 1.02),
-        ylim=(len(groups) - 0.5, -0.5),
-        xlabel="Dice of a patient's volume",
-        title=f"Patients of {subset}; the line is the mean",
-    )
+    axes.set_yticks(range(len(groups)), [plain_text(label) for label in groups])
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(groups) - 0.5, -0.5), xlabel="Dice of a patient's volume")
+    axes.set_title(f"Patients of {subset}; the line is the mean")
     return figure
 
 

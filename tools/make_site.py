@@ -48,9 +48,9 @@ def with_formulas(text: str) -> str:
 
 
 def make_page(file: str, text: str, body: str) -> dict[str, str]:
-    """Return a page of the site: its file, its title, what it promises (Markdown) and its body (HTML).
+    """Return a page of the site: its file, its title, what it promises (Markdown), its body (HTML) with links to pages.
 
-    text: Markdown, the title first. body: its links to notebooks and to the teacher's page shall lead to pages here.
+    text: Markdown, the title first.
     """
     promise = re.search(r"\*\*You will learn\*\* (.+?)\n\n", text + "\n\n", flags=re.DOTALL)
     body = re.sub(r'href="(?:\./)?(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', body)
@@ -71,12 +71,8 @@ def make_pages(notebooks: dict[str, nbformat.NotebookNode], teaching: str) -> li
     from nbconvert import HTMLExporter
     from nbconvert.filters import markdown2html
 
-    exporter = HTMLExporter(
-        extra_loaders=[FileSystemLoader(TEMPLATES)],
-        template_file="lesson.html.j2",
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-    )
+    templates = {"extra_loaders": [FileSystemLoader(TEMPLATES)], "template_file": "lesson.html.j2"}
+    exporter = HTMLExporter(**templates, exclude_input_prompt=True, exclude_output_prompt=True)
     pages = []
     for name, notebook in notebooks.items():
         text = notebook.cells[0].source

@@ -8,7 +8,7 @@ One network, one length (profile `quick`), one recipe (`best` in one plane, thre
 - `skips cut`: as `by patient`, but what the skip connections bring is 0.
 
 Every network is scored on the valid patients: on all slices, and on the half of them that `by slice` has not learned
-from. Each training appends its rows to docs/leaks.csv as it ends; what the table has already is not trained again.
+from. Rows are appended to docs/leaks.csv; what the table has already is not trained again.
 """
 
 from __future__ import annotations

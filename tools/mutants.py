@@ -50,14 +50,10 @@ PLUGIN = """
 import json, os, time
 import coverage, pytest
 
-seconds, failed = {}, []
+seconds = {}
 
 def pytest_collection_finish():
     import helpers, course.batch, course.report  # and with them all modules: their first lines belong to no test
-
-def pytest_runtest_logreport(report):
-    if report.failed:
-        failed.append(report.nodeid)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
@@ -65,16 +61,15 @@ def pytest_runtest_protocol(item):
     running.switch_context(item.nodeid)
     running.set_option("run:context", item.nodeid)
     os.environ["COVERAGE_PROCESS_CONFIG"] = running.config.serialize()  # what the processes of the test begin with
-    started = time.perf_counter()
+    failed, started = item.session.testsfailed, time.perf_counter()
     result = yield
-    seconds[item.nodeid] = time.perf_counter() - started
+    if item.session.testsfailed == failed:  # what fails without any change is left out
+        seconds[item.nodeid] = time.perf_counter() - started
     return result
 
 def pytest_sessionfinish():
     with open(os.environ["TEST_SECONDS"], "w") as file:
-        json.dump({test: taken for test, taken in seconds.items() if test not in failed}, file)
-    if failed:
-        print("\\nLeft out, since they fail without any change:", *failed, sep="\\n")
+        json.dump(seconds, file)
 """
 TestsOf = dict[tuple[str, int], set[str]]  # (file, line): the tests that reach it
 
@@ -223,9 +218,8 @@ def main() -> None:
     options.add_argument("--again", action="store_true", help="only what survived the last time")
     options.add_argument("modules", nargs="*", help="names such as metrics or helpers; all if none is given")
     options = options.parse_args()
-    paths = [COURSE_FOLDER / "helpers.py", *sorted(COURSE_FOLDER.glob("course/*.py"))]
-    chosen = [path for path in paths if not options.modules or path.stem in options.modules]
-    modules = [path.relative_to(COURSE_FOLDER) for path in chosen]
+    paths = [Path("helpers.py"), *(Path("course", path.name) for path in sorted(COURSE_FOLDER.glob("course/*.py")))]
+    modules = [path for path in paths if not options.modules or path.stem in options.modules]
     FOLDER.mkdir(parents=True, exist_ok=True)
     results = [result for result in read_results(modules) if options.again and result["outcome"] == "noticed"]
     noticed = {(result["module"], result["line"], result["column"]) for result in results}

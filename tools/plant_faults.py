@@ -1,8 +1,8 @@
 """Plant each fault of tools/faults.toml alone in a copy of the course, and see that what must notice it fails.
 
 This is `make faults`. A fault counts as noticed only if the named test, or a compared cell of the named notebook, fails
-by an assertion or a comparison. Another exception, such as a failed import, proves nothing. Before that everything
-named must pass in the copy without a fault. Words on the command line choose the faults in whose line they occur.
+by an assertion or a comparison. Before that everything named must pass without a fault. Words on the command line
+choose the faults in which they occur.
 """
 
 import json
@@ -40,10 +40,7 @@ def plant(copy: Path, fault: dict[str, str]) -> None:
 
 
 def run(copy: Path, names: list[str], work_dir: Path | None = None) -> list[tuple[str, str]]:
-    """Run tests or notebooks of a copy; return (name, text of the exception) of those that failed.
-
-    Notebooks get `work_dir` as the work folder, tests one of their own.
-    """
+    """Run tests, or notebooks in `work_dir`, of a copy; return (name, text of the exception) of those that failed."""
     report = copy / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *names]
     environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", PYTHONDONTWRITEBYTECODE="1")
@@ -73,11 +70,9 @@ def check(fault: dict[str, str], work_dir: Path) -> str:
         by_notebook = fault["noticed_by"].endswith(".ipynb")
         own_work_dir = shutil.copytree(work_dir, Path(name) / "work") if by_notebook else None
         failed = run(copy, [fault["noticed_by"]], own_work_dir)
-    if not failed:
-        return "nothing failed"
     if any(mark in text for _, text in failed for mark in BY_COMPARISON):
         return ""
-    return f"failed otherwise: {failed[0][1].strip().splitlines()[0]}"
+    return f"failed otherwise: {failed[0][1].strip().splitlines()[0]}" if failed else "nothing failed"
 
 
 def main(words: list[str]) -> int:

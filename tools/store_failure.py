@@ -1,8 +1,6 @@
 """Run the failure that 04 shows and store it with the course: `make failure`.
 
-Lessons 01 to 04 with the recipe `report`, the sample and the profile `quick` (3,840 pictures, in full batches). What 04
-keeps of the training goes to docs/: its history as report_on_sample.csv, its answers for one valid slice as
-report_on_sample.npz.
+The history of the training goes to docs/report_on_sample.csv, its answers for one valid slice to report_on_sample.npz.
 """
 
 import shutil

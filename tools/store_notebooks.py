@@ -1,8 +1,7 @@
 """Execute the notebooks and store them with their outputs: `make notebooks`.
 
-Nobody edits an output by hand. The profile is that of the regression run, the data are the sample, all files go to a
-fresh folder. What differs between machines (paths, times in the metadata, progress bars) is taken out. The address of
-the repository in pyproject.toml is written into every set-up cell, and gives every notebook its Colab badge.
+The profile is that of the regression run, the data are the sample, and what differs between machines is taken out. The
+address of the repository in pyproject.toml is written into every set-up cell, and gives every notebook its Colab badge.
 """
 
 import os
@@ -72,10 +71,8 @@ def execute(name: str, folder: Path, profile: str) -> None:
     notebook = nbformat.read(path, as_version=4)
     stamp(notebook, name, course_settings()["repository"])
     os.environ.update(UNET_WORK_DIR=str(folder / "data"), UNET_PROFILE=profile, TF_CPP_MIN_LOG_LEVEL="3")
-    client = nbclient.NotebookClient(
-        notebook, kernel_name="python3", timeout=3600, resources={"metadata": {"path": str(path.parent)}}
-    )
-    client.execute()
+    where = {"metadata": {"path": str(path.parent)}}
+    nbclient.NotebookClient(notebook, kernel_name="python3", timeout=3600, resources=where).execute()
     clean(notebook, folder)
     with whole_file(path) as part:
         nbformat.write(notebook, part)

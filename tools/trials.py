@@ -1,11 +1,9 @@
 """Trials: one training with one thing changed, and a row in docs/trials.csv when it ends.
 
 `python -m tools.trials NAME --dataset FOLDER` trains the recipe `best` with what TRIALS says under NAME, answers for
-the patients held out and appends a row; its verdict is written by hand. A training that was stopped goes on from its
-last epoch when the same command is given again.
-Held out are the valid patients, or with `--held-out train` those of train, and the valid patients are learned from:
-with both, each of these patients is held out once. `--held-out 0` to `4` are the folds of a cross-validation over all
-patients, test's too; without a fold test is never opened.
+the patients held out and appends a row; its verdict is written by hand. The same command goes on where it was stopped.
+Held out are the valid patients, or with `--held-out train` those of train, and the valid patients are learned from.
+`--held-out 0` to `4` are the folds of a cross-validation over all patients, test's too.
 TRIALS holds the recipe and one idea as an example; those of the other rows are in the commit that the row names.
 """
 
@@ -72,11 +70,7 @@ def prepare(folder, dataset, settings, held_out):
 
 
 def hold_out(description, held_out):
-    """Return a description whose valid patients are those held out: `train`, or a fold from "0" to "4".
-
-    Where `train` is held out, the valid patients are learned from; where a fold is, all patients outside it. Twins are
-    left out.
-    """
+    """Return a description, without twins, whose valid patients are those held out: `train`, or a fold "0" to "4"."""
     subsets, left_out = description["subsets"], helpers.left_out_twins(description)
     whole = {subset: [pair for pair in pairs if pair["patient"] not in left_out] for subset, pairs in subsets.items()}
     if held_out == "train":

@@ -1,7 +1,7 @@
 """Run one notebook as "Run all" in Google Colab does, and write what became of it: tools/matrix.py starts this.
 
-The notebook is alone: the current folder is /content, and the kernel has loaded google.colab. Arguments: the notebook,
-values for its parameters cell as JSON, and the folder to which the executed notebook and result.json are written.
+Arguments: the notebook, values for its parameters cell as JSON, and the folder to which the executed notebook and
+result.json are written.
 """
 
 import json
