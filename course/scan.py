@@ -107,7 +107,7 @@ def _read_nifti(path: Path, name: str) -> Scan:
 def read_truth(path: str | Path, scan: Scan) -> tuple[np.ndarray, list[str]]:
     """Return the true mask of a scan, uint8 of its shape, 0 and 1, from a NIfTI file, and what must be told of it.
 
-    Raises CourseError where the file lies elsewhere than the scan, has another shape, or holds more than one label.
+    Raises CourseError where it lies elsewhere than the scan, has another shape, or holds several labels.
     """
     path = Path(os.path.expanduser(path))
     truth = read_scan(path)
@@ -174,8 +174,7 @@ def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence
             "call them slice_000.png and so on."
         )
     numbers = sorted(file_of)
-    missing = numbers[-1] - numbers[0] + 1 - len(numbers)
-    if missing:
+    if missing := numbers[-1] - numbers[0] + 1 - len(numbers):
         first = next(number + 1 for number in numbers if number + 1 not in file_of)
         raise CourseError(f"{name} lacks the slice {first} ({missing:,} missing): a volume needs all of them.")
     spacing = geometry["spacing"]
@@ -214,9 +213,9 @@ def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -
     Raises CourseError where the patient's pictures differ in size.
     """
     names = [pair["name"] for pair in description["subsets"][subset] if pair["patient"] == patient]
-    images, masks = zip(*(read_slice(description, work_dir, subset, name) for name in names))
-    image, truth = _stack(images, patient), _stack(masks, patient).astype(np.uint8)
-    return _scan_of_pictures(patient, image, **description["geometry"][patient]), truth
+    slices = [read_slice(description, work_dir, subset, name) for name in names]
+    image, truth = (_stack(pictures, patient) for pictures in zip(*slices))
+    return _scan_of_pictures(patient, image, **description["geometry"][patient]), truth.astype(np.uint8)
 
 
 # --- turning ------------------------------------------------------------------------------------------------

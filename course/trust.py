@@ -72,11 +72,10 @@ def learned_from(work_dir: Path) -> dict:
     rows_of = rows_of_patients(slices)
     volumes = ((patient, X[rows, ..., 0]) for patient, rows in rows_of.items())  # one at a time in memory
     known = {patient: spacing for patient, spacing in spacings(description).items() if spacing and patient in rows_of}
-    pixels = {patient: np.prod(slices[rows[0]]["size"]) / X.shape[1] ** 2 for patient, rows in rows_of.items()}
-    millilitres = {
-        patient: float(y[rows_of[patient]].sum() * pixels[patient] * np.prod(spacing) / 1000)
-        for patient, spacing in known.items()
-    }
+    millilitres = {}
+    for patient, spacing in known.items():
+        pixel = np.prod(slices[rows_of[patient][0]]["size"]) / X.shape[1] ** 2  # of 02, in pixels of the picture
+        millilitres[patient] = float(y[rows_of[patient]].sum() * pixel * np.prod(spacing) / 1000)
     return {
         **description["geometry"][slices[0]["patient"]],
         "size": slices[0]["size"],

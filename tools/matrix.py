@@ -127,12 +127,9 @@ def run_in_colab(python: Path, exchange: Path, name: str, parameters: dict) -> s
     shutil.copy(exchange / "drive" / "MyDrive" / "left-atrium-course" / "notebooks" / f"{name}.ipynb", exchange)
     result_file = exchange / "result" / "result.json"
     result_file.unlink(missing_ok=True)
-    machine = exchange / "machine"
-    machine.mkdir(exist_ok=True)
     ours = ("PYTHON", "UNET_WORK", "VIRTUAL_ENV", "MPL")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    environment |= {"MACHINE": str(machine), "EXCHANGE": str(exchange), "PYTHON": str(python)}
-    environment.setdefault("UNET_PROFILE", "smoke")
+    environment = {"UNET_PROFILE": "smoke", **environment, "EXCHANGE": str(exchange), "PYTHON": str(python)}
     command = ["unshare", "--mount", "sh", str(COLAB / "machine.sh"), f"{name}.ipynb", json.dumps(parameters)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if not result_file.exists():
@@ -149,7 +146,7 @@ def run_colab(python: Path, log_file: Path) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         exchange = Path(folder)
         shutil.copytree(COLAB, exchange / "stand-in")
-        for name in ("drive/MyDrive", "result", "upload"):
+        for name in ("drive/MyDrive", "machine", "result", "upload"):
             (exchange / name).mkdir(parents=True)
         drive = exchange / "drive" / "MyDrive"
         copy_course(drive / "left-atrium-course")

@@ -21,7 +21,7 @@ from course.arrays import train_patients
 from course.folds import FOLDS
 from course.recipes import PROFILES
 from course.workspace import COURSE_FOLDER, fingerprint
-from tools.common import append_rows, current_commit, fit, new_network
+from tools.common import append_rows, current_commit, fit, new_network, processor_name
 
 TABLE = COURSE_FOLDER / "docs" / "trials.csv"
 THRESHOLDS = np.array(helpers.THRESHOLDS)
@@ -160,7 +160,6 @@ def read_arguments():
     profiles = [name for name, profile in PROFILES.items() if profile["images_per_epoch"]]
     parser.add_argument("--profile", default="hour", choices=profiles)
     parser.add_argument("--folder", type=Path, default=COURSE_FOLDER / "data" / "trials")
-    parser.add_argument("--machine", default="")
     return parser.parse_args()
 
 
@@ -188,7 +187,7 @@ def main():
         "pictures": arguments.pictures,
         **summary_of_curves(dice_curves(run_dir, probabilities)),
         "minutes": f"{seconds / 60:.1f}",
-        "machine": arguments.machine,
+        "machine": processor_name(),
         "commit": current_commit(),
         "date": datetime.date.today().isoformat(),
     }

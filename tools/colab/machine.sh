@@ -1,8 +1,9 @@
 #!/bin/sh
 # A machine of its own for one notebook, thrown away afterwards: everything that is written stays in memory, except on the
 # Drive and in the result folder. tools/matrix.py starts it in a mount namespace (`unshare --mount`) with these variables:
-# MACHINE an empty folder, EXCHANGE a folder with drive/, result/, upload/ and stand-in/, PYTHON Colab's Python.
+# EXCHANGE a folder with machine/, drive/, result/, upload/ and stand-in/, PYTHON Colab's Python.
 set -eu
+MACHINE=$EXCHANGE/machine
 mount -t tmpfs tmpfs "$MACHINE"
 mkdir "$MACHINE/written" "$MACHINE/scratch" "$MACHINE/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$MACHINE/written,workdir=$MACHINE/scratch" "$MACHINE/root"
