@@ -27,16 +27,14 @@ def predict_in_planes(model, X: np.ndarray, volumes: list[Volume]) -> np.ndarray
     These are the slices, and cuts along rows and columns (Perslev et al., One Network to Segment Them All, 2019).
     """
     probabilities = np.array(predict_probabilities(model, X))
-    least = 0
-    if model.jit_compile:
-        least = max([X.shape[1], *(volume.depth(axis) for volume in volumes for axis in (1, 2))])
+    depths = [volume.depth(axis) for volume in volumes for axis in (1, 2)]
+    least = max([X.shape[1], *depths]) if model.jit_compile else 0
     for volume in volumes:
         rows = slice(volume.start, volume.stop)
         for axis, axes in ((1, (1, 0, 2)), (2, (2, 1, 0))):  # swapped once and swapped back
             depth = volume.depth(axis)
             cuts = resample_slices(np.asarray(X[rows, ..., 0]), depth)
-            padded = max(depth, least)
-            padded += -padded % 8  # the network halves the image three times
+            padded = -(-max(depth, least) // 8) * 8  # the network halves the image three times
             cuts = np.pad(cuts, [(0, padded - depth), (0, 0), (0, 0)]).transpose(axes)
             answer = predict_probabilities(model, cuts[..., None]).transpose(axes)[:depth]
             probabilities[rows] += resample_slices(answer, volume.stop - volume.start)

@@ -40,8 +40,11 @@ def prepare(folder: Path, python: str) -> dict[str, str]:
     shutil.copytree(COURSE_FOLDER, folder / "course", ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
     environment = {
         **os.environ,
-        **{"UNET_WORK_DIR": str(folder / "work"), "UNET_PROFILE": "smoke", "TF_CPP_MIN_LOG_LEVEL": "3"},
-        **{"JUPYTER_PATH": str(folder / "share" / "jupyter"), "JUPYTER_DATA_DIR": str(folder / "data")},
+        "UNET_WORK_DIR": str(folder / "work"),
+        "UNET_PROFILE": "smoke",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "JUPYTER_PATH": str(folder / "share" / "jupyter"),
+        "JUPYTER_DATA_DIR": str(folder / "data"),
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
     }
     commands = [["ipykernel", "install", "--prefix", folder]]

@@ -71,8 +71,12 @@ def make_pages(notebooks: dict[str, nbformat.NotebookNode], teaching: str) -> li
     from nbconvert import HTMLExporter
     from nbconvert.filters import markdown2html
 
-    templates = {"extra_loaders": [FileSystemLoader(TEMPLATES)], "template_file": "lesson.html.j2"}
-    exporter = HTMLExporter(**templates, exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = HTMLExporter(
+        extra_loaders=[FileSystemLoader(TEMPLATES)],
+        template_file="lesson.html.j2",
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
     pages = []
     for name, notebook in notebooks.items():
         text = notebook.cells[0].source

@@ -62,8 +62,10 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
 def write_answer(notebook, name: str, path: Path) -> None:
     """Write the cells of an executed 07 that are for the page, without their code, as one HTML file."""
     notebook.cells = [cell for cell in notebook.cells if "page" in cell.metadata.get("tags", [])]
-    without = {"exclude_input": True, "exclude_output_prompt": True, "exclude_anchor_links": True}
-    body, _ = HTMLExporter(template_name="basic", **without).from_notebook_node(notebook)
+    exporter = HTMLExporter(
+        template_name="basic", exclude_input=True, exclude_output_prompt=True, exclude_anchor_links=True
+    )
+    body, _ = exporter.from_notebook_node(notebook)
     title = html.escape(f"Left atrium of {name}")
     write_page(path, title, f"<h1>{title}</h1>{body}")
 

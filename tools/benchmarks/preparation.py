@@ -3,6 +3,7 @@
 Prints seconds as JSON, for `memory` the MB that the course's way adds. WORK_DIR is a work folder in which 01 has run.
 """
 
+import contextlib
 import json
 import shutil
 import sys
@@ -15,6 +16,10 @@ import numpy as np
 from PIL import Image
 
 import helpers
+
+with contextlib.suppress(ImportError):  # what `helpers` imports at its first use is not timed; the peers have neither
+    import scipy.sparse  # noqa: F401
+    import tqdm  # noqa: F401
 
 SIZE = 256
 
@@ -29,15 +34,8 @@ def pairs(work_dir):
     ]
 
 
-def import_what_it_takes():
-    """Import what `helpers` imports at its first use: no way is timed doing that."""
-    import scipy.sparse  # noqa: F401
-    import tqdm  # noqa: F401
-
-
 def course(work_dir):
     """The course's `prepare_arrays`, written to disk and hashed."""
-    import_what_it_takes()
     description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
     shutil.rmtree(work_dir / "npy", ignore_errors=True)
     start = time.perf_counter()
@@ -47,7 +45,6 @@ def course(work_dir):
 
 def plain_loop(work_dir):
     """The same functions, one picture after the other, three lists and np.save."""
-    import_what_it_takes()
     X, y, share, paths = [], [], [], pairs(work_dir)
     start = time.perf_counter()
     for image_path, mask_path in paths:
