@@ -14,15 +14,9 @@ BIN := .venv/bin
 # variables; what is not given is as in the parameters of notebook 00.
 export DATASET PROFILE RECIPE SEED GRID SCHEDULER
 
-# The folder of a finished run, for `make segment`, and on the heart data for `make heart-pictures`
-RUN ?=
-# What `make segment` takes: a NIfTI file, a folder of slices (DICOM or pictures), an archive, or a folder of these
-SCAN ?=
-OUT ?=
-# Of pictures, the mm between rows, columns and slices: SPACING="1.25 1.25 1.37"
-SPACING ?=
-# The environments of `make matrix`, all of them if empty: 3.11-lowest 3.11 3.12 3.13 adverse colab-gpu colab-no-gpu
-ONLY ?=
+# What `make segment` takes: SCAN (a NIfTI file, a folder of slices (DICOM or pictures), an archive, or a folder of
+# these), RUN (the folder of a finished run), OUT (a folder for the answers), and of pictures SPACING="1.25 1.25 1.37",
+# the mm between rows, columns and slices.
 
 .PHONY: setup run batch segment ladder failure leaks lint test mutants faults bench matrix browser coverage notebooks slides site heart-pictures
 

@@ -100,8 +100,7 @@ def plot_looks(runs: dict[str, dict]) -> Figure:
 def plot_three_planes(volume: np.ndarray, mask: np.ndarray, centre: tuple[int, int, int]) -> Figure:
     """Draw a volume as a cube with its three planes through a point, and beside it the cut in each plane.
 
-    volume: (slices, height, width), 0 to 1; mask: bool of that shape, outlined on the cuts; centre: (slice, row,
-    column). The cuts along rows and columns are stretched to squares.
+    volume: (slices, height, width), 0 to 1; mask: bool of that shape; centre: (slice, row, column).
     """
     import matplotlib.pyplot as plt
 

@@ -89,6 +89,7 @@ def result_rows(groups: Groups, subset: str) -> list[list]:
 
 
 def _deviation(values):
+    """Return the standard deviation (n - 1) as text."""
     return f"{np.std(values, ddof=1):.3f}" if len(values) > 1 else "one only"
 
 

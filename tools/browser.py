@@ -34,8 +34,7 @@ PICTURES = """images => images.map(image => [image.naturalWidth, image.clientWid
 def prepare(folder: Path, python: str) -> dict[str, str]:
     """Copy the course to `folder`, run 01 to 04 in it, and return the environment variables for JupyterLab.
 
-    JupyterLab is set to keep every cell in the page, not only those in view, to start the kernel unasked,
-    and to read no news.
+    JupyterLab will keep every cell in the page, not only those in view, start the kernel unasked, and read no news.
     """
     shutil.copytree(COURSE_FOLDER, folder / "course", ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
     environment = {

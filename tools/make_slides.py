@@ -1,7 +1,6 @@
 """Make slides of the lessons, data/slides/*.slides.html: `make slides`.
 
 They are made of the cells with the tag `slide`: a cell of text begins a slide, a code cell adds its output to it.
-The code itself is not shown: for that there is the notebook.
 """
 
 import nbformat

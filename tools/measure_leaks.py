@@ -7,8 +7,8 @@ One network, one length (profile `quick`), one recipe (`best` in one plane, thre
 - `with the twin`: the twin is in train as well.
 - `skips cut`: as `by patient`, but what the skip connections bring is 0.
 
-Every network is scored on the valid patients: on all slices, and on the half of them that `by slice` has not learned
-from. Rows are appended to docs/leaks.csv; what the table has already is not trained again.
+Each is scored on all slices of the valid patients, and on the half of them that `by slice` has not learned from. Rows
+are appended to docs/leaks.csv; what the table has already is not trained again.
 """
 
 from __future__ import annotations
