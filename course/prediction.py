@@ -14,7 +14,7 @@ from course.batches import ordered_batches
 from course.geometry import spacings
 from course.planes import Volume, find_volumes, resample_slices
 from course.scan import centred
-from course.workspace import read_json
+from course.store import read_description
 
 
 def predict_probabilities(model, X: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ def predict_subset(model, work_dir: Path, subset: str, planes: int = 1) -> np.nd
 
     planes: 1 or 3, see `predict_in_planes`.
     """
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    description = read_description(work_dir)
     slices = read_arrays_record(work_dir)["slices"][subset]
     X, _ = load_arrays(work_dir, subset)
     return predict_in_planes(model, X, find_volumes(slices, spacings(description), X.shape[1]) if planes == 3 else [])

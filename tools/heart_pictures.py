@@ -62,7 +62,7 @@ def median_patient(work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     Of an even number of patients the lower of the two in the middle is taken.
     """
     metrics = helpers.read_json(work_dir / "results" / "metrics.json", "05_evaluation")
-    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
+    description = helpers.read_description(work_dir)
     slices = read_arrays_record(work_dir)["slices"]["valid"]
     dice_of = metrics["valid"]["dice_per_patient"]
     median = sorted(dice_of, key=dice_of.get)[(len(dice_of) - 1) // 2]

@@ -95,7 +95,7 @@ def hold_out(description, held_out):
 
 def arrays_as_in_02(work_dir, settings):
     """Make the arrays of a work folder as 02 does."""
-    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
+    description = helpers.read_description(work_dir)
     leave_out = helpers.left_out_twins(description)
     helpers.prepare_arrays(description, work_dir, settings["image_size"], leave_out, progress=False)
 
