@@ -96,7 +96,7 @@ from course.scan import (
     to_pictures as to_pictures,
 )
 from course.source_code import source_fingerprint
-from course.store import dataset_root as dataset_root, pair_paths
+from course.store import dataset_root as dataset_root, pair_paths, read_description
 from course.tables import format_table as format_table, table as table
 from course.training import (
     arithmetic_of,
@@ -118,7 +118,7 @@ from course.workspace import (
     CourseError as CourseError,
     fingerprint,
     open_work_folder as open_work_folder,
-    read_json,
+    read_json as read_json,
     whole_file,
     write_json as write_json,
 )
@@ -557,7 +557,7 @@ def patient_volumes(work_dir, subset, probabilities):
     truth (bool) and probability (float32) are of shape (len(rows), height, width): the masks as they were drawn, and
     the answer resized bilinearly. A slice smaller than the patient's largest is filled up with background.
     """
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    description = read_description(work_dir)
     slices = read_arrays_record(work_dir)["slices"][subset]
 
     def read(row):
@@ -639,7 +639,7 @@ def score_patients(work_dir, subset, probabilities, threshold, largest_component
     it, its distances are None, and that is printed.
     """
     slices = read_arrays_record(work_dir)["slices"][subset]
-    spacing_of = spacings(read_json(work_dir / "dataset.json", "01_dataset_upload"))
+    spacing_of = spacings(read_description(work_dir))
     in_millimetres = all(spacing_of[pair["patient"]] for pair in slices)
     figures, slice_counts, masks = {}, [None] * len(slices), np.zeros(probabilities.shape, bool)
     for patient, rows, truth, probability in patient_volumes(work_dir, subset, probabilities):

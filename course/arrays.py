@@ -18,7 +18,7 @@ import numpy as np
 from course import workspace
 from course.folds import left_out_twins
 from course.pictures import SUBSETS
-from course.store import check_unchanged
+from course.store import check_unchanged, read_description
 from course.workspace import (
     CourseError,
     check_made_from,
@@ -168,7 +168,7 @@ def read_arrays_record(work_dir: Path, settings: dict | None = None) -> dict:
     are given) with other settings than these, or if arrays that lie in another work folder have been replaced there.
     """
     record = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    description = read_description(work_dir)
     now = {"dataset": dataset_fingerprint(description)}
     if settings:
         left_out = left_out_twins(description) if settings["leave_out_twins"] else []

@@ -8,7 +8,7 @@ import numpy as np
 from course.arrays import load_arrays, read_arrays_record
 from course.geometry import spacings
 from course.planes import TrainingPictures, find_volumes
-from course.workspace import read_json
+from course.store import read_description
 
 MOST_HELD = 2**29  # pixels of all pictures, and of their masks as many again
 ANSWERED_AT_ONCE = 16  # slices
@@ -50,7 +50,7 @@ def ordered_batches(*arrays, batch_size: int = ANSWERED_AT_ONCE, whole: bool = F
 
 def load_training_pictures(work_dir: Path, settings: dict) -> TrainingPictures:
     """Return the TrainingPictures of a work folder, in as many planes as the recipe says."""
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    description = read_description(work_dir)
     X, y = load_arrays(work_dir, "train", ("X", "share" if settings["soft_masks"] else "y"))
     slices = read_arrays_record(work_dir)["slices"]["train"]
     volumes = find_volumes(slices, spacings(description), X.shape[1]) if settings["planes"] == 3 else []

@@ -133,7 +133,6 @@ def import_dataset(
         pairs.sort(key=reading_order)
         twins, findings, doubts = audit(pairs, mask_values)
         description = {
-            "format": 1,
             "name": dataset if dataset in ("sample", "heart") else Path(os.path.expanduser(dataset)).resolve().stem,
             "source": str(dataset),
             "root": str(root),

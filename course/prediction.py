@@ -13,7 +13,7 @@ from course.batches import ordered_batches
 from course.geometry import spacings
 from course.planes import Volume, find_volumes, resample_slices
 from course.scan import centred
-from course.workspace import read_json
+from course.store import read_description
 
 
 def predict_probabilities(model, X: np.ndarray) -> np.ndarray:
@@ -44,7 +44,7 @@ def predict_in_planes(model, X: np.ndarray, volumes: list[Volume]) -> np.ndarray
 
 def predict_subset(model, work_dir: Path, subset: str, planes: int = 1) -> np.ndarray:
     """Return the network's probabilities for a subset, float32 (N, S, S); planes: 1 or 3, see `predict_in_planes`."""
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    description = read_description(work_dir)
     slices = read_arrays_record(work_dir)["slices"][subset]
     X, _ = load_arrays(work_dir, subset)
     return predict_in_planes(model, X, find_volumes(slices, spacings(description), X.shape[1]) if planes == 3 else [])

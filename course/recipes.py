@@ -10,7 +10,7 @@ from pathlib import Path
 
 from course.folds import FOLDS
 from course.machine import device_name, estimate_seconds, gpu_found
-from course.workspace import CourseError, duration, listed, read_json, write_json
+from course.workspace import CourseError, duration, read_json, write_json
 
 # A profile says how much work is done. `sample` is the size of the made-up dataset, where that is used.
 # `images_per_epoch=None`: an epoch has as many pictures as there are training slices, times `repeats` of the recipe.
@@ -147,13 +147,8 @@ def load_settings(work_dir: Path, **overrides) -> dict:
 
     Raises CourseError if 01 has not run, or in an older version of the course, or if a value cannot work.
     """
-    settings = read_json(work_dir / "settings.json", "01_dataset_upload")
-    missing = sorted(new_settings("sample", "smoke", "best", 0).keys() - settings.keys())
-    if missing:
-        raise CourseError(
-            f"settings.json in {work_dir} lacks {listed(missing)}, as where an older version of the course wrote it: "
-            "run 01_dataset_upload again."
-        )
+    names = new_settings("sample", "smoke", "best", 0)
+    settings = read_json(work_dir / "settings.json", "01_dataset_upload", names)
     check_values(settings)
     check_values(overrides)
     from_01 = {**{name: settings[name] for name in overrides}, **settings.get("replaced", {})}

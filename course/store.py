@@ -20,6 +20,7 @@ from course.workspace import (
     fingerprint,
     full_disk_told,
     is_on_drive,
+    read_json,
     remove_leftovers,
     whole_file,
     writable_folder,
@@ -120,6 +121,15 @@ def forget_earlier(work_dir: Path, root: str, source: Path) -> None:
 def _unpacked(archive):
     """Return the folder that an archive is unpacked to: on Colab's local disk, or beside it."""
     return (workspace.COLAB_FOLDER / "dataset" if is_on_drive(archive) else archive.parent) / archive.stem
+
+
+def read_description(work_dir: str | os.PathLike) -> dict:
+    """Return the content of dataset.json in a work folder: which dataset 01 has imported, and what is in it.
+
+    Raises CourseError if 01 has not run, or in an older version of the course.
+    """
+    names = ("fingerprint", "geometry", "mask_values", "subsets", "twins")
+    return read_json(Path(work_dir) / "dataset.json", "01_dataset_upload", names)
 
 
 def dataset_root(description: dict, work_dir) -> Path:

@@ -19,7 +19,7 @@ import numpy as np
 from course.arrays import read_arrays_record
 from course.geometry import spacings
 from course.machine import choose_precision
-from course.store import check_unchanged
+from course.store import check_unchanged, read_description
 from course.workspace import (
     CourseError,
     check_made_from,
@@ -72,7 +72,7 @@ def training_inputs(work_dir: Path, settings: dict) -> dict:
     Raises CourseError if the arrays are not those of dataset and settings, or files of the dataset have changed.
     """
     record = read_arrays_record(work_dir, settings)
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    description = read_description(work_dir)
     check_unchanged(description)
     patients = {pair["patient"] for slices in record["slices"].values() for pair in slices}
     return {

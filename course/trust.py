@@ -8,7 +8,8 @@ import numpy as np
 from course.arrays import load_arrays, read_arrays_record, rows_of_patients
 from course.geometry import spacings
 from course.planes import area_average
-from course.workspace import CourseError, read_json
+from course.store import read_description
+from course.workspace import CourseError
 
 SIDE = 32  # pixels on a side of the typical picture
 MARGIN = 0.05  # of likeness, below the least alike of the training patients
@@ -66,7 +67,7 @@ def learned_from(work_dir: Path) -> dict:
     width] in pixels) of the first train patient; `spacing_range`, where any is known; what `describe_training` returns.
     Raises CourseError if the arrays of 02 are not there.
     """
-    description = read_json(work_dir / "dataset.json", "01_dataset_upload")
+    description = read_description(work_dir)
     slices = read_arrays_record(work_dir)["slices"]["train"]
     X, y = load_arrays(work_dir, "train")
     rows_of = rows_of_patients(slices)

@@ -135,10 +135,10 @@ def write_csv(path: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
-def read_json(path: str | os.PathLike, made_by: str) -> dict:
+def read_json(path: str | os.PathLike, made_by: str, names: Iterable[str] = ()) -> dict:
     """Read a JSON file, a dict, that the notebook `made_by` writes.
 
-    Raises CourseError, naming that notebook, if the file is not there, or damaged.
+    Raises CourseError, naming that notebook, if the file is not there, or damaged, or if it lacks one of `names`.
     """
     path = Path(path)
     if not path.exists():
@@ -149,6 +149,12 @@ def read_json(path: str | os.PathLike, made_by: str) -> dict:
         value = None
     if not isinstance(value, dict):
         raise CourseError(f"{path.name} in {path.parent} is damaged: delete it, and run {made_by} again.")
+    missing = sorted(set(names) - value.keys())
+    if missing:
+        raise CourseError(
+            f"{path.name} in {path.parent} lacks {listed(missing)}, as where an older version of the course wrote it: "
+            f"run {made_by} again."
+        )
     return value
 
 

@@ -24,6 +24,7 @@ DESCRIPTION = {
     },
     "twins": [{"patients": [["train", "b"], ["test", "d"]]}],
     "fingerprint": "1234",
+    "geometry": {},
     "mask_values": [0, 255],
 }
 VALUES = {"a": 1, "b": 2, "c": 3, "d": 4, "faint": 0.5}

@@ -268,6 +268,15 @@ def test_settings_of_an_older_course_or_a_careless_hand_are_told(work_dir):
         helpers.load_settings(work_dir, epochs=3)
 
 
+def test_a_dataset_of_an_older_course_is_told(work_dir):
+    description = helpers.read_description(work_dir)
+    assert len(description["subsets"]["train"]) > 0
+    del description["geometry"]
+    helpers.write_json(work_dir / "dataset.json", description)
+    with pytest.raises(helpers.CourseError, match="dataset.json in .* lacks geometry, .* run 01_dataset_upload again"):
+        helpers.read_description(work_dir)
+
+
 def test_a_missing_input_names_the_notebook_to_run_first(work_dir, tmp_path):
     empty = tmp_path / "empty"
     for step, expected in (

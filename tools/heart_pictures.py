@@ -58,7 +58,7 @@ def plot_slice(images: np.ndarray, masks: np.ndarray) -> Figure:
 def median_patient(work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """Return images, truth and prediction (slices, height, width) of the median patient of valid, and the name."""
     metrics = helpers.read_json(work_dir / "results" / "metrics.json", "05_evaluation")
-    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
+    description = helpers.read_description(work_dir)
     slices = read_arrays_record(work_dir)["slices"]["valid"]
     dice_of = metrics["valid"]["dice_per_patient"]
     median = sorted(dice_of, key=dice_of.get)[(len(dice_of) - 1) // 2]
