@@ -26,7 +26,7 @@ SIZE = 256
 
 def pairs(work_dir):
     """Return the paths (image, mask) of all slices."""
-    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
+    description = helpers.read_description(work_dir)
     return [
         helpers.pair_paths(description, work_dir, subset, pair["name"])
         for subset in helpers.SUBSETS
@@ -36,7 +36,7 @@ def pairs(work_dir):
 
 def course(work_dir):
     """The course's `prepare_arrays`, written to disk and hashed."""
-    description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
+    description = helpers.read_description(work_dir)
     shutil.rmtree(work_dir / "npy", ignore_errors=True)
     start = time.perf_counter()
     helpers.prepare_arrays(description, work_dir, SIZE, progress=False)

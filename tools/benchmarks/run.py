@@ -1,7 +1,7 @@
 """Time the course against what a user would pick instead: `make bench`. Takes about 20 minutes; keep the machine quiet.
 
 Every measurement is a process of its own, and all are repeated in turn, so that a noisy minute hits all of them alike.
-Writes a table (.md) and a picture (.png), named after the kind of processor, to results/.
+Writes a table (.md), its numbers (.json) and a picture (.png), named after the kind of processor, to results/.
 """
 
 import ctypes.util
@@ -16,13 +16,15 @@ from pathlib import Path
 
 import helpers
 from course.machine import CORE_RATES, cpu_flags
-from course.recipes import OPERATIONS_A_PIXEL
 from course.workspace import COURSE_FOLDER
 from tools.common import machine, markdown_table, processor_name
 
 HERE = COURSE_FOLDER / "tools" / "benchmarks"
 INSTRUCTIONS = next((flag for flag in CORE_RATES if flag in cpu_flags()), "other")
 RESULTS = HERE / "results" / re.sub(r"\W+", "-", f"{processor_name()} {INSTRUCTIONS}".lower())
+FLOP_A_PIXEL = (
+    280_192  # of an answer: a product and a sum for each weight and place of each convolution, by their sizes
+)
 ROUNDS = 3
 PEERS = COURSE_FOLDER / "data" / "bench" / "peers"  # the environment of what the course is timed against
 CASES = ["256,4", "128,8", "96,4"]  # image size, batch size; the last is that of the profile `hour`
@@ -92,7 +94,7 @@ def time_preparation(folder):
             print(f"round {number + 1}: preparation, {way}", flush=True)
             times[way].append(measure("preparation", way, folder))
     memory = {500: measure("preparation", "memory", folder)}
-    description = helpers.read_json(folder / "dataset.json", "01_dataset_upload")
+    description = helpers.read_description(folder)
     description["subsets"] = {subset: 100 * pairs for subset, pairs in description["subsets"].items()}
     helpers.write_json(folder / "dataset.json", description)
     memory[50_000] = measure("preparation", "memory", folder)
@@ -119,7 +121,7 @@ def rows_of_networks(times, ceilings, task):
         for network in networks:
             value = median[case, precision, network]
             pixels = value * int(case.split(",")[0]) ** 2
-            work = pixels * OPERATIONS_A_PIXEL / 1e9 / (1 if task == "training" else 3)
+            work = pixels * FLOP_A_PIXEL / 1e9 * (3 if task == "training" else 1)
             speed = f"{value:.1f}", f"{value / peer:.2f}", f"{work:.0f}", f"{100 * work / ceiling:.0f} %"
             rows.append([*case.split(","), numbers, network, *speed])
     return rows
@@ -133,7 +135,8 @@ def write_results(times, ceilings, preparation, memory, start, training_memory):
     for name in ("float32", "bfloat16"):
         product = statistics.median(entry[name] for entry in ceilings)
         parts.append(f"A matrix product in {name}: {product:.0f} GFLOP/s.  ")
-    header = ["image", "batch", "arithmetic", "network", "images/s", "to the fastest PyTorch", "GFLOP/s", "of product"]
+    header = ["image", "batch", "arithmetic", "network", "images/s", "to the fastest PyTorch", "GFLOP/s"]
+    header.append("of the product")
     for task in ("training", "prediction"):
         parts += [f"\n## {task.capitalize()}\n", markdown_table(header, rows_of_networks(times, ceilings, task))]
     base = statistics.median(preparation["plain_loop"])
@@ -191,6 +194,10 @@ def main():
     }
     start = time_start()
     times, ceilings = time_networks()
+    networks = [[*key, results] for key, results in times.items()]
+    results = {"machine": machine(), "networks": networks, "ceilings": ceilings, "preparation": preparation}
+    results |= {"preparation_memory": memory, "training_memory": training_memory, "start": start}
+    helpers.write_json(RESULTS.with_suffix(".json"), results)
     write_results(times, ceilings, preparation, memory, start, training_memory)
     print(RESULTS.with_suffix(".md").read_text(encoding="utf-8"))
 
