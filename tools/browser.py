@@ -28,7 +28,7 @@ PROMPTS = ".jp-CodeCell .jp-InputPrompt"
 IDLE = ".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status=idle]"
 # what TensorFlow writes when it starts
 STARTED = re.compile(r"WARNING: All log messages before absl|I0000 .*(port|cudart_stub)\.cc:")
-PICTURES = """images => images.map(image => [image.naturalWidth, image.clientWidth, image.clientHeight])"""
+PICTURES = "images => images.map(image => [image.naturalWidth, image.clientWidth, image.clientHeight])"
 
 
 def prepare(folder: Path, python: str) -> dict[str, str]:
