@@ -14,7 +14,8 @@ def check_exercise(number: str, answer: Any, is_right: Callable[[Any], bool], hi
     """Print whether an exercise is not tried yet, right, or not right yet, with a hint.
 
     answer: a value or a function; None, and a function that is still `return None`, are not tried yet. is_right: gets
-    the answer and returns True or False; an answer on which it fails is not right yet.
+    the answer and returns True or False. It may call it, and need not expect what comes back: an answer on which it
+    fails is not right yet.
     An error in the reader's function, and a `return` that is missing, are told before the hint, never raised.
     """
     if answer is None or _is_blank(answer):

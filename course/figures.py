@@ -76,7 +76,8 @@ def plot_looks(runs: dict[str, dict]) -> Figure:
     """Draw what networks answered for a slice while they learned: a row for each epoch, a column for each training.
 
     runs: {title: look}. A look holds `truth` (height, width), `epochs`, and `levels` (epochs, height, width), uint8:
-    the probability in 256 steps, so that 128 is one half. Looks at the same slice show the same part of it.
+    the probability in 256 steps, so that 128 is one half. Each panel outlines truth (orange) and mask (dashed blue);
+    looks at the same slice show the same part of it.
     """
     import matplotlib.pyplot as plt
 
@@ -100,7 +101,8 @@ def plot_looks(runs: dict[str, dict]) -> Figure:
 def plot_three_planes(volume: np.ndarray, mask: np.ndarray, centre: tuple[int, int, int]) -> Figure:
     """Draw a volume as a cube with its three planes through a point, and beside it the cut in each plane.
 
-    volume: (slices, height, width), 0 to 1; mask: bool of that shape; centre: (slice, row, column).
+    volume: (slices, height, width), 0 to 1; mask: bool of that shape; centre: (slice, row, column). The cuts along rows
+    and columns are stretched to squares.
     """
     import matplotlib.pyplot as plt
 
@@ -178,7 +180,8 @@ def plot_planes(
 ) -> Figure:
     """Draw a volume cut in three planes through the middle of a mask, and the mask's surface seen along each of them.
 
-    pictures, mask: arrays (slices, height, width); spacing: [row, column, slice] in mm; color: of the outline.
+    pictures, mask: arrays (slices, height, width); spacing: [row, column, slice] in mm, so that all is drawn in its
+    true proportions; color: of the outline, TRUTH_COLOR for a mask that a person drew.
     """
     import matplotlib.pyplot as plt
 
@@ -201,7 +204,8 @@ def plot_planes(
 def shade_surface(mask: np.ndarray, axis: int, sizes: Sequence[float]) -> np.ndarray:
     """Return a picture of a mask's surface seen along an axis, with pixels as large as the smallest side of a voxel.
 
-    mask: bool, three axes; sizes: of a voxel along them, in mm. The surface is 0.2 to 1, all else 0.
+    mask: bool, three axes; sizes: of a voxel along them, in mm. The surface, smoothed a little, is 0.2 to 1: the
+    brighter the more it is turned towards a light behind the reader's left shoulder. All else is 0.
     """
     from scipy import ndimage
 

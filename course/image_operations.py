@@ -8,7 +8,7 @@ def cut_squares(pictures, transforms, size, compiled):
 
     transforms: (N, 8), each a, b, c, d, e, f, 0, 0. The square's pixel in column x and row y shows the picture at
     column a x + b y + c and row d x + e y + f; what lies outside the picture is 0.
-    compiled: True where XLA compiles this, which lacks TensorFlow's own operation, the faster one on a CPU.
+    compiled: True where XLA compiles this. It lacks TensorFlow's own operation, which is the faster one on a CPU.
     """
     import tensorflow as tf
 

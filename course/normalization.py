@@ -1,6 +1,7 @@
 """Batch normalisation as TensorFlow's fused kernel computes it: Keras' own formula in one operation instead of ten.
 
-Keras' own each read and write the whole batch, in float32: in bfloat16 over a quarter of a training step on a CPU.
+Each of the ten reads and writes the whole batch, in float32 whatever the arithmetic: in bfloat16 that took more than a
+quarter of a training step on a CPU. The layers stay Keras' own, and so does what is saved of them.
 """
 
 import functools

@@ -1,6 +1,7 @@
 """What the network answers: for slices, and for volumes in three planes.
 
-Where XLA compiles the network (Keras' choice on a single GPU) every batch has one shape, so that it is compiled once.
+Where XLA compiles the network (Keras' choice on a single GPU) every batch has one shape, so that it is compiled once:
+the last batch is filled up, and the cuts of a volume are padded to squares. Elsewhere that would only cost time.
 """
 
 from pathlib import Path
@@ -24,7 +25,8 @@ def predict_probabilities(model, X: np.ndarray) -> np.ndarray:
 def predict_in_planes(model, X: np.ndarray, volumes: list[Volume]) -> np.ndarray:
     """Return the probabilities for X (N, S, S, 1), for volumes averaged over their three planes.
 
-    These are the slices, and cuts along rows and columns (Perslev et al., One Network to Segment Them All, 2019).
+    The network is asked for the slices, and for the same volume cut along its rows and along its columns (Perslev et
+    al., One Network to Segment Them All, 2019). Rows that belong to no volume are answered from the slice alone.
     """
     probabilities = np.array(predict_probabilities(model, X))
     depths = [volume.depth(axis) for volume in volumes for axis in (1, 2)]

@@ -74,7 +74,10 @@ def patient_dice(runs: list[dict], subset: str) -> dict[tuple[str, str], float]:
 
 
 def result_rows(groups: Groups, subset: str) -> list[list]:
-    """Return the rows of a subset's results, a row for each group; RESULT_HEADERS names the columns."""
+    """Return the rows of a subset's results, a row for each group; RESULT_HEADERS names the columns.
+
+    SD is the standard deviation (n - 1), over the patients' Dice and over the means of the seeds.
+    """
     rows = []
     for label, runs in groups.items():
         values = list(patient_dice(runs, subset).values())

@@ -245,7 +245,7 @@ def scan_axes(scan: Scan, axes: Sequence[str] | None) -> tuple[tuple[str, str, s
     """Return the axes to turn a scan to, so that it lies as the pictures of a training, and what is guessed thereby.
 
     axes: of the training's pictures, None where its dataset does not say. A scan that does not say how the patient lies
-    is taken as the import takes it.
+    is taken as the import takes it: slices along the last axis, turned upright by numpy.rot90.
     """
     if not scan.is_placed:
         return picture_axes(scan.axes), []
@@ -266,7 +266,10 @@ def scan_greys(pictures: np.ndarray, scan: Scan) -> tuple[np.ndarray, list[str]]
 
 
 def centred(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return pictures (slices, height, width) cut or filled up with 0 to another size; the way back keeps places."""
+    """Return pictures (slices, height, width) cut or filled up with 0 to another size, their middle kept.
+
+    Back at the former size, what was cut off is 0 and all else lies where it lay.
+    """
     resized = np.zeros((len(pictures), height, width), pictures.dtype)
     common = np.minimum(pictures.shape, resized.shape)
 
@@ -318,7 +321,8 @@ def _holds_answers(folder):
 def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
     """Return the scans in a folder, sorted, or the folder itself if it is one, and sentences on what is passed over.
 
-    Scans are NIfTI volumes, archives, and folders of slices.
+    Scans are NIfTI volumes, archives, and folders of slices; the masks of others, by their names, and folders of
+    earlier answers are passed over.
     Raises CourseError where there is none, where two have one `scan_name`, and where slices lie beside scans.
     """
     folder = Path(os.path.abspath(os.path.expanduser(folder)))

@@ -1,4 +1,7 @@
-"""How far to trust a network on a scan: what it learned from, and in what the scan differs."""
+"""How far to trust a network on a scan: what it learned from, and in what the scan differs.
+
+A network answers any picture. It has only learned what the answers to pictures like those of its training are.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
