@@ -111,6 +111,11 @@ def test_a_scan_is_turned_to_the_axes_of_the_training_and_a_guess_is_told(tmp_pa
     assert scans.scan_axes(placed, ["I", "A", "R"]) == (("I", "A", "R"), [])
     axes, guesses = scans.scan_axes(placed, None)
     assert axes == HEART and "is a guess" in guesses[0]
+    tilted = affine()
+    tilted[1, 2] = 0.2 * SPACING[2]  # each slice lies further to the front
+    slanting = scans.read_scan(save(tmp_path / "slanting.nii", body, tilted, qform=0))
+    for axes in (["I", "A", "R"], None):
+        assert "slanting are at no right angles" in scans.scan_axes(slanting, axes)[1][-1]
     for space, codes in ((np.diag([0.7, 1.1, 2.5, 1]), (1, 1)), (affine(), (0, 0))):  # nothing about the patient
         unplaced = scans.read_scan(save(tmp_path / "unplaced.nii", body, space, *codes))
         assert not unplaced.is_placed and "does not say how it lies" in unplaced.notes[0]
