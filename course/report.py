@@ -100,7 +100,7 @@ def write_patients(folder: Path, groups: Groups) -> Path:
 
     A row holds the run's parameters, the patient's figures as in metrics.json, the unit of its distances (mm or
     pixels), and of the run: the patients it learned from, the accuracy on the subset's pixels, the images seen, the
-    seconds of training, the arithmetic, the versions. 06_beyond_the_report reads such a file.
+    seconds of training, the arithmetic, the devices that trained, the versions. 06_beyond_the_report reads such a file.
     """
     rows = []
     for run in itertools.chain.from_iterable(groups.values()):
@@ -121,6 +121,7 @@ def write_patients(folder: Path, groups: Groups) -> Path:
                     "images_seen": metrics["images_seen"],
                     "seconds_training": round(metrics["seconds_training"]),
                     "arithmetic": metrics["arithmetic"],
+                    "devices": ", then ".join(metrics.get("devices", [])),
                     **metrics["versions"],
                 }
                 rows.append(row)
