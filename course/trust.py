@@ -68,7 +68,8 @@ def learned_from(work_dir: Path) -> dict:
 
     `axes` (see `course.geometry`; None where the dataset does not say), `spacing` ([row, column, slice] in mm or None)
     and `size` ([height, width] in pixels) of the first train patient, `spacing_range` (the smallest and the largest,
-    where any is known), and what `describe_training` tells of all.
+    where any is known), `notes`: a sentence, in a list, where pictures show pieces of the body of several sizes, and
+    what `describe_training` tells of all.
     Raises CourseError if the arrays of 02 are not there.
     """
     description = read_json(work_dir / "dataset.json", "01_dataset_upload")
@@ -82,12 +83,26 @@ def learned_from(work_dir: Path) -> dict:
         patient: float(y[rows_of[patient]].sum() * pixels[patient] * np.prod(spacing) / 1000)
         for patient, spacing in known.items()
     }
+    fields = {patient: np.multiply(slices[rows_of[patient][0]]["size"], known[patient][:2]) for patient in known}
     return {
         **description["geometry"][slices[0]["patient"]],
         "size": slices[0]["size"],
         "spacing_range": [limit([*known.values()], axis=0).tolist() for limit in (np.min, np.max)] if known else None,
+        "notes": _on_fields(fields, slices[0]["patient"]),
         **describe_training(volumes, millilitres or dict.fromkeys(rows_of, 0.0)),
     }
+
+
+def _on_fields(fields, first):
+    """Return a sentence, in a list, where the fields of view, {patient: [height, width] in mm}, differ by a tenth."""
+    low, high = (limit(list(fields.values()) or [[1, 1]], axis=0) for limit in (np.min, np.max))
+    if first not in fields or (high <= 1.1 * low).all():
+        return []
+    smallest, largest, taken = (" x ".join(f"{side:.0f}" for side in field) for field in (low, high, fields[first]))
+    return [
+        f"The training's pictures show {smallest} to {largest} mm, and of a scan the middle {taken} mm are looked at, "
+        f"as of {first}: what lies outside is not found, and 05, which takes each picture whole, may answer otherwise."
+    ]
 
 
 TURNS = {
