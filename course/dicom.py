@@ -69,7 +69,8 @@ def _place(slices, name):
     row, column = map(float, slices[0].PixelSpacing)
     affine, knows_space = np.eye(4), True
     if len(slices) > 1:
-        step, notes = (positions[-1] - positions[0]) / (len(slices) - 1), _notes_on_places(positions, normal, name)
+        step = (positions[-1] - positions[0]) / (len(slices) - 1)
+        notes = _notes_on_places(slices, positions, normal, name)
     else:
         thickness, told = _thickness(slices[0])
         step, knows_space, notes = normal * (thickness or 1), bool(thickness), [f"{name} is a single slice: {told}."]
@@ -82,7 +83,11 @@ def _values_of(slices):
     """Return the values of slices in their order, (column, row, slice), with black as the lowest."""
     from pydicom.pixels import apply_rescale
 
-    values = np.stack([apply_rescale(entry.pixel_array, entry).T for entry in slices], axis=-1)
+    values = []
+    for entry in slices:
+        with one_sentence(f"{end_of_path(entry.filename)} cannot be read as DICOM", DICOM_ADVICE):
+            values.append(apply_rescale(entry.pixel_array, entry).T)
+    values = np.stack(values, axis=-1)
     if not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite")
     if slices[0].PhotometricInterpretation == "MONOCHROME1":  # with white as the lowest value
@@ -119,14 +124,18 @@ def _thickness(entry) -> tuple[float | None, str]:
     return None, "it does not say how thick it is, so its volume is unknown"
 
 
-def _notes_on_places(positions: np.ndarray, normal: np.ndarray, name: str) -> list[str]:
+def _notes_on_places(slices: list, positions: np.ndarray, normal: np.ndarray, name: str) -> list[str]:
     """Return a sentence, in a list, where slices lie a little off a straight line of even steps, as rounded ones do.
 
-    positions: (slices, 3) in mm, in order. Raises CourseError where they lie far off, as with missing slices.
+    positions: theirs, (slices, 3) in mm, in order. Raises CourseError where they lie far off, as with missing slices.
     """
     steps = np.diff(positions @ normal)
     if (steps < 1e-3).any():
-        raise CourseError(f"{name} holds two slices at one place, as with several times: give the files of one time.")
+        two = " and ".join(end_of_path(entry.filename) for entry in slices[steps.argmin() :][:2])
+        raise CourseError(
+            f"{name} holds two slices at one place ({two}), as with several times: give the files of one time, each "
+            "slice once."
+        )
     off = np.linalg.norm(positions - np.linspace(positions[0], positions[-1], len(positions)), axis=1).max()
     told = (
         f"The slices of {name} lie {steps.min():.2f} to {steps.max():.2f} mm apart, up to {off:.2f} mm off a straight "

@@ -192,7 +192,7 @@ def group_people(pairs: list[Pair], are_volumes: bool = False) -> tuple[dict[str
         if are_volumes:
             advice = "put both into train, valid or test"
         elif pattern:
-            pattern += r"[ _.-]\D*(?P<slice>\d+)" if all(pair.slice is not None for pair in pairs) else ""
+            pattern = _with_slices(pattern, pairs)
             found = [re.fullmatch(pattern, pair.name) for pair in pairs if people[pair.patient] in alike]
             joins = all(found) and len({match["patient"] for match in found}) == 1
             advice = f"give patient_pattern={pattern!r}" if joins else "give a patient_pattern that joins them"
@@ -203,6 +203,19 @@ def group_people(pairs: list[Pair], are_volumes: bool = False) -> tuple[dict[str
             f"they are one patient, {advice}."
         )
     return people, notes
+
+
+def _with_slices(pattern, pairs):
+    """Return a pattern that joins patients with a group `slice`, where the names of all pairs have one to tell.
+
+    P1z03 has: a number of its own after the patient's.
+    """
+    if all(pair.slice is not None for pair in pairs):
+        return pattern + r"[ _.-]\D*(?P<slice>\d+)"
+    numbered = pattern.removesuffix(".*") + r"\D+(?P<slice>\d+)"
+    found = [re.fullmatch(numbered, pair.name) for pair in pairs]
+    tells_apart = all(found) and len({(match["patient"], int(match["slice"])) for match in found}) == len(pairs)
+    return numbered if pattern.endswith(".*") and tells_apart else pattern
 
 
 # --- volumes --------------------------------------------------------------------------------------------

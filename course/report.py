@@ -99,7 +99,9 @@ def _deviation(values):
 def write_patients(folder: Path, groups: Groups) -> Path:
     """Write patients.csv, which 06 reads, a row for each run, subset and patient; return its path.
 
-    A row holds the run's parameters, the patient's figures as in metrics.json, and figures of the run.
+    A row holds the run's parameters, the patient's figures as in metrics.json, the unit of its distances (mm or
+    pixels), and of the run: the patients it learned from, the accuracy on the subset's pixels, the images seen, the
+    seconds of training, the arithmetic, the devices that trained, the versions. 06_beyond_the_report reads such a file.
     """
     rows = []
     for run in itertools.chain(*groups.values()):
@@ -120,6 +122,7 @@ def write_patients(folder: Path, groups: Groups) -> Path:
                     "images_seen": metrics["images_seen"],
                     "seconds_training": round(metrics["seconds_training"]),
                     "arithmetic": metrics["arithmetic"],
+                    "devices": ", then ".join(metrics.get("devices", [])),
                     **metrics["versions"],
                 }
                 for patient, figures in metrics.get(subset, {}).get("patients", {}).items()

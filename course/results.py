@@ -78,6 +78,7 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
     record = {
         **{name: settings[name] for name in chosen},
         "arithmetic": arithmetic_of(model),
+        "devices": training.get("devices", []),  # an older version of the course did not record them
         "trained_on": training["made_from"],
         "epochs": training["epochs"],
         "parameters": model.count_params(),

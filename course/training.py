@@ -3,8 +3,9 @@
 Everything lies in `model/` of the work folder, and every file is written whole or not at all.
 `untrained.json` holds what the network was made from (`made_from`: `settings` and `code`), its `arithmetic` and the
 `fingerprint` of its file. `training.json` holds what the training depends on (`made_from`: `dataset`, `spacing`,
-`arrays`, `settings`, `weights`, `arithmetic` and `code`), the `epochs`, `images_seen` and `seconds` so far, whether it
-is `complete`, and under `best` the `epoch` whose weights best.keras holds, and its `fingerprint`.
+`arrays`, `settings`, `weights`, `arithmetic` and `code`), the `epochs`, `images_seen` and `seconds` so far, the
+`devices` that it ran on, whether it is `complete`, and under `best` the `epoch` whose weights best.keras holds, and its
+`fingerprint`.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import numpy as np
 
 from course.arrays import read_arrays_record
 from course.geometry import spacings
-from course.machine import choose_precision
+from course.machine import choose_precision, device_name
 from course.store import check_unchanged, read_description
 from course.workspace import (
     CourseError,
@@ -186,6 +187,9 @@ def resume_training(
         _put_away(work_dir / "model", record, reason)
         past, record = [], {"made_from": made_from, "seconds": 0.0}
     is_complete = _is_at_its_end(past, settings)
+    devices = record.setdefault("devices", [])
+    if not is_complete and device_name() not in devices:
+        devices.append(device_name())
     record.update(epochs=len(past), images_seen=len(past) * images_per_epoch, complete=is_complete)
     write_json(work_dir / "model" / "training.json", record)  # also after a kill between the weights and the record
     write_history(work_dir, past)

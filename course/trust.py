@@ -67,7 +67,8 @@ def learned_from(work_dir: Path) -> dict:
     """Return what the network of a work folder learned from, measured on its train arrays.
 
     `axes` (see `course.geometry`) and `spacing` ([row, column, slice] in mm), None where unknown, and `size` ([height,
-    width] in pixels) of the first train patient; `spacing_range`, where any is known; what `describe_training` returns.
+    width] in pixels) of the first train patient; `spacing_range`, where any is known; `notes`: a sentence, in a list,
+    where pictures show pieces of the body of several sizes; and what `describe_training` returns.
     Raises CourseError if the arrays of 02 are not there.
     """
     description = read_description(work_dir)
@@ -76,16 +77,30 @@ def learned_from(work_dir: Path) -> dict:
     rows_of = rows_of_patients(slices)
     volumes = ((patient, X[rows, ..., 0]) for patient, rows in rows_of.items())  # one at a time in memory
     known = {patient: spacing for patient, spacing in spacings(description).items() if spacing and patient in rows_of}
-    millilitres = {}
+    millilitres, fields = {}, {}
     for patient, spacing in known.items():
-        pixel = np.prod(slices[rows_of[patient][0]]["size"]) / X.shape[1] ** 2  # of 02, in pixels of the picture
-        millilitres[patient] = float(y[rows_of[patient]].sum() * pixel * np.prod(spacing) / 1000)
+        fields[patient] = np.multiply(slices[rows_of[patient][0]]["size"], spacing[:2])  # height and width in mm
+        voxel = np.prod(fields[patient]) / X.shape[1] ** 2 * spacing[2]
+        millilitres[patient] = float(y[rows_of[patient]].sum() * voxel / 1000)
     return {
         **description["geometry"][slices[0]["patient"]],
         "size": slices[0]["size"],
         "spacing_range": [limit([*known.values()], axis=0).tolist() for limit in (np.min, np.max)] if known else None,
+        "notes": _on_fields(fields, slices[0]["patient"]),
         **describe_training(volumes, millilitres or dict.fromkeys(rows_of, 0.0)),
     }
+
+
+def _on_fields(fields, first):
+    """Return a sentence, in a list, where the fields of view, {patient: [height, width] in mm}, differ by a tenth."""
+    low, high = (limit(list(fields.values()) or [[1, 1]], axis=0) for limit in (np.min, np.max))
+    if first not in fields or (high <= 1.1 * low).all():
+        return []
+    smallest, largest, taken = (" x ".join(f"{side:.0f}" for side in field) for field in (low, high, fields[first]))
+    return [
+        f"The training's pictures show {smallest} to {largest} mm, and of a scan the middle {taken} mm are looked at, "
+        f"as of {first}: what lies outside is not found, and 05, which takes each picture whole, may answer otherwise."
+    ]
 
 
 TURNS = {

@@ -1,6 +1,7 @@
 """The batch hands parameters on, refuses what cannot work before anything runs, and says which cell failed."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -122,6 +123,16 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
 def test_a_grid_that_cannot_work_is_refused(grid, expected):
     with pytest.raises(helpers.CourseError, match=expected):
         batch.plan_runs(grid, open_test=True, **CHOICE)
+
+
+def test_every_grid_of_the_documents_can_be_planned():
+    pages = [batch.COURSE_FOLDER / "README.md", *sorted((batch.COURSE_FOLDER / "docs").glob("*.md"))]
+    grids = re.findall(r"GRID='(.+?)'", "\n".join(page.read_text(encoding="utf-8") for page in pages))
+    assert len(grids) > 5
+    for grid in grids:
+        runs, _ = batch.plan_runs(json.loads(grid), **CHOICE)
+        pattern = next(iter(runs.values())).get("patient_pattern")
+        assert not pattern or re.fullmatch(pattern, "case07-sl003").groups() == ("case07", "003")
 
 
 def test_a_text_does_not_open_the_test():

@@ -43,6 +43,7 @@ def batch(tmp_path):
                     "arithmetic": "float32",
                     "seconds_training": 60.0,
                     "images_seen": 600,
+                    "devices": ["a GPU", "1 CPU core"],
                     "image_size": 32,
                     "valid": {
                         "dice_per_patient": values,
@@ -213,8 +214,8 @@ def test_the_table_of_patients_has_a_row_for_every_run_and_patient(batch):
     assert len(rows) == 4 * len(PATIENTS) and {row["subset"] for row in rows} == {"valid"}
     row = next(row for row in rows if (row["recipe"], row["seed"], row["patient"]) == ("best", "1", "p3"))
     assert float(row["dice"]) == pytest.approx(dice_of("best", 1, 3))
-    columns = ("distance_unit", "dataset", "image_size", "images_seen", "seconds_training", "arithmetic")
-    assert [row[name] for name in columns] == ["mm", "sample", "32", "600", "60", "float32"]
+    columns = ("distance_unit", "dataset", "image_size", "images_seen", "seconds_training", "arithmetic", "devices")
+    assert [row[name] for name in columns] == ["mm", "sample", "32", "600", "60", "float32", "a GPU, then 1 CPU core"]
     assert row["learned_from"] == "p8 p9"
 
 

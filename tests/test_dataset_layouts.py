@@ -715,6 +715,9 @@ def test_a_pattern_of_the_users_own_is_followed(tmp_path):
             0,
         ),
         ([f"ann{p}_{c}" for p in range(6) for c in "abc"], r"(?P<patient>ann\\D*\\d+).*", 0),
+        ([f"P{p}_z{n}k" for p in range(6) for n in range(2)], r"(?P<patient>P\\D*\\d+).*", 0),
+        ([f"P{p}_{c}1" for p in range(6) for c in "ab"], r"(?P<patient>P\\D*\\d+).*", 0),
+        ([f"ann{p}_sl{n}" for p in range(6) for n in range(2)], r"(?P<patient>ann\\D*\\d+)\\D+(?P<slice>\\d+)", 0),
         (
             [f"P{p}_{view}_T1_{n}" for p in range(3) for view in ("2CH", "4CH") for n in range(2)],
             r"(?P<patient>P\\D*\\d+).*[ _.-]\\D*(?P<slice>\\d+)",

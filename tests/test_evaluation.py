@@ -179,7 +179,7 @@ def test_probabilities_are_resized_bilinearly_before_the_threshold():
 def test_the_results_file_holds_all_that_was_agreed(prepared):
     settings = {**helpers.load_settings(prepared, image_size=64), "threshold": 0.35, "largest_component": True}
     model = helpers.create_model(image_size=64)
-    made_from = store(model, prepared, seconds=12.5, images_seen=300, epochs=7)
+    made_from = store(model, prepared, seconds=12.5, images_seen=300, epochs=7, devices=["a GPU"])
     metrics = {subset: evaluate(prepared, subset, truth(prepared, subset)) for subset in ("valid", "test")}
     for _ in range(2):  # 05 may be run again
         path = helpers.write_results(model, prepared, settings, metrics)
@@ -188,7 +188,7 @@ def test_the_results_file_holds_all_that_was_agreed(prepared):
     expected = {
         **{"dataset": "sample", "profile": "smoke", "recipe": "report", "image_size": 64, "seed": 0},
         **{"parameters": 1_927_841, "arithmetic": "float32", "threshold": 0.35, "largest_component": True},
-        **{"trained_on": made_from, "epochs": 7, "images_seen": 300, "seconds_training": 12.5},
+        **{"trained_on": made_from, "epochs": 7, "images_seen": 300, "seconds_training": 12.5, "devices": ["a GPU"]},
     }
     assert {name: written[name] for name in expected} == expected
     assert helpers.chosen_segmentation(prepared) == (0.35, True)

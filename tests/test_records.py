@@ -387,6 +387,15 @@ def test_a_kill_between_any_two_files_of_an_epoch_loses_that_epoch_at_most(folde
     helpers.load_trained_model(folder)
 
 
+def test_a_training_names_every_device_that_it_ran_on(folder, monkeypatch):
+    settings = {**SETTINGS, "epochs": 5}
+    write_json(folder / "settings.json", settings)
+    for name in ("one core", "two cores", "one core"):
+        monkeypatch.setattr("course.training.device_name", lambda name=name: name)
+        train(folder, [0.5], settings)
+    assert (record_of(folder)["devices"], record_of(folder)["epochs"]) == (["one core", "two cores"], 3)
+
+
 def test_a_training_that_others_replace_is_kept_beside_those_before(folder, capsys):
     best = [(folder / "model" / "best.keras").read_bytes()]
     for name in ("looks.npz", "curves.png"):  # what 04 draws at its end

@@ -111,6 +111,11 @@ def test_a_scan_is_turned_to_the_axes_of_the_training_and_a_guess_is_told(tmp_pa
     assert scans.scan_axes(placed, ["I", "A", "R"]) == (("I", "A", "R"), [])
     axes, guesses = scans.scan_axes(placed, None)
     assert axes == HEART and "is a guess" in guesses[0]
+    tilted = affine()
+    tilted[1, 2] = 0.2 * SPACING[2]  # each slice lies further to the front
+    slanting = scans.read_scan(save(tmp_path / "slanting.nii", body, tilted, qform=0))
+    for axes in (["I", "A", "R"], None):
+        assert "slanting are at no right angles" in scans.scan_axes(slanting, axes)[1][-1]
     for space, codes in ((np.diag([0.7, 1.1, 2.5, 1]), (1, 1)), (affine(), (0, 0))):  # nothing about the patient
         unplaced = scans.read_scan(save(tmp_path / "unplaced.nii", body, space, *codes))
         assert not unplaced.is_placed and "does not say how it lies" in unplaced.notes[0]
@@ -349,7 +354,7 @@ SERIES = {  # what is changed in a good series
     "first missing": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 0)]}, "1.00 to 2.00 mm apart, .* are missing"),
     "growing steps": ({"ImagePositionPatient": lambda n: [0, 0, n + n * n / 60]}, "1.02 to 1.38 mm apart, .* missing"),
     "askew": ({"ImagePositionPatient": lambda n: [0, 5 * np.sin(n), 3 * n]}, r"up to 6\.74 mm off a straight line"),
-    "two times": ({"ImagePositionPatient": lambda n: [0, 0, n // 2]}, "two slices at one place"),
+    "two times": ({"ImagePositionPatient": lambda n: [0, 0, n // 2]}, r"at one place \(\S+dcm and \S+dcm\)"),
     "no position": ({"PixelSpacing": None, "ImagePositionPatient": None}, "lacks ImagePositionPatient, as 3 .* place"),
     "position NaN": ({"ImagePositionPatient": lambda n: ["nan", 0, n]}, "lacks ImagePositionPatient, as 3 finite"),
     "direction of five": ({"ImageOrientationPatient": [1, 0, 0, 0, 1]}, "lacks ImageOrientationPatient, as 6 finite"),
@@ -367,7 +372,7 @@ SERIES = {  # what is changed in a good series
     ),
     "several frames": ({"NumberOfFrames": 4}, "no single slice of grey values"),
     "colours": ({"SamplesPerPixel": 3}, "no single slice of grey values"),
-    "pixels cut short": ({"PixelData": b"\0\0"}, "cannot be read as DICOM .*dcm2niix"),
+    "pixels cut short": ({"PixelData": b"\0\0"}, r"\d\.dcm cannot be read as DICOM .*dcm2niix"),
     "sizes": ({"PixelSpacing": lambda n: [1, 1 + (n > 3)]}, "differ in size, spacing, direction"),
     "directions": (
         {"ImageOrientationPatient": lambda n: [1, 0, 0, 0, 1, 0] if n else [0, 1, 0, 0, 0, 1]},

@@ -62,6 +62,14 @@ def test_a_change_of_the_crops_comes_after_those_of_the_recipe(monkeypatch):
     assert images == 30 and masks == 5 + 2**40
 
 
+def test_a_trial_whose_row_could_not_name_its_commit_does_not_begin(tmp_path, monkeypatch):
+    monkeypatch.setattr("tools.common.COURSE_FOLDER", tmp_path)
+    monkeypatch.setattr("sys.argv", ["trials.py", "best", "--folder", str(tmp_path / "trials")])
+    with pytest.raises(helpers.CourseError, match="git tells none here"):
+        trials.main()
+    assert not (tmp_path / "trials").exists()
+
+
 @pytest.mark.slow
 def test_a_trial_learns_from_some_patients_and_answers_for_the_others(work_dir, tmp_path, monkeypatch):
     import keras

@@ -76,11 +76,15 @@ def test_what_was_learned_from_is_measured_on_the_train_arrays(work_dir):
         second: {"spacing": [2 * row, column, between], "axes": None},  # each patient has pixels of its own
         third: {"spacing": None, "axes": None},
     }
+    assert learned["notes"] == []  # all are of one size
     helpers.write_json(work_dir / "dataset.json", {**description, "geometry": geometry})
     known = sorted([millilitres[first], 2 * millilitres[second]])
     several = trust.learned_from(work_dir)
     assert several["millilitres"] == pytest.approx(known) and several["spacing"] == description["spacing"]
     assert several["spacing_range"] == [[row, column, between], [2 * row, column, between]]
+    [sentence] = several["notes"]
+    small, large = (f"{factor * height * row:.0f} x {width * column:.0f} mm" for factor in (1, 2))
+    assert f"show {small[:-3]} to {large}, and of a scan the middle {small} are looked at, as of {first}:" in sentence
 
 
 def test_a_patient_like_those_of_the_training_passes(learned):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import helpers
 from course.planes import TrainingPictures
-from course.workspace import COURSE_FOLDER
+from course.workspace import COURSE_FOLDER, one_sentence
 
 
 def copy_course(folder: Path) -> Path:
@@ -33,9 +33,10 @@ def machine() -> str:
 
 
 def current_commit() -> str:
-    """Return the short name of the course's current commit."""
+    """Return the short name of the course's current commit; raise CourseError where git does not know it."""
     command = ["git", "-C", str(COURSE_FOLDER), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    with one_sentence("The rows of the table name a commit, and git tells none here", "start in a clone of the course"):
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def markdown_table(header: list[str], rows: Iterable[list]) -> str:

@@ -166,6 +166,7 @@ def read_arguments():
 def main():
     """Train, answer for those held out, and append the row."""
     arguments = read_arguments()
+    commit = current_commit()  # as the code is that was imported
     helpers.set_up()
     idea, changes, change = TRIALS[arguments.name]
     settings = helpers.new_settings(arguments.dataset, arguments.profile, "best", arguments.seed) | changes
@@ -188,7 +189,7 @@ def main():
         **summary_of_curves(dice_curves(run_dir, probabilities)),
         "minutes": f"{seconds / 60:.1f}",
         "machine": processor_name(),
-        "commit": current_commit(),
+        "commit": commit,
         "date": datetime.date.today().isoformat(),
     }
     append_rows(TABLE, [row], COLUMNS)
