@@ -5,7 +5,7 @@ NIfTI volumes), checks every file, and leaves `dataset.json` in the work folder.
 `{train,valid,test}/{images,masks}/NAME.png` are used where they are; all others are converted into the work
 folder. Until the new data are whole the old ones stay: `dataset.json` is replaced last, in one step.
 
-The description in `dataset.json` holds `format`, `name`, `source`, `root` (see `dataset_root`), `spacing` ([row,
+The description in `dataset.json` holds `name`, `source`, `root` (see `dataset_root`), `spacing` ([row,
 column, slice] in mm, or None where it is unknown or differs), `geometry` (for each patient {"spacing", "axes"}, see
 `course.geometry.geometry_of`), `mask_values` ([background, foreground] as `Image.convert("L")` reads them), `subsets`
 (subset to list of {"name", "patient", "slice", "size": [height, width]}), `twins` (of each scan under two names
@@ -125,6 +125,7 @@ def import_dataset(
             chosen = foreground_values(foreground, {})
             choices = patient_pattern, exclude, chosen, spacing
             pairs, people, geometry, notes = _take_pictures(layout, folder, *choices, building / "united", progress)
+        notes += uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
         is_foreground, mask_values, of_masks = choose_foreground(pairs, chosen)
         check_subsets(pairs, people)
         pairs, of_subsets = fill_subsets(pairs, seed, people)
@@ -238,8 +239,7 @@ def _take_volumes(layout, folder, is_heart, patient_pattern, exclude, foreground
         notes.append("Each volume is taken as a patient of its own.")
         people, told = group_people(pairs, are_volumes=True) if patient_pattern else ({}, [])
         notes += told
-    pairs = measure_pairs(pairs, progress)
-    return pairs, people, geometry, notes + unused_sentences(layout.geometry, folder) + _told(pairs, geometry)
+    return measure_pairs(pairs, progress), people, geometry, notes + unused_sentences(layout.geometry, folder)
 
 
 def _take_pictures(layout, folder, patient_pattern, exclude, chosen, spacing, united, progress):
@@ -249,12 +249,7 @@ def _take_pictures(layout, folder, patient_pattern, exclude, chosen, spacing, un
     notes += unused_sentences(layout.geometry, folder, pairs)
     pairs = measure_pairs(unite_masks(pairs, layout.masks, chosen, united, progress), progress)
     refuse_views(pairs, layout.neither)
-    return pairs, people, geometry, notes + crowded_sentences(pairs) + _told(pairs, geometry)
-
-
-def _told(pairs, geometry):
-    """Return what must be told of pairs as they came, and of their geometry."""
-    return uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
+    return pairs, people, geometry, notes + crowded_sentences(pairs)
 
 
 def _take_imported(path, work_dir, fold, has_options):
@@ -297,18 +292,13 @@ def _in_canonical_form(pairs, building, is_foreground, progress):
 
     The third is sentences on what was done to the greys, and on what is faint.
     """
-    root, told = pairs[0].image.parent.parent.parent, []
+    root = pairs[0].image.parent.parent.parent
     is_plain = is_foreground is None and all(pair.facts.image_plain for pair in pairs)
     is_in_place = all((pair.image, pair.mask) == _places(root, pair) for pair in pairs)
-    if building in root.parents or not (is_plain and is_in_place):
-        root = building / "dataset"
-        windows, told = grey_windows(pairs)
-        pairs = _convert(pairs, root, building, is_foreground, windows, progress)
-    return root, pairs, told + faint_sentences(pairs)
-
-
-def _convert(pairs, root, building, is_foreground, windows, progress):
-    """Bring all files below `root` in canonical form; return the pairs as they are there."""
+    if is_plain and is_in_place and building not in root.parents:
+        return root, pairs, faint_sentences(pairs)
+    root = building / "dataset"
+    windows, told = grey_windows(pairs)
     for subset in SUBSETS:
         for kind in ("images", "masks"):
             (root / subset / kind).mkdir(parents=True)
@@ -317,27 +307,22 @@ def _convert(pairs, root, building, is_foreground, windows, progress):
         """Move, copy or write the two files of a pair."""
         image_path, mask_path = _places(root, pair)
         moved = replace(pair, image=image_path, mask=mask_path)
+        take = os.replace if building in pair.image.parents else shutil.copyfile
         is_plain = pair.facts.image_plain and is_foreground is None
         image, mask = (None, None) if is_plain else read_pair(pair.image, pair.mask)[:2]
         if pair.facts.image_plain:
-            _bring_file(pair.image, moved.image, building)
+            take(pair.image, image_path)
         else:
             greys = to_greys(image.pixels, *windows[pair.patient]) if pair.facts.deep else image.pixels
-            Image.fromarray(greys).save(moved.image)
+            Image.fromarray(greys).save(image_path)
         if is_foreground is None:
-            _bring_file(pair.mask, moved.mask, building)
+            take(pair.mask, mask_path)
         else:
-            Image.fromarray(is_foreground(mask.pixels) * np.uint8(255)).save(moved.mask)
+            Image.fromarray(is_foreground(mask.pixels) * np.uint8(255)).save(mask_path)
         return moved if is_plain else measure_pair(moved)
 
-    return parallel(bring, pairs, "converting", progress)
-
-
-def _bring_file(source, target, building):
-    if building in source.parents:
-        os.replace(source, target)
-    else:
-        shutil.copyfile(source, target)
+    pairs = parallel(bring, pairs, "converting", progress)
+    return root, pairs, told + faint_sentences(pairs)
 
 
 def _fingerprint(pairs):
