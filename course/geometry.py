@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from numbers import Real
 from pathlib import Path
 
-from course.workspace import CourseError, end_of_path, one_sentence, sentence_about
+from course.notes import sentences_about
+from course.workspace import CourseError, end_of_path, one_sentence
 
 OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
 
@@ -57,7 +58,7 @@ def unused_sentences(found: list[Path], folder: Path, pairs: list = ()) -> list[
     advice = "volumes hold their own spacing and axes."
     if pairs:
         advice = 'only one above all images and masks is read, which may tell of each patient in "patients".'
-    return [sentence_about(unused, "was passed over", advice)] if unused else []
+    return sentences_about(unused, "was passed over", advice)
 
 
 def _geometry_file(pairs, folder):

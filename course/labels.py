@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from course.nifti import MANY_LABELS
+from course.notes import refuse, sentences_about
 from course.pictures import Pair, check_palettes, read_picture
-from course.workspace import CourseError, end_of_path, listed, parallel, sentence_about
+from course.workspace import CourseError, end_of_path, listed, parallel
 
 EDGE_REACH = 8  # pixels from a blurred value to both of what it lies between; a block of a JPEG is as large
 LOOKED_AT = 40  # masks that are read again to tell blur from labels
@@ -82,10 +83,9 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
         plain = all(pair.facts.mask_plain for pair in pairs)
         notes = _inverted(pairs, counts, high, f"the value {listed([high])}")
         noisy = [pair.mask for pair in pairs if pair.facts.lossy and high - low <= NOISE]
-        if noisy:
-            what = f"is a JPEG of the values {low:g} and {high:g}, which its noise changes"
-            advice = "see whether the outlines in 01 fit; if not, save the masks anew, as PNG."
-            notes.append(sentence_about(noisy, what, advice))
+        what = f"is a JPEG of the values {low:g} and {high:g}, which its noise changes"
+        advice = "see whether the outlines in 01 fit; if not, save the masks anew, as PNG."
+        notes += sentences_about(noisy, what, advice)
         return (None, values, notes) if plain else ((lambda pixels: pixels == high), [0, 255], notes)
     if not is_blur:
         if 0 < 2 * len(blurred) < len(pairs):
@@ -93,7 +93,7 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
             advice = (
                 f"mend or exclude it, or choose which are the structure with foreground=[...]{_hint(pairs, values)}."
             )
-            raise CourseError(sentence_about([pair.mask for pair in blurred], what, advice))
+            refuse([pair.mask for pair in blurred], what, advice)
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
         raise CourseError(
             f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({listed(values)}) where two are "
@@ -104,7 +104,7 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
     _refuse_faint(pairs, threshold, high)
     side = "below" if chosen == {low} else "above"
     advice = f"masks are not two-valued, their values {side} {threshold:g} were taken as foreground."
-    notes = [sentence_about([pair.mask for pair in blurred], "is blurred", advice)]
+    notes = sentences_about([pair.mask for pair in blurred], "is blurred", advice)
     notes += [] if chosen else _inverted(pairs, counts, threshold, f"what is above {threshold:g}")
     return (lambda pixels: (pixels > threshold) == (side == "above")), [0, 255], notes
 
@@ -124,7 +124,7 @@ def refuse_views(pairs: list[Pair], neither: list[Path]) -> None:
     if len(neither) >= len(pairs) and all(is_view(pair.facts) for pair in pairs):
         advice = f"if {end_of_path(min(neither))} and the like show the structure, put them into masks/; else, away."
         what = "covers most of its picture, as a field of view does"
-        raise CourseError(sentence_about([pair.mask for pair in pairs], what, advice))
+        refuse([pair.mask for pair in pairs], what, advice)
 
 
 def _counts(pairs):
@@ -139,9 +139,8 @@ def _refuse_faint(pairs, threshold, high):
         values = pair.facts.mask_values
         if len(values) == 2 and not pair.facts.lossy and max(values) <= threshold and values[max(values)] > TIP:
             faint.append(pair.mask)
-    if faint:
-        what = f"holds two values, neither above {threshold:g}, and other masks are blurred and reach {high:g}"
-        raise CourseError(sentence_about(faint, what, "save all masks with the same two values."))
+    what = f"holds two values, neither above {threshold:g}, and other masks are blurred and reach {high:g}"
+    refuse(faint, what, "save all masks with the same two values.")
 
 
 def _hint(pairs, values):

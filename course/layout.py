@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from course.matching import IMAGE_AFFIX, MASK_ENDING, File, Layout, bare_names, match_masks
+from course.notes import sentences_about
 from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray, may_be_data, refuse_dicom
 from course.store import import_copies
-from course.workspace import CourseError, end_of_path, sentence_about
+from course.workspace import CourseError, end_of_path
 
 # How users call the folders that this course calls train, valid, test and images, masks.
 SUBSET_WORDS = {
@@ -347,4 +348,4 @@ def _pass_over_test_without_masks(layout):
         if images and not masks:
             paths = [layout.images.pop(key) for key in images]
             why = f"nothing of {subset} has one, so all of it is passed over."
-            layout.notes.append(sentence_about(paths, "has no mask", why))
+            layout.notes += sentences_about(paths, "has no mask", why)

@@ -6,9 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from course.notes import sentences_about
 from course.people import TIME_OR_SIDE, loosely
 from course.pictures import VOLUMES, file_suffix
-from course.workspace import CourseError, end_of_path, sentence_about
+from course.workspace import CourseError, end_of_path
 
 IN_NAMES = "masks?|msk|label(?:s|l?ed)?|lbl|segmentation|seg|gt|groundtruth|anno(?:tation)?|manual|1stho|2ndho"
 MASK_ENDING = re.compile(rf"[ _.-]({IN_NAMES})([ _.-]?\d+)?$", re.IGNORECASE)
@@ -41,8 +42,7 @@ class Layout:
 
     def pass_over(self, paths: list[Path], why: str) -> None:
         """Tell of files, if there are any, that they are taken for neither image nor mask."""
-        if paths:
-            self.passed_over.append(sentence_about(paths, "was passed over", why))
+        self.passed_over += sentences_about(paths, "was passed over", why)
 
     @property
     def has_volumes(self) -> bool:
@@ -91,7 +91,7 @@ def match_masks(files: list[File], layout: Layout) -> None:
     for file in sorted(masks, key=lambda file: bool(MASK_WITHIN.search(file.name))):
         keys = [(file.subset, name) for name in _names_of_image(file)]
         found = [key for key in keys if key in layout.images]
-        numbered = MASK_ENDING.search(file.name if file.name.endswith(file.stem) else f"_{file.stem}")
+        numbered = MASK_ENDING.search(f"_{file.stem}")
         is_part = bool(numbered and numbered[2])
         if found:
             key = next((key for key in found if key not in layout.masks), found[0])
@@ -117,9 +117,8 @@ def match_masks(files: list[File], layout: Layout) -> None:
     if guessed:
         what = "is taken as the mask of an image whose name is only similar"
         advice = f"the first is of {end_of_path(guessed[min(guessed)])}; see whether the outlines in 01 fit."
-        layout.notes.append(sentence_about(guessed, what, advice))
-    if united:
-        layout.notes.append(sentence_about(united, "is one of several masks of one image", "they are united."))
+        layout.notes += sentences_about(guessed, what, advice)
+    layout.notes += sentences_about(united, "is one of several masks of one image", "they are united.")
 
 
 def _names_of_image(file):

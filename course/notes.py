@@ -1,8 +1,9 @@
 """What an import does to files that are not as they should be, and the sentences that tell of it."""
 
+from collections.abc import Collection
 from pathlib import Path
 
-from course.workspace import sentence_about
+from course.workspace import CourseError, sentence_about
 
 # What is the matter with a file, and what was done.
 TOLD = {
@@ -66,4 +67,15 @@ TOLD = {
 def told_sentences(told: dict[Path, tuple[str, ...]]) -> list[str]:
     """Return a sentence for each key of TOLD that a file has; told: {path: keys}."""
     files = {key: [path for path, keys in told.items() if key in keys] for key in TOLD}
-    return [sentence_about(paths, *TOLD[key]) for key, paths in files.items() if paths]
+    return [sentence for key, paths in files.items() for sentence in sentences_about(paths, *TOLD[key])]
+
+
+def sentences_about(paths: Collection[Path], what: str, advice: str) -> list[str]:
+    """Return the sentence about all of `paths`, in a list, which is empty where there are none."""
+    return [sentence_about(paths, what, advice)] if paths else []
+
+
+def refuse(paths: Collection[Path], what: str, advice: str) -> None:
+    """Raise CourseError, the sentence about all of `paths`, unless there are none."""
+    for sentence in sentences_about(paths, what, advice):
+        raise CourseError(sentence)
