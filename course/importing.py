@@ -118,13 +118,20 @@ def import_dataset(
         if layout.has_volumes:
             is_heart = dataset == "heart" or is_heart_task(layout.images)
             choices = is_heart, patient_pattern, exclude, foreground, allow_incomplete
-            pairs, people, geometry, notes = _take_volumes(layout, folder, *choices, building / "slices", progress)
+            pairs, people, geometry, notes = _take_volumes(layout, *choices, building / "slices", progress)
+            notes += unused_sentences(layout.geometry, folder)
         elif dataset == "heart":
             raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
             chosen = foreground_values(foreground, {})
-            choices = patient_pattern, exclude, chosen, spacing
-            pairs, people, geometry, notes = _take_pictures(layout, folder, *choices, building / "united", progress)
+            pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
+            geometry = picture_geometry(pairs, folder, spacing, exclude)
+            notes += unused_sentences(layout.geometry, folder, pairs)
+            pairs = unite_masks(pairs, layout.masks, chosen, building / "united", progress)
+        pairs = measure_pairs(pairs, progress)
+        if not layout.has_volumes:
+            refuse_views(pairs, layout.neither)
+            notes += crowded_sentences(pairs)
         notes += uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
         is_foreground, mask_values, of_masks = choose_foreground(pairs, chosen)
         check_subsets(pairs, people)
@@ -133,6 +140,8 @@ def import_dataset(
         check_masks(pairs, mask_values)
         pairs.sort(key=reading_order)
         twins, findings, doubts = audit(pairs, mask_values)
+        # Of pixels, not bytes: PNG compressors differ
+        lines = [f"{pair.subset}/{pair.name} {pair.facts.image_hash} {pair.facts.mask_hash}\n" for pair in pairs]
         description = {
             "name": dataset if dataset in ("sample", "heart") else Path(os.path.expanduser(dataset)).resolve().stem,
             "source": str(dataset),
@@ -142,7 +151,7 @@ def import_dataset(
             "excluded": sorted(exclude),
             "notes": [*layout.passed_over, *layout.notes, *notes, *of_masks, *of_subsets, *of_greys, *doubts],
             "mask_values": mask_values,
-            "fingerprint": _fingerprint(pairs),
+            "fingerprint": hashlib.sha256("".join(sorted(lines)).encode()).hexdigest(),
             "folds": draw_folds(pairs, seed, people),
             "twins": twins,
             "audit": findings,
@@ -227,8 +236,8 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
     return target
 
 
-def _take_volumes(layout, folder, is_heart, patient_pattern, exclude, foreground, allow_incomplete, slices, progress):
-    """Write a layout's volumes to `slices` as pictures; return (measured pairs, {patient: person}, geometry, notes)."""
+def _take_volumes(layout, is_heart, patient_pattern, exclude, foreground, allow_incomplete, slices, progress):
+    """Write a layout's volumes to `slices` as pictures; return (pairs, {patient: person}, geometry, notes)."""
     subset_of, notes = choose_volumes(layout, is_heart, exclude, allow_incomplete)
     pairs, people, geometry, more = pairs_of_volumes(layout, subset_of, slices, foreground, patient_pattern, progress)
     notes += more
@@ -239,17 +248,7 @@ def _take_volumes(layout, folder, is_heart, patient_pattern, exclude, foreground
         notes.append("Each volume is taken as a patient of its own.")
         people, told = group_people(pairs, are_volumes=True) if patient_pattern else ({}, [])
         notes += told
-    return measure_pairs(pairs, progress), people, geometry, notes + unused_sentences(layout.geometry, folder)
-
-
-def _take_pictures(layout, folder, patient_pattern, exclude, chosen, spacing, united, progress):
-    """Unite several masks of one image in `united`; return (measured pairs, {patient: person}, geometry, notes)."""
-    pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
-    geometry = picture_geometry(pairs, folder, spacing, exclude)
-    notes += unused_sentences(layout.geometry, folder, pairs)
-    pairs = measure_pairs(unite_masks(pairs, layout.masks, chosen, united, progress), progress)
-    refuse_views(pairs, layout.neither)
-    return pairs, people, geometry, notes + crowded_sentences(pairs)
+    return pairs, people, geometry, notes
 
 
 def _take_imported(path, work_dir, fold, has_options):
@@ -323,9 +322,3 @@ def _in_canonical_form(pairs, building, is_foreground, progress):
 
     pairs = parallel(bring, pairs, "converting", progress)
     return root, pairs, told + faint_sentences(pairs)
-
-
-def _fingerprint(pairs):
-    """Return the SHA-256 over subsets, names and pixels (not bytes: PNG compressors differ)."""
-    lines = sorted(f"{pair.subset}/{pair.name} {pair.facts.image_hash} {pair.facts.mask_hash}\n" for pair in pairs)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
