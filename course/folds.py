@@ -63,10 +63,10 @@ def _deal(groups, missing):
 def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tuple[list[Pair], list[str]]:
     """Give the pairs the subsets that they lack, by patient; return the pairs and the notes that tell it.
 
-    Where the data have no subsets, or one alone, all patients are split in the report's proportions. Where valid or
+    Where the data have no subsets, or one alone, all patients are split in the report's proportions; where valid or
     test is missing, it is drawn from train; again, where the masks of a subset would all be empty. Identical scans, and
-    patients of one person in `people` ({patient: person}), stay together. No patient is in two subsets, which
-    `check_subsets` holds. Raises CourseError where there are too few, or where there is no train.
+    patients of one person in `people` ({patient: person}), stay together. Raises CourseError where there are too few,
+    or where there is no train.
     """
     present = {pair.subset for pair in pairs} - {None}
     if len(present) == len(SUBSETS):
@@ -147,8 +147,8 @@ def draw_folds(pairs: list[Pair], seed: int, people: dict | None = None) -> list
 def apply_fold(description: dict, fold: int) -> None:
     """Make one fold the valid patients of a description, and all others of train and valid its train patients.
 
-    What came in stays recorded, so that another fold, or `undo_fold`, finds it. Raises CourseError for a fold that is
-    not there, and where train and valid hold a picture of one name.
+    What came in stays recorded for `undo_fold`. Raises CourseError for a fold that is not there, and where train and
+    valid hold a picture of one name.
     """
     folds = description["folds"]
     if type(fold) is not int or not 0 <= fold < len(folds) or len(folds) < 2:

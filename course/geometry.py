@@ -20,8 +20,8 @@ SAGITTAL = ("I", "A", "R")
 def geometry_of(spacing: list | tuple | None, axes: list | tuple | None) -> dict:
     """Return one patient's entry in `geometry` of a description.
 
-    spacing: mm between rows, columns and slices, or None. axes: the side of the patient's body (R right, L left,
-    A front, P back, S head, I feet) to which the numbers of rows, columns and slices grow, or None.
+    spacing: mm between rows, columns and slices, or None. axes: the side of the patient's body (R right, L left, A
+    front, P back, S head, I feet) to which the numbers of rows, columns and slices grow, or None.
     """
     return {"spacing": spacing and [float(step) for step in spacing], "axes": axes and list(axes)}
 
@@ -32,8 +32,8 @@ def picture_geometry(
     """Return {patient: `geometry_of`} for pairs of pictures: from `spacing`, and the file `geometry.json`.
 
     The file lies in the dataset's `folder`, or between it and the pictures. It holds "spacing" and "axes" for all
-    patients, or for some in "patients": {patient: {"spacing", "axes"}}; also for those that were excluded.
-    Raises CourseError for a spacing or a file that is wrong, and where both give a spacing.
+    patients, or for some, also excluded ones, in "patients": {patient: {"spacing", "axes"}}. Raises CourseError for a
+    spacing or a file that is wrong, and where both give a spacing.
     """
     patients = list(dict.fromkeys(pair.patient for pair in pairs))
     _check_spacing(spacing, f"spacing={spacing!r}")

@@ -25,8 +25,8 @@ def unite_masks(
     """Write for each image with several masks one that holds all of them, below a folder; return the pairs with it.
 
     masks: {(subset, name): paths}. Where they overlap, the `chosen` labels (a set or None) lie above others, else
-    greater ones above lesser ones. The one has the name and folders of the first, which sentences then tell.
-    Raises CourseError for masks of one image that differ in size, and as `check_palettes` does.
+    greater ones above lesser ones. The one has the name and folders of the first, which sentences then tell. Raises
+    CourseError for masks of one image that differ in size, and as `check_palettes` does.
     """
     if all(len(masks[pair.subset, pair.name]) == 1 for pair in pairs):
         return pairs
@@ -58,9 +58,9 @@ def unite_masks(
 def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable | None, list, list[str]]:
     """Decide which values of the masks are the structure; return (is_foreground, mask_values, notes).
 
-    chosen: the values that the user gave as a set, or None. is_foreground is a function from pixels to
-    bool, or None where all masks are plain pictures of the two values in mask_values = [background, foreground].
-    Raises CourseError where it cannot be known.
+    chosen: the set of values that the user gave, or None. is_foreground: a function from pixels to bool, or None where
+    all masks are plain pictures of the two mask_values, [background, foreground]. Raises CourseError where it cannot be
+    known.
     """
     counts = _counts(pairs)
     values = sorted(counts)
@@ -110,9 +110,9 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
 
 
 def refuse_views(pairs: list[Pair], neither: list[Path]) -> None:
-    """Refuse masks that look like fields of view where other pictures, one for each, may be of the structure.
+    """Refuse masks that look like fields of view where as many pictures were passed over, `neither` images nor masks.
 
-    Each such mask covers most of its picture, but not its whole border. neither: pictures that were passed over.
+    A field of view covers most of its picture, but not its whole border. Raises CourseError.
     """
 
     def is_view(facts):
@@ -156,10 +156,7 @@ def _hint(pairs, values):
 
 
 def ignored_hint(values: list) -> str:
-    """Return the end of a sentence if the values hold -1 or 255, which often mark what is not to be scored; else "".
-
-    255 does so beside small numbers; of 0, 128 and 255 it is a label as the others are.
-    """
+    """Return the end of a sentence if values hold -1, or 255 beside small numbers, often not to be scored; else ''."""
     is_apart = not any(100 < value < 255 for value in values)
     ignored = [value for value in (-1, 255) if value in values and (value < 0 or is_apart)]
     return f"; {listed(ignored)} often means 'do not score'" if ignored else ""
