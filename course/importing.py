@@ -36,15 +36,7 @@ from course.labels import choose_foreground, refuse_views, unite_masks
 from course.layout import find_files
 from course.nifti import foreground_values
 from course.notes import told_sentences
-from course.patients import (
-    PATIENT_PATTERN,
-    check_heart_slices,
-    choose_volumes,
-    excluded_names,
-    group_people,
-    is_heart_task,
-    pairs_of_pictures,
-)
+from course.patients import PATIENT_PATTERN, excluded_names, pairs_of_pictures
 from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, reading_order, refuse_dicom
 from course.sample import make_sample
 from course.sources import fetch_heart, is_data, unpack
@@ -116,9 +108,8 @@ def import_dataset(
             raise CourseError("spacing is for pictures of your own: volumes and the sample bring theirs; leave it out.")
         chosen = None
         if layout.has_volumes:
-            is_heart = dataset == "heart" or is_heart_task(layout.images)
-            choices = is_heart, patient_pattern, exclude, foreground, allow_incomplete
-            pairs, people, geometry, notes = _take_volumes(layout, *choices, building / "slices", progress)
+            choices = dataset == "heart", patient_pattern, exclude, foreground, allow_incomplete
+            pairs, people, geometry, notes = pairs_of_volumes(layout, *choices, building / "slices", progress)
             notes += unused_sentences(layout.geometry, folder)
         elif dataset == "heart":
             raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
@@ -234,21 +225,6 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
     with progress_bar(progress, "unpacking", unit="B", unit_scale=True) as bar:
         unpack(source, target, bar.update, lambda parts: is_data(parts) and left_out not in parts)
     return target
-
-
-def _take_volumes(layout, is_heart, patient_pattern, exclude, foreground, allow_incomplete, slices, progress):
-    """Write a layout's volumes to `slices` as pictures; return (pairs, {patient: person}, geometry, notes)."""
-    subset_of, notes = choose_volumes(layout, is_heart, exclude, allow_incomplete)
-    pairs, people, geometry, more = pairs_of_volumes(layout, subset_of, slices, foreground, patient_pattern, progress)
-    notes += more
-    if is_heart:  # its patients are known, and how they lie
-        check_heart_slices(pairs)
-        people, geometry = {}, {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}
-    elif people is None:
-        notes.append("Each volume is taken as a patient of its own.")
-        people, told = group_people(pairs, are_volumes=True) if patient_pattern else ({}, [])
-        notes += told
-    return pairs, people, geometry, notes
 
 
 def _take_imported(path, work_dir, fold, has_options):

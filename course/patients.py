@@ -6,7 +6,6 @@ from collections import Counter
 
 from course.layout import SUBSET_WORDS, words_of
 from course.matching import IMAGE_END, Layout
-from course.nifti import read_label_names
 from course.notes import refuse, sentences_about
 from course.people import look_alike, people_of
 from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix
@@ -198,20 +197,10 @@ def group_people(pairs: list[Pair], are_volumes: bool = False) -> tuple[dict[str
 # --- volumes --------------------------------------------------------------------------------------------
 
 
-def task_description(images: dict) -> tuple[dict, str]:
-    """Return the label names and the name of the decathlon task whose images these are."""
-    return read_label_names(next(iter(images.values())).parent.parent) if images else ({}, "")
+def check_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incomplete: bool) -> list[str]:
+    """Drop excluded volumes from a layout, put the heart data into the report's subsets, and return notes.
 
-
-def is_heart_task(images: dict) -> bool:
-    """Tell whether these are the official heart volumes, by the name of the task and of the patients."""
-    return task_description(images)[1] == "LeftAtrium" and {name for _, name in images} <= set(HEART_SUBSETS)
-
-
-def choose_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incomplete: bool) -> tuple[dict, list[str]]:
-    """Return {(subset or None, name): subset or None} of the volumes to read, and notes.
-
-    The heart data are in the report's split. Raises CourseError for what is no whole set of volumes.
+    Raises CourseError for what is no whole set of volumes.
     """
     _check_files(layout, exclude, lambda key: {key[1]})
     pictures = [path for path in layout.paths if file_suffix(path.name) not in VOLUMES]
@@ -219,12 +208,8 @@ def choose_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incompl
     several = [paths[1] for paths in layout.masks.values() if len(paths) > 1]
     refuse(several, "is a second mask of one volume", "keep one for each volume.")
     if not is_heart:
-        return {key: key[0] for key in layout.images}, []
-    return _heart_split(layout.images, exclude, allow_incomplete)
-
-
-def _heart_split(images, exclude, allow_incomplete):
-    present = {name: (subset, name) for subset, name in images}
+        return []
+    present = {name: (subset, name) for subset, name in layout.images}
     missing = [name for name in HEART_SUBSETS if name not in present and name not in exclude]
     strange = sorted(set(present) - set(HEART_SUBSETS))
     if strange:
@@ -243,16 +228,8 @@ def _heart_split(images, exclude, allow_incomplete):
             f"With the patients that are there ({', '.join(sorted(present))}) {' and '.join(empty)} would be empty, "
             f"since the report has them elsewhere: add at least one of {', '.join(HEART_SLICES[empty[0]])}."
         )
-    notes = [f"The heart data are incomplete, as allowed: {', '.join(missing)} are missing."] if missing else []
-    return {present[name]: subset for name, subset in HEART_SUBSETS.items() if name in present}, notes
-
-
-def check_heart_slices(pairs: list[Pair]) -> None:
-    """Hold the heart data against the report's number of slices, patient by patient."""
-    for patient, slices in Counter(pair.patient for pair in pairs).items():
-        expected = HEART_SLICES[HEART_SUBSETS[patient]][patient]
-        if slices != expected:
-            raise CourseError(
-                f"{patient} has {slices} slices where the report has {expected}: the heart data are not "
-                "whole; get them anew, or exclude this patient."
-            )
+    layout.images, layout.masks = (
+        {(subset, name): files[present[name]] for name, subset in HEART_SUBSETS.items() if name in present}
+        for files in (layout.images, layout.masks)
+    )
+    return [f"The heart data are incomplete, as allowed: {', '.join(missing)} are missing."] if missing else []

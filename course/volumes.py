@@ -7,14 +7,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course.geometry import OPPOSITE, geometry_of, merged
+from course.geometry import OPPOSITE, SAGITTAL, geometry_of, merged
 from course.greys import GreyRange, are_crowded, to_greys
 from course.labels import chosen_sentences, ignored_hint
 from course.matching import Layout
-from course.nifti import MANY_LABELS, Grid, foreground_values, read_grid, read_labels, read_values, turn_values
+from course.nifti import (
+    MANY_LABELS,
+    Grid,
+    foreground_values,
+    read_grid,
+    read_label_names,
+    read_labels,
+    read_values,
+    turn_values,
+)
 from course.notes import told_sentences
-from course.patients import PATIENT_PATTERN, pairs_of_pictures, task_description
+from course.patients import HEART_SUBSETS, PATIENT_PATTERN, check_volumes, group_people, pairs_of_pictures
 from course.pictures import Pair
+from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, listed, parallel
 
 THICK = 1.2  # an axis whose spacing is this many times that of the others is the one that slices follow
@@ -152,23 +162,26 @@ def write_volume(
 
 def pairs_of_volumes(
     layout: Layout,
-    subset_of: dict[tuple, str | None],
-    folder: Path,
-    foreground: int | str | list | None,
+    is_heart: bool,
     patient_pattern: str | None,
+    exclude: tuple,
+    foreground: int | str | list | None,
+    allow_incomplete: bool,
+    folder: Path,
     progress: bool,
-) -> tuple[list[Pair], dict[str, str] | None, dict[str, dict], list[str]]:
+) -> tuple[list[Pair], dict[str, str], dict[str, dict], list[str]]:
     """Write the slices of volumes below `folder`; return pairs, {patient: person}, {patient: `geometry_of`}, and notes.
 
-    subset_of: {key of the layout: subset or None} of those to read. foreground: what the user chose, by number or
-    name. Each volume is a patient, and the people are None; but volumes of one slice are pictures, whose patients
-    their names tell by `patient_pattern`.
+    The arguments are those of `import_dataset`; the heart data are also known by the names of task and patients.
+    Each volume is a patient; but volumes of one slice are pictures, whose patients their names tell.
     Raises CourseError for what does not fit together, and where the structure has to be chosen.
     """
-    label_names, _ = task_description(layout.images)
+    label_names, task = read_label_names(layout.paths[0].parent.parent)
+    is_heart = is_heart or (task == "LeftAtrium" and {name for _, name in layout.images} <= set(HEART_SUBSETS))
+    notes = check_volumes(layout, is_heart, exclude, allow_incomplete)
     chosen = foreground_values(foreground, label_names)
-    keys = list(subset_of)
-    files = [(layout.images[key], layout.masks[key][0]) for key in keys]
+    keys = list(layout.images)
+    files = [(path, layout.masks[key][0]) for key, path in layout.images.items()]
     volumes = parallel(lambda pair: read_headers(*pair), files, "headers of volumes", progress)
     volumes, along = _in_one_orientation(volumes)
     depths = [volume.grid.shape[along] for volume in volumes]
@@ -178,6 +191,12 @@ def pairs_of_volumes(
             "patient_pattern is for pictures: each volume is taken as a patient of its own; where a patient has "
             "several, put them all into train, all into valid or all into test, and leave the pattern out."
         )
+    for (subset, name), depth in zip(keys, depths):
+        if is_heart and depth != HEART_SLICES[subset][name]:
+            raise CourseError(
+                f"{name} has {depth} slices where the report has {HEART_SLICES[subset][name]}: the heart data are not "
+                "whole; get them anew, or exclude this patient."
+            )
     repeated = Counter(name for _, name in keys)  # in several subsets: of several patients, if the user says so
     by_subset = patient_pattern is None
     patients = [f"{subset}/{name}" if by_subset and repeated[name] > 1 else name for subset, name in keys]
@@ -189,21 +208,26 @@ def pairs_of_volumes(
     work = list(zip(volumes, names, places))
     written = parallel(lambda one: write_volume(*one, chosen, along), work, "slices of volumes", progress)
     labels, geometries, told = zip(*written)
-    notes = _check_labels(dict(zip([label for _, label in files], labels)), foreground, chosen, label_names)
+    notes += _check_labels(dict(zip([label for _, label in files], labels)), foreground, chosen, label_names)
     notes += told_sentences({path: keys for of_volume in told for path, keys in of_volume.items()})
     notes += _sentences_on_slices(volumes, along)
     pairs = [
-        Pair(subset_of[key], name, patient, number, place / "images" / f"{name}.png", place / "masks" / f"{name}.png")
-        for key, patient, of_volume, place in zip(keys, patients, names, places)
+        Pair(subset, name, patient, number, place / "images" / f"{name}.png", place / "masks" / f"{name}.png")
+        for (subset, _), patient, of_volume, place in zip(keys, patients, names, places)
         for number, name in enumerate(of_volume)
     ]
-    people = None
+    people, told = {}, []
     if is_flat:
-        flat = replace(layout, images={key: layout.images[key] for key in keys})  # notes name the user's files
-        named, people, more = pairs_of_pictures(flat, patient_pattern, ())
+        named, people, told = pairs_of_pictures(layout, patient_pattern, ())  # notes name the user's files
         pairs = [replace(one, image=pair.image, mask=pair.mask) for one, pair in zip(named, pairs)]
-        patients, notes = [pair.patient for pair in pairs], notes + more
-    return pairs, people, merged(zip(patients, geometries)), notes
+        patients = [pair.patient for pair in pairs]
+    elif not is_heart:
+        notes.append("Each volume is taken as a patient of its own.")
+        people, told = group_people(pairs, are_volumes=True) if patient_pattern else ({}, [])
+    geometry = merged(zip(patients, geometries))
+    if is_heart:  # it is known how they lie
+        geometry = {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}
+    return pairs, people, geometry, notes + told
 
 
 def _in_one_orientation(volumes):
