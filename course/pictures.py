@@ -28,18 +28,6 @@ TEXTS = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".cfg"
 DESCRIPTIONS = (*TEXTS, ".pdf", ".html", ".docx", ".xlsx", ".py", ".ipynb", ".sh", ".m")  # all others may be data
 PHOTOMETRIC, BITS_PER_SAMPLE, SAMPLE_FORMAT = 262, 258, 339  # tags of TIFF
 
-# From pixels that were turned upright back to those that are stored, for each orientation of EXIF.
-TO_STORED = {
-    1: lambda pixels: pixels,
-    2: np.fliplr,
-    3: lambda pixels: np.rot90(pixels, 2),
-    4: np.flipud,
-    5: np.transpose,
-    6: np.rot90,
-    7: lambda pixels: np.rot90(pixels, 2).T,
-    8: lambda pixels: np.rot90(pixels, -1),
-}
-
 
 def file_suffix(name: str) -> str:
     """Return the suffix of `name` in lower case, `.nii.gz` counted as one."""
@@ -161,7 +149,7 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as picture:
             _check_readable(path, picture)
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)  # TIFF forgets it once it is loaded
-            orientation = orientation if orientation in TO_STORED else 1
+            orientation = orientation if orientation in range(1, 9) else 1
             picture.load()
             is_upright = orientation == 1 or picture.format == "TIFF"
             upright = picture if is_upright else ImageOps.exif_transpose(picture)
@@ -204,6 +192,13 @@ def _check_readable(path, picture):
         raise CourseError(
             f"{name} has 16 bits for each of several channels, of which eight would be lost: save it as a grey picture."
         )
+
+
+def _as_stored(picture):
+    """Return the pixels of a picture as they lie in its file."""
+    pixels = picture.pixels.T if picture.orientation > 4 else picture.pixels
+    rows, columns = (-1 if picture.orientation in turned else 1 for turned in ((3, 4, 6, 7), (2, 3, 7, 8)))
+    return pixels[::rows, ::columns]
 
 
 def _label_palette(picture):
@@ -282,7 +277,7 @@ def read_pair(image: Path, mask: Path) -> tuple[Picture, Picture, tuple[str, ...
     pair = read_picture(image), read_picture(mask, labels=True)
     told = ()
     one_turned = pair[0].orientation != pair[1].orientation
-    stored = [TO_STORED[picture.orientation](picture.pixels) for picture in pair]
+    stored = [_as_stored(picture) for picture in pair]
     if one_turned and stored[0].shape == stored[1].shape:
         told = ("turned_alone",)
         if pair[0].pixels.shape != pair[1].pixels.shape:
