@@ -71,8 +71,12 @@ def _place(slices, name):
     if len(slices) > 1:
         step, notes = (positions[-1] - positions[0]) / (len(slices) - 1), _notes_on_places(positions, normal, name)
     else:
-        thickness, told = _thickness(slices[0])
-        step, knows_space, notes = normal * (thickness or 1), bool(thickness), [f"{name} is a single slice: {told}."]
+        told, thickness = "it does not say how thick it is, so its volume is unknown", 0
+        for tag in ("SliceThickness", "SpacingBetweenSlices"):
+            if (slices[0].get(tag) or 0) > 0:
+                thickness = float(slices[0].get(tag))
+                told = f"{tag} says that it is {thickness:g} mm thick"
+        step, knows_space, notes = normal * (thickness or 1), thickness > 0, [f"{name} is a single slice: {told}."]
     affine[:3] = np.column_stack([along_row * column, along_column * row, step, positions[0]])
     affine[:2] *= -1  # DICOM counts towards the patient's left and back
     return affine, knows_space, notes
@@ -109,14 +113,6 @@ def _check_slice(file: Path, entry) -> None:
     is_grey = entry.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
     if not is_grey or (entry.get("NumberOfFrames") or 1) > 1 or (entry.get("SamplesPerPixel") or 1) > 1:
         raise CourseError(f"{end_of_path(file)} is no single slice of grey values: {DICOM_ADVICE}.")
-
-
-def _thickness(entry) -> tuple[float | None, str]:
-    """Return how thick a single DICOM slice is, in mm, and where that is known from; None where it is not."""
-    for tag in ("SpacingBetweenSlices", "SliceThickness"):
-        if (entry.get(tag) or 0) > 0:
-            return float(entry.get(tag)), f"{tag} says that it is {entry.get(tag):g} mm thick"
-    return None, "it does not say how thick it is, so its volume is unknown"
 
 
 def _notes_on_places(positions: np.ndarray, normal: np.ndarray, name: str) -> list[str]:

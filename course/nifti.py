@@ -4,7 +4,7 @@ import gzip
 import itertools
 import json
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -164,10 +164,8 @@ def _axes_of_qform(header):
     from nibabel import aff2axcodes
     from nibabel.spatialimages import HeaderDataError
 
-    try:
+    with suppress(HeaderDataError, ValueError):
         return aff2axcodes(header.get_qform())
-    except (HeaderDataError, ValueError):
-        return None
 
 
 def read_values(path: Path) -> np.ndarray:
