@@ -117,7 +117,13 @@ def match_masks(files: list[File], layout: Layout) -> None:
                 )
             united.append(file.path)
         of_image.append(file.path)
-    _refuse_channels(several, layout)
+    for path, alike in several:
+        if layout.masks.keys().isdisjoint(alike):
+            names = ", ".join(end_of_path("/".join(filter(None, image))) for image in alike[:4])
+            raise CourseError(
+                f"{end_of_path(path)} has several images ({names}{' ...' if len(alike) > 4 else ''}), as channels or "
+                "modalities of one patient: keep those of one kind in the dataset, take the others out."
+            )
     _drop_channel_number(layout)
     if guessed:
         what = "is taken as the mask of an image whose name is only similar"
@@ -167,17 +173,6 @@ def _take_images(files, layout, has_masks):
             for name in {loosely(name) for name in (file.name, *affixless, *beginnings)}:
                 shortened[subset, name].append(key)
     return shortened, sure
-
-
-def _refuse_channels(several, layout):
-    """Raise CourseError where a mask may be of several images and none of them has one of its own."""
-    for path, alike in several:
-        if layout.masks.keys().isdisjoint(alike):
-            names = ", ".join(end_of_path("/".join(filter(None, image))) for image in alike[:4])
-            raise CourseError(
-                f"{end_of_path(path)} has several images ({names}{' ...' if len(alike) > 4 else ''}), as channels or "
-                "modalities of one patient: keep those of one kind in the dataset, take the others out."
-            )
 
 
 def _drop_channel_number(layout):

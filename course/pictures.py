@@ -158,7 +158,10 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
             lossy = picture.format in ("JPEG", "MPO")  # no colour in it is quite what it was
             pixels = _grey(path, picture, upright, labels and not lossy) if label is None else label
             if labels and not lossy and label is None and upright.mode in ("P", "RGB", "RGBA"):  # greys of colours
-                palette = _label_colours(upright)
+                colours = [colour for _, colour in upright.convert("RGBA").getcolors(MAX_LABEL_COLOURS) or []]
+                palette = {
+                    colour: Image.new("RGBA", (1, 1), colour).convert("L").getpixel((0, 0)) for colour in colours
+                }
             is_usual = picture.format == "PNG" and picture.mode in ("L", "RGB", "RGBA")
             plain = is_usual and orientation == 1 and label is None
             return Picture(pixels, len(picture.getbands()), plain, lossy, orientation, palette)
@@ -214,12 +217,6 @@ def _label_palette(picture):
         return {}
     numbers = np.flatnonzero(np.bincount(np.asarray(picture).ravel(), minlength=len(colours)))
     return {tuple(colours[number].tolist()): int(number) for number in numbers[::-1] if number < len(colours)}
-
-
-def _label_colours(picture):
-    """Return {colour: its grey} for a mask of a few colours, else an empty dictionary."""
-    colours = [colour for _, colour in picture.convert("RGBA").getcolors(MAX_LABEL_COLOURS) or []]
-    return {colour: int(Image.new("RGBA", (1, 1), colour).convert("L").getpixel((0, 0))) for colour in colours}
 
 
 def _label_of_alpha(picture):
