@@ -75,9 +75,12 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
         raise CourseError("The subset train holds no image, but valid and test do: put most of the patients into it.")
     if len(present) < 2:
         pool, missing, parts, needed = pairs, ["valid", "test"], "train, valid and test", "three"
+        lack = f"no subsets{''.join(f' but {subset}' for subset in present)}"
+        told = f"The dataset has {lack}: its patients were split by chance (seed {seed}) into"
     else:
         pool, [subset] = [pair for pair in pairs if pair.subset == "train"], {"valid", "test"} - present
         missing, parts, needed = [subset], f"train and {subset}", "two"
+        told = f"The dataset has no {subset}: it was drawn from the patients of train, by chance (seed {seed});"
     groups = _groups(pool, people or {})
     if len(groups) <= len(missing):
         raise CourseError(
@@ -95,13 +98,7 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
     split = [replace(pair, subset=subset_of.get(pair.patient, pair.subset)) for pair in pairs]
     sizes = Counter(subset for subset, _ in {(pair.subset, pair.patient) for pair in split})
     counts = ", ".join(f"{sizes[subset]} {subset}" for subset in SUBSETS)
-    if len(present) < 2:
-        lack = f"no subsets but {present.pop()}" if present else "no subsets"
-        note = f"The dataset has {lack}: its patients were split by chance (seed {seed}) into {counts}."
-    else:
-        lack = f"no {missing[0]}: it was drawn from the patients of train"
-        note = f"The dataset has {lack}, by chance (seed {seed}); {counts}."
-    return split, [note]
+    return split, [f"{told} {counts}."]
 
 
 def check_subsets(pairs: list[Pair], people: dict | None = None) -> None:

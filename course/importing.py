@@ -96,10 +96,8 @@ def import_dataset(
         raise CourseError(f"seed={seed!r}: give a whole number.")
     seed = int(seed)  # of NumPy too
     if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
-        has_options = (
-            exclude or foreground is not None or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN
-        )
-        return _take_imported(Path(os.path.expanduser(dataset)).resolve(), work_dir, fold, has_options)
+        given = exclude or foreground is not None or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN
+        return _take_imported(Path(os.path.expanduser(dataset)).resolve(), work_dir, fold, given)
     exclude = excluded_names(exclude)
     with building_folder(work_dir) as building:
         folder = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)

@@ -58,8 +58,8 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     paths, unread = _list_files(folder, work_dir)
     if not paths:
         refuse_dicom(unread)
-        held, types = "no picture and no volume", Counter(file_suffix(path.name) for path in unread)
-        for suffix, count in types.most_common(1):
+        held, counts = "no picture and no volume", Counter(file_suffix(path.name) for path in unread)
+        for suffix, count in counts.most_common(1):
             example = next(path for path in unread if file_suffix(path.name) == suffix)
             hint = f"; {TO_READ}" if may_be_data(example) else ""
             of_type = f"{count:,} of the type {suffix or 'without ending'}{hint}"
