@@ -72,7 +72,7 @@ def _place(slices, name):
         step, notes = (positions[-1] - positions[0]) / (len(slices) - 1), _notes_on_places(positions, normal, name)
     else:
         told, thickness = "it does not say how thick it is, so its volume is unknown", 0
-        for tag in ("SliceThickness", "SpacingBetweenSlices"):
+        for tag in ("SliceThickness", "SpacingBetweenSlices"):  # the second counts where both are there
             if (slices[0].get(tag) or 0) > 0:
                 thickness = float(slices[0].get(tag))
                 told = f"{tag} says that it is {thickness:g} mm thick"

@@ -96,7 +96,7 @@ def match_masks(files: list[File], layout: Layout) -> None:
         names += [WORDS_AFTER.sub("", name) for name in (file.name, file.stem)]
         keys = [(file.subset, name) for name in names]
         found = [key for key in keys if key in layout.images]
-        numbered = MASK_ENDING.search(f"_{file.stem}")
+        numbered = MASK_ENDING.search(file.name if file.name.endswith(file.stem) else f"_{file.stem}")
         is_part = bool(numbered and numbered[2])
         if found:
             key = next((key for key in found if key not in layout.masks), found[0])
