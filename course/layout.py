@@ -58,12 +58,7 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     paths, unread = _list_files(folder, work_dir)
     if not paths:
         refuse_dicom(unread)
-        held, counts = "no picture and no volume", Counter(file_suffix(path.name) for path in unread)
-        for suffix, count in counts.most_common(1):
-            example = next(path for path in unread if file_suffix(path.name) == suffix)
-            hint = f"; {TO_READ}" if may_be_data(example) else ""
-            of_type = f"{count:,} of the type {suffix or 'without ending'}{hint}"
-            held = f"only {end_of_path(example)} and the like ({of_type})"
+        held = f"only {_of_types(unread)}" if unread else "no picture and no volume"
         raise CourseError(
             f"{end_of_path(folder.name)} is not a dataset: it holds {held}, where pictures in images/ and masks/ were "
             f"expected ({', '.join(PICTURES + VOLUMES)})."
@@ -123,6 +118,14 @@ def _list_files(folder, work_dir):
                 f"The name {end_of_path(part)!r} holds letters that no system can show: rename this file or folder."
             )
     return found, other
+
+
+def _of_types(paths):
+    """Return words for files of types that are not read, such as "images/a.dcm and the like (.dcm, 3 files)"."""
+    [(suffix, count)] = Counter(file_suffix(path.name) for path in paths).most_common(1)
+    example = next(path for path in paths if file_suffix(path.name) == suffix)
+    hint = f"; {TO_READ}" if may_be_data(example) else ""
+    return f"{end_of_path(example)} and the like ({count:,} of the type {suffix or 'without ending'}{hint})"
 
 
 def words_of(name):
@@ -229,17 +232,15 @@ def _tell_masks_by_name(files):
     called_mask = {file for file in files if file.stem.casefold() in MASK_WORDS | WEAK_MASK_WORDS}
     sizes = Counter(file.path.parent for file in files)
     images = Counter(file.path.parent for file in files if file not in called_mask and not bare_of[file])
-    alone = {
-        file.path.parent for file in files if file.stem.casefold() in IMAGE_WORDS and images[file.path.parent] == 1
-    }
+    called_image = {file for file in files if file.stem.casefold() in IMAGE_WORDS}
+    alone = {file.path.parent for file in called_image if images[file.path.parent] == 1}
     called_mask |= {file for file in files if bare_of[file] and file.path.parent in alone}
     of_two = {file.path.parent for file in called_mask if sizes[file.path.parent] == 2}
     result = []
     for file in files:
         folder, bare = file.path.parent, bare_of[file]
         has_image = any((folder, name) in plain for name in bare)
-        is_called_so = file in called_mask or file.stem.casefold() in IMAGE_WORDS
-        if without_folders and (is_called_so or folder in of_two):
+        if without_folders and (file in called_mask or file in called_image or folder in of_two):
             if file.above:
                 kind = "masks" if file in called_mask else "images"
                 file = replace(file, kind=kind, name=file.above[-1], above=file.above[:-1])
@@ -305,9 +306,10 @@ def _use_folders_as_names(files, notes):
     is_numbered = all(folders.values()) and all(re.search(r"\d$", name) for name in bare.values())
     is_numbered &= len(words) == len({kind for kind, _ in words})
     is_numbered &= not any(file_suffix(file.path.name) in VOLUMES for file in files)  # each is a patient of its own
-    of_kind = [(file.kind, (file.subset, folders[file], re.sub(r"^\D+", "", bare[file]))) for file in files]
-    images, masks = ({number for kind, number in of_kind if kind == wanted} for wanted in ("images", "masks"))
-    is_numbered &= images <= masks or masks <= images
+    numbers = {kind: set() for kind in above}
+    for file in files:
+        numbers[file.kind].add((file.subset, folders[file], re.sub(r"^\D+", "", bare[file])))
+    is_numbered &= numbers["images"] <= numbers["masks"] or numbers["masks"] <= numbers["images"]
     if any(word for _, word in words):
         is_numbered &= all(re.search(r"\d", "".join(above)) for above in folders.values())
     if above["images"] and is_numbered:
