@@ -149,10 +149,7 @@ def _inverted(pairs):
 
 
 def _repeated(pairs, known):
-    """Return the pairs whose image another patient has too, and those whose own patient has it twice.
-
-    Passed over are `known` sets of two patients.
-    """
+    """Return pairs whose image another patient, no `known` twin, has too, and those whose own patient has it twice."""
     first, elsewhere, twice = {}, [], []
     for pair in pairs:
         earlier = first.setdefault(pair.facts.image_hash, pair)

@@ -139,10 +139,9 @@ class Picture(NamedTuple):
 def read_picture(path: Path, labels: bool = False) -> Picture:
     """Read a picture in one channel of grey or, with `labels`, of labels.
 
-    Label pictures hold the label itself: the number in a palette of colours, the transparency where that alone
-    tells the pixels apart, else the grey. Raises CourseError for a file that cannot be read, holds several pictures,
-    too many pixels or values that are not finite, would lose bits, or holds labels that are different colours of one
-    grey.
+    Label pictures hold the label itself: the number in a palette of colours, the transparency where that alone tells
+    the pixels apart, else the grey. Raises CourseError for a file that cannot be read, holds several pictures, too many
+    pixels or values that are not finite, would lose bits, or holds labels that are different colours of one grey.
     """
     try:
         # Opened as a file: Pillow maps a TIFF that it gets by name, and then misreads one that is to be turned.

@@ -102,11 +102,10 @@ def unpack(
 ) -> None:
     """Unpack the pictures, volumes and descriptions of a zip or tar archive into a new folder.
 
-    Everything else is passed over, or what `is_wanted` says no to: it is given the folders and name of each file.
-    `progress` is called with the number of bytes of each file.
-    Raises CourseError for a file that is no archive, is damaged or locked, or holds more than MAX_UNPACKED bytes, a
-    link, a path that leads out of the folder, or the same name twice (also where only case or accents' encoding
-    differ).
+    What `is_wanted`, given the folders and name of a file, says no to is passed over. `progress` is called with the
+    number of bytes of each file. Raises CourseError for a file that is no archive, is damaged or locked, or holds more
+    than MAX_UNPACKED bytes, a link, a path that leads out of the folder, or the same name twice (also where only case
+    or accents' encoding differ).
     """
     seen, declared = set(), 0
     folder.mkdir(parents=True, exist_ok=True)
