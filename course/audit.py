@@ -61,7 +61,7 @@ def _details(pairs):
 
 
 def _compared(pairs):
-    """Return the pairs that are compared: all, or of each patient the same places of the stack, so that copies meet."""
+    """Return all pairs, or MAX_COMPARED: of each patient the same places of the stack, so that copies of it meet."""
     if len(pairs) <= MAX_COMPARED:
         return pairs
     of_patient = defaultdict(list)
@@ -89,7 +89,10 @@ def _likeness(details, others):
 
 
 def _common_likeness(details, owners):
-    """Return the likeness that each picture exceeds with three in five of other patients' pictures (of a sample)."""
+    """Return the likeness that each picture exceeds with three in five of some others, all of other patients.
+
+    So much all pictures have in common, since they show the same frame or organ.
+    """
     some = _evenly(len(details), COMMON_SAMPLE)
     _, best = _likeness(details, details[some])
     best[owners[:, None] == owners[some]] = np.nan

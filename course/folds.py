@@ -65,8 +65,8 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
 
     Where the data have no subsets, or one alone, all patients are split in the report's proportions; where valid or
     test is missing, it is drawn from train; again, where the masks of a subset would all be empty. Identical scans, and
-    patients of one person in `people` ({patient: person}), stay together. Raises CourseError where there are too few,
-    or where there is no train.
+    patients of one person in `people` ({patient: person}), stay together. No patient is in two subsets, which
+    `check_subsets` holds. Raises CourseError where there are too few, or where there is no train.
     """
     present = {pair.subset for pair in pairs} - {None}
     if len(present) == len(SUBSETS):

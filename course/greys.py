@@ -79,7 +79,7 @@ def greys_of(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 def grey_windows(pairs: list) -> tuple[dict[str, tuple[float, float]], list[str]]:
     """Return {patient: (black, white)} for images of more than 8 bits, and the sentences that tell of it.
 
-    All pictures of a patient share one window, so that they can be compared.
+    pairs: with their facts. All pictures of a patient share one window, so that they can be compared.
     """
     deep = defaultdict(list)
     for pair in pairs:
