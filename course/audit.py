@@ -24,10 +24,10 @@ MAX_LISTED = 10  # scans under two names, and near-copies, that get a sentence o
 
 
 def _frames(small):
-    """Return where pictures show nothing but a frame: the even border of each, and two pixels around it.
+    """Return where pictures, float32 (pairs, height, width), show nothing but a frame, as round fields of view have.
 
-    small: float32 of shape (pairs, height, width). A round field of view has such a frame, and its edge, alike in all
-    pictures, says nothing of what they show. Nor does the rest of the border, which such a field may just touch.
+    It is the even border of each, whose edge, alike in all pictures, says nothing of what they show, and two pixels
+    around it; and the rest of the border, which such a field may just touch.
     """
     from scipy import ndimage
 
@@ -61,10 +61,7 @@ def _details(pairs):
 
 
 def _compared(pairs):
-    """Return the pairs that are compared: all, or of each patient so many that MAX_COMPARED are not exceeded.
-
-    Chosen are the same places in each patient's stack, so that copies of one stack meet.
-    """
+    """Return all pairs, or MAX_COMPARED: of each patient the same places of the stack, so that copies of it meet."""
     if len(pairs) <= MAX_COMPARED:
         return pairs
     of_patient = defaultdict(list)
@@ -81,10 +78,7 @@ def _evenly(length, most):
 
 
 def _likeness(details, others):
-    """Return how much pictures resemble others (correlations of shape (details, others)), as they lie and at best.
-
-    At best: turned by quarters, mirrored, or as they lie.
-    """
+    """Return correlations (details, others) of pictures, as they lie and at best, turned by quarters or mirrored."""
     flat = others.reshape(len(others), -1).T
     upright = best = details.reshape(len(details), -1) @ flat
     for number in range(1, 8):
@@ -95,9 +89,9 @@ def _likeness(details, others):
 
 
 def _common_likeness(details, owners):
-    """Return how much each picture resembles those of other patients as a rule, since all show the same frame or organ.
+    """Return the likeness that each picture exceeds with three in five of some others, all of other patients.
 
-    It is measured against some of them, evenly chosen: the level that three in five exceed.
+    So much all pictures have in common, since they show the same frame or organ.
     """
     some = _evenly(len(details), COMMON_SAMPLE)
     _, best = _likeness(details, details[some])
@@ -109,7 +103,7 @@ def _alike(details, owners):
     """Yield (index, other, is_turned) for pictures of two patients that resemble each other; index < other.
 
     They do so by LIKENESS, and by BEYOND_COMMON of what all pictures of the dataset leave open, unless all are alike.
-    For one picture some of the others are enough, where there are many.
+    Of the many that resemble one picture some are enough.
     """
     common = _common_likeness(details, owners)
     for start in range(0, len(details), BLOCK):
@@ -127,9 +121,9 @@ def _alike(details, owners):
 def near_copies(pairs: list[Pair], known: set[frozenset]) -> dict:
     """Return {(patient, patient): ([pair, ...], is_turned)}, the patients half of whose pictures look like the other's.
 
-    Compared is the detail of small pictures. A copy that was compressed, brightened, made noisy or moved by two
-    pixels keeps a correlation of 0.9; slices of different hearts stay below 0.65 (both measured on the heart data).
-    `known` pairs of patients are passed over. is_turned: the likeness is that of turned or mirrored pictures.
+    A copy that was compressed, brightened, made noisy or moved by two pixels keeps a correlation of 0.9; slices of
+    different hearts stay below 0.65 (measured on the heart data). `known` pairs of patients are passed over. is_turned:
+    the likeness is that of turned or mirrored pictures.
     """
     found, turned = defaultdict(dict), Counter()
     for index, other, is_turned in _alike(_details(pairs), np.array([pair.patient for pair in pairs])):
@@ -158,10 +152,7 @@ def _inverted(pairs):
 
 
 def _repeated(pairs, known):
-    """Return the pairs whose image another patient has too, and those whose own patient has it twice.
-
-    Passed over are `known` sets of two patients.
-    """
+    """Return pairs whose image another patient, no `known` twin, has too, and those whose own patient has it twice."""
     first, elsewhere, twice = {}, [], []
     for pair in pairs:
         earlier = first.setdefault(pair.facts.image_hash, pair)
@@ -188,9 +179,9 @@ def _subset_row(pairs, mask_values):
 
 
 def _twins(scans, mask_values):
-    """Describe the scans under two names; return the descriptions, and the doubts (sentence, pairs) about them.
+    """Describe scans under two names, as `same_scans` gives them, the fullest pictures first; return also the doubts.
 
-    scans: as `same_scans` gives them, the fullest pictures first. Dice is 1.0 where neither annotation holds any.
+    The Dice is 1.0 where neither annotation holds any.
     """
     twins, doubts = [], []
     for matches in scans.values():
@@ -304,10 +295,10 @@ def _draw(panel, description, work_dir, subset, name, title, color=TRUTH_COLOR):
 
 
 def plot_twins(description: dict, work_dir, number: int = 0):
-    """Return a Matplotlib Figure with both pictures of a scan that stands under two names, each with its own outline,
-    and the two outlines together.
+    """Return a Matplotlib Figure of twin `number`, in the slice in which most is drawn: both outlines, each and
 
-    `number` chooses among the twins; the slice is the one in which most is drawn. Raises CourseError without twins.
+    together.
+    Raises CourseError without twins.
     """
     if number >= len(description["twins"]):
         raise CourseError(
@@ -330,7 +321,7 @@ def plot_twins(description: dict, work_dir, number: int = 0):
 
 
 def plot_findings(description: dict, work_dir):
-    """Return a Matplotlib Figure with examples of what the audit found doubtful, one row for each kind.
+    """Return a Matplotlib Figure with a row of examples of each kind of doubt that the audit found.
 
     Raises CourseError where it found nothing.
     """

@@ -63,7 +63,7 @@ def _deal(groups, missing):
 def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tuple[list[Pair], list[str]]:
     """Give the pairs the subsets that they lack, by patient; return the pairs and the notes that tell it.
 
-    Where the data have no subsets, or one alone, all patients are split in the report's proportions. Where valid or
+    Where the data have no subsets, or one alone, all patients are split in the report's proportions; where valid or
     test is missing, it is drawn from train; again, where the masks of a subset would all be empty. Identical scans, and
     patients of one person in `people` ({patient: person}), stay together. No patient is in two subsets, which
     `check_subsets` holds. Raises CourseError where there are too few, or where there is no train.
@@ -75,9 +75,12 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
         raise CourseError("The subset train holds no image, but valid and test do: put most of the patients into it.")
     if len(present) < 2:
         pool, missing, parts, needed = pairs, ["valid", "test"], "train, valid and test", "three"
+        lack = f"no subsets{''.join(f' but {subset}' for subset in present)}"
+        told = f"The dataset has {lack}: its patients were split by chance (seed {seed}) into"
     else:
         pool, [subset] = [pair for pair in pairs if pair.subset == "train"], {"valid", "test"} - present
         missing, parts, needed = [subset], f"train and {subset}", "two"
+        told = f"The dataset has no {subset}: it was drawn from the patients of train, by chance (seed {seed});"
     groups = _groups(pool, people or {})
     if len(groups) <= len(missing):
         raise CourseError(
@@ -95,13 +98,7 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
     split = [replace(pair, subset=subset_of.get(pair.patient, pair.subset)) for pair in pairs]
     sizes = Counter(subset for subset, _ in {(pair.subset, pair.patient) for pair in split})
     counts = ", ".join(f"{sizes[subset]} {subset}" for subset in SUBSETS)
-    if len(present) < 2:
-        lack = f"no subsets but {present.pop()}" if present else "no subsets"
-        note = f"The dataset has {lack}: its patients were split by chance (seed {seed}) into {counts}."
-    else:
-        lack = f"no {missing[0]}: it was drawn from the patients of train"
-        note = f"The dataset has {lack}, by chance (seed {seed}); {counts}."
-    return split, [note]
+    return split, [f"{told} {counts}."]
 
 
 def check_subsets(pairs: list[Pair], people: dict | None = None) -> None:
@@ -147,8 +144,8 @@ def draw_folds(pairs: list[Pair], seed: int, people: dict | None = None) -> list
 def apply_fold(description: dict, fold: int) -> None:
     """Make one fold the valid patients of a description, and all others of train and valid its train patients.
 
-    What came in stays recorded, so that another fold, or `undo_fold`, finds it. Raises CourseError for a fold that is
-    not there, and where train and valid hold a picture of one name.
+    What came in stays recorded for `undo_fold`. Raises CourseError for a fold that is not there, and where train and
+    valid hold a picture of one name.
     """
     folds = description["folds"]
     if type(fold) is not int or not 0 <= fold < len(folds) or len(folds) < 2:

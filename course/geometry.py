@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from numbers import Real
 from pathlib import Path
 
-from course.workspace import CourseError, end_of_path, one_sentence, sentence_about
+from course.notes import sentences_about
+from course.workspace import CourseError, end_of_path, one_sentence
 
 OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
 
@@ -19,8 +20,8 @@ SAGITTAL = ("I", "A", "R")
 def geometry_of(spacing: list | tuple | None, axes: list | tuple | None) -> dict:
     """Return one patient's entry in `geometry` of a description.
 
-    spacing: mm between rows, columns and slices, or None. axes: the side of the patient's body (R right, L left,
-    A front, P back, S head, I feet) to which the numbers of rows, columns and slices grow, or None.
+    spacing: mm between rows, columns and slices, or None. axes: the side of the patient's body (R right, L left, A
+    front, P back, S head, I feet) to which the numbers of rows, columns and slices grow, or None.
     """
     return {"spacing": spacing and [float(step) for step in spacing], "axes": axes and list(axes)}
 
@@ -31,8 +32,8 @@ def picture_geometry(
     """Return {patient: `geometry_of`} for pairs of pictures: from `spacing`, and the file `geometry.json`.
 
     The file lies in the dataset's `folder`, or between it and the pictures. It holds "spacing" and "axes" for all
-    patients, or for some in "patients": {patient: {"spacing", "axes"}}; also for those that were excluded.
-    Raises CourseError for a spacing or a file that is wrong, and where both give a spacing.
+    patients, or for some, also excluded ones, in "patients": {patient: {"spacing", "axes"}}. Raises CourseError for a
+    spacing or a file that is wrong, and where both give a spacing.
     """
     patients = list(dict.fromkeys(pair.patient for pair in pairs))
     _check_spacing(spacing, f"spacing={spacing!r}")
@@ -57,7 +58,7 @@ def unused_sentences(found: list[Path], folder: Path, pairs: list = ()) -> list[
     advice = "volumes hold their own spacing and axes."
     if pairs:
         advice = 'only one above all images and masks is read, which may tell of each patient in "patients".'
-    return [sentence_about(unused, "was passed over", advice)] if unused else []
+    return sentences_about(unused, "was passed over", advice)
 
 
 def _geometry_file(pairs, folder):

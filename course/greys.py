@@ -25,8 +25,8 @@ class GreyRange(NamedTuple):
     def of(cls, values: np.ndarray) -> "GreyRange":
         """Measure an array of finite values.
 
-        If TAIL of them or more are the lowest value, as a black ground, `dark` is measured on the others, and if nearly
-        all are, `bright` is too.
+        If TAIL of them or more are the lowest value, a black ground, `dark` is that of the others; if nearly all are,
+        `bright` too.
         """
         flat = values.ravel()
         first, last = _tails(flat)
@@ -79,7 +79,7 @@ def greys_of(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 def grey_windows(pairs: list) -> tuple[dict[str, tuple[float, float]], list[str]]:
     """Return {patient: (black, white)} for images of more than 8 bits, and the sentences that tell of it.
 
-    pairs: list of `Pair` with their facts. All pictures of a patient share one window, so that they can be compared.
+    pairs: with their facts. All pictures of a patient share one window, so that they can be compared.
     """
     deep = defaultdict(list)
     for pair in pairs:
@@ -112,10 +112,7 @@ def crowded_sentences(pairs: list) -> list[str]:
 
 
 def faint_sentences(pairs: list) -> list[str]:
-    """Return the sentences on patients all of whose pictures are nearly black, or of greys that are nearly one.
-
-    pairs: as the network gets them.
-    """
+    """Return the sentences on patients all of whose pictures, as the network gets them, are dark or nearly one grey."""
     darkest, brightest, told = defaultdict(lambda: 255.0), defaultdict(float), {}
     for pair in pairs:
         darkest[pair.patient] = min(darkest[pair.patient], pair.facts.greys.low)

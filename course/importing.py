@@ -5,7 +5,7 @@ NIfTI volumes), checks every file, and leaves `dataset.json` in the work folder.
 `{train,valid,test}/{images,masks}/NAME.png` are used where they are; all others are converted into the work
 folder. Until the new data are whole the old ones stay: `dataset.json` is replaced last, in one step.
 
-The description in `dataset.json` holds `format`, `name`, `source`, `root` (see `dataset_root`), `spacing` ([row,
+The description in `dataset.json` holds `name`, `source`, `root` (see `dataset_root`), `spacing` ([row,
 column, slice] in mm, or None where it is unknown or differs), `geometry` (for each patient {"spacing", "axes"}, see
 `course.geometry.geometry_of`), `mask_values` ([background, foreground] as `Image.convert("L")` reads them), `subsets`
 (subset to list of {"name", "patient", "slice", "size": [height, width]}), `twins` (of each scan under two names
@@ -36,15 +36,7 @@ from course.labels import choose_foreground, refuse_views, unite_masks
 from course.layout import find_files
 from course.nifti import foreground_values
 from course.notes import told_sentences
-from course.patients import (
-    PATIENT_PATTERN,
-    check_heart_slices,
-    choose_volumes,
-    excluded_names,
-    group_people,
-    is_heart_task,
-    pairs_of_pictures,
-)
+from course.patients import PATIENT_PATTERN, excluded_names, pairs_of_pictures
 from course.pictures import SUBSETS, measure_pair, measure_pairs, read_pair, reading_order, refuse_dicom
 from course.sample import make_sample
 from course.sources import fetch_heart, is_data, unpack
@@ -104,10 +96,8 @@ def import_dataset(
         raise CourseError(f"seed={seed!r}: give a whole number.")
     seed = int(seed)  # of NumPy too
     if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
-        has_options = (
-            exclude or foreground is not None or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN
-        )
-        return _take_imported(Path(os.path.expanduser(dataset)).resolve(), work_dir, fold, has_options)
+        given = exclude or foreground is not None or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN
+        return _take_imported(Path(os.path.expanduser(dataset)).resolve(), work_dir, fold, given)
     exclude = excluded_names(exclude)
     with building_folder(work_dir) as building:
         folder = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
@@ -116,15 +106,22 @@ def import_dataset(
             raise CourseError("spacing is for pictures of your own: volumes and the sample bring theirs; leave it out.")
         chosen = None
         if layout.has_volumes:
-            is_heart = dataset == "heart" or is_heart_task(layout.images)
-            choices = is_heart, patient_pattern, exclude, foreground, allow_incomplete
-            pairs, people, geometry, notes = _take_volumes(layout, folder, *choices, building / "slices", progress)
+            choices = dataset == "heart", patient_pattern, exclude, foreground, allow_incomplete
+            pairs, people, geometry, notes = pairs_of_volumes(layout, *choices, building / "slices", progress)
+            notes += unused_sentences(layout.geometry, folder)
         elif dataset == "heart":
             raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
             chosen = foreground_values(foreground, {})
-            choices = patient_pattern, exclude, chosen, spacing
-            pairs, people, geometry, notes = _take_pictures(layout, folder, *choices, building / "united", progress)
+            pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
+            geometry = picture_geometry(pairs, folder, spacing, exclude)
+            notes += unused_sentences(layout.geometry, folder, pairs)
+            pairs = unite_masks(pairs, layout.masks, chosen, building / "united", progress)
+        pairs = measure_pairs(pairs, progress)
+        if not layout.has_volumes:
+            refuse_views(pairs, layout.neither)
+            notes += crowded_sentences(pairs)
+        notes += uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
         is_foreground, mask_values, of_masks = choose_foreground(pairs, chosen)
         check_subsets(pairs, people)
         pairs, of_subsets = fill_subsets(pairs, seed, people)
@@ -132,6 +129,8 @@ def import_dataset(
         check_masks(pairs, mask_values)
         pairs.sort(key=reading_order)
         twins, findings, doubts = audit(pairs, mask_values)
+        # Of pixels, not bytes: PNG compressors differ
+        lines = [f"{pair.subset}/{pair.name} {pair.facts.image_hash} {pair.facts.mask_hash}\n" for pair in pairs]
         description = {
             "name": dataset if dataset in ("sample", "heart") else Path(os.path.expanduser(dataset)).resolve().stem,
             "source": str(dataset),
@@ -141,7 +140,7 @@ def import_dataset(
             "excluded": sorted(exclude),
             "notes": [*layout.passed_over, *layout.notes, *notes, *of_masks, *of_subsets, *of_greys, *doubts],
             "mask_values": mask_values,
-            "fingerprint": _fingerprint(pairs),
+            "fingerprint": hashlib.sha256("".join(sorted(lines)).encode()).hexdigest(),
             "folds": draw_folds(pairs, seed, people),
             "twins": twins,
             "audit": findings,
@@ -226,37 +225,6 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
     return target
 
 
-def _take_volumes(layout, folder, is_heart, patient_pattern, exclude, foreground, allow_incomplete, slices, progress):
-    """Write a layout's volumes to `slices` as pictures; return (measured pairs, {patient: person}, geometry, notes)."""
-    subset_of, notes = choose_volumes(layout, is_heart, exclude, allow_incomplete)
-    pairs, people, geometry, more = pairs_of_volumes(layout, subset_of, slices, foreground, patient_pattern, progress)
-    notes += more
-    if is_heart:  # its patients are known, and how they lie
-        check_heart_slices(pairs)
-        people, geometry = {}, {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}
-    elif people is None:
-        notes.append("Each volume is taken as a patient of its own.")
-        people, told = group_people(pairs, are_volumes=True) if patient_pattern else ({}, [])
-        notes += told
-    pairs = measure_pairs(pairs, progress)
-    return pairs, people, geometry, notes + unused_sentences(layout.geometry, folder) + _told(pairs, geometry)
-
-
-def _take_pictures(layout, folder, patient_pattern, exclude, chosen, spacing, united, progress):
-    """Unite several masks of one image in `united`; return (measured pairs, {patient: person}, geometry, notes)."""
-    pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
-    geometry = picture_geometry(pairs, folder, spacing, exclude)
-    notes += unused_sentences(layout.geometry, folder, pairs)
-    pairs = measure_pairs(unite_masks(pairs, layout.masks, chosen, united, progress), progress)
-    refuse_views(pairs, layout.neither)
-    return pairs, people, geometry, notes + crowded_sentences(pairs) + _told(pairs, geometry)
-
-
-def _told(pairs, geometry):
-    """Return what must be told of pairs as they came, and of their geometry."""
-    return uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
-
-
 def _take_imported(path, work_dir, fold, has_options):
     """Take the dataset that another work folder, or this one, has imported: its files are used from there."""
     if has_options:
@@ -297,18 +265,13 @@ def _in_canonical_form(pairs, building, is_foreground, progress):
 
     The third is sentences on what was done to the greys, and on what is faint.
     """
-    root, told = pairs[0].image.parent.parent.parent, []
+    root = pairs[0].image.parent.parent.parent
     is_plain = is_foreground is None and all(pair.facts.image_plain for pair in pairs)
     is_in_place = all((pair.image, pair.mask) == _places(root, pair) for pair in pairs)
-    if building in root.parents or not (is_plain and is_in_place):
-        root = building / "dataset"
-        windows, told = grey_windows(pairs)
-        pairs = _convert(pairs, root, building, is_foreground, windows, progress)
-    return root, pairs, told + faint_sentences(pairs)
-
-
-def _convert(pairs, root, building, is_foreground, windows, progress):
-    """Bring all files below `root` in canonical form; return the pairs as they are there."""
+    if is_plain and is_in_place and building not in root.parents:
+        return root, pairs, faint_sentences(pairs)
+    root = building / "dataset"
+    windows, told = grey_windows(pairs)
     for subset in SUBSETS:
         for kind in ("images", "masks"):
             (root / subset / kind).mkdir(parents=True)
@@ -317,30 +280,19 @@ def _convert(pairs, root, building, is_foreground, windows, progress):
         """Move, copy or write the two files of a pair."""
         image_path, mask_path = _places(root, pair)
         moved = replace(pair, image=image_path, mask=mask_path)
+        take = os.replace if building in pair.image.parents else shutil.copyfile
         is_plain = pair.facts.image_plain and is_foreground is None
         image, mask = (None, None) if is_plain else read_pair(pair.image, pair.mask)[:2]
         if pair.facts.image_plain:
-            _bring_file(pair.image, moved.image, building)
+            take(pair.image, image_path)
         else:
             greys = to_greys(image.pixels, *windows[pair.patient]) if pair.facts.deep else image.pixels
-            Image.fromarray(greys).save(moved.image)
+            Image.fromarray(greys).save(image_path)
         if is_foreground is None:
-            _bring_file(pair.mask, moved.mask, building)
+            take(pair.mask, mask_path)
         else:
-            Image.fromarray(is_foreground(mask.pixels) * np.uint8(255)).save(moved.mask)
+            Image.fromarray(is_foreground(mask.pixels) * np.uint8(255)).save(mask_path)
         return moved if is_plain else measure_pair(moved)
 
-    return parallel(bring, pairs, "converting", progress)
-
-
-def _bring_file(source, target, building):
-    if building in source.parents:
-        os.replace(source, target)
-    else:
-        shutil.copyfile(source, target)
-
-
-def _fingerprint(pairs):
-    """Return the SHA-256 over subsets, names and pixels (not bytes: PNG compressors differ)."""
-    lines = sorted(f"{pair.subset}/{pair.name} {pair.facts.image_hash} {pair.facts.mask_hash}\n" for pair in pairs)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    pairs = parallel(bring, pairs, "converting", progress)
+    return root, pairs, told + faint_sentences(pairs)

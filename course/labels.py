@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from course.nifti import MANY_LABELS
+from course.notes import refuse, sentences_about
 from course.pictures import Pair, check_palettes, read_picture
-from course.workspace import CourseError, end_of_path, listed, parallel, sentence_about
+from course.workspace import CourseError, end_of_path, listed, parallel
 
 EDGE_REACH = 8  # pixels from a blurred value to both of what it lies between; a block of a JPEG is as large
 LOOKED_AT = 40  # masks that are read again to tell blur from labels
@@ -24,8 +25,8 @@ def unite_masks(
     """Write for each image with several masks one that holds all of them, below a folder; return the pairs with it.
 
     masks: {(subset, name): paths}. Where they overlap, the `chosen` labels (a set or None) lie above others, else
-    greater ones above lesser ones. The one has the name and folders of the first, which sentences then tell.
-    Raises CourseError for masks of one image that differ in size, and as `check_palettes` does.
+    greater ones above lesser ones. The one has the name and folders of the first, which sentences then tell. Raises
+    CourseError for masks of one image that differ in size, and as `check_palettes` does.
     """
     if all(len(masks[pair.subset, pair.name]) == 1 for pair in pairs):
         return pairs
@@ -57,9 +58,9 @@ def unite_masks(
 def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable | None, list, list[str]]:
     """Decide which values of the masks are the structure; return (is_foreground, mask_values, notes).
 
-    chosen: the values that the user gave as a set, or None. is_foreground is a function from pixels to
-    bool, or None where all masks are plain pictures of the two values in mask_values = [background, foreground].
-    Raises CourseError where it cannot be known.
+    chosen: the set of values that the user gave, or None. is_foreground: a function from pixels to bool, or None where
+    all masks are plain pictures of the two mask_values, [background, foreground]. Raises CourseError where it cannot be
+    known.
     """
     counts = _counts(pairs)
     values = sorted(counts)
@@ -82,10 +83,9 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
         plain = all(pair.facts.mask_plain for pair in pairs)
         notes = _inverted(pairs, counts, high, f"the value {listed([high])}")
         noisy = [pair.mask for pair in pairs if pair.facts.lossy and high - low <= NOISE]
-        if noisy:
-            what = f"is a JPEG of the values {low:g} and {high:g}, which its noise changes"
-            advice = "see whether the outlines in 01 fit; if not, save the masks anew, as PNG."
-            notes.append(sentence_about(noisy, what, advice))
+        what = f"is a JPEG of the values {low:g} and {high:g}, which its noise changes"
+        advice = "see whether the outlines in 01 fit; if not, save the masks anew, as PNG."
+        notes += sentences_about(noisy, what, advice)
         return (None, values, notes) if plain else ((lambda pixels: pixels == high), [0, 255], notes)
     if not is_blur:
         if 0 < 2 * len(blurred) < len(pairs):
@@ -93,7 +93,7 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
             advice = (
                 f"mend or exclude it, or choose which are the structure with foreground=[...]{_hint(pairs, values)}."
             )
-            raise CourseError(sentence_about([pair.mask for pair in blurred], what, advice))
+            refuse([pair.mask for pair in blurred], what, advice)
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
         raise CourseError(
             f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({listed(values)}) where two are "
@@ -104,15 +104,15 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
     _refuse_faint(pairs, threshold, high)
     side = "below" if chosen == {low} else "above"
     advice = f"masks are not two-valued, their values {side} {threshold:g} were taken as foreground."
-    notes = [sentence_about([pair.mask for pair in blurred], "is blurred", advice)]
+    notes = sentences_about([pair.mask for pair in blurred], "is blurred", advice)
     notes += [] if chosen else _inverted(pairs, counts, threshold, f"what is above {threshold:g}")
     return (lambda pixels: (pixels > threshold) == (side == "above")), [0, 255], notes
 
 
 def refuse_views(pairs: list[Pair], neither: list[Path]) -> None:
-    """Refuse masks that look like fields of view where other pictures, one for each, may be of the structure.
+    """Refuse masks that look like fields of view where as many pictures were passed over, `neither` images nor masks.
 
-    Each such mask covers most of its picture, but not its whole border. neither: pictures that were passed over.
+    A field of view covers most of its picture, but not its whole border. Raises CourseError.
     """
 
     def is_view(facts):
@@ -124,7 +124,7 @@ def refuse_views(pairs: list[Pair], neither: list[Path]) -> None:
     if len(neither) >= len(pairs) and all(is_view(pair.facts) for pair in pairs):
         advice = f"if {end_of_path(min(neither))} and the like show the structure, put them into masks/; else, away."
         what = "covers most of its picture, as a field of view does"
-        raise CourseError(sentence_about([pair.mask for pair in pairs], what, advice))
+        refuse([pair.mask for pair in pairs], what, advice)
 
 
 def _counts(pairs):
@@ -139,9 +139,8 @@ def _refuse_faint(pairs, threshold, high):
         values = pair.facts.mask_values
         if len(values) == 2 and not pair.facts.lossy and max(values) <= threshold and values[max(values)] > TIP:
             faint.append(pair.mask)
-    if faint:
-        what = f"holds two values, neither above {threshold:g}, and other masks are blurred and reach {high:g}"
-        raise CourseError(sentence_about(faint, what, "save all masks with the same two values."))
+    what = f"holds two values, neither above {threshold:g}, and other masks are blurred and reach {high:g}"
+    refuse(faint, what, "save all masks with the same two values.")
 
 
 def _hint(pairs, values):
@@ -157,10 +156,7 @@ def _hint(pairs, values):
 
 
 def ignored_hint(values: list) -> str:
-    """Return the end of a sentence if the values hold -1 or 255, which often mark what is not to be scored; else "".
-
-    255 does so beside small numbers; of 0, 128 and 255 it is a label as the others are.
-    """
+    """Return the end of a sentence if values hold -1, or 255 beside small numbers, often not to be scored; else ''."""
     is_apart = not any(100 < value < 255 for value in values)
     ignored = [value for value in (-1, 255) if value in values and (value < 0 or is_apart)]
     return f"; {listed(ignored)} often means 'do not score'" if ignored else ""

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from course.matching import IMAGE_AFFIX, MASK_ENDING, File, Layout, bare_names, match_masks
+from course.notes import sentences_about
 from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray, may_be_data, refuse_dicom
 from course.store import import_copies
-from course.workspace import CourseError, end_of_path, sentence_about
+from course.workspace import CourseError, end_of_path
 
 # How users call the folders that this course calls train, valid, test and images, masks.
 SUBSET_WORDS = {
@@ -225,23 +226,21 @@ def _tell_masks_by_name(files):
     Of PATIENT/image and PATIENT/mask the folder is the name, as it is of any other image alone with its mask, and where
     image is alone with masks of longer names, such as atrium_mask.
     """
-    without_folders = not any(file.kind for file in files)
+    without_folders, bare_of = not any(file.kind for file in files), {file: bare_names(file.stem) for file in files}
     plain = {(file.path.parent, name) for file in files for name in (file.stem, IMAGE_AFFIX.sub("", file.stem))}
-    of_a_mask = {(file.path.parent, bare) for file in files for bare in bare_names(file.stem)}
+    of_a_mask = {(file.path.parent, bare) for file in files for bare in bare_of[file]}
     called_mask = {file for file in files if file.stem.casefold() in MASK_WORDS | WEAK_MASK_WORDS}
     sizes = Counter(file.path.parent for file in files)
-    images = Counter(file.path.parent for file in files if file not in called_mask and not bare_names(file.stem))
-    beside = {file.path.parent for file in files if file.stem.casefold() in IMAGE_WORDS}
-    called_mask |= {
-        file for file in files if bare_names(file.stem) and file.path.parent in beside and images[file.path.parent] == 1
-    }
+    images = Counter(file.path.parent for file in files if file not in called_mask and not bare_of[file])
+    called_image = {file for file in files if file.stem.casefold() in IMAGE_WORDS}
+    alone = {file.path.parent for file in called_image if images[file.path.parent] == 1}
+    called_mask |= {file for file in files if bare_of[file] and file.path.parent in alone}
     of_two = {file.path.parent for file in called_mask if sizes[file.path.parent] == 2}
     result = []
     for file in files:
-        folder, bare = file.path.parent, bare_names(file.stem)
+        folder, bare = file.path.parent, bare_of[file]
         has_image = any((folder, name) in plain for name in bare)
-        is_called_so = file in called_mask or file.stem.casefold() in IMAGE_WORDS
-        if without_folders and (is_called_so or folder in of_two):
+        if without_folders and (file in called_mask or file in called_image or folder in of_two):
             if file.above:
                 kind = "masks" if file in called_mask else "images"
                 file = replace(file, kind=kind, name=file.above[-1], above=file.above[:-1])
@@ -272,19 +271,16 @@ def _tell_images_by_masks(files):
     if not places:  # of other names: the beginning may be the same
         places = {file.path.parent: len(file.above) for file in unknown}
     holds_masks, beside_masks = {file.path.parent for file in known}, {file.path.parents[1] for file in known}
-    files, passed = known, []
-    for file in unknown:
+    files = known
+    for file in [file for file in unknown if file.path.parent in places]:
         folder = file.path.parent
-        place = places.get(folder)
-        if place is None:
-            passed.append(file.path)
-            continue
+        place = places[folder]
         if place < len(file.above):
             file = replace(file, name="_".join([*file.above[place:], file.name]), above=file.above[: max(0, place - 1)])
         elif folder not in holds_masks and folder.parent in beside_masks:  # p1/scan/000 beside p1/masks/000 is of p1
             file = replace(file, above=file.above[:-1])
         files.append(replace(file, kind="images"))
-    return files, passed
+    return files, [file.path for file in unknown if file.path.parent not in places]
 
 
 # --- subsets and names ----------------------------------------------------------------------------------
@@ -347,4 +343,4 @@ def _pass_over_test_without_masks(layout):
         if images and not masks:
             paths = [layout.images.pop(key) for key in images]
             why = f"nothing of {subset} has one, so all of it is passed over."
-            layout.notes.append(sentence_about(paths, "has no mask", why))
+            layout.notes += sentences_about(paths, "has no mask", why)

@@ -6,9 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from course.notes import sentences_about
 from course.people import TIME_OR_SIDE, loosely
 from course.pictures import VOLUMES, file_suffix
-from course.workspace import CourseError, end_of_path, sentence_about
+from course.workspace import CourseError, end_of_path
 
 IN_NAMES = "masks?|msk|label(?:s|l?ed)?|lbl|segmentation|seg|gt|groundtruth|anno(?:tation)?|manual|1stho|2ndho"
 MASK_ENDING = re.compile(rf"[ _.-]({IN_NAMES})([ _.-]?\d+)?$", re.IGNORECASE)
@@ -41,8 +42,7 @@ class Layout:
 
     def pass_over(self, paths: list[Path], why: str) -> None:
         """Tell of files, if there are any, that they are taken for neither image nor mask."""
-        if paths:
-            self.passed_over.append(sentence_about(paths, "was passed over", why))
+        self.passed_over += sentences_about(paths, "was passed over", why)
 
     @property
     def has_volumes(self) -> bool:
@@ -85,11 +85,16 @@ def match_masks(files: list[File], layout: Layout) -> None:
     masks = [file for file in files if file.kind == "masks"]
     images = [file for file in files if file.kind == "images"]
     shortened, sure = _take_images(images, layout, bool(masks))
-    image_beside = _single_images(images)
+    # {folder: image}, where each image is alone in FOLDER/images and called as its folder, beside its masks
+    are_alone = all(file.stem == file.path.parts[-3] for file in images)
+    image_beside = {file.path.parents[1]: (file.subset, file.name) for file in images if are_alone}
     united, several, guessed = [], [], {}
     # c_mask_1 may be of c_1 or the first of c: the masks that leave no doubt come before it
     for file in sorted(masks, key=lambda file: bool(MASK_WITHIN.search(file.name))):
-        keys = [(file.subset, name) for name in _names_of_image(file)]
+        bare = [file.folders + name for name in bare_names(file.stem)]
+        names = [file.name, *bare, *bare_names(file.name), file.stem]  # that its image may have, the likeliest first
+        names += [WORDS_AFTER.sub("", name) for name in (file.name, file.stem)]
+        keys = [(file.subset, name) for name in names]
         found = [key for key in keys if key in layout.images]
         numbered = MASK_ENDING.search(file.name if file.name.endswith(file.stem) else f"_{file.stem}")
         is_part = bool(numbered and numbered[2])
@@ -112,28 +117,35 @@ def match_masks(files: list[File], layout: Layout) -> None:
                 )
             united.append(file.path)
         of_image.append(file.path)
-    _refuse_channels(several, layout)
+    for path, alike in several:
+        if layout.masks.keys().isdisjoint(alike):
+            names = ", ".join(end_of_path("/".join(filter(None, image))) for image in alike[:4])
+            raise CourseError(
+                f"{end_of_path(path)} has several images ({names}{' ...' if len(alike) > 4 else ''}), as channels or "
+                "modalities of one patient: keep those of one kind in the dataset, take the others out."
+            )
     _drop_channel_number(layout)
     if guessed:
         what = "is taken as the mask of an image whose name is only similar"
         advice = f"the first is of {end_of_path(guessed[min(guessed)])}; see whether the outlines in 01 fit."
-        layout.notes.append(sentence_about(guessed, what, advice))
-    if united:
-        layout.notes.append(sentence_about(united, "is one of several masks of one image", "they are united."))
-
-
-def _names_of_image(file):
-    """Return the names that the image of a mask may have, the likeliest first; the first is the mask's own."""
-    bare = [file.folders + name for name in bare_names(file.stem)]
-    names = [file.name, *bare, *bare_names(file.name), file.stem]
-    return names + [WORDS_AFTER.sub("", name) for name in (file.name, file.stem)]
+        layout.notes += sentences_about(guessed, what, advice)
+    layout.notes += sentences_about(united, "is one of several masks of one image", "they are united.")
 
 
 def _similar_images(file, keys, shortened):
-    """Return the images whose names are similar to the first of a mask's keys that is to any, and do not contradict."""
-    loose = [(subset, loosely(name)) for subset, name in keys]
+    """Return the images whose names are similar to the first of a mask's keys that is to any, and do not contradict.
+
+    Names contradict each other where each holds a number, time or side that the other lacks: p1_ED is not of p1_ES.
+    """
+
+    def told(name):
+        """Return the numbers, times and sides in a name."""
+        words = re.split(r"[ _.-]+", loosely(name))
+        return {word for word in words if word.isdigit() or TIME_OR_SIDE.fullmatch(word)}
+
+    loose, own = [(subset, loosely(name)) for subset, name in keys], told(file.name)
     alike = next((shortened[key] for key in loose if key in shortened), [])
-    return [image for image in alike if not _contradict(image[1], file.name)]
+    return [image for image in alike if told(image[1]) <= own or own <= told(image[1])]
 
 
 def _take_images(files, layout, has_masks):
@@ -161,30 +173,6 @@ def _take_images(files, layout, has_masks):
             for name in {loosely(name) for name in (file.name, *affixless, *beginnings)}:
                 shortened[subset, name].append(key)
     return shortened, sure
-
-
-def _refuse_channels(several, layout):
-    """Raise CourseError where a mask may be of several images and none of them has one of its own."""
-    for path, alike in several:
-        if not any(image in layout.masks for image in alike):
-            names = ", ".join(end_of_path("/".join(filter(None, image))) for image in alike[:4])
-            raise CourseError(
-                f"{end_of_path(path)} has several images ({names}{' ...' if len(alike) > 4 else ''}), as channels or "
-                "modalities of one patient: keep those of one kind in the dataset, take the others out."
-            )
-
-
-def _contradict(image, mask):
-    """Tell whether each name holds a number, time or side that the other lacks: p1_ED is not the image of p1_ES."""
-    words = [re.split(r"[ _.-]+", loosely(name)) for name in (image, mask)]
-    one, other = ({word for word in named if word.isdigit() or TIME_OR_SIDE.fullmatch(word)} for named in words)
-    return not (one <= other or other <= one)
-
-
-def _single_images(images):
-    """Return {folder: image}, where each image is alone in FOLDER/images and called as its folder, beside its masks."""
-    alone = {file.path.parents[1]: (file.subset, file.name) for file in images}
-    return alone if all(file.stem == file.path.parts[-3] for file in images) else {}
 
 
 def _drop_channel_number(layout):

@@ -4,7 +4,7 @@ import gzip
 import itertools
 import json
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -164,10 +164,8 @@ def _axes_of_qform(header):
     from nibabel import aff2axcodes
     from nibabel.spatialimages import HeaderDataError
 
-    try:
+    with suppress(HeaderDataError, ValueError):
         return aff2axcodes(header.get_qform())
-    except (HeaderDataError, ValueError):
-        return None
 
 
 def read_values(path: Path) -> np.ndarray:
@@ -246,7 +244,7 @@ def foreground_values(foreground: float | str | list | None, names: dict[str, in
         if isinstance(label, str) and label not in names:
             known = listed([f"{name!r} ({number})" for name, number in names.items()]) or "only numbers"
             raise CourseError(f"foreground={label!r} is not a label of this dataset: it knows {known}.")
-    numbers = [float(names[label] if isinstance(label, str) else label) for label in chosen]
+    numbers = [float(names.get(label, label)) for label in chosen]
     return {int(number) if number.is_integer() else number for number in numbers}
 
 
@@ -263,9 +261,7 @@ def read_label_names(folder: Path) -> tuple[dict[str, int], str]:
     labels = described.get("labels") if isinstance(described, dict) else None
     if not isinstance(labels, dict):
         return {}, ""
-    names = {}
-    for key, value in labels.items():  # {"1": "left atrium"}, or the other way round as nnU-Net writes it
-        number, name = (key, value) if str(key).isdigit() else (value, key)
-        if str(number).isdigit():
-            names[str(name)] = int(number)
+    # {"1": "left atrium"}, or the other way round as nnU-Net writes it
+    entries = [(key, value) if str(key).isdigit() else (value, key) for key, value in labels.items()]
+    names = {str(name): int(number) for number, name in entries if str(number).isdigit()}
     return names, str(described.get("name", ""))

@@ -6,11 +6,11 @@ from collections import Counter
 
 from course.layout import SUBSET_WORDS, words_of
 from course.matching import IMAGE_END, Layout
-from course.nifti import read_label_names
+from course.notes import refuse, sentences_about
 from course.people import look_alike, people_of
 from course.pictures import PICTURES, SUBSETS, VOLUMES, Pair, file_suffix
 from course.sources import HEART_SLICES
-from course.workspace import CourseError, end_of_path, sentence_about
+from course.workspace import CourseError, end_of_path
 
 HEART_SUBSETS = {patient: subset for subset, patients in HEART_SLICES.items() for patient in patients}
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
@@ -69,32 +69,22 @@ def _check_files(layout: Layout, exclude, names_of):
     emptied = sorted(before - left - {None}) if left else ["the dataset"]
     if emptied:
         raise CourseError(f"exclude leaves nothing of {' and '.join(emptied)}: name fewer patients or files.")
-    _check_each_has_other(layout)
-    if len({subset is None for subset, _ in images}) == 2:
-        outside = [path for (subset, _), path in images.items() if subset is None]
-        advice = "move it into one of them, or away."
-        raise CourseError(sentence_about(outside, "lies outside train, valid and test", advice))
-
-
-def _check_each_has_other(layout):
-    """Raise CourseError for an image without a mask or a mask without an image, and tell what was passed over."""
-    left = "".join(f" {note}" for note in layout.passed_over[:2])
-    if not layout.masks:
+    left_over = "".join(f" {note}" for note in layout.passed_over[:2])
+    if not masks:
         raise CourseError(
-            f"{end_of_path(next(iter(layout.images.values())))} has no mask, and no other image has one (outlines in "
-            "JSON, XML or text files are not read): put the masks, as pictures or volumes, into a folder masks/ beside "
-            f"images/, under the same names.{left}"
+            f"{end_of_path(next(iter(images.values())))} has no mask, and no other image has one (outlines in JSON, "
+            "XML or text files are not read): put the masks, as pictures or volumes, into a folder masks/ beside "
+            f"images/, under the same names.{left_over}"
         )
-    images = [path for key, path in layout.images.items() if key not in layout.masks]
-    masks = [path for key, paths in layout.masks.items() if key not in layout.images for path in paths]
-    if images:
-        advice = "add a mask of the same name, an empty one if nothing is to be drawn, or exclude the image."
-        if masks:
-            advice = sentence_about(masks, "is a mask without an image", "give both the same name and subset.")
-        raise CourseError(sentence_about(images, "has no mask", advice + left))
-    if masks:
-        advice = f"add the image of the same name, or exclude the mask.{left}"
-        raise CourseError(sentence_about(masks, "is a mask without an image", advice))
+    alone = [path for key, path in images.items() if key not in masks]
+    without_image = [path for key, paths in masks.items() if key not in images for path in paths]
+    what, advice = "is a mask without an image", "give both the same name and subset."
+    mended = "add a mask of the same name, an empty one if nothing is to be drawn, or exclude the image."
+    refuse(alone, "has no mask", "".join(sentences_about(without_image, what, advice) or mended) + left_over)
+    refuse(without_image, what, f"add the image of the same name, or exclude the mask.{left_over}")
+    outside = [path for (subset, _), path in images.items() if subset is None]
+    if len(outside) < len(images):
+        refuse(outside, "lies outside train, valid and test", "move it into one of them, or away.")
 
 
 def pairs_of_pictures(
@@ -127,9 +117,8 @@ def pairs_of_pictures(
             patient_of[key] = f"{subset}/{name}" if repeated[name] > 1 else name
     _check_files(layout, exclude, lambda key: {key[1], patient_of[key]})
     own = [path for key, path in layout.images.items() if key not in slice_of]
-    if own and not notes:
-        advice = "each such file is taken as a patient of its own."
-        notes.append(sentence_about(own, "does not name its patient", advice))
+    if not notes:
+        notes = sentences_about(own, "does not name its patient", "each such file is taken as a patient of its own.")
     pairs = [
         Pair(*key, patient_of[key], slice_of.get(key), path, layout.masks[key][0])
         for key, path in layout.images.items()
@@ -221,35 +210,19 @@ def _with_slices(pattern, pairs):
 # --- volumes --------------------------------------------------------------------------------------------
 
 
-def task_description(images: dict) -> tuple[dict, str]:
-    """Return the label names and the name of the decathlon task whose images these are."""
-    return read_label_names(next(iter(images.values())).parent.parent) if images else ({}, "")
+def check_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incomplete: bool) -> list[str]:
+    """Drop excluded volumes from a layout, put the heart data into the report's subsets, and return notes.
 
-
-def is_heart_task(images: dict) -> bool:
-    """Tell whether these are the official heart volumes, by the name of the task and of the patients."""
-    return task_description(images)[1] == "LeftAtrium" and {name for _, name in images} <= set(HEART_SUBSETS)
-
-
-def choose_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incomplete: bool) -> tuple[dict, list[str]]:
-    """Return {(subset or None, name): subset or None} of the volumes to read, and notes.
-
-    The heart data are in the report's split. Raises CourseError for what is no whole set of volumes.
+    Raises CourseError for what is no whole set of volumes.
     """
     _check_files(layout, exclude, lambda key: {key[1]})
     pictures = [path for path in layout.paths if file_suffix(path.name) not in VOLUMES]
-    if pictures:
-        raise CourseError(sentence_about(pictures, "is a picture among NIfTI volumes", "give a folder with one kind."))
+    refuse(pictures, "is a picture among NIfTI volumes", "give a folder with one kind.")
     several = [paths[1] for paths in layout.masks.values() if len(paths) > 1]
-    if several:
-        raise CourseError(sentence_about(several, "is a second mask of one volume", "keep one for each volume."))
+    refuse(several, "is a second mask of one volume", "keep one for each volume.")
     if not is_heart:
-        return {key: key[0] for key in layout.images}, []
-    return _heart_split(layout.images, exclude, allow_incomplete)
-
-
-def _heart_split(images, exclude, allow_incomplete):
-    present = {name: (subset, name) for subset, name in images}
+        return []
+    present = {name: (subset, name) for subset, name in layout.images}
     missing = [name for name in HEART_SUBSETS if name not in present and name not in exclude]
     strange = sorted(set(present) - set(HEART_SUBSETS))
     if strange:
@@ -268,16 +241,8 @@ def _heart_split(images, exclude, allow_incomplete):
             f"With the patients that are there ({', '.join(sorted(present))}) {' and '.join(empty)} would be empty, "
             f"since the report has them elsewhere: add at least one of {', '.join(HEART_SLICES[empty[0]])}."
         )
-    notes = [f"The heart data are incomplete, as allowed: {', '.join(missing)} are missing."] if missing else []
-    return {present[name]: subset for name, subset in HEART_SUBSETS.items() if name in present}, notes
-
-
-def check_heart_slices(pairs: list[Pair]) -> None:
-    """Hold the heart data against the report's number of slices, patient by patient."""
-    for patient, slices in Counter(pair.patient for pair in pairs).items():
-        expected = HEART_SLICES[HEART_SUBSETS[patient]][patient]
-        if slices != expected:
-            raise CourseError(
-                f"{patient} has {slices} slices where the report has {expected}: the heart data are not "
-                "whole; get them anew, or exclude this patient."
-            )
+    layout.images, layout.masks = (
+        {(subset, name): files[present[name]] for name, subset in HEART_SUBSETS.items() if name in present}
+        for files in (layout.images, layout.masks)
+    )
+    return [f"The heart data are incomplete, as allowed: {', '.join(missing)} are missing."] if missing else []

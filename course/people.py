@@ -60,16 +60,13 @@ def look_alike(patients: Iterable[str]) -> tuple[list[str], str]:
     they are of places or kinds (axial-p1, coronal-p1). Else what follows is compared up to its first number (P1-dia,
     P1-sys), and then up to its last part (A_1, A_2).
     """
-    patients, spelled = sorted(patients), defaultdict(list)
-    for patient in patients:
-        spelled[loosely(patient)].append(patient)
-    if len(spelled) < len(patients):
-        return next(names for names in spelled.values() if len(names) > 1), ""
+    patients = sorted(patients)
     common = re.sub(r"\d+$", "", os.path.commonprefix(patients))
-    own, places, numbered, marked = defaultdict(list), set(), defaultdict(list), defaultdict(list)
+    spelled, own, numbered, marked = (defaultdict(list) for _ in range(4))
     parts = {patient: re.fullmatch(r"(\D*\d+)?(.*)", patient[len(common) :], re.DOTALL) for patient in patients}
-    endings = Counter(part[2] for part in parts.values())
+    endings, places = Counter(part[2] for part in parts.values()), set()
     for patient, part in parts.items():
+        spelled[loosely(patient)].append(patient)
         before = BEFORE.fullmatch(part[0])
         if before and not SLICE.fullmatch(before["own"]):
             own[before["own"]].append(patient)
@@ -77,9 +74,10 @@ def look_alike(patients: Iterable[str]) -> tuple[list[str], str]:
         is_time = part[1] and part[2] and (endings[part[2]] > 1 or not part[2][0].isalnum())  # P1ED, no random 1a7
         numbered[part[1] if is_time else part[0]].append(patient)
         marked[LAST.sub("", part[0]) or part[0]].append(patient)
-    beside = [[*names, common + name] for name, names in own.items() if common + name in patients]
-    if beside:  # later_p3 beside p3
-        return beside[0], ""
+    same = [names for names in spelled.values() if len(names) > 1]
+    same += [[*names, common + name] for name, names in own.items() if common + name in patients]  # later_p3, p3
+    if same:
+        return same[0], ""
     shared = [names for names in own.values() if len(names) > 1]
     if shared and len(places) < len(own):
         return shared[0], rf"{re.escape(common)}[^ _.-]*[ _.-](?P<patient>.+)"

@@ -28,18 +28,6 @@ TEXTS = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".cfg"
 DESCRIPTIONS = (*TEXTS, ".pdf", ".html", ".docx", ".xlsx", ".py", ".ipynb", ".sh", ".m")  # all others may be data
 PHOTOMETRIC, BITS_PER_SAMPLE, SAMPLE_FORMAT = 262, 258, 339  # tags of TIFF
 
-# From pixels that were turned upright back to those that are stored, for each orientation of EXIF.
-TO_STORED = {
-    1: lambda pixels: pixels,
-    2: np.fliplr,
-    3: lambda pixels: np.rot90(pixels, 2),
-    4: np.flipud,
-    5: np.transpose,
-    6: np.rot90,
-    7: lambda pixels: np.rot90(pixels, 2).T,
-    8: lambda pixels: np.rot90(pixels, -1),
-}
-
 
 def file_suffix(name: str) -> str:
     """Return the suffix of `name` in lower case, `.nii.gz` counted as one."""
@@ -151,17 +139,16 @@ class Picture(NamedTuple):
 def read_picture(path: Path, labels: bool = False) -> Picture:
     """Read a picture in one channel of grey or, with `labels`, of labels.
 
-    Label pictures hold the label itself: the number in a palette of colours, the transparency where that alone
-    tells the pixels apart, else the grey. Raises CourseError for a file that cannot be read, holds several pictures,
-    too many pixels or values that are not finite, would lose bits, or holds labels that are different colours of one
-    grey.
+    Label pictures hold the label itself: the number in a palette of colours, the transparency where that alone tells
+    the pixels apart, else the grey. Raises CourseError for a file that cannot be read, holds several pictures, too many
+    pixels or values that are not finite, would lose bits, or holds labels that are different colours of one grey.
     """
     try:
         # Opened as a file: Pillow maps a TIFF that it gets by name, and then misreads one that is to be turned.
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as picture:
             _check_readable(path, picture)
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)  # TIFF forgets it once it is loaded
-            orientation = orientation if orientation in TO_STORED else 1
+            orientation = orientation if orientation in range(1, 9) else 1
             picture.load()
             is_upright = orientation == 1 or picture.format == "TIFF"
             upright = picture if is_upright else ImageOps.exif_transpose(picture)
@@ -170,7 +157,10 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
             lossy = picture.format in ("JPEG", "MPO")  # no colour in it is quite what it was
             pixels = _grey(path, picture, upright, labels and not lossy) if label is None else label
             if labels and not lossy and label is None and upright.mode in ("P", "RGB", "RGBA"):  # greys of colours
-                palette = _label_colours(upright)
+                colours = [colour for _, colour in upright.convert("RGBA").getcolors(MAX_LABEL_COLOURS) or []]
+                palette = {
+                    colour: Image.new("RGBA", (1, 1), colour).convert("L").getpixel((0, 0)) for colour in colours
+                }
             is_usual = picture.format == "PNG" and picture.mode in ("L", "RGB", "RGBA")
             plain = is_usual and orientation == 1 and label is None
             return Picture(pixels, len(picture.getbands()), plain, lossy, orientation, palette)
@@ -206,6 +196,13 @@ def _check_readable(path, picture):
         )
 
 
+def _as_stored(picture):
+    """Return the pixels of a picture as they lie in its file."""
+    pixels = picture.pixels.T if picture.orientation > 4 else picture.pixels
+    rows, columns = (-1 if picture.orientation in turned else 1 for turned in ((3, 4, 6, 7), (2, 3, 7, 8)))
+    return pixels[::rows, ::columns]
+
+
 def _label_palette(picture):
     """Return {colour: number} of the palette's colours that occur, for a mask with a palette, else an empty dictionary.
 
@@ -219,12 +216,6 @@ def _label_palette(picture):
         return {}
     numbers = np.flatnonzero(np.bincount(np.asarray(picture).ravel(), minlength=len(colours)))
     return {tuple(colours[number].tolist()): int(number) for number in numbers[::-1] if number < len(colours)}
-
-
-def _label_colours(picture):
-    """Return {colour: its grey} for a mask of a few colours, else an empty dictionary."""
-    colours = [colour for _, colour in picture.convert("RGBA").getcolors(MAX_LABEL_COLOURS) or []]
-    return {colour: int(Image.new("RGBA", (1, 1), colour).convert("L").getpixel((0, 0))) for colour in colours}
 
 
 def _label_of_alpha(picture):
@@ -282,7 +273,7 @@ def read_pair(image: Path, mask: Path) -> tuple[Picture, Picture, tuple[str, ...
     pair = read_picture(image), read_picture(mask, labels=True)
     told = ()
     one_turned = pair[0].orientation != pair[1].orientation
-    stored = [TO_STORED[picture.orientation](picture.pixels) for picture in pair]
+    stored = [_as_stored(picture) for picture in pair]
     if one_turned and stored[0].shape == stored[1].shape:
         told = ("turned_alone",)
         if pair[0].pixels.shape != pair[1].pixels.shape:

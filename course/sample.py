@@ -54,10 +54,9 @@ def make_sample(
 ) -> dict:
     """Draw the made-up patients and write them to `folder/SUBSET/{images,masks}/sample_PATIENT_SLICE.png`.
 
-    patients maps the name of a subset to its number of patients; patients are numbered from 1 through all subsets,
-    slices from 0. Images and masks are 8-bit RGB of size x size pixels with three equal channels, masks 0 or 255. A
-    patient's pixels depend on nothing but seed, patient number, slices and size. progress: show a progress bar. Files
-    of the same name are overwritten.
+    patients: numbers of patients by subset; patients are numbered from 1 through all subsets, slices from 0. Images and
+    masks are 8-bit RGB of size x size pixels with three equal channels, masks 0 or 255. A patient's pixels depend on
+    nothing but seed, patient number, slices and size. Files of the same name are overwritten.
 
     Returns {"spacing": [row, column, slice]} in millimetres. Raises ValueError for a negative seed, for slices or size
     below 1, and for patients that are no whole numbers by subset.

@@ -31,18 +31,8 @@ TIMEOUT = 30  # seconds of silence of a server
 
 # The report's split, and the number of slices of each volume: 1160, 569 and 542 in all.
 HEART_SLICES = {
-    "train": {
-        "la_003": 130,
-        "la_004": 110,
-        "la_005": 120,
-        "la_007": 130,
-        "la_009": 100,
-        "la_010": 120,
-        "la_011": 120,
-        "la_014": 120,
-        "la_016": 90,
-        "la_017": 120,
-    },
+    "train": {"la_003": 130, "la_004": 110, "la_005": 120, "la_007": 130, "la_009": 100}
+    | {"la_010": 120, "la_011": 120, "la_014": 120, "la_016": 90, "la_017": 120},
     "valid": {"la_023": 110, "la_024": 120, "la_026": 120, "la_029": 109, "la_030": 110},
     "test": {"la_018": 122, "la_019": 100, "la_020": 110, "la_021": 100, "la_022": 110},
 }
@@ -112,11 +102,10 @@ def unpack(
 ) -> None:
     """Unpack the pictures, volumes and descriptions of a zip or tar archive into a new folder.
 
-    Everything else is passed over, or what `is_wanted` says no to: it is given the folders and name of each file.
-    `progress` is called with the number of bytes of each file.
-    Raises CourseError for a file that is no archive, is damaged or locked, or holds more than MAX_UNPACKED bytes, a
-    link, a path that leads out of the folder, or the same name twice (also where only case or accents' encoding
-    differ).
+    What `is_wanted`, given the folders and name of a file, says no to is passed over. `progress` is called with the
+    number of bytes of each file. Raises CourseError for a file that is no archive, is damaged or locked, or holds more
+    than MAX_UNPACKED bytes, a link, a path that leads out of the folder, or the same name twice (also where only case
+    or accents' encoding differ).
     """
     seen, declared = set(), 0
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,14 +7,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course.geometry import OPPOSITE, geometry_of, merged
+from course.geometry import OPPOSITE, SAGITTAL, geometry_of, merged
 from course.greys import GreyRange, are_crowded, to_greys
 from course.labels import chosen_sentences, ignored_hint
 from course.matching import Layout
-from course.nifti import MANY_LABELS, Grid, foreground_values, read_grid, read_labels, read_values, turn_values
+from course.nifti import (
+    MANY_LABELS,
+    Grid,
+    foreground_values,
+    read_grid,
+    read_label_names,
+    read_labels,
+    read_values,
+    turn_values,
+)
 from course.notes import told_sentences
-from course.patients import PATIENT_PATTERN, pairs_of_pictures, task_description
+from course.patients import HEART_SUBSETS, PATIENT_PATTERN, check_volumes, group_people, pairs_of_pictures
 from course.pictures import Pair
+from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, listed, parallel
 
 THICK = 1.2  # an axis whose spacing is this many times that of the others is the one that slices follow
@@ -28,18 +38,10 @@ class LabelledVolume:
 
     image: Path
     label: Path
-    grid: Grid  # of the image
+    grid: Grid  # of the image, as it is to be turned
+    axes: tuple[str, str, str] | None  # as the image is stored
     label_axes: tuple[str, str, str] | None  # as the labels are stored; the same as the image's where they say nothing
     told: tuple[str, ...]  # keys of `course.notes.TOLD`
-
-
-@dataclass(frozen=True)
-class Written:
-    """What has been read of a volume and its labels when its pictures are written."""
-
-    labels: list[float]  # the values of the label volume
-    geometry: dict  # see `geometry_of`
-    told: dict[Path, tuple[str, ...]]  # keys of `course.notes.TOLD`
 
 
 def read_headers(image: Path, label: Path) -> LabelledVolume:
@@ -68,7 +70,7 @@ def read_headers(image: Path, label: Path) -> LabelledVolume:
         )
     if apart > 0.01:
         told.append("labels_aside")
-    return LabelledVolume(image, label, grid, label_axes, (*grid.told, *told))
+    return LabelledVolume(image, label, grid, grid.axes, label_axes, (*grid.told, *told))
 
 
 def slice_axis(grid: Grid) -> int | None:
@@ -82,12 +84,12 @@ def slice_axis(grid: Grid) -> int | None:
     return grid.spacing.index(thickest) if thickest > THICK * next_to else None
 
 
-def common_slice_axis(volumes: list[LabelledVolume], grids: list[Grid]) -> int:
+def common_slice_axis(volumes: list[LabelledVolume]) -> int:
     """Return the axis that slices follow in all volumes: that of the thick ones, unless they are few, else the last.
 
-    grids: those of the volumes, in one orientation. Raises CourseError where two volumes have other ones.
+    Raises CourseError where two volumes have other ones.
     """
-    first, axes = {}, [slice_axis(grid) for grid in grids]
+    first, axes = {}, [slice_axis(volume.grid) for volume in volumes]
     others = 2 if 2 * axes.count(None) > len(axes) else None  # most are as thick one way as another
     for volume, axis in zip(volumes, axes):
         axis = others if axis is None else axis
@@ -130,19 +132,18 @@ def stacked(pictures: np.ndarray | list[np.ndarray]) -> np.ndarray:
 
 
 def write_volume(
-    volume: LabelledVolume, names: list[str], folder: Path, foreground: set | None, axes: tuple | None, along: int
-) -> Written:
+    volume: LabelledVolume, names: list[str], folder: Path, foreground: set | None, along: int
+) -> tuple[list[float], dict, dict[Path, tuple[str, ...]]]:
     """Write a volume and its labels as pairs of 8-bit RGB PNG, `folder/{images,masks}/NAME.png`, one for each slice.
 
-    foreground: label numbers, or None for all that are not 0. axes: the orientation that both are turned to, None to
-    leave them. along: the axis that slices follow. The greys are those of `GreyRange.window`, of the whole volume;
-    masks are 0 or 255.
+    foreground: label numbers, or None for all that are not 0. along: the axis that slices follow. The greys are those
+    of `GreyRange.window`, of the whole volume; masks are 0 or 255.
+    Returns (the values of the label volume, `geometry_of`, {path: keys of `course.notes.TOLD`}).
     """
-    lies = () if axes in (None, volume.grid.axes) else ("turned",) if volume.grid.axes else ("no_axes",)
-    axes = volume.grid.axes and (axes or volume.grid.axes)
-    values = turn_values(read_values(volume.image), volume.grid.axes, axes)
+    grid = volume.grid
+    values = turn_values(read_values(volume.image), volume.axes, grid.axes)
     labels, present, label_told = read_labels(volume.label, foreground)
-    structure = turn_values(np.isin(labels, list(foreground or {*present} - {0})), volume.label_axes, axes)
+    structure = turn_values(np.isin(labels, list(foreground or {*present} - {0})), volume.label_axes, grid.axes)
     black, white, told = GreyRange.of(values).window()
     if are_crowded(np.clip(values, black, white)):
         told = (*told, "crowded")
@@ -151,46 +152,51 @@ def write_volume(
     for name, picture, drawn in zip(names, upright(values, along), upright(structure, along)):
         for kind, greys in (("images", to_greys(picture, black, white)), ("masks", drawn * np.uint8(255))):
             Image.fromarray(greys).convert("RGB").save(folder / kind / f"{name}.png", compress_level=3)
-    grid = volume.grid.turned(axes) if axes else volume.grid
     columns, rows = (axis for axis in range(3) if axis != along)
-    return Written(
-        labels=present,
-        geometry=geometry_of(
-            grid.spacing and [float(f"{grid.spacing[axis]:.6g}") for axis in (rows, columns, along)],
-            grid.axes and picture_axes(grid.axes, along),
-        ),
-        told={volume.image: (*volume.told, *lies, *told), volume.label: label_told},
+    geometry = geometry_of(
+        grid.spacing and [float(f"{grid.spacing[axis]:.6g}") for axis in (rows, columns, along)],
+        grid.axes and picture_axes(grid.axes, along),
     )
+    return present, geometry, {volume.image: (*volume.told, *told), volume.label: label_told}
 
 
 def pairs_of_volumes(
     layout: Layout,
-    subset_of: dict[tuple, str | None],
-    folder: Path,
-    foreground: int | str | list | None,
+    is_heart: bool,
     patient_pattern: str | None,
+    exclude: tuple,
+    foreground: int | str | list | None,
+    allow_incomplete: bool,
+    folder: Path,
     progress: bool,
-) -> tuple[list[Pair], dict[str, str] | None, dict[str, dict], list[str]]:
+) -> tuple[list[Pair], dict[str, str], dict[str, dict], list[str]]:
     """Write the slices of volumes below `folder`; return pairs, {patient: person}, {patient: `geometry_of`}, and notes.
 
-    subset_of: {key of the layout: subset or None} of those to read. foreground: what the user chose, by number or
-    name. Each volume is a patient, and the people are None; but volumes of one slice are pictures, whose patients
-    their names tell by `patient_pattern`.
+    The arguments are those of `import_dataset`; the heart data are also known by the names of task and patients.
+    Each volume is a patient; but volumes of one slice are pictures, whose patients their names tell.
     Raises CourseError for what does not fit together, and where the structure has to be chosen.
     """
-    label_names, _ = task_description(layout.images)
+    label_names, task = read_label_names(layout.paths[0].parent.parent)
+    is_heart = is_heart or (task == "LeftAtrium" and {name for _, name in layout.images} <= set(HEART_SUBSETS))
+    notes = check_volumes(layout, is_heart, exclude, allow_incomplete)
     chosen = foreground_values(foreground, label_names)
-    keys = list(subset_of)
-    files = [(layout.images[key], layout.masks[key][0]) for key in keys]
+    keys = list(layout.images)
+    files = [(path, layout.masks[key][0]) for key, path in layout.images.items()]
     volumes = parallel(lambda pair: read_headers(*pair), files, "headers of volumes", progress)
-    axes, grids, along = _choose_axes(volumes)
-    depths = [grid.shape[along] for grid in grids]
+    volumes, along = _in_one_orientation(volumes)
+    depths = [volume.grid.shape[along] for volume in volumes]
     is_flat = set(depths) == {1}
     if not is_flat and patient_pattern not in (PATIENT_PATTERN, None):
         raise CourseError(
             "patient_pattern is for pictures: each volume is taken as a patient of its own; where a patient has "
             "several, put them all into train, all into valid or all into test, and leave the pattern out."
         )
+    for (subset, name), depth in zip(keys, depths):
+        if is_heart and depth != HEART_SLICES[subset][name]:
+            raise CourseError(
+                f"{name} has {depth} slices where the report has {HEART_SLICES[subset][name]}: the heart data are not "
+                "whole; get them anew, or exclude this patient."
+            )
     repeated = Counter(name for _, name in keys)  # in several subsets: of several patients, if the user says so
     by_subset = patient_pattern is None
     patients = [f"{subset}/{name}" if by_subset and repeated[name] > 1 else name for subset, name in keys]
@@ -200,37 +206,50 @@ def pairs_of_volumes(
     ]
     places = [folder / (subset or "all") for subset, _ in keys]
     work = list(zip(volumes, names, places))
-    written = parallel(lambda one: write_volume(*one, chosen, axes, along), work, "slices of volumes", progress)
-    labels = {volume.label: one.labels for volume, one in zip(volumes, written)}
-    notes = _check_labels(labels, foreground, chosen, label_names)
-    notes += told_sentences({path: told for volume in written for path, told in volume.told.items()})
-    notes += _sentences_on_slices(volumes, grids, along)
+    written = parallel(lambda one: write_volume(*one, chosen, along), work, "slices of volumes", progress)
+    labels, geometries, told = zip(*written)
+    notes += _check_labels(dict(zip([label for _, label in files], labels)), foreground, chosen, label_names)
+    notes += told_sentences({path: keys for of_volume in told for path, keys in of_volume.items()})
+    notes += _sentences_on_slices(volumes, along)
     pairs = [
-        Pair(subset_of[key], name, patient, number, place / "images" / f"{name}.png", place / "masks" / f"{name}.png")
-        for key, patient, of_volume, place in zip(keys, patients, names, places)
+        Pair(subset, name, patient, number, place / "images" / f"{name}.png", place / "masks" / f"{name}.png")
+        for (subset, _), patient, of_volume, place in zip(keys, patients, names, places)
         for number, name in enumerate(of_volume)
     ]
-    people = None
+    people, told = {}, []
     if is_flat:
-        flat = replace(layout, images={key: layout.images[key] for key in keys})  # notes name the user's files
-        named, people, more = pairs_of_pictures(flat, patient_pattern, ())
+        named, people, told = pairs_of_pictures(layout, patient_pattern, ())  # notes name the user's files
         pairs = [replace(one, image=pair.image, mask=pair.mask) for one, pair in zip(named, pairs)]
-        patients, notes = [pair.patient for pair in pairs], notes + more
-    geometry = merged(zip(patients, (volume.geometry for volume in written)))
-    return pairs, people, geometry, notes
+        patients = [pair.patient for pair in pairs]
+    elif not is_heart:
+        notes.append("Each volume is taken as a patient of its own.")
+        people, told = group_people(pairs, are_volumes=True) if patient_pattern else ({}, [])
+    geometry = merged(zip(patients, geometries))
+    if is_heart:  # it is known how they lie
+        geometry = {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}
+    return pairs, people, geometry, notes + told
 
 
-def _choose_axes(volumes):
-    """Return the orientation that volumes are turned to (None: as they are), their grids then, and the slices' axis.
+def _in_one_orientation(volumes):
+    """Return volumes turned to the orientation of most of those whose header says one, and the slices' axis.
 
-    That is the orientation of most of those whose header says one.
+    Oblique ones that lead one way stay as they are.
     """
     known = Counter(volume.grid.axes for volume in volumes if volume.grid.axes)
-    axes = known.most_common(1)[0][0] if known else None
-    grids = [volume.grid.turned(axes) if volume.grid.axes else volume.grid for volume in volumes]
-    if len({slice_axis(grid) for grid in grids}) > 1 and _follow_one_way(volumes):
-        axes, grids = None, [volume.grid for volume in volumes]
-    return axes, grids, common_slice_axis(volumes, grids)
+    [(axes, _)] = known.most_common(1) or [(None, 0)]
+
+    def turned(volume):
+        """Return a volume with its grid in that orientation."""
+        if axes in (None, volume.axes):
+            return volume
+        if not volume.axes:
+            return replace(volume, told=(*volume.told, "no_axes"))
+        return replace(volume, grid=volume.grid.turned(axes), told=(*volume.told, "turned"))
+
+    all_turned = [turned(volume) for volume in volumes]
+    if len({slice_axis(volume.grid) for volume in all_turned}) == 1 or not _follow_one_way(volumes):
+        volumes = all_turned
+    return volumes, common_slice_axis(volumes)
 
 
 def _check_labels(labels, foreground, chosen, label_names):
@@ -262,14 +281,15 @@ def _check_labels(labels, foreground, chosen, label_names):
     return chosen_sentences(chosen, sorted(present))
 
 
-def _sentences_on_slices(volumes, grids, along):
+def _sentences_on_slices(volumes, along):
     """Return a sentence on the axis that slices follow, in a list, where it is not plain."""
     if along != 2:
         return [
             f"Slices were taken along the {('first', 'second')[along]} axis of the volumes, since voxels are thickest "
             "there in half of them or more, or there is only one."
         ]
-    for volume, grid in zip(volumes, grids):
+    for volume in volumes:
+        grid = volume.grid
         is_even = not grid.spacing or grid.spacing[2] < EVEN * max(grid.spacing[:2])
         if is_even and grid.shape[2] >= SHORT * min(grid.shape[:2]):
             return [
