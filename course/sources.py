@@ -31,8 +31,18 @@ TIMEOUT = 30  # seconds of silence of a server
 
 # The report's split, and the number of slices of each volume: 1160, 569 and 542 in all.
 HEART_SLICES = {
-    "train": {"la_003": 130, "la_004": 110, "la_005": 120, "la_007": 130, "la_009": 100}
-    | {"la_010": 120, "la_011": 120, "la_014": 120, "la_016": 90, "la_017": 120},
+    "train": {
+        "la_003": 130,
+        "la_004": 110,
+        "la_005": 120,
+        "la_007": 130,
+        "la_009": 100,
+        "la_010": 120,
+        "la_011": 120,
+        "la_014": 120,
+        "la_016": 90,
+        "la_017": 120,
+    },
     "valid": {"la_023": 110, "la_024": 120, "la_026": 120, "la_029": 109, "la_030": 110},
     "test": {"la_018": 122, "la_019": 100, "la_020": 110, "la_021": 100, "la_022": 110},
 }
