@@ -36,25 +36,12 @@ def batch(tmp_path):
             grey = int(255 * dice_of(recipe, seed, 0))
             Image.new("L", (8, 8), grey).save(tmp_path / name / "results" / "best_median_worst.png")
             values = {patient: dice_of(recipe, seed, number) for number, patient in enumerate(PATIENTS)}
-            helpers.write_json(
-                tmp_path / name / "results" / "metrics.json",
-                {
-                    "versions": {"python": "3"},
-                    "arithmetic": "float32",
-                    "seconds_training": 60.0,
-                    "images_seen": 600,
-                    "image_size": 32,
-                    "valid": {
-                        "dice_per_patient": values,
-                        "distance_unit": "mm",
-                        "dice_patient_mean": float(np.mean(list(values.values()))),
-                        "accuracy": 0.99,
-                        "patients": {
-                            who: {"dice": dice, "precision": 0.5, "recall": 0.25} for who, dice in values.items()
-                        },
-                    },
-                },
-            )
+            scores = {patient: {"dice": dice, "precision": 0.5, "recall": 0.25} for patient, dice in values.items()}
+            valid = {"dice_per_patient": values, "dice_patient_mean": float(np.mean([*values.values()]))}
+            valid |= {"distance_unit": "mm", "accuracy": 0.99, "patients": scores}
+            ran = {"versions": {"python": "3"}, "arithmetic": "float32", "seconds_training": 60.0, "images_seen": 600}
+            metrics = {**ran, "image_size": 32, "valid": valid}
+            helpers.write_json(tmp_path / name / "results" / "metrics.json", metrics)
             rows = [{"epoch": epoch, "val_loss": 1.0 - seed, "val_dice_coef": 0.5 + 0.1 * epoch} for epoch in range(3)]
             write_history(tmp_path / name, rows)
             learned = [{"patient": patient} for patient in ("p9", "p8", "p9")]

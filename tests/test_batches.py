@@ -27,9 +27,6 @@ def as_arrays(dataset):
     return [tuple(part.numpy() for part in batch) for batch in dataset]
 
 
-# --- what a batch holds -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("planes", [1, 3])
 def test_batches_are_whole_and_show_the_pictures_and_masks_of_the_epochs_order(planes):
     pictures = make_pictures(planes)
@@ -73,9 +70,6 @@ def test_every_batch_of_every_epoch_is_augmented_by_a_seed_of_its_own(monkeypatc
 )
 def test_crops_have_the_nearest_side_that_the_network_can_halve_three_times(size, share, side):
     assert helpers.crop_side({"crop_share": share}, size) == side
-
-
-# --- where pictures come from -------------------------------------------------------------------------
 
 
 def test_pictures_too_large_to_be_held_are_read_from_the_arrays_and_give_the_same_batches(monkeypatch):
@@ -147,9 +141,6 @@ def test_a_model_that_xla_compiles_gets_ready_batches_where_pictures_cannot_be_h
     assert X.shape == (8, 16, 16, 1)
 
 
-# --- in order, and how often XLA compiles -------------------------------------------------------------
-
-
 def test_ordered_batches_are_the_rows_and_the_last_may_be_filled_up():
     X = np.arange(20, dtype=np.float32).reshape(20, 1, 1, 1)
     y = X.astype(np.uint8) + 1
@@ -192,9 +183,6 @@ def test_xla_compiles_once_to_train_twice_to_validate_and_once_to_answer(tmp_pat
     assert done.returncode == 0, done.stderr[-3000:]
     compiled = [path.name for path in tmp_path.glob("*one_step_on_data*before_optimizations.txt")]
     assert len(compiled) == 4, compiled  # two to validate: 16 slices, and the last 8
-
-
-# --- fewer trips to the host --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

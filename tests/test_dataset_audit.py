@@ -200,9 +200,7 @@ def test_different_pictures_in_one_frame_are_no_copies_but_a_copy_in_it_is(kind,
     assert findings(take(scans, masks, places)) == {"p4 (valid) and p5 (test) look like copies of one scan": SLICES}
 
 
-def test_of_too_many_pictures_the_same_places_of_each_patient_are_compared_and_it_is_told(
-    take, scans, masks, monkeypatch
-):
+def test_of_too_many_pictures_the_same_places_of_each_patient_are_compared(take, scans, masks, monkeypatch):
     monkeypatch.setattr(audit, "MAX_COMPARED", 2 * len(PLACES))
     scans["p3"] = np.stack([COPIES["brighter"](pixels).astype(np.uint8) for pixels in scans["p2"]])
     description = take(scans, masks)
@@ -213,17 +211,14 @@ def test_of_too_many_pictures_the_same_places_of_each_patient_are_compared_and_i
     ]
 
 
-class Pair:
+def pair_of(patient, thumbnail):
     """A picture without a file."""
-
-    def __init__(self, patient, thumbnail):
-        self.patient, self.name = patient, f"{patient}_0"
-        self.facts = SimpleNamespace(thumbnail=thumbnail)
+    return SimpleNamespace(patient=patient, name=f"{patient}_0", facts=SimpleNamespace(thumbnail=thumbnail))
 
 
 def test_more_patients_than_can_be_compared_are_evenly_chosen(monkeypatch):
     monkeypatch.setattr(audit, "MAX_COMPARED", 5)
-    assert [pair.patient for pair in audit._compared([Pair(number, None) for number in range(9)])] == [0, 2, 4, 6, 8]
+    assert [pair.patient for pair in audit._compared([pair_of(number, None) for number in range(9)])] == [0, 2, 4, 6, 8]
 
 
 def test_an_even_part_within_a_picture_is_no_frame():
@@ -231,14 +226,14 @@ def test_an_even_part_within_a_picture_is_no_frame():
     pictures = [np.random.default_rng(0).integers(100, 160, (32, 32)).astype(np.uint8) for _ in range(2)]
     for picture, grey in zip(pictures, (20, 240)):
         picture[8:24, 8:24] = grey
-    assert audit.near_copies([Pair("p", pictures[0]), Pair("q", pictures[1])], set()) == {}
+    assert audit.near_copies([pair_of("p", pictures[0]), pair_of("q", pictures[1])], set()) == {}
 
 
 def test_what_all_pictures_have_in_common_makes_no_copies():
     rng = np.random.default_rng(0)
     common, *own = rng.normal(0, 1, (7, 32, 32))
     drawn = [np.clip(128 + 30 * common + 10 * noise, 0, 255).astype(np.uint8) for noise in own]  # correlation 0.9
-    pairs = [Pair(f"p{number}", pixels) for number, pixels in enumerate(drawn)]
+    pairs = [pair_of(f"p{number}", pixels) for number, pixels in enumerate(drawn)]
     assert audit.near_copies(pairs, set()) == {}
     pairs[5].facts.thumbnail = np.clip(drawn[2] + rng.normal(0, 1, (32, 32)), 0, 255).astype(np.uint8)
     assert list(audit.near_copies(pairs, set())) == [("p2", "p5")]
@@ -246,7 +241,7 @@ def test_what_all_pictures_have_in_common_makes_no_copies():
 
 @pytest.mark.parametrize("mirrored", [2, 3])
 def test_copies_are_called_mirrored_if_most_of_them_are(mirrored):
-    pairs = [Pair(patient, scan(number)[0, ::2, ::2]) for patient in "pq" for number in range(5)]
+    pairs = [pair_of(patient, scan(number)[0, ::2, ::2]) for patient in "pq" for number in range(5)]
     for number, pair in enumerate(pairs):
         pair.name = f"{pair.patient}_{number % 5}"
         if number >= 10 - mirrored:
@@ -258,7 +253,7 @@ def test_copies_are_called_mirrored_if_most_of_them_are(mirrored):
 @pytest.mark.slow
 def test_ten_thousand_pictures_are_compared_in_seconds_and_little_memory():
     random = np.random.default_rng(0)
-    pairs = [Pair(f"p{number}", random.integers(0, 255, (32, 32)).astype(np.uint8)) for number in range(10_000)]
+    pairs = [pair_of(f"p{number}", random.integers(0, 255, (32, 32)).astype(np.uint8)) for number in range(10_000)]
     pairs[7_000].facts.thumbnail = pairs[3].facts.thumbnail[::-1]
     tracemalloc.start()
     began = time.process_time()
@@ -269,7 +264,7 @@ def test_ten_thousand_pictures_are_compared_in_seconds_and_little_memory():
 
 
 def test_pictures_that_are_all_alike_take_no_more_than_their_number():
-    pairs = [Pair(f"p{number:04d}", scan(0)[0, ::2, ::2]) for number in range(600)]
+    pairs = [pair_of(f"p{number:04d}", scan(0)[0, ::2, ::2]) for number in range(600)]
     assert len(audit.near_copies(pairs, set())) < 30 * len(pairs)
 
 

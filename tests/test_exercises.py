@@ -44,32 +44,18 @@ each_exercise = pytest.mark.parametrize("number", EXERCISES)
 # Right answers in other words than the solution's, in each exercise
 RIGHT = {
     "1.1": [
-        """def shared_patients(patients):
-            shared, subsets = [], list(patients)
-            for i in range(3):
-                for j in range(i):
-                    shared += [name for name in patients[subsets[i]] if name in patients[subsets[j]]]
-            return sorted(shared)"""
+        "def shared_patients(p): return sorted(n for n in set(sum(map(list, p.values()), []))"
+        " if sum(n in names for names in p.values()) > 1)"
     ],
     "1.2": ["share_of_atrium = 0.01", "share_of_atrium = 0.003"],
-    "1.3": [
-        """import itertools
-def find_twins(scans):
-    same = lambda one, other: scans[one].shape == scans[other].shape and (scans[one] == scans[other]).all()
-    return [[one, other] for one, other in itertools.combinations(scans, 2) if same(one, other)]"""
-    ],
+    "1.3": ["def find_twins(s): return [[a, b] for a in s for b in s if a < b and np.array_equal(s[a], s[b])]"],
     "2.1": ["four_pixels = np.array([[1, 0], [0, 1]])", "four_pixels = True, False, False, True"],
     "2.2": ["def scale(image): return np.multiply(image, 1 / 255, dtype='float32')"],
     "2.3": ["accuracy_of_nothing = 0.99", "accuracy_of_nothing = 1 - 1 / 100"],
     "2.4": ["my_dice = helpers.dice"],
     "3.1": ["my_weights = ((0, -1, 0), (0, 0, 0), (0, 1, 0))"],
     "3.2": ["width_seen = 5.0", "width_seen = 3 + 2"],
-    "3.3": [
-        """def convolution_parameters(window, channels_in, channels_out):
-    weights = channels_in * channels_out * window**2
-    biases = channels_out
-    return weights + biases"""
-    ],
+    "3.3": ["def convolution_parameters(window, below, above): return (below * window**2 + 1) * above"],
     "3.4": [
         """def my_block(x, filters):
     for _ in range(2):
@@ -113,20 +99,15 @@ MISTAKES = {
     "1.2": ["share_of_atrium = 0.1", "share_of_atrium = 0.0005"],
     "1.3": [
         *(
-            f"def find_twins(scans): return [(a, b) for a in scans for b in scans if {rule}]"
+            f"def find_twins(scans): return [(a, b) for a in scans for b in scans if {rule}"
             for rule in (
-                "np.array_equal(scans[a], scans[b])",
-                "a < b and np.array_equal(scans[a][::2, ::2], scans[b][::2, ::2])",
-                "a < b and (scans[a] == scans[b]).all()",
-                "a < b and scans[a].shape == scans[b].shape and (scans[a] == scans[b]).mean() > 0.9",
+                "np.array_equal(scans[a], scans[b])]",
+                "a < b and np.array_equal(scans[a], scans[b])][:1]",
+                "a < b and np.array_equal(scans[a][::2, ::2], scans[b][::2, ::2])]",
+                "a < b and (scans[a] == scans[b]).all()]",
+                "a < b and scans[a].shape == scans[b].shape and (scans[a] == scans[b]).mean() > 0.9]",
             )
-        ),
-        """def find_twins(scans):
-    for a in scans:
-        for b in scans:
-            if a < b and np.array_equal(scans[a], scans[b]):
-                return [(a, b)]
-    return []""",
+        )
     ],
     "2.1": ["four_pixels = [1, 0, 0, 0]", "four_pixels = [1, 0, 0]", "four_pixels = '1001'"],
     "2.2": [

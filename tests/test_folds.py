@@ -84,9 +84,6 @@ def test_a_dataset_json_that_is_not_there_or_lost_its_files_is_refused(work_dir,
         take(work_dir, tmp_path / "run")
 
 
-# --- by hand, without files ---------------------------------------------------------------------------
-
-
 def pair(patient, number=0, subset=None, scan=None, constant=False, drawn=1):
     """A slice whose picture is known by the name `scan`; without one no other slice has it."""
     name = f"{patient}_{number}"
@@ -217,13 +214,6 @@ def test_healthy_patients_are_drawn_so_that_something_is_drawn_in_every_subset()
         assert [len(found[subset] & {"a", "b", "c"}) for subset in helpers.SUBSETS] == [1, 1, 1]
     found = subsets(folds.fill_subsets([*healthy, pair("a"), pair("b")], 0)[0])  # too few: refused elsewhere
     assert sum(map(len, found.values())) == 11
-
-
-def test_only_what_lacks_a_subset_gets_one():
-    pairs = [*(pair(f"p{number}", subset="train") for number in range(4)), pair("x", 1, subset="test")]
-    for seed in range(5):
-        split, [note] = folds.fill_subsets(pairs, seed)
-        assert split[-1].subset == "test" and note.endswith("; 3 train, 1 valid, 1 test.")
 
 
 def test_every_subset_gets_somebody_though_one_person_has_nearly_all_names():

@@ -86,9 +86,6 @@ def test_the_bounding_box_holds_the_mask_and_nothing_more():
     assert bounding_box(np.zeros((4, 5), bool)) == (slice(0, 1), slice(0, 1))
 
 
-# --- surfaces and intervals ---------------------------------------------------------------------------
-
-
 def surface_points(mask, spacing):
     """The surface of a mask found pixel by pixel: those with a direct neighbour that is outside."""
     points = []

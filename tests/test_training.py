@@ -59,9 +59,6 @@ def train(work_dir, settings=SETTINGS, stop_after=None):
     return model, first_epoch
 
 
-# --- the order of the slices --------------------------------------------------------------------------
-
-
 def test_an_epoch_shows_every_slice_once_in_an_order_that_changes():
     has_atrium = np.arange(32) % 3 > 0
     orders = [helpers.epoch_order(has_atrium, epoch, SETTINGS, 32) for epoch in range(2)]
@@ -104,9 +101,6 @@ def test_valid_is_thinned_out_only_where_no_choice_depends_on_it():
     assert len(range(569)[helpers.validated_slices(569, chosen_by_it)]) == 569
     assert len(range(569)[helpers.validated_slices(569, not_chosen)]) == 95
     assert len(range(100)[helpers.validated_slices(100, not_chosen)]) == 100
-
-
-# --- the training -------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
