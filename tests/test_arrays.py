@@ -18,9 +18,9 @@ def entries(patient, count):
 
 DESCRIPTION = {
     "subsets": {
-        "train": [*entries("a", 1), *entries("b", 1)],
+        "train": entries("a", 1) + entries("b", 1),
         "valid": entries("c", 2),
-        "test": [*entries("d", 2), *entries("a", 1)],
+        "test": entries("d", 2) + entries("a", 1),
     },
     "twins": [{"patients": [["train", "b"], ["test", "d"]]}],
     "fingerprint": "1234",
@@ -172,9 +172,7 @@ def drive(tmp_path, monkeypatch):
     return folder
 
 
-def test_arrays_on_drive_are_mapped_on_the_local_disk_and_read_from_a_copy_for_each_content(
-    drive, tmp_path, monkeypatch
-):
+def test_arrays_on_drive_are_made_on_the_local_disk_and_read_from_a_copy_there(drive, tmp_path, monkeypatch):
     mapped, original = [], np.lib.format.open_memmap
     monkeypatch.setattr(np.lib.format, "open_memmap", lambda path, **how: mapped.append(path) or original(path, **how))
     record, _ = make(drive)
@@ -216,10 +214,11 @@ def test_a_record_of_other_settings_or_data_is_refused(tmp_path):
     settings = {"image_size": 2, "leave_out_twins": False}
     record, _ = make(tmp_path)
     assert arrays.read_arrays_record(tmp_path) == arrays.read_arrays_record(tmp_path, settings) == record
-    for changed, told in (
-        ({"image_size": 4}, "image_size was 2, now 4"),
-        ({"leave_out_twins": True}, r"left_out was \[\], now \['b'\]"),
-    ):
+    others = {
+        "image_size was 2, now 4": {"image_size": 4},
+        r"left_out was \[\], now \['b'\]": {"leave_out_twins": True},
+    }
+    for told, changed in others.items():
         with pytest.raises(CourseError, match=rf"^02_preprocessing ran with other settings \({told}\): run 02"):
             arrays.read_arrays_record(tmp_path, {**settings, **changed})
     record, _ = make(tmp_path, leave_out=["b"])

@@ -299,7 +299,6 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
     assert "1 of 2 runs are done, about" in "".join(shown)
 
     def run_one(folder, name, *_):
-        """Fail, each run for a reason of its own."""
         raise ValueError(name)
 
     monkeypatch.setattr(batch, "run_one", run_one)
@@ -421,10 +420,9 @@ def test_what_reaches_papermill(work_dir, tmp_path, monkeypatch, grid, open_test
         "04_training": ("work_dir", "batch_size", "epochs"),
         "05_evaluation": ("work_dir", "open_test", "largest_component", "threshold"),
     }
-    assert reached == {
-        notebook: {name: given[name] for name in known if name in given} for notebook, known in names.items()
-    }
-    assert list(reached) == list(batch.NOTEBOOKS)
+    assert list(reached) == list(batch.NOTEBOOKS) == list(names)
+    for notebook, known in names.items():
+        assert reached[notebook] == {name: given[name] for name in known if name in given}
     told = [(state["state"], state["notebook"], state["batch"]) for state in states]
     assert told == [("running", name, "a") for name in batch.NOTEBOOKS]
     assert (record["state"], record["open_test"], record["parameters"]) == ("complete", open_test, run)

@@ -238,9 +238,8 @@ def heart_archive(patients=PATIENTS):
 
 
 def slices_of_patients(description):
-    return {
-        subset: dict(Counter(pair["patient"] for pair in pairs)) for subset, pairs in description["subsets"].items()
-    }
+    subsets = description["subsets"]
+    return {subset: dict(Counter(pair["patient"] for pair in subsets[subset])) for subset in subsets}
 
 
 @pytest.mark.slow
@@ -364,10 +363,10 @@ def test_the_real_volumes_become_the_real_slices(heart, nifti, tmp_path):
         assert written.geometry == {"spacing": [1.25, 1.25, 1.37], "axes": ["P", "R", "S"]}  # as the header claims
         assert not any(written.told.values())
         for name in names:
-            image, mask = (np.asarray(Image.open(tmp_path / kind / f"{name}.png")) for kind in ("images", "masks"))
-            real = heart / subset
-            real_image, real_mask = (
-                np.asarray(Image.open(real / kind / f"{name}.png")) for kind in ("images", "masks")
+            image, mask, real_image, real_mask = (
+                np.asarray(Image.open(folder / kind / f"{name}.png"))
+                for folder in (tmp_path, heart / subset)
+                for kind in ("images", "masks")
             )
             assert image.shape == (320, 320, 3)
             assert (mask == real_mask).all()

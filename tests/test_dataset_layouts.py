@@ -59,10 +59,8 @@ def take(folder, work_dir, **options):
     for subset, pairs in description["subsets"].items():
         found[subset] = {}
         for pair in pairs:
-            image, drawn = (
-                np.asarray(Image.open(path).convert("L"))
-                for path in pair_paths(description, work_dir, subset, pair["name"])
-            )
+            paths = pair_paths(description, work_dir, subset, pair["name"])
+            image, drawn = (np.asarray(Image.open(path).convert("L")) for path in paths)
             seed = pictures[image.tobytes()]
             assert masks[(drawn == description["mask_values"][1]).tobytes()] == seed
             found[subset][pair["name"]] = seed
@@ -169,7 +167,7 @@ READ = {  # what lies where, what the pictures are called, and words of the note
         "IM{n}",
         ["does not name its patient", "IM0.png and the others were not"],
     ),
-    "images by patient, all masks in one folder": (
+    "images by patient, all masks in one": (
         {"p{p}/images/{n}.png": picture, "masks/{n}.png": mask},
         "{n}",
         ["does not name its patient"],
@@ -265,16 +263,6 @@ def test_kinds_of_pictures_that_are_taken_as_patients_are_told(kinds, tmp_path):
     names = {f"{kinds.split(', ')[seed % 3]}_{seed}": seed for seed in range(9)}
     told = f"{kinds} are taken as patients; if they are kinds of pictures, give patient_pattern=None."
     hold(with_names(tmp_path / "source", names), names, [told], tmp_path / "work")
-
-
-def test_folders_of_patients_with_several_scans_are_not_used_and_told(tmp_path):
-    names = {f"scan{seed // 2}_{seed % 2}": seed for seed in range(12)}
-    for name, seed in names.items():
-        who = ("Mueller", "Schmidt", "Maier")[seed // 4]
-        put(tmp_path, f"source/{who}/images/{name}.png", picture(seed))
-        put(tmp_path, f"source/{who}/masks/{name}.png", mask(seed))
-    told = "The folders of Maier/images/scan4_0.png and the others were not used: if they are patients, let the names"
-    hold(tmp_path / "source", names, [told], tmp_path / "work")
 
 
 def test_predictions_and_overlays_are_passed_over(tmp_path):
@@ -448,8 +436,8 @@ REFUSED = {  # what lies where, and the sentence
         "images/p0_0.png .* has no mask: .* without an image: give both the same name and subset",
     ),
     "masks of another slice": (
-        {"images/p{n}_01.png": picture, "masks/p{n}_mask_2.png": mask},
-        "images/p0_01.png .* has no mask",
+        {"images/p{n}_1.png": picture, "masks/p{n}_mask_2.png": mask},
+        "p0_1.png .* has no mask",
     ),
     "masks of two sizes for one image": (
         SEVERAL | {"malignant/benign (1)_mask_1.png": lambda _: mask(1)[:-1]},
@@ -589,10 +577,10 @@ def test_test_is_drawn_from_train_where_it_is_missing_or_has_no_masks(tmp_path):
     description, _ = take(folder, tmp_path / "work")
     who = patients(description)
     assert who["valid"] == {"p6", "p7"} and len(who["test"]) == 2 and len(who["train"]) == 4
-    assert description["notes"][0] == (
-        "test/images/p8_0.png (and 1 more) has no mask: nothing of test has one, so all of it is passed over."
+    told = "test/images/p8_0.png (and 1 more) has no mask: nothing of test has one, so all of it is passed over."
+    assert description["notes"][0] == told and description["notes"][1].startswith(
+        "The dataset has no test: it was drawn from the patients of train"
     )
-    assert description["notes"][1].startswith("The dataset has no test: it was drawn from the patients of train")
 
 
 def test_a_set_for_training_is_called_so_in_one_word_too(tmp_path):
@@ -609,9 +597,8 @@ def test_several_test_sets_beside_one_train_set_are_all_test(tmp_path):
         put(tmp_path / "source", f"{place}/images/{seed % 3 + 1 + (seed < 3) * 10}a.png", picture(seed))
         put(tmp_path / "source", f"{place}/masks/{seed % 3 + 1 + (seed < 3) * 10}a.png", mask(seed))
     _, found = take(tmp_path / "source", tmp_path / "work")
-    assert found["test"] == {
-        f"{place}-{n + 1}a": 6 + 3 * k + n for k, place in enumerate(("Clinic", "Colon")) for n in range(3)
-    }
+    names = [f"{place}-{number}a" for place in ("Clinic", "Colon") for number in (1, 2, 3)]
+    assert found["test"] == dict(zip(names, range(6, 12)))
     assert len(found["train"]) + len(found["valid"]) == 6
 
 
@@ -622,9 +609,7 @@ TIMES = {
     "sides in names": [f"P{p}_{side}" for p in range(6) for side in ("left", "right")],
     "sides as letters": [f"Image_{p:02d}{side}" for p in range(6) for side in "LR"],
     "sessions": [f"sub-{p:02d}_ses-{time:02d}_{n:03d}" for p in range(6) for time in (1, 2) for n in range(2)],
-    "frames, not all of one number": [
-        f"patient{p:03d}_frame{p * time + 1:02d}" for p in range(1, 7) for time in (0, 9)
-    ],
+    "frames, not all of one number": [f"p{p:03d}_frame{p * time + 1:02d}" for p in range(1, 7) for time in (0, 9)],
     "a folder for each": [f"{time}/patient{p}_0" for p in range(6) for time in ("left", "right")],
 }
 
@@ -692,10 +677,8 @@ def test_no_pattern_is_told_that_does_not_join_names_that_look_alike(name, tmp_p
     ("name", "drawn", "words"), [("image", "label", "image_"), ("{subset}", "{subset}", "test_ or train_ or val_")]
 )
 def test_words_before_all_numbers_of_several_subsets_are_nobody(name, drawn, words, tmp_path):
-    lay_out(
-        tmp_path / "source",
-        {f"{{subset}}/images/{name}_{{n}}.png": picture, f"{{subset}}/labels/{drawn}_{{n}}.png": mask},
-    )
+    places = {f"{{subset}}/images/{name}_{{n}}.png": picture, f"{{subset}}/labels/{drawn}_{{n}}.png": mask}
+    lay_out(tmp_path / "source", places)
     description, found = take(tmp_path / "source", tmp_path / "work")
     assert together(found) == {f"{name}_{{n}}".format(**said(seed)): seed for seed in range(6)}
     assert patients(description)["train"] == {f"{name}_{{n}}".format(**said(seed)) for seed in (0, 3)}
@@ -719,13 +702,8 @@ def test_slices_of_one_scan_stay_together_and_those_of_several_apart(name, tmp_p
 @pytest.mark.parametrize(
     "name",
     [
-        "slice_{n}_patient_{p}",
-        "img_{n:03d}_pat_{p:02d}",
-        "z{n:03d}_p{p}",
-        "slice{n}_LIDC-IDRI-000{p}",
-        "slice_{n}_p_{p}_ct",
-        "{n:03d}_patient_{p}",
-        "{n:03d}-case{p:02d}",
+        *["slice_{n}_patient_{p}", "img_{n:03d}_pat_{p:02d}", "z{n:03d}_p{p}", "slice{n}_LIDC-IDRI-000{p}"],
+        *["slice_{n}_p_{p}_ct", "{n:03d}_patient_{p}", "{n:03d}-case{p:02d}"],
     ],
 )
 def test_a_number_of_a_patient_after_that_of_a_slice_is_the_patients(name, tmp_path):
@@ -750,10 +728,10 @@ def test_a_number_of_a_patient_after_that_of_a_slice_is_the_patients(name, tmp_p
 def test_plain_patients_and_numbers_raise_no_doubt(name, patient, tmp_path):
     names = [name.format(p=p, n=n) for p in range(6) for n in range(2)]
     description, found = take(with_names(tmp_path / "source", names), tmp_path / "work")
-    of_pairs = {
-        pair["name"]: (pair["patient"], pair["slice"]) for pairs in description["subsets"].values() for pair in pairs
+    pairs = sum(description["subsets"].values(), [])
+    assert {pair["name"]: (pair["patient"], pair["slice"]) for pair in pairs} == {
+        one: (patient.format(p=seed // 2), seed % 2) for seed, one in enumerate(names)
     }
-    assert of_pairs == {one: (patient.format(p=seed // 2), seed % 2) for seed, one in enumerate(names)}
     assert len(description["notes"]) == 1
 
 

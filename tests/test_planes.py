@@ -72,12 +72,8 @@ def test_a_volume_is_at_least_a_pixel_deep_and_depths_are_rounded():
 @pytest.mark.parametrize(
     ("numbers", "places"),
     [
-        ([7, 8, 11], [0, 1, 4]),
-        ([10, 20, 40], [0, 1, 3]),
-        ([5], [0]),
-        ([None], [0]),
-        ([1, 1, 2], None),
-        ([1, None], None),
+        *[([7, 8, 11], [0, 1, 4]), ([10, 20, 40], [0, 1, 3]), ([5], [0]), ([None], [0])],
+        *[([1, 1, 2], None), ([1, None], None)],
         ([1, 3, 6], None),  # in twos, but the last
         ([1, 2, 6], [0, 1, 5]),
         ([1, 2, 7], None),  # more are missing than are there

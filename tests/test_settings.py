@@ -92,7 +92,6 @@ def test_windows_has_no_gpu_for_tensorflow(monkeypatch, tmp_path):
         ([("NVIDIA B200", "10.0")], None, "mixed_bfloat16"),
         ([A100, T4], None, "mixed_float16"),  # the weakest that may be used
         ([A100, T4], "0", "mixed_bfloat16"),
-        ([A100, T4], "1", "mixed_float16"),
         ([A100, T4, P100], "0,1", "mixed_float16"),
         ([A100, T4], "GPU-12ab", "mixed_float16"),
     ],
@@ -344,7 +343,6 @@ def test_in_colab_the_work_folder_is_on_drive_which_is_mounted_once(monkeypatch,
     mounted = []
 
     def mount(place):
-        """Show an empty Drive."""
         mounted.append(place)
         (Path(place) / "MyDrive").mkdir(parents=True)
 
