@@ -98,9 +98,7 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
     [
         ({"sead": [0]}, "names 'sead', which no notebook takes"),
         ({"open_test": [True]}, "names 'open_test'"),
-        ({"seed": 0}, "give a list"),
-        ({"seed": []}, "give a list"),
-        ({"seed": [0, 0]}, "no value twice"),
+        *[({"seed": 0}, "give a list"), ({"seed": []}, "give a list"), ({"seed": [0, 0]}, "no value twice")],
         ({"foreground": [1, "1"]}, "no value twice"),  # their runs would have one folder
         ("seed", "grid is 'seed': give a dict of lists"),
         ({"recipe": [["report"]]}, r"no recipe \['report'\]"),
@@ -109,8 +107,7 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
         ({"seed": [-1]}, "whole number"),
         ({"image_size": [100]}, "image_size is 100: choose a multiple of 8"),
         ({"fold": [0, 5]}, "fold is 5: choose a whole number from 0 to 4"),
-        ({"fold": [-1]}, "fold is -1: choose"),
-        ({"fold": [1.0]}, "fold is 1.0: choose"),
+        *[({"fold": [-1]}, "fold is -1: choose"), ({"fold": [1.0]}, "fold is 1.0: choose")],
         ({"picture": [3]}, "picture is 3: give the path of a picture"),
         ({"picture": ["nothing.png"]}, "There is no picture at /.*nothing.png: give the path of one"),
         ({"recipe": ["report", "best"], "seed": [0, 1]}, "compares recipe, so test stays closed"),
@@ -431,11 +428,8 @@ def test_what_reaches_papermill(work_dir, tmp_path, monkeypatch, grid, open_test
 @pytest.mark.parametrize(
     ("grid", "asked", "opened"),
     [
-        ({}, None, True),
-        ({}, False, False),
-        ({"seed": [0, 1], "fold": [0, 1]}, None, True),
-        ({"recipe": ["report", "best"]}, None, False),
-        ({"threshold": [0.4, 0.5]}, False, False),
+        *[({}, None, True), ({}, False, False), ({"seed": [0, 1], "fold": [0, 1]}, None, True)],
+        *[({"recipe": ["report", "best"]}, None, False), ({"threshold": [0.4, 0.5]}, False, False)],
     ],
 )
 def test_test_is_opened_where_nothing_is_compared(grid, asked, opened):

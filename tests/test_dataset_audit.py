@@ -315,21 +315,14 @@ def test_masks_that_are_outlines_are_found(thickness, take, scans, masks):
 @pytest.mark.slow
 def test_the_real_data_hold_one_scan_under_two_names_and_no_other_doubt(heart, tmp_path):
     description = import_dataset(heart, tmp_path, progress=False)
-    assert description["twins"] == [
-        {
-            "patients": [["train", "la_005"], ["valid", "la_026"]],
-            "slices": 120,
-            "dice": pytest.approx(0.927, abs=5e-4),
-            "example": description["twins"][0]["example"],
-        }
-    ]
+    [twin] = description["twins"]
+    assert twin["patients"] == [["train", "la_005"], ["valid", "la_026"]]
+    assert (twin["slices"], twin["dice"]) == (120, pytest.approx(0.927, abs=5e-4))
     assert list(findings(description).values()) == [240]
     table = description["audit"]["subsets"]
-    assert {subset: (row["pairs"], len(row["patients"]), row["sizes"]) for subset, row in table.items()} == {
-        "train": (950, 8, ["320x320x3"]),
-        "valid": (569, 5, ["320x320x3"]),
-        "test": (210, 2, ["320x320x3"]),
-    }
+    counts = {subset: (row["pairs"], len(row["patients"])) for subset, row in table.items()}
+    assert counts == {"train": (950, 8), "valid": (569, 5), "test": (210, 2)}
+    assert all(row["sizes"] == ["320x320x3"] for row in table.values())
     assert table["valid"]["empty_share"] == pytest.approx(0.43, abs=0.005)
     figure = plot_twins(description, tmp_path)
     assert "la_005 and la_026 are one scan: 120 identical slices, Dice 0.927" in figure.get_suptitle()

@@ -202,10 +202,7 @@ WAYS = {
     "grey with alpha": {"save_image": saved(in_mode("LA"))},
     "images with a palette": {"save_image": saved(in_mode("P"))},
     "images of 16 bit": {"save_image": saved(lambda values: values * np.uint16(257))},
-    "images of 32 bit": {
-        "place": "{subset}/{kind}/{name}.tif",
-        "save_image": saved(lambda pixels: pixels * np.int32(9)),
-    },
+    "images of 32 bit": {"place": "{subset}/{kind}/{name}.tif", "save_image": saved(lambda image: image * np.int32(9))},
 }
 
 

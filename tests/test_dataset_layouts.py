@@ -149,11 +149,7 @@ READ = {  # what lies where, what the pictures are called, and words of the note
     ),
     "several masks of one": (SEVERAL, "benign ({n})", ["_mask_1.png (and 5 more) is one of several masks"]),
     "cells": (
-        {
-            "stage1_train/{n}ab/images/{n}ab.png": picture,
-            "stage1_train/{n}ab/masks/9{n}c.png": LEFT,
-            "stage1_train/{n}ab/masks/1{n}d.png": RIGHT,
-        },
+        {"s/{n}ab/images/{n}ab.png": picture, "s/{n}ab/masks/9{n}c.png": LEFT, "s/{n}ab/masks/1{n}d.png": RIGHT},
         "{n}ab",
         ["(and 5 more) is one of several masks of one image"],
     ),
@@ -167,7 +163,7 @@ READ = {  # what lies where, what the pictures are called, and words of the note
         "IM{n}",
         ["does not name its patient", "IM0.png and the others were not"],
     ),
-    "images by patient, all masks in one": (
+    "masks in one folder": (
         {"p{p}/images/{n}.png": picture, "masks/{n}.png": mask},
         "{n}",
         ["does not name its patient"],
@@ -435,10 +431,7 @@ REFUSED = {  # what lies where, and the sentence
         {"images/p{n}_0.png": picture, "masks/{subset}/p{n}_0.png": mask},
         "images/p0_0.png .* has no mask: .* without an image: give both the same name and subset",
     ),
-    "masks of another slice": (
-        {"images/p{n}_1.png": picture, "masks/p{n}_mask_2.png": mask},
-        "p0_1.png .* has no mask",
-    ),
+    "masks of another slice": ({"images/p{n}_1.png": picture, "masks/p{n}_mask_2.png": mask}, "0_1.png .* has no mask"),
     "masks of two sizes for one image": (
         SEVERAL | {"malignant/benign (1)_mask_1.png": lambda _: mask(1)[:-1]},
         r"benign \(1\)_mask.png and .*benign \(1\)_mask_1.png differ in size",
@@ -452,12 +445,8 @@ REFUSED = {  # what lies where, and the sentence
         "All masks are full: source/masks/p0_mask_0.png and the others hold the value 255 alone; .* lesser value",
     ),
     "several masks of two values each": (
-        {
-            "images/p{n}.png": picture,
-            "masks/p{n}_mask_1.png": mask,
-            "masks/p{n}_mask_2.png": lambda seed: mask(seed + 9) // 5,
-        },
-        r"source/masks/p0_mask_1.png and other masks hold 3 values \(0, 51, 255\)",
+        {"images/{n}.png": picture, "masks/{n}_mask_1.png": mask, "masks/{n}_mask_2.png": lambda n: mask(n + 9) // 5},
+        r"source/masks/0_mask_1.png and other masks hold 3 values \(0, 51, 255\)",
     ),
     "a name too long for its slices": (
         {f"{{n}}{'x' * 100}/{'y' * 150}/{kind}/1.png": make for kind, make in (("images", picture), ("masks", mask))},
@@ -631,30 +620,22 @@ def test_times_and_sides_of_one_patient_stay_in_one_subset_and_one_fold(names, t
         assert all(not (one & other) for one in folds for other in folds if one is not other)
 
 
+P_AND_ITS_NUMBER, AFTER_A_PLANE = r"(?P<patient>P\\D*\\d+).*", r"[^ _.-]*[ _.-](?P<patient>.+)"
+NUMBER = r"[ _.-]\\D*(?P<slice>\\d+)"
+
+
 @pytest.mark.parametrize(
     "names, pattern, part",
     [
         (
-            [f"site{s}_p{p}_{n}" for s in "ABC" for p in range(2) for n in range(2)],
-            r"(?P<patient>.+)[ _.-][^ _.-]+[ _.-]\\D*(?P<slice>\\d+)",
+            [f"site{s}_p{p}_{n}" for s in "ABC" for p in "01" for n in "01"],
+            r"(?P<patient>.+)[ _.-][^ _.-]+" + NUMBER,
             0,
         ),
-        ([f"ann{p}_{c}" for p in range(6) for c in "abc"], r"(?P<patient>ann\\D*\\d+).*", 0),
-        (
-            [f"P{p}_{view}_T1_{n}" for p in range(3) for view in ("2CH", "4CH") for n in range(2)],
-            r"(?P<patient>P\\D*\\d+).*[ _.-]\\D*(?P<slice>\\d+)",
-            0,
-        ),
-        (
-            [f"P{p}_{time}_slice{n}" for p in range(3) for time in ("BL", "FU") for n in range(2)],
-            r"(?P<patient>P\\D*\\d+).*[ _.-]\\D*(?P<slice>\\d+)",
-            0,
-        ),
-        (
-            [f"{plane}/p{p}_{n}" for plane in ("axial", "coronal") for p in range(4) for n in range(2)],
-            r"[^ _.-]*[ _.-](?P<patient>.+)[ _.-]\\D*(?P<slice>\\d+)",
-            1,
-        ),
+        ([f"ann{p}_{c}" for p in "012345" for c in "abc"], r"(?P<patient>ann\\D*\\d+).*", 0),
+        ([f"P{p}_{of}_T1_{n}" for p in "012" for of in ("2CH", "4CH") for n in "01"], P_AND_ITS_NUMBER + NUMBER, 0),
+        ([f"P{p}_{time}_slice{n}" for p in "012" for time in ("BL", "FU") for n in "01"], P_AND_ITS_NUMBER + NUMBER, 0),
+        ([f"{of}/p{p}_{n}" for of in ("axial", "coronal") for p in "0123" for n in "01"], AFTER_A_PLANE + NUMBER, 1),
     ],
 )
 def test_names_that_look_alike_are_told_with_the_pattern_that_joins_them(names, pattern, part, tmp_path):
@@ -718,9 +699,7 @@ def test_a_number_of_a_patient_after_that_of_a_slice_is_the_patients(name, tmp_p
 @pytest.mark.parametrize(
     ("name", "patient"),
     [
-        ("la_{p:03d}_{n:03d}", "la_{p:03d}"),
-        ("p{p}_slice{n}", "p{p}"),
-        ("scan_{p}_slice_{n:02d}", "scan_{p}"),
+        *[("la_{p:03d}_{n:03d}", "la_{p:03d}"), ("p{p}_slice{n}", "p{p}"), ("scan_{p}_slice_{n:02d}", "scan_{p}")],
         ("Anonymous.Seq{p}.Ser2.Img{n}", "Anonymous.Seq{p}.Ser2"),
         ("{p:03d}_{n}_ct", "{p:03d}"),
     ],

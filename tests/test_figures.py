@@ -198,12 +198,9 @@ def test_a_look_shows_probabilities_truth_and_mask_of_each_epoch():
     another["truth"] = another["truth"].T
     figure = helpers.plot_looks(runs)
     panels = np.reshape(figure.axes, (3, 2))
-    titles = [[axes.get_title() for axes in row] for row in panels]
-    assert titles == [
-        ["mine,\nafter epoch 1", "stored,\nafter epoch 1"],
-        ["mine,\nafter epoch 2", "stored,\nafter epoch 10"],
-        ["mine,\nafter epoch 5", ""],
-    ]
+    mine, stored = ([axes.get_title() for axes in column] for column in panels.T)
+    assert mine == [f"mine,\nafter epoch {epoch}" for epoch in (1, 2, 5)]
+    assert stored == ["stored,\nafter epoch 1", "stored,\nafter epoch 10", ""]
     assert [[axes.axison for axes in row] for row in panels] == [[True, True], [True, True], [True, False]]
     # 128 of 256 is one half, and belongs to the mask; 127 does not
     assert [[len(axes.collections) for axes in row] for row in panels] == [[1, 1], [2, 1], [2, 0]]

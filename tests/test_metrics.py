@@ -50,12 +50,8 @@ def test_cross_entropy_agrees_with_scikit_learn():
 
 def test_counts_are_named_for_what_they_count():
     truth, prediction = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0]), np.array([1, 1, 0, 1, 1, 1, 0, 0, 0, 0])
-    assert helpers.confusion_counts(truth, prediction) == {
-        "true_positives": 2,
-        "false_positives": 3,
-        "false_negatives": 1,
-        "true_negatives": 4,
-    }
+    expected = {"true_positives": 2, "false_positives": 3, "false_negatives": 1, "true_negatives": 4}
+    assert helpers.confusion_counts(truth, prediction) == expected
 
 
 @pytest.mark.parametrize("wrong", [np.array([0, 255]), np.array([0.0, 0.3]), np.array([0, np.nan])])

@@ -151,10 +151,7 @@ CASES = {  # what was done after 04: (how, {the notebook that runs next: what it
         lambda folder: helpers.prepare_arrays(take_other_fold(folder), folder, 16, progress=False),
         {"05": "04_training ran with another dataset and other arrays: run 04_training again."},
     ),
-    "01 took other distances for one patient": (
-        change_distances,
-        {"05": "04_training ran with other spacing: run 04_training again."},
-    ),
+    "01 took other distances": (change_distances, {"05": "04_training ran with other spacing: run 04_training again."}),
     "01 chose another size": (
         lambda folder: choose_settings(folder, image_size=32),
         {"03": OTHER_SIZE, "04": "03_model ran with other settings (image_size was 16, now", "05": OTHER_SIZE},
@@ -170,15 +167,12 @@ CASES = {  # what was done after 04: (how, {the notebook that runs next: what it
             "05": "(recipe was 'report', now 'best'; output_bias was 0.0, now -4.0): run 04_training again.",
         },
     ),
-    "the code of the network changed": (
-        change_code_of_network,
-        {"04": "03_model ran with other code: run 03_model again."},
-    ),
-    "untrained.keras is that of another run": (
+    "the network has other code": (change_code_of_network, {"04": "03_model ran with other code: run 03_model again."}),
+    "untrained.keras is another": (
         rewrite("untrained.keras", lambda whole: b"other"),
         {"04": "is not the file that 03_model recorded: run 03_model again."},
     ),
-    "best.keras is that of another run": (
+    "best.keras is another": (
         rewrite("best.keras", lambda whole: b"other"),
         {"05": "is not the file that 04_training recorded: run 04_training again."},
     ),
@@ -306,10 +300,8 @@ def test_a_training_whose_files_do_not_belong_together_begins_anew_and_is_kept(f
     model, _, first_epoch = begin(folder)
     assert first_epoch == 0 and int(model.optimizer.iterations) == 0
     assert all(np.array_equal(one, other) for one, other in zip(model.get_weights(), first))
-    assert capsys.readouterr().out == (
-        "The files of the training in model/ do not belong together, so this one begins anew. "
-        "The former is kept in model/earlier/1.\n"
-    )
+    told = "The files of the training in model/ do not belong together, so this one begins anew. The former is kept in"
+    assert capsys.readouterr().out == f"{told} model/earlier/1.\n"
     assert {path.name: path.read_bytes() for path in (folder / "model" / "earlier" / "1").iterdir()} == before
     assert helpers.read_history(folder) == []
 
@@ -390,10 +382,8 @@ def test_a_training_that_others_replace_is_kept_beside_those_before(folder, caps
     for number, epochs in ((1, 9), (2, 8)):
         train(folder, [0.3], {**SETTINGS, "epochs": epochs})
         best.append((folder / "model" / "best.keras").read_bytes())
-        assert capsys.readouterr().out == (
-            "Data, settings or code are others than those of the training in model/, so this one begins anew. "
-            f"The former is kept in model/earlier/{number}.\n"
-        )
+        told = "Data, settings or code are others than those of the training in model/, so this one begins anew."
+        assert capsys.readouterr().out == f"{told} The former is kept in model/earlier/{number}.\n"
     earlier = folder / "model" / "earlier"
     assert [(earlier / number / "best.keras").read_bytes() for number in "12"] == best[:2]
     for name in ("looks.npz", "curves.png"):
@@ -469,10 +459,8 @@ def test_a_training_goes_on_in_the_arithmetic_that_it_began_in(folder, monkeypat
     for suitable in ("float32", "bfloat16", "mixed_bfloat16"):
         monkeypatch.setattr(training, "choose_precision", lambda precision, suitable=suitable: suitable)
         assert helpers.choose_arithmetic(folder, SETTINGS) == "float32"
-        told = (
-            "The training in model/ began in float32 and goes on in it, so the network gets this arithmetic. "
-            f"For a new training this machine would take {suitable}.\n"
-        )
+        told = "The training in model/ began in float32 and goes on in it, so the network gets this arithmetic."
+        told += f" For a new training this machine would take {suitable}.\n"
         assert capsys.readouterr().out == ("" if suitable == "float32" else told)
     assert helpers.choose_arithmetic(folder, {**SETTINGS, "learning_rate": 0.5}) == "mixed_bfloat16"  # a new training
     record = record_of(folder)
@@ -579,9 +567,7 @@ class Counter:
     [
         ("  # half", "", False),
         ('    """Say something."""\n', "", False),
-        ("STEPS = 3", "STEPS = 4", True),
-        ("value / 2", "value / 3", True),
-        ("twice(1)", "twice(2)", True),
+        *[("STEPS = 3", "STEPS = 4", True), ("value / 2", "value / 3", True), ("twice(1)", "twice(2)", True)],
     ],
 )
 def test_a_hash_of_code_covers_what_it_names_and_no_comments(monkeypatch, tmp_path, old, new, is_other):

@@ -358,18 +358,12 @@ SERIES = {  # what is changed in a good series
     "frames empty, slope empty": ({"NumberOfFrames": "", "RescaleSlope": "", "RescaleIntercept": ""}, "read as DICOM"),
     "slope NaN": ({"RescaleSlope": "nan", "RescaleIntercept": 0}, "not finite"),
     "numbers of colours": ({"PhotometricInterpretation": "PALETTE COLOR"}, "000.dcm is no single slice of grey values"),
-    "white as lowest and highest": (
-        {"PhotometricInterpretation": lambda n: f"MONOCHROME{1 + n % 2}"},
-        "in what is white",
-    ),
+    "lowest and highest white": ({"PhotometricInterpretation": lambda n: f"MONOCHROME{1 + n % 2}"}, "in what is white"),
     "several frames": ({"NumberOfFrames": 4}, "no single slice of grey values"),
     "colours": ({"SamplesPerPixel": 3}, "no single slice of grey values"),
     "pixels cut short": ({"PixelData": b"\0\0"}, "cannot be read as DICOM .*dcm2niix"),
     "sizes": ({"PixelSpacing": lambda n: [1, 1 + (n > 3)]}, "differ in size, spacing, direction"),
-    "directions": (
-        {"ImageOrientationPatient": lambda n: [1, 0, 0, 0, int(n > 0), int(n < 1)]},
-        "differ in size, spacing, direction",
-    ),
+    "directions": ({"ImageOrientationPatient": lambda n: [1, 0, 0, 0, int(n > 0), int(n < 1)]}, "differ in size, sp"),
 }
 
 
