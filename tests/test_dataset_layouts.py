@@ -149,7 +149,11 @@ READ = {  # what lies where, what the pictures are called, and words of the note
     ),
     "several masks of one": (SEVERAL, "benign ({n})", ["_mask_1.png (and 5 more) is one of several masks"]),
     "cells": (
-        {"s/{n}ab/images/{n}ab.png": picture, "s/{n}ab/masks/9{n}c.png": LEFT, "s/{n}ab/masks/1{n}d.png": RIGHT},
+        {
+            "stage1_train/{n}ab/images/{n}ab.png": picture,
+            "stage1_train/{n}ab/masks/9{n}c.png": LEFT,
+            "stage1_train/{n}ab/masks/1{n}d.png": RIGHT,
+        },
         "{n}ab",
         ["(and 5 more) is one of several masks of one image"],
     ),
@@ -567,9 +571,8 @@ def test_test_is_drawn_from_train_where_it_is_missing_or_has_no_masks(tmp_path):
     who = patients(description)
     assert who["valid"] == {"p6", "p7"} and len(who["test"]) == 2 and len(who["train"]) == 4
     told = "test/images/p8_0.png (and 1 more) has no mask: nothing of test has one, so all of it is passed over."
-    assert description["notes"][0] == told and description["notes"][1].startswith(
-        "The dataset has no test: it was drawn from the patients of train"
-    )
+    assert description["notes"][0] == told
+    assert description["notes"][1].startswith("The dataset has no test: it was drawn from the patients of train")
 
 
 def test_a_set_for_training_is_called_so_in_one_word_too(tmp_path):
@@ -620,22 +623,19 @@ def test_times_and_sides_of_one_patient_stay_in_one_subset_and_one_fold(names, t
         assert all(not (one & other) for one in folds for other in folds if one is not other)
 
 
-P_AND_ITS_NUMBER, AFTER_A_PLANE = r"(?P<patient>P\\D*\\d+).*", r"[^ _.-]*[ _.-](?P<patient>.+)"
+BUT_THE_LAST_WORD, AFTER_A_WORD = r"(?P<patient>.+)[ _.-][^ _.-]+", r"[^ _.-]*[ _.-](?P<patient>.+)"
+P_AND_NUMBER = r"(?P<patient>P\\D*\\d+).*"
 NUMBER = r"[ _.-]\\D*(?P<slice>\\d+)"
 
 
 @pytest.mark.parametrize(
     "names, pattern, part",
     [
-        (
-            [f"site{s}_p{p}_{n}" for s in "ABC" for p in "01" for n in "01"],
-            r"(?P<patient>.+)[ _.-][^ _.-]+" + NUMBER,
-            0,
-        ),
+        ([f"site{s}_p{p}_{n}" for s in "ABC" for p in "01" for n in "01"], BUT_THE_LAST_WORD + NUMBER, 0),
         ([f"ann{p}_{c}" for p in "012345" for c in "abc"], r"(?P<patient>ann\\D*\\d+).*", 0),
-        ([f"P{p}_{of}_T1_{n}" for p in "012" for of in ("2CH", "4CH") for n in "01"], P_AND_ITS_NUMBER + NUMBER, 0),
-        ([f"P{p}_{time}_slice{n}" for p in "012" for time in ("BL", "FU") for n in "01"], P_AND_ITS_NUMBER + NUMBER, 0),
-        ([f"{of}/p{p}_{n}" for of in ("axial", "coronal") for p in "0123" for n in "01"], AFTER_A_PLANE + NUMBER, 1),
+        ([f"P{p}_{of}_T1_{n}" for p in "012" for of in ("2CH", "4CH") for n in "01"], P_AND_NUMBER + NUMBER, 0),
+        ([f"P{p}_{time}_slice{n}" for p in "012" for time in ("BL", "FU") for n in "01"], P_AND_NUMBER + NUMBER, 0),
+        ([f"{of}/p{p}_{n}" for of in ("axial", "coronal") for p in "0123" for n in "01"], AFTER_A_WORD + NUMBER, 1),
     ],
 )
 def test_names_that_look_alike_are_told_with_the_pattern_that_joins_them(names, pattern, part, tmp_path):

@@ -83,11 +83,7 @@ def test_arrays_hold_each_pair_in_order(work_dir):
 
 
 def test_a_twin_across_subsets_is_left_out_on_the_train_side_only():
-    twins = (
-        [["train", "la_005"], ["valid", "la_026"]],
-        [["train", "a"], ["train", "b"]],
-        [["valid", "c"], ["test", "d"]],
-    )
+    twins = [["train", "la_005"], ["valid", "b"]], [["train", "a"], ["train", "b"]], [["valid", "c"], ["test", "d"]]
     assert helpers.left_out_twins({"twins": [{"patients": patients} for patients in twins]}) == ["la_005"]
 
 
