@@ -197,7 +197,7 @@ def jpeg_of_three_labels(labels):
 
 ASKED = {
     "a thin label around the structure, once a JPEG": (jpeg_of_three_labels, r"\d+ values \(0, .*\) where two are"),
-    "21 labels, 255 for what is not scored": (labels_with_ignored(20), r"21 values \(0, 1, 2, 3, 4, 5, ..., 255\)"),
+    "17 labels, 255 for what is not scored": (labels_with_ignored(16), r"17 values \(0, 1, 2, 3, 4, 5, ..., 255\)"),
     "two labels, 255 for what is not scored": (labels_with_ignored(2), r"3 values \(0, 1, 255\)"),
     "a cup in a disc on 255": (lambda disc: grey(np.where(disc, 128 * LEFT, 255)), r"3 values \(0, 128, 255\)"),
     "stripes of many labels": (a_ramp, r"41 values \(0, 2, 4, 6, 8, 10, ..., 255\)"),

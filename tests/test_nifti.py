@@ -167,6 +167,8 @@ def shifted(axis, millimetres, spacing=(2, 2, 2)):
         (np.diag([2, 2, 2, 1]), {"affine": np.eye(4), **UNPLACED}, ("labels_unplaced",)),
         (np.diag([2, 2, 2, 1]), {"affine": np.diag([2, 2, 2, 1]), **UNPLACED}, ()),
         (np.diag([2, 2, 2, 1]), {"affine": np.diag([2, 2, 3, 1]), **UNPLACED}, None),
+        (np.eye(4), {"affine": np.diag([2, 2, 1, 1])}, None),
+        (np.eye(4), {"affine": np.eye(4)}, ()),
         (np.diag([-2, -2, 2, 1]), {"affine": np.eye(4)}, ("labels_unplaced",)),
     ],
 )

@@ -532,6 +532,7 @@ def codes(module, work_dir):
         ("np.zeros((size, size), np.float32)", "np.ones((size, size), np.float32)", "arrays"),
         ("share >= 0.5 - 1e-6", "share >= 0.5", "arrays"),
         ("math.radians(20)", "math.radians(25)", "training"),
+        ("round(0.03 * steps", "round(0.05 * steps", "training"),
         ("+ 1 - soft_dice", "+ 2 - soft_dice", "training"),
         ("(32, 64, 128), start=1", "(16, 64, 128), start=1", "training, network"),
     ],
