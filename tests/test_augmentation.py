@@ -33,9 +33,6 @@ def flat(count, value, size=SIZE):
     return np.full((count, size, size, 1), value, np.float32)
 
 
-# --- where the pixels come from -----------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def crops():
     """Of the crops of 250 pictures: for every pixel which column and row it shows, and 1 where that is inside."""
@@ -89,9 +86,6 @@ def test_squares_are_cut_as_scipy_cuts_them_also_far_outside():
             places = [d * x + e * y + f, a * x + b * y + c]
             expected = ndimage.map_coordinates(picture[..., channel], places, order=1, mode="grid-constant")
             assert np.abs(answer[..., channel] - expected).max() < 1e-5
-
-
-# --- what happens to the grey values ------------------------------------------------------------------
 
 
 def test_black_gets_brightness_and_noise_alone():
@@ -163,9 +157,6 @@ def test_fields_are_enlarged_as_tensorflow_resizes(cells, size):
     fields = np.random.default_rng(3).uniform(-1, 1, (2, cells, cells)).astype(np.float32)
     expected = tf.image.resize(fields[..., None], [size, size], "bicubic")
     assert np.abs(enlarge(fields, size) - expected).max() < 2e-6
-
-
-# --- the same everywhere ------------------------------------------------------------------------------
 
 
 def test_image_and_mask_move_together():

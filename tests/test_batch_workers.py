@@ -47,11 +47,8 @@ def planned(count, **values):
 @pytest.mark.parametrize(
     ("chosen", "runs", "expected"),
     [
-        (None, 5, ["0", "1", "2"]),
-        (None, 2, ["0", "1"]),
-        ("2,0", 5, ["2", "0"]),
-        (" GPU-b ", 5, ["GPU-b"]),
-        ("1,-1,2", 5, ["1"]),
+        *[(None, 5, ["0", "1", "2"]), (None, 2, ["0", "1"])],
+        *[("2,0", 5, ["2", "0"]), (" GPU-b ", 5, ["GPU-b"]), ("1,-1,2", 5, ["1"])],
     ],
 )
 def test_there_is_a_worker_for_each_gpu_that_sees_it_alone(machine, monkeypatch, chosen, runs, expected):
@@ -93,11 +90,8 @@ def test_the_largest_run_of_a_grid_decides_how_many_fit(machine):
 @pytest.mark.parametrize(
     ("profile", "recipe", "batch_size", "measured"),
     [
-        ("quick", "report", None, 1168),
-        ("hour", "report", None, 3600),
-        ("full", "report", None, 5392),
-        ("full", "report", 16, 2930),
-        ("full", "best", None, 1334),
+        *[("quick", "report", None, 1168), ("hour", "report", None, 3600), ("full", "report", None, 5392)],
+        *[("full", "report", 16, 2930), ("full", "best", None, 1334)],
     ],
 )
 def test_the_memory_reckoned_with_is_what_was_measured_and_up_to_one_gib_more(profile, recipe, batch_size, measured):
@@ -284,11 +278,8 @@ def test_a_worker_killed_in_a_training_loses_nothing_and_nothing_is_run_twice_to
 
     log = (tmp_path / "process-3.log").read_text()
     states = json.loads(re.search("OUTCOMES (.*)", log)[1])
-    assert states == {
-        "recipe-report_seed-0_epochs-6": "complete",
-        "recipe-report_seed-1_epochs-6": "complete",
-        "recipe-report_seed-13_epochs-6": "failed",
-    }, log
+    names = [f"recipe-report_seed-{seed}_epochs-6" for seed in (0, 1, 13)]
+    assert states == dict(zip(names, ["complete", "complete", "failed"])), log
     progress = r"seed-0_epochs-6: 04_training, epoch \d of 6, \d+ (seconds?|minutes) left, soft Dice 0\.\d+"
     assert re.search(progress, log)
     for name in list(states)[:2]:

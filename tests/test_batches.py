@@ -27,9 +27,6 @@ def as_arrays(dataset):
     return [tuple(part.numpy() for part in batch) for batch in dataset]
 
 
-# --- what a batch holds -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("planes", [1, 3])
 def test_batches_are_whole_and_show_the_pictures_and_masks_of_the_epochs_order(planes):
     pictures = make_pictures(planes)
@@ -62,20 +59,14 @@ def test_every_batch_of_every_epoch_is_augmented_by_a_seed_of_its_own(monkeypatc
     monkeypatch.setattr(helpers, "augment", augment)
     settings = {**SETTINGS, "augment": True, "crop_share": 0.5, "seed": 2**32 - 1}
     seeds, others = zip(*as_arrays(helpers.training_batches(make_pictures(), settings)))
-    assert [seed.tolist() for seed in seeds] == [
-        [2**32 - 1, epoch * 2**16 + step] for epoch in range(2) for step in range(3)
-    ]
+    steps = [epoch * 2**16 + step for epoch in range(2) for step in range(3)]
+    assert [seed.tolist() for seed in seeds] == [[2**32 - 1, step] for step in steps]
     assert {tuple(other) for other in others} == {(8, False)}
 
 
-@pytest.mark.parametrize(
-    ("size", "share", "side"), [(128, 0.6, 80), (256, 0.6, 152), (96, 0.6, 56), (96, 1.0, 96), (32, 0.1, 8)]
-)
+@pytest.mark.parametrize(("size", "share", "side"), [(128, 0.6, 80), (256, 0.6, 152), (96, 1.0, 96), (32, 0.1, 8)])
 def test_crops_have_the_nearest_side_that_the_network_can_halve_three_times(size, share, side):
     assert helpers.crop_side({"crop_share": share}, size) == side
-
-
-# --- where pictures come from -------------------------------------------------------------------------
 
 
 def test_pictures_too_large_to_be_held_are_read_from_the_arrays_and_give_the_same_batches(monkeypatch):
@@ -95,9 +86,7 @@ def test_pictures_too_large_to_be_held_are_read_from_the_arrays_and_give_the_sam
 
 
 @pytest.mark.parametrize(("soft_masks", "planes", "volumes"), [(False, 1, 0), (True, 3, 3)])
-def test_pictures_of_a_work_folder_have_the_masks_and_planes_that_the_recipe_says(
-    work_dir, soft_masks, planes, volumes
-):
+def test_pictures_have_the_masks_and_planes_that_the_recipe_says(work_dir, soft_masks, planes, volumes):
     helpers.prepare_arrays(helpers.read_json(work_dir / "dataset.json", "01"), work_dir, 32, progress=False)
     pictures = helpers.load_training_pictures(work_dir, {"soft_masks": soft_masks, "planes": planes})
     X, y, share = helpers.load_arrays(work_dir, "train", ("X", "y", "share"))
@@ -147,9 +136,6 @@ def test_a_model_that_xla_compiles_gets_ready_batches_where_pictures_cannot_be_h
     assert X.shape == (8, 16, 16, 1)
 
 
-# --- in order, and how often XLA compiles -------------------------------------------------------------
-
-
 def test_ordered_batches_are_the_rows_and_the_last_may_be_filled_up():
     X = np.arange(20, dtype=np.float32).reshape(20, 1, 1, 1)
     y = X.astype(np.uint8) + 1
@@ -192,9 +178,6 @@ def test_xla_compiles_once_to_train_twice_to_validate_and_once_to_answer(tmp_pat
     assert done.returncode == 0, done.stderr[-3000:]
     compiled = [path.name for path in tmp_path.glob("*one_step_on_data*before_optimizations.txt")]
     assert len(compiled) == 4, compiled  # two to validate: 16 slices, and the last 8
-
-
-# --- fewer trips to the host --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import gzip
 import io
 import json
 import os
-import pickle
 import shutil
 import stat
 import struct
@@ -194,16 +193,8 @@ def tar_with(folder, name, *members):
 # --- no dataset at all ----------------------------------------------------------------------------------
 
 
-class Grenade:
-    """Goes off when it is unpickled."""
-
-    def __reduce__(self):
-        return os.abort, ()
-
-
 DRIVE = "/content/drive/MyDrive/heart.zip"
 ADDRESS = "https://example.org/heart.zip"
-PICKLED = {f"{kind}/a.npy": pickle.dumps(Grenade()) for kind in ("images", "masks")}
 TEXT = {"a.txt": b"text"}
 STRAYS = {".DS_Store": b"", "__MACOSX/a.png": b""}
 
@@ -216,12 +207,8 @@ case("a web address", r"https://example\.org/heart\.zip is an address: download 
 case("an empty folder", r"empty is not a dataset: it holds no picture and no volume", files, "empty", {})
 case("texts", r"notes is not a dataset: it holds only .*a\.txt and the like", files, "notes", TEXT)
 case("strays", r"strays is not a dataset: it holds no picture and no volume", files, "strays", STRAYS)
-case("pickled arrays", r"arrays is not a dataset: it holds only arrays/(images|masks)/a\.npy", files, "arrays", PICKLED)
 case("photos", r"photos/a\.png has no mask, and no other", files, "photos", {"a.png": png_bytes(picture())})
-NO_NUMBERS = r"The sample cannot be made: patients must be numbers by subset, such as .*, not 2"
 case("a sample of a negative seed", r"The sample cannot be made: seed must be at least 0", given, "sample", seed=-1)
-case("a sample of two patients", NO_NUMBERS, given, "sample", sample={"patients": 2})
-case("no heart source", r"gone\.tar does not exist", given, "heart", heart_source="gone.tar")
 
 
 def as_heart(folder, make):
@@ -288,7 +275,6 @@ case("a zip with a link", r"train/images/p5_000\.png cannot be read as a picture
 case("a zip in a zip", r"outer\.zip is not a dataset: .* only .*heart\.zip and the like .*; unpack", zip_of, *OUTER)
 case("a zip of texts", r"^texts\.zip is not a dataset: it holds no picture and no vol", zip_of, "texts.zip", TEXT)
 case("DICOM in a zip", r"images/0\.dcm is DICOM, which this course does not read", zip_of, *SCANS)
-case("DICOM without an ending in a zip", r"a/IM0 is DICOM, which this course", zip_of, "scans.zip", {"a/IM0": DICOM})
 case("a file of DICOM", r"0\.dcm is DICOM, which this course does not read", file, "0.dcm", DICOM)
 for path, told in {
     "../../evil.png": r"'\.\./\.\./evil\.png', which leads out of its folder",
@@ -324,8 +310,6 @@ def images_of_dicom(folder):
 TWO_SUFFIXES = {"train/images/p1_000.png": "train/images/p1_000.jpg"}
 NO_TEXT = r"holds letters that no system can show"
 IN_TWO = {f"train/{kind}/p1_000.png": f"test/{kind}/p1_004.png" for kind in ("images", "masks")}
-ALIKE = {f"images/p1_00{number}.png": f"images/p3_00{number}.png" for number in range(2)}
-THREE = ("p1", "p2", "p3")
 OUTSIDE = "train/p1", "valid/p2", "test/p3", "p5"
 EVERYBODY = ["p1", "p2", "p3", "p4"]
 STRANGER = r"exclude names 'p9', which is neither a patient nor a file"
@@ -336,7 +320,6 @@ case("a missing mask", r"train/images/p1_001\.png has no mask: add a mask", with
 case("missing masks", r"train/images/p1_000\.png \(and 3 more\) has no mask", without, "train/masks")
 case("a missing image", r"test/masks/p4_000\.png is a mask without an image", without, "test/images/p4_000.png")
 case("two suffixes", r"p1_000\.jpg and train/images/p1_000\.png are images of the same name", with_copies, TWO_SUFFIXES)
-case("no test", r"1 patient is too few to split into train and test \(p1;", make_dataset, ("train/p1", "valid/p2"))
 case("outside the subsets", r"/p5_000\.png \(and 1 more\) lies outside train, valid and test", make_dataset, OUTSIDE)
 if sys.platform != "darwin":  # whose disks take no such names
     case("a name that is no text", rf"The name 'p1_0\\udce9\.png' {NO_TEXT}", with_image, b"", "p1_0\udce9.png")
@@ -345,8 +328,6 @@ case("a name of two lines", rf"The name 'p1\\n0\.png' {NO_TEXT}", with_image, b"
 NO_VALID = "train/p1", "train/p2", "train/p3", "test/p4"
 TRAIN_FIRST = r"Patient 'p1' is in two subsets \(test/p1_004 and train/p1_000\)"
 case("patient in train and test, valid to be drawn", TRAIN_FIRST, with_copies, IN_TWO, NO_VALID)
-case("names that only look like it", r"1 patient is too few .* give patient_pattern=None", make_dataset, ("slice",), 9)
-case("two of three are one", r"2 patients are too few .* one scan, or one patient, under", with_copies, ALIKE, THREE)
 case("exclusion of a stranger", STRANGER, make_dataset, exclude=["p9"])
 case("exclusion of everybody", r"exclude leaves nothing of the dataset", make_dataset, exclude=EVERYBODY)
 case("exclusion of a subset", r"exclude leaves nothing of test: name fewer", make_dataset, exclude="p4")
@@ -381,12 +362,6 @@ def pages(count):
     return lambda path: picture().save(path, save_all=True, append_images=[picture(n) for n in range(1, count)])
 
 
-def picture_with_nan(path):
-    pixels = np.zeros((SIZE, SIZE), np.float32)
-    pixels[0, 0] = np.nan
-    Image.fromarray(pixels).save(path)
-
-
 def with_corner(mode, structure, corner):
     """A mask that holds a second structure, in a corner."""
     drawn = Image.new(mode, (SIZE, SIZE))
@@ -410,7 +385,6 @@ NO_FORMAT = rf"{UNREADABLE} \(it is no PNG, JPEG, TIFF, BMP, GIF, or has too man
 ONLY_FIRST = r"of which only the first would be read: save each in a file"
 IMAGE = r"train/images/p1_000\."
 SIXTEEN_BITS = png(SIZE, SIZE, 16, 2, (b"\0" + np.random.default_rng(0).bytes(6 * SIZE)) * SIZE)
-TWO_PALETTES = r"The colour \(0, 0, 0, 255\) is label 0 in .*p1_000\.png and 1 in .*p1_001\.png: save the masks as grey"
 
 case("a text called png", NO_FORMAT, with_image, b"not a picture")
 case("a format that is not read", NO_FORMAT, with_image, lambda path: picture().save(path, "PPM"))
@@ -423,8 +397,6 @@ case("a large bomb", rf"{IMAGE}png claims 9000 x 9000 pixels: more than 50,000,0
 case("a picture of one row", rf"{IMAGE}png has 9 x 1 pixels, a line and no picture", with_image, png(9, 1))
 case("a huge bomb", rf"{UNREADABLE} \(Image size \(4000000000 pixels\) exceeds limit", with_image, png(100_000, 40_000))
 case("three pages", rf"{IMAGE}tif holds 3 pictures, {ONLY_FIRST}", with_image, pages(3), "p1_000.tif")
-case("a picture that moves", rf"{IMAGE}gif holds 2 pictures, {ONLY_FIRST}", with_image, pages(2), "p1_000.gif")
-case("a picture with nan", rf"{IMAGE}tif holds values that are not finite", with_image, picture_with_nan, "p1_000.tif")
 case("colours of sixteen bits", rf"{IMAGE}png has 16 bits for each of several channels", with_image, SIXTEEN_BITS)
 MASK = r"train/masks/p1_000\.png"
 MANY = rf"{MASK} holds more than two values, and most masks do not; all hold"
@@ -436,10 +408,8 @@ case("masks in two conventions", r"and other masks hold 3 values \(0, 1, 255\)",
 case("a photo as mask", rf"{MANY} 0, 1, .*, 255: mend or exclude it", with_masks, picture())
 ALL_EMPTY = r"All masks are empty: .*p\d_000\.png and the others hold the value 0"
 case("no masks", ALL_EMPTY, with_masks, mask(0), "*/masks/*")
-case("no masks in valid", r"All masks of valid are empty, p3_000 and the others", with_masks, mask(0), "valid/masks/*")
-RED, RED_LAST, GREEN = [0, 0, 0, 255, 0, 0], [255, 0, 0, 0, 0, 0], [0, 0, 0, 0, 130, 0]
+RED, GREEN = [0, 0, 0, 255, 0, 0], [0, 0, 0, 0, 130, 0]
 TWO_COLOURS = r"has {} in the colour \(255, 0, 0, 255\), .*p1_001\.png in \(0, 130, 0, 255\), so it may be two"
-case("palettes in two orders", TWO_PALETTES, masks_of_two_colours, "P", RED, RED_LAST)
 case("a label of two colours", TWO_COLOURS.format(1), masks_of_two_colours, "P", RED, GREEN)
 case("two colours of one grey", TWO_COLOURS.format(76), masks_of_two_colours, "RGB", RED, GREEN)
 RED_AND_GREEN = with_corner("RGB", "#f00", "#008200")
@@ -524,14 +494,8 @@ PATTERN = {"patient_pattern": r"(?P<patient>case)_\d"}
 case("a pattern for volumes", r"patient_pattern is for pictures: each volume is taken as", make_task, **PATTERN)
 by_the_header = rf"{ELSEWHERE} 7 voxels away, by the spacing, origin and direction"
 case("labels turned elsewhere", by_the_header, with_grids, np.diag([1, 1, 1.01, 1]), TURNED, (8, 8, 4))
-case(
-    "labels at another origin",
-    rf"{ELSEWHERE} 0\.6 voxels away.* or, if they fit it voxel by voxel, give",
-    with_grids,
-    TWO_MM,
-    ASIDE,
-)
-case("labels of another spacing", rf"{ELSEWHERE} 3 voxels away", with_grids, TWO_MM, np.diag([2, 2, 4, 1]))
+by_the_voxel = rf"{ELSEWHERE} 0\.6 voxels away.* or, if they fit it voxel by voxel, give"
+case("labels at another origin", by_the_voxel, with_grids, TWO_MM, ASIDE)
 case("volumes of two planes", TWO_PLANES, volumes_of_two_planes)
 for shape in ((4, 6, 8), (8, 6, 3)):
     told = rf"case_0\.nii\.gz has the shape \(8, 6, 4\) but its labels \({', '.join(map(str, shape))}\)"
@@ -556,20 +520,13 @@ case("a volume without labels", r"imagesTr/case_1\.nii\.gz has no mask", without
 case("labels that ran together", RUN_TOGETHER, make_task, None, labels(np.linspace(0, 2, 192), float))
 TO_IGNORE = labels([0, 0, 0, 1, 255])
 case("a label to ignore", rf"{SEVERAL}: .*; 255 often means 'do not score'", make_task, None, TO_IGNORE)
-case(
-    "labels of two structures",
-    rf"{SEVERAL}: .*; .*case_0\.nii\.gz holds 0, 1, 2\.",
-    make_task,
-    None,
-    labels([0, 0, 1, 2]),
-)
+WITH_TWO = rf"{SEVERAL}: .*; .*case_0\.nii\.gz holds 0, 1, 2\."
+case("labels of two structures", WITH_TWO, make_task, None, labels([0, 0, 1, 2]))
 THOUSAND = r"more than one structure \(1, 2, 3, 4, 5, 6, \.\.\., 999\): choose .* blurred"
 case("a thousand labels", THOUSAND, a_thousand_labels)
 case("a label name that is not there", NO_LABEL, make_task, foreground="valve")
 NOBODY_HAS = r"foreground='wall': 2 is in no label volume, they hold 0, 1"
 case("a label that nobody has", NOBODY_HAS, make_task, foreground="wall")
-ONE_MISSING = r"foreground=\[1, 3, 4\]: 3, 4 is in no label volume, they hold 0, 1, 2"
-case("two labels that nobody has", ONE_MISSING, make_task, None, labels([0, 0, 1, 2]), foreground=[1, 3, 4])
 ALONE = r"The label volumes hold {} alone .*, so nothing in them, or all of it, is the structure"
 case("all labels chosen", ALONE.format("0, 1"), make_task, foreground=[0, 1])
 case("a picture among volumes", r"labelsTr/case_0\.png is a picture among NIfTI volumes", a_picture_among_volumes)
@@ -588,20 +545,14 @@ ZERO = {"patients": {"p1": {"spacing": [1, 1, 1]}, "p2": {"spacing": [1, 0, 1]}}
 for described, told in [
     ("spacing: 1", r"geometry\.json is not readable as JSON"),
     ([1, 1, 1], r"geometry\.json must hold \{\"spacing\": \[row, column, slice\], \"axes\""),
-    (
-        {"spacing": [1, 1]},
-        r"geometry\.json: a spacing is three numbers above 0, the mm between rows, columns and slices",
-    ),
     (ZERO, r"geometry\.json, p2: a spacing is three numbers above 0"),
     ({"spacings": [1, 1, 1]}, r"geometry\.json: spacing and axes are expected there, and nothing else"),
     ({"patients": {"q1": {}, "p9": {}}}, r"geometry\.json describes 'p9', who is no patient of this"),
 ]:
     case(f"geometry {described}", told, with_geometry, described)
 BOTH = r"geometry\.json and spacing=\[1, 1, 1\] both give a spacing: leave one out"
-NO_NUMBER = r"spacing=\[1, 1, nan\]: a spacing is three numbers above 0"
 NO_PICTURES = r"spacing is for pictures of your own: volumes and the sample bring theirs"
 case("geometry and spacing", BOTH, with_geometry, {"spacing": [1, 1, 1]}, spacing=[1, 1, 1])
-case("a spacing that is no number", NO_NUMBER, make_dataset, spacing=[1, 1, float("nan")])
 case("a spacing of volumes", NO_PICTURES, make_task, spacing=[1, 1, 1])
 case("a spacing of the sample", NO_PICTURES, given, "sample", spacing=[1, 1, 1])
 
@@ -609,9 +560,7 @@ case("a spacing of the sample", NO_PICTURES, given, "sample", spacing=[1, 1, 1])
 
 
 def everything_below(folder):
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
-    }
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.fixture(scope="module")

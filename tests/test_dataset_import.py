@@ -11,6 +11,7 @@ import tarfile
 import types
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,7 +22,6 @@ from course.audit import dataset_counts
 from course.importing import import_dataset
 from course.pictures import SUBSETS
 from course.store import dataset_root
-from course.tables import format_table
 from course.workspace import COURSE_FOLDER, CourseError
 
 COURSE = COURSE_FOLDER
@@ -202,10 +202,7 @@ WAYS = {
     "grey with alpha": {"save_image": saved(in_mode("LA"))},
     "images with a palette": {"save_image": saved(in_mode("P"))},
     "images of 16 bit": {"save_image": saved(lambda values: values * np.uint16(257))},
-    "images of 32 bit": {
-        "save_image": saved(lambda values: values * np.int32(9)),
-        "place": "{subset}/{kind}/{name}.tif",
-    },
+    "images of 32 bit": {"place": "{subset}/{kind}/{name}.tif", "save_image": saved(lambda image: image * np.int32(9))},
 }
 
 
@@ -228,12 +225,8 @@ def test_a_folder_far_up_that_names_no_three_subsets_is_no_subset(tmp_path, work
 
 
 def test_several_label_values_can_be_chosen(tmp_path, work_dir):
-    def with_corner(values):
-        drawn = values * np.uint8(2)
-        drawn[:3, :3] = 1
-        return drawn
-
-    folder = write(tmp_path / "source", save_mask=saved(with_corner))
+    corner = np.pad(np.ones((3, 3), np.uint8), [(0, SIZE - 3), (0, SIZE + 1)])
+    folder = write(tmp_path / "source", save_mask=saved(lambda values: 2 * values + corner))
     hold_truth(take(folder, work_dir, foreground=2), work_dir)
     both = written(take(folder, work_dir, foreground=[1, 2]), work_dir)
     assert both["p1_000"][1].sum() == TRUTH["p1_000"][1].sum() + 9
@@ -256,21 +249,15 @@ def test_strays_are_passed_over(dataset, work_dir):
     assert take(dataset, work_dir) == before
 
 
-def test_pictures_outside_images_and_masks_are_passed_over_with_a_note(dataset, work_dir):
-    Image.fromarray(picture(0)).save(dataset / "preview.png")
-    description = take(dataset, work_dir)
-    assert len(description["notes"]) == 1 and "preview.png was passed over" in description["notes"][0]
-    hold_truth(description, work_dir)
-
-
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_data_of_a_type_that_is_not_read_are_told(is_packed, dataset, work_dir, tmp_path):
-    for name in ("train/images/p5.webp", "train/images/p6", "train/masks/p7.svs", "valid/p6.MHA", "valid/notes.pdf"):
+    of_data = "train/images/p5.webp", "train/images/p6", "train/masks/p7.svs", "valid/p6.MHA", "train/more.tar.7z"
+    for name in (*of_data, "valid/notes.pdf"):
         (dataset / name).write_bytes(b"data\0")
     (dataset / "LICENSE").write_text("as you like")
     description = take(pack_zip(dataset, tmp_path / "data.zip") if is_packed else dataset, work_dir)
     [note] = description["notes"]
-    assert "p5.webp (and 3 more) was passed over: .mha, .svs, .webp, files without ending are not read" in note
+    assert "p5.webp (and 4 more) was passed over: .7z, .mha, .svs, .webp, files without ending are not read" in note
     hold_truth(description, work_dir)
 
 
@@ -389,8 +376,6 @@ def test_a_bad_file_can_be_excluded(dataset, work_dir):
     assert len(description["subsets"]["train"]) == 4
 
 
-# --- the sample -----------------------------------------------------------------------------------------
-
 SAMPLE = {"patients": {"train": 1, "valid": 1, "test": 1}, "slices": 3, "size": 48}
 
 
@@ -398,7 +383,7 @@ def test_the_sample_is_made_by_its_seed(work_dir):
     one = take("sample", work_dir, sample=SAMPLE)
     again = take("sample", work_dir, sample=SAMPLE)
     other = take("sample", work_dir, seed=1, sample=SAMPLE)
-    assert one == again
+    assert one == again and one["audit"]["findings"] == []
     assert one["fingerprint"] != other["fingerprint"]
     assert one["spacing"] == [400 / 48, 400 / 48, 40]
     assert [len(one["subsets"][subset]) for subset in SUBSETS] == [3, 3, 3]
@@ -540,11 +525,7 @@ def test_what_a_killed_import_left_is_removed_by_the_next(dataset, work_dir):
 
 def test_without_room_the_earlier_data_stay_and_a_sentence_says_so(packed, work_dir, monkeypatch):
     description = take(packed, work_dir)
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(importing.os, "replace", full)
+    monkeypatch.setattr(importing.os, "replace", Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
     with pytest.raises(CourseError, match="The disk of .* is full; earlier data there are untouched"):
         take(packed, work_dir, exclude="p2")
     monkeypatch.undo()
@@ -597,17 +578,9 @@ def test_a_disk_that_is_really_full_is_told_and_the_earlier_data_stay(kind, data
     assert "is full; earlier data there are untouched" in outcome.stdout
 
 
-# --- upload, table --------------------------------------------------------------------------------------
-
-
 def pretend_colab(monkeypatch, uploaded):
-    files = types.ModuleType("google.colab.files")
-    files.upload = lambda: uploaded
-    colab = types.ModuleType("google.colab")
-    colab.files = files
-    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
-    monkeypatch.setitem(sys.modules, "google.colab", colab)
-    monkeypatch.setitem(sys.modules, "google.colab.files", files)
+    files = types.SimpleNamespace(upload=lambda: uploaded)
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(files=files))
 
 
 def test_an_upload_is_kept_in_the_work_folder(packed, monkeypatch, work_dir):
@@ -632,16 +605,9 @@ def test_an_upload_outside_colab_says_what_to_do(work_dir):
         importing.upload_file(work_dir)
 
 
-def test_the_table_is_the_reports(dataset, work_dir):
+def test_the_counts_are_those_of_each_subset(dataset, work_dir):
     rows = dataset_counts(take(dataset, work_dir))
     assert rows == [("train", 6, 6, "40x44x1", 2), ("valid", 3, 3, "40x44x1", 1), ("test", 3, 3, "40x44x1", 1)]
-    assert format_table(rows, ("subset", "images", "masks", "size", "patients")).splitlines() == [
-        "subset  images  masks  size     patients",
-        "------  ------  -----  -------  --------",
-        "train        6      6  40x44x1         2",
-        "valid        3      3  40x44x1         1",
-        "test         3      3  40x44x1         1",
-    ]
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -696,13 +662,7 @@ def test_numbers_are_listed_with_all_their_digits():
 def test_options_of_an_import_are_refused_where_the_dataset_was_imported_before(dataset, work_dir, tmp_path):
     take(dataset, work_dir)
     expected = "give exclude, foreground, allow_incomplete, spacing and patient_pattern where it is imported"
-    options = {
-        "exclude": ["a"],
-        "foreground": 1,
-        "allow_incomplete": True,
-        "patient_pattern": None,
-        "spacing": [1, 1, 1],
-    }
+    options = {"exclude": "a", "foreground": 1, "allow_incomplete": True, "patient_pattern": None, "spacing": [1, 1, 1]}
     for name, value in options.items():
         with pytest.raises(workspace.CourseError, match=expected):
             importing.import_dataset(work_dir / "dataset.json", tmp_path / "other", **{name: value})

@@ -45,9 +45,8 @@ def below(folder):
 
 def test_drive_holds_one_archive_and_the_machine_the_files(colab, source, tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(
-        store.os, "replace", lambda one, other, replace=os.replace: (written.append(other), replace(one, other))
-    )
+    real = os.replace
+    monkeypatch.setattr(store.os, "replace", lambda one, other: (written.append(other), real(one, other)))
     description = take(source, colab)
     name = f"imported-{description['fingerprint'][:12]}"
     assert description["root"] == f"dataset/{name}.tar"
@@ -57,9 +56,8 @@ def test_drive_holds_one_archive_and_the_machine_the_files(colab, source, tmp_pa
     assert {path.suffix for path in map(type(colab), written) if colab in path.parents} == {".tar", ".json"}
     elsewhere = take(source, tmp_path / "elsewhere")
     assert elsewhere["fingerprint"] == description["fingerprint"]
-    assert elsewhere["root"] == f"dataset/{name}" and below(tmp_path / "content" / "dataset" / name) == below(
-        tmp_path / "elsewhere" / "dataset" / name
-    )
+    assert elsewhere["root"] == f"dataset/{name}"
+    assert below(tmp_path / "content" / "dataset" / name) == below(tmp_path / "elsewhere" / "dataset" / name)
 
 
 def test_another_machine_unpacks_the_archive_once(colab, source, tmp_path, monkeypatch):
@@ -72,9 +70,8 @@ def test_another_machine_unpacks_the_archive_once(colab, source, tmp_path, monke
     for pair in description["subsets"]["train"]:
         for path in pair_paths(description, colab, "train", pair["name"]):
             assert path.read_bytes() == before[path]
-    assert len(opened) == 1 and os.listdir(tmp_path / "content" / "dataset") == [
-        f"imported-{description['fingerprint'][:12]}"
-    ]
+    assert len(opened) == 1
+    assert os.listdir(tmp_path / "content" / "dataset") == [f"imported-{description['fingerprint'][:12]}"]
     run = tmp_path / "content" / "drive" / "MyDrive" / "run"
     taken = take(colab / "dataset.json", run, fold=0)  # as the runs of a batch do
     assert dataset_root(taken, run) == dataset_root(description, colab) and len(opened) == 1

@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from outlines import color_of, extent
 from PIL import Image
-from test_figures import color_of, extent
 
 import helpers
 from course.metrics import surface_distances
@@ -282,35 +282,25 @@ def by_hand(tmp_path):
 def test_every_figure_is_that_which_one_finds_by_hand(by_hand):
     work_dir, probabilities = by_hand
     metrics, counts, masks = helpers.evaluate_subset(Judge(), work_dir, "valid", probabilities, 0.5)
-    a, b = metrics["patients"]["a"], metrics["patients"]["b"]
-    # a: 4 pixels found, 5 invented, 4 missed. b: 4 missed.
-    assert a["dice"] == pytest.approx(8 / 17) and a["iou"] == pytest.approx(4 / 13)
-    assert a["precision"] == pytest.approx(4 / 9) and a["recall"] == 0.5 and a["volume_error"] == 1 / 8
-    assert [b[name] for name in ("dice", "iou", "precision", "recall", "volume_error")] == [0, 0, 0, 0, -1]
     # columns are 3 mm apart, rows 2, slices 5; the pixel in the next slice is 2 rows and 2 columns from the square
     lone = (5**2 + (2 * 2) ** 2 + (2 * 3) ** 2) ** 0.5
-    assert a["surface_distance_mean"] == pytest.approx((18 / 8 + (18 + lone) / 9) / 2)
-    assert a["surface_distance_95"] == pytest.approx(6 + 0.2 * (lone - 6))
-    assert (b["surface_distance_mean"], b["surface_distance_95"]) == (None, None)
-    assert metrics["distance_unit"] == "mm"
-    assert metrics["dice_per_patient"] == {"a": a["dice"], "b": 0}
-    assert metrics["dice_patient_mean"] == pytest.approx(4 / 17)
-    assert metrics["dice_patient_std"] == pytest.approx(8 / 17 / 2**0.5)
+    apart = {"surface_distance_mean": (18 / 8 + (18 + lone) / 9) / 2, "surface_distance_95": 6 + 0.2 * (lone - 6)}
+    # a: 4 pixels found, 5 invented, 4 missed. b: 4 missed.
+    of_a = {"dice": 8 / 17, "iou": 4 / 13, "precision": 4 / 9, "recall": 0.5, "volume_error": 1 / 8, **apart}
+    of_b = {**dict.fromkeys(of_a, 0), "volume_error": -1, **dict.fromkeys(apart)}
+    assert metrics["patients"] == {"a": pytest.approx(of_a), "b": of_b}
+    assert metrics["distance_unit"] == "mm" and metrics["loss"] == 0.25
+    assert metrics["dice_per_patient"] == pytest.approx({"a": 8 / 17, "b": 0})
     assert metrics["dice_patient_interval"] == pytest.approx((0, 8 / 17))
-    assert metrics["slices"] == {
-        "with_atrium": 2,
-        "dice_mean_with_atrium": 0.25,
-        "empty": 1,
-        "empty_with_false_atrium": 1,
-        "false_pixels_on_empty": 1,
-    }
+    on_slices = {"with_atrium": 2, "dice_mean_with_atrium": 0.25, "empty": 1}
+    assert metrics["slices"] == {**on_slices, "empty_with_false_atrium": 1, "false_pixels_on_empty": 1}
     # pooled over 3 * 256 pixels: 4 found, 5 invented, 8 missed
     assert list(metrics["confusion"].values()) == [4, 5, 8, 751]  # true and false positives, false and true negatives
-    assert metrics["dice"] == pytest.approx(8 / 21) and metrics["iou"] == pytest.approx(4 / 17)
-    assert metrics["precision"] == pytest.approx(4 / 9) and metrics["recall"] == pytest.approx(1 / 3)
-    assert metrics["accuracy"] == 755 / 768 and metrics["accuracy_predicting_nothing"] == 756 / 768
-    assert metrics["cross_entropy"] == pytest.approx((-755 * np.log(0.75) - 13 * np.log(0.25)) / 768)
-    assert metrics["loss"] == 0.25
+    pooled = {"dice": 8 / 21, "iou": 4 / 17, "precision": 4 / 9, "recall": 1 / 3, "accuracy": 755 / 768}
+    pooled |= {"accuracy_predicting_nothing": 756 / 768}
+    pooled |= {"cross_entropy": (-755 * np.log(0.75) - 13 * np.log(0.25)) / 768}
+    means = {"dice_patient_mean": 4 / 17, "dice_patient_std": 8 / 17 / 2**0.5}
+    assert {name: metrics[name] for name in pooled | means} == pytest.approx(pooled | means)
     assert np.array_equal(masks, probabilities > 0.5) and [entry["false_positives"] for entry in counts] == [4, 1, 0]
 
 
@@ -368,12 +358,9 @@ def test_best_median_worst_and_worst_large_slice_with_truth_and_prediction(by_ha
     figure = helpers.plot_predictions(work_dir, "valid", counts, masks)
     figure.canvas.draw()
     X, _ = helpers.load_arrays(work_dir, "valid")
-    assert [axes.get_title() for axes in figure.axes[::2]] == [
-        "best:\na\\$^\\$_000",
-        "median:\nb_000",
-        "worst:\nb_000",
-        "worst large:\na\\$^\\$_000",  # 8 pixels; the median of 8 and 4 is 6
-    ]
+    a, b = "a\\$^\\$_000", "b_000"
+    slices = {"best": a, "median": b, "worst": b, "worst large": a}  # 8 pixels; the median of 8 and 4 is 6
+    assert [axes.get_title() for axes in figure.axes[::2]] == [f"{which}:\n{name}" for which, name in slices.items()]
     assert [axes.get_title() for axes in figure.axes[1::2]] == [
         f"Dice {dice}\n{area} pixels of atrium" for dice, area in (("0.50", 8), ("0.00", 4), ("0.00", 4), ("0.50", 8))
     ]

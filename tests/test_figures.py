@@ -7,7 +7,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from outlines import color_of, extent
 from scipy.ndimage import gaussian_filter
 
 import helpers
@@ -20,17 +20,6 @@ matplotlib.use("agg")
 def close_figures():
     yield
     plt.close("all")
-
-
-def color_of(outline):
-    return to_hex(outline.get_edgecolor()[0]).upper()
-
-
-def extent(outline):
-    """(left, right, top, bottom) of a contour: half way between the pixels inside and those outside."""
-    corners = np.concatenate([path.vertices for path in outline.get_paths()])
-    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
-    return left, right, top, bottom
 
 
 def test_a_table_is_html_beside_the_plain_text():
@@ -76,9 +65,8 @@ def test_a_convolution_is_drawn_at_one_place_in_numbers():
     assert [text.get_text() for text in near.texts] == [f"{value:.2f}" for value in picture[2:7, 5:10].flat]
     pixels = picture[3:6, 6:9]
     pairs = list(zip(pixels.flat, range(-4, 5)))
-    assert [text.get_text() for text in products.texts] == [
-        f"{value:.2f}\n× {weight}\n= {value * weight:.2f}" for value, weight in pairs
-    ]
+    words = [f"{value:.2f}\n× {weight}\n= {value * weight:.2f}" for value, weight in pairs]
+    assert [text.get_text() for text in products.texts] == words
     total = sum(value * weight for value, weight in pairs)
     assert products.get_xlabel() == f"sum: {total:.2f}"
     answers = answer.images[0].get_array()
@@ -156,10 +144,8 @@ def test_the_network_is_drawn_as_a_u_with_what_it_makes_of_an_image():
 def history(start):
     """Three epochs in which every figure has a value of its own."""
     names = [prefix + name for prefix in ("", "val_") for name in ("loss", "accuracy", "iou")]
-    return [
-        {"epoch": float(epoch), **{name: start + 10 * place + epoch for place, name in enumerate(names)}}
-        for epoch in range(3)
-    ]
+    figures = [{name: start + 10 * place + epoch for place, name in enumerate(names)} for epoch in range(3)]
+    return [{"epoch": float(epoch), **values} for epoch, values in enumerate(figures)]
 
 
 def test_the_curves_show_train_and_valid_of_each_training():
@@ -212,12 +198,9 @@ def test_a_look_shows_probabilities_truth_and_mask_of_each_epoch():
     another["truth"] = another["truth"].T
     figure = helpers.plot_looks(runs)
     panels = np.reshape(figure.axes, (3, 2))
-    titles = [[axes.get_title() for axes in row] for row in panels]
-    assert titles == [
-        ["mine,\nafter epoch 1", "stored,\nafter epoch 1"],
-        ["mine,\nafter epoch 2", "stored,\nafter epoch 10"],
-        ["mine,\nafter epoch 5", ""],
-    ]
+    mine, stored = ([axes.get_title() for axes in column] for column in panels.T)
+    assert mine == [f"mine,\nafter epoch {epoch}" for epoch in (1, 2, 5)]
+    assert stored == ["stored,\nafter epoch 1", "stored,\nafter epoch 10", ""]
     assert [[axes.axison for axes in row] for row in panels] == [[True, True], [True, True], [True, False]]
     # 128 of 256 is one half, and belongs to the mask; 127 does not
     assert [[len(axes.collections) for axes in row] for row in panels] == [[1, 1], [2, 1], [2, 0]]

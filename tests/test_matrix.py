@@ -73,7 +73,6 @@ def test_a_notebook_in_colab_passes_where_it_ends_and_no_version_changes(monkeyp
     (tmp_path / "result").mkdir()
 
     def run(command, **options):
-        """Leave a result, as the machine does."""
         (tmp_path / "result" / "result.json").write_text(json.dumps(result))
 
     monkeypatch.setattr(matrix.subprocess, "run", run)

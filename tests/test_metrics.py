@@ -50,12 +50,8 @@ def test_cross_entropy_agrees_with_scikit_learn():
 
 def test_counts_are_named_for_what_they_count():
     truth, prediction = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0]), np.array([1, 1, 0, 1, 1, 1, 0, 0, 0, 0])
-    assert helpers.confusion_counts(truth, prediction) == {
-        "true_positives": 2,
-        "false_positives": 3,
-        "false_negatives": 1,
-        "true_negatives": 4,
-    }
+    expected = {"true_positives": 2, "false_positives": 3, "false_negatives": 1, "true_negatives": 4}
+    assert helpers.confusion_counts(truth, prediction) == expected
 
 
 @pytest.mark.parametrize("wrong", [np.array([0, 255]), np.array([0.0, 0.3]), np.array([0, np.nan])])
@@ -84,9 +80,6 @@ def test_the_bounding_box_holds_the_mask_and_nothing_more():
     mask[1, 2, 3] = mask[3, 2, 5] = True
     assert bounding_box(mask) == (slice(1, 4), slice(2, 3), slice(3, 6))
     assert bounding_box(np.zeros((4, 5), bool)) == (slice(0, 1), slice(0, 1))
-
-
-# --- surfaces and intervals ---------------------------------------------------------------------------
 
 
 def surface_points(mask, spacing):

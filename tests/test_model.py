@@ -86,23 +86,17 @@ def test_a_reduced_precision_changes_no_parameter_and_keeps_float32_answers():
 
 def test_the_first_answer_follows_the_output_bias():
     X = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
-    answers = [
-        helpers.predict_probabilities(helpers.create_model(image_size=32, output_bias=bias), X).mean()
-        for bias in (0.0, -6.0)
-    ]
-    assert answers[1] < answers[0] / 2
+    models = [helpers.create_model(image_size=32, output_bias=bias) for bias in (0.0, -6.0)]
+    even, low = (helpers.predict_probabilities(model, X).mean() for model in models)
+    assert low < even / 2
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("flags : sse avx512_bf16 x", "mixed_bfloat16"),
-        ("flags : amx_bf16", "mixed_bfloat16"),
-        ("flags : sse avx512f", "float32"),
-    ],
+    ("flags", "expected"),
+    [("sse avx512_bf16", "mixed_bfloat16"), ("amx_bf16", "mixed_bfloat16"), ("sse avx512f", "float32")],
 )
-def test_without_a_gpu_the_arithmetic_follows_the_processors_flags(monkeypatch, text, expected):
-    monkeypatch.setattr(machine, "cpu_flags", lambda: set(text.split()))
+def test_without_a_gpu_the_arithmetic_follows_the_processors_flags(monkeypatch, flags, expected):
+    monkeypatch.setattr(machine, "cpu_flags", lambda: set(flags.split()))
     monkeypatch.setattr(machine, "gpu_found", lambda: False)
     assert helpers.choose_precision("auto") == expected
     assert helpers.choose_precision("float32") == "float32"
@@ -138,13 +132,8 @@ def test_a_step_in_float16_keeps_gradients_that_unscaled_would_be_zero():
 
 
 def test_the_full_profile_stops_where_tensorflow_has_no_gpu(monkeypatch):
-    import tensorflow as tf
-
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    for found, expected in (
-        (True, "TensorFlow cannot use it"),
-        (False, "this machine has none. In Colab choose a GPU"),
-    ):
+    for found, expected in ((True, "TensorFlow cannot use it"), (False, "has none. In Colab choose a GPU")):
         monkeypatch.setattr(machine, "gpu_found", lambda found=found: found)
         for allow_slow in (False, "no"):
             with pytest.raises(helpers.CourseError, match=expected) as refusal:

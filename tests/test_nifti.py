@@ -219,14 +219,9 @@ def test_a_volume_that_does_not_say_how_it_lies_is_taken_as_it_is_and_told(tmp_p
     "shape, spacing, axis",
     [
         ((9, 9, 9), (1.25, 1.25, 1.37), None),  # as the heart data
-        ((9, 9, 9), (2, 3, 4), 2),
-        ((9, 9, 9), (1, 1.21, 1), 1),
-        ((9, 9, 9), (1, 1.19, 1), None),
-        ((9, 9, 9), (5, 1, 5), None),
-        ((9, 9, 9), (5, 1, 1), 0),
-        ((1, 9, 9), (1, 1, 5), 0),
-        ((9, 1, 9), (1, 1, 1), 1),
-        ((1, 1, 9), (1, 1, 5), 2),
+        *[((9, 9, 9), (2, 3, 4), 2), ((9, 9, 9), (1, 1.21, 1), 1), ((9, 9, 9), (1, 1.19, 1), None)],
+        *[((9, 9, 9), (5, 1, 5), None), ((9, 9, 9), (5, 1, 1), 0)],
+        *[((1, 9, 9), (1, 1, 5), 0), ((9, 1, 9), (1, 1, 1), 1), ((1, 1, 9), (1, 1, 5), 2)],  # one slice
     ],
 )
 def test_slices_follow_the_thick_axis(tmp_path, shape, spacing, axis):
@@ -289,12 +284,8 @@ def test_pictures_of_thick_slices_along_the_last_axis_have_no_note(tmp_path):
 @pytest.mark.parametrize(
     "shape, thick, told",
     [
-        ((5, 8, 20), 1, True),
-        ((5, 8, 20), 1.009, True),
-        ((5, 8, 20), 1.011, False),
-        ((5, 8, 20), 0.87, True),
-        ((10, 12, 20), 1, True),
-        ((11, 12, 20), 1, False),
+        *[((5, 8, 20), 1, True), ((5, 8, 20), 1.009, True), ((5, 8, 20), 1.011, False), ((5, 8, 20), 0.87, True)],
+        *[((10, 12, 20), 1, True), ((11, 12, 20), 1, False)],
     ],
 )
 def test_a_short_axis_of_even_voxels_is_doubted(tmp_path, shape, thick, told):
@@ -369,7 +360,6 @@ TINY = np.where(LABEL, np.float32(0.9999), np.float32(0.0002))
     "values, chosen, expected, present, told",
     [
         (LABEL, None, LABEL, [0, 1], ()),
-        (LABEL.astype(float), None, LABEL, [0, 1], ()),
         (LABEL * np.uint8(7), {7}, LABEL * 7, [0, 7], ()),
         (TINY, None, LABEL, [0, 1], ("rounded",)),
         (SOFT, None, SOFT >= 0.5, [0, 1], ("soft",)),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from unittest.mock import Mock
 
 import pytest
 
@@ -40,12 +41,10 @@ def test_the_owner_counts_on_and_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_ends_the_batch_with_a_sentence(tmp_path, monkeypatch):
-    def write_text(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+    full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     monkeypatch.setattr(ownership, "BEAT", 0)
     with pytest.raises(CourseError, match="The disk of .* is full"), ownership.own(tmp_path) as (_, beat):
-        monkeypatch.setattr(ownership.Path, "write_text", write_text)
+        monkeypatch.setattr(ownership.Path, "write_text", full)
         beat()
     assert not (tmp_path / "owner.txt").exists()
 
@@ -64,11 +63,8 @@ def test_a_living_batch_is_not_disturbed(tmp_path, first):
     thread = threading.Thread(target=live)
     thread.start()
     try:
-        with (
-            pytest.raises(CourseError, match=r"Another batch \(process 7 on another\) is at work in .*: wait until"),
-            ownership.own(tmp_path),
-        ):
-            pass
+        with pytest.raises(CourseError, match=r"Another batch \(process 7 on another\) is at work in .*: wait until"):
+            ownership.own(tmp_path).__enter__()
     finally:
         ended.set()
         thread.join()
@@ -95,19 +91,15 @@ def test_a_batch_that_ends_meanwhile_is_not_waited_for(tmp_path):
 
 def test_a_batch_whose_folder_is_deleted_ends_with_what_is_true(tmp_path):
     (tmp_path / "runs").mkdir()
-    with (
-        pytest.raises(CourseError, match="owner.txt in .*runs was deleted while the batch was at work: start it again"),
-        ownership.own(tmp_path / "runs") as (_, beat),
-    ):
+    told = "owner.txt in .*runs was deleted while the batch was at work: start it again"
+    with pytest.raises(CourseError, match=told), ownership.own(tmp_path / "runs") as (_, beat):
         shutil.rmtree(tmp_path / "runs")
         beat()
 
 
 def test_who_was_taken_over_ends_and_leaves_the_file_to_the_other(tmp_path):
-    with (
-        pytest.raises(CourseError, match="Another batch has taken .* over, and goes on with its runs"),
-        ownership.own(tmp_path) as (_, beat),
-    ):
+    told = "Another batch has taken .* over, and goes on with its runs"
+    with pytest.raises(CourseError, match=told), ownership.own(tmp_path) as (_, beat):
         (tmp_path / "owner.txt").write_text("another\n0")
         beat()
     assert (tmp_path / "owner.txt").read_text() == "another\n0"

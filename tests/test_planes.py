@@ -11,9 +11,6 @@ def make_slices(patient, numbers, size=(320, 320)):
     return [{"patient": patient, "slice": number, "size": list(size)} for number in numbers]
 
 
-# --- which slices make a volume -----------------------------------------------------------------------
-
-
 def rows_of_volumes(slices, spacing=(1, 1, 1), image_size=160):
     spacing_of = dict.fromkeys("abcd", spacing)
     return [(volume.start, volume.stop) for volume in planes.find_volumes(slices, spacing_of, image_size)]
@@ -53,9 +50,6 @@ def test_a_volume_of_unknown_spacing_must_be_deep_enough_in_both_planes():
     assert [rows_of_volumes(make_slices("a", range(count)), None, 960) for count in (7, 8)] == [[], [(0, 8)]]
 
 
-# --- how far apart slices lie -------------------------------------------------------------------------
-
-
 def test_each_patient_has_its_own_spacing_and_size_and_each_plane_its_own_pixels():
     slices = [*make_slices("a", range(16), (80, 120)), *make_slices("b", range(16), (40, 40))]
     first, second = planes.find_volumes(slices, {"a": [2, 1, 3], "b": [1, 1, 0.5]}, 40)
@@ -78,12 +72,8 @@ def test_a_volume_is_at_least_a_pixel_deep_and_depths_are_rounded():
 @pytest.mark.parametrize(
     ("numbers", "places"),
     [
-        ([7, 8, 11], [0, 1, 4]),
-        ([10, 20, 40], [0, 1, 3]),
-        ([5], [0]),
-        ([None], [0]),
-        ([1, 1, 2], None),
-        ([1, None], None),
+        *[([7, 8, 11], [0, 1, 4]), ([10, 20, 40], [0, 1, 3]), ([5], [0]), ([None], [0])],
+        *[([1, 1, 2], None), ([1, None], None)],
         ([1, 3, 6], None),  # in twos, but the last
         ([1, 2, 6], [0, 1, 5]),
         ([1, 2, 7], None),  # more are missing than are there
@@ -91,9 +81,6 @@ def test_a_volume_is_at_least_a_pixel_deep_and_depths_are_rounded():
 )
 def test_slices_lie_where_their_numbers_say(numbers, places):
     assert planes.slice_places(numbers) == places
-
-
-# --- resampling ---------------------------------------------------------------------------------------
 
 
 def test_fewer_slices_are_averages_of_what_they_cover():
@@ -113,9 +100,6 @@ def test_averages_run_along_the_axis_that_is_named():
     values = np.arange(8).reshape(2, 4)
     assert planes.area_average(values, 2, axis=1).tolist() == [[0.5, 2.5], [4.5, 6.5]]
     assert planes.area_average(values, 1, axis=0).tolist() == [[2, 3, 4, 5]]
-
-
-# --- the pictures to train on -------------------------------------------------------------------------
 
 
 def make_volume(slices=20, size=16):

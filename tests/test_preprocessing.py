@@ -83,12 +83,8 @@ def test_arrays_hold_each_pair_in_order(work_dir):
 
 
 def test_a_twin_across_subsets_is_left_out_on_the_train_side_only():
-    twins = [
-        {"patients": [["train", "la_005"], ["valid", "la_026"]]},
-        {"patients": [["train", "a"], ["train", "b"]]},
-        {"patients": [["valid", "c"], ["test", "d"]]},
-    ]
-    assert helpers.left_out_twins({"twins": twins}) == ["la_005"]
+    twins = [["train", "la_005"], ["valid", "b"]], [["train", "a"], ["train", "b"]], [["valid", "c"], ["test", "d"]]
+    assert helpers.left_out_twins({"twins": [{"patients": patients} for patients in twins]}) == ["la_005"]
 
 
 def test_the_first_two_notebooks_never_import_tensorflow(work_dir):

@@ -9,7 +9,7 @@ VALUES = {  # what each setting may be, and what it may not
     "learning_rate": ([1e-9, 0.001, 9.99], [0, 10, -0.001, True, "fast"]),
     "activation": (["relu", "elu", "selu", "gelu", "silu", "leaky_relu", "tanh"], ["sigmoid", 0]),
     "kernel_initializer": (
-        [f"{name}_{spread}" for name in ("he", "glorot", "lecun") for spread in ("normal", "uniform")],
+        [f"{name}_{how}" for name in ("he", "glorot", "lecun") for how in ("normal", "uniform")],
         ["zeros", 0],
     ),
     "dropout_rate": ([0, 0.5, 0.999], [-0.01, 1, True]),

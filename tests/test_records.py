@@ -67,7 +67,7 @@ def kept_bias(work_dir):
 def finished(small_dataset, tmp_path_factory):
     """A work folder in which 01 to 04 have run on fold 0: read it, never write to it."""
     work_dir = tmp_path_factory.mktemp("finished") / "data"
-    description = take_fold(work_dir, 0, small_dataset)
+    description = helpers.import_dataset(small_dataset / "dataset.json", work_dir, fold=0)
     write_json(work_dir / "settings.json", SETTINGS)
     helpers.prepare_arrays(description, work_dir, 16, progress=False)
     make_network(work_dir, SETTINGS)
@@ -106,8 +106,34 @@ def change_distances(work_dir):
     edit(work_dir, "dataset.json", geometry={**geometry, min(geometry): {"spacing": [1, 1, 5], "axes": None}})
 
 
-def take_fold(work_dir, fold, small_dataset):
-    return helpers.import_dataset(small_dataset / "dataset.json", work_dir, fold=fold)
+def change_code_of_network(work_dir):
+    made_from = read_json(work_dir / "model" / "untrained.json", "")["made_from"]
+    edit(work_dir, "model/untrained.json", made_from={**made_from, "code": "before"})
+
+
+def leave_out_first_patient(work_dir):
+    description = read_json(work_dir / "dataset.json", "")
+    first = description["subsets"]["train"][0]["patient"]
+    helpers.prepare_arrays(description, work_dir, 16, [first], progress=False)
+
+
+def take_other_fold(work_dir):
+    return helpers.import_dataset(work_dir / "dataset.json", work_dir, fold=1)
+
+
+def rewrite(name, change):
+    """Return a function that changes the bytes of a file in model/ of a work folder."""
+
+    def damage(work_dir):
+        path = work_dir / "model" / name
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
+
+
+def remove(name):
+    """Return a function that removes a file in model/ of a work folder."""
+    return lambda work_dir: (work_dir / "model" / name).unlink()
 
 
 READERS = {
@@ -119,71 +145,49 @@ READERS = {
 OTHER_DATA = dict.fromkeys(READERS, "02_preprocessing ran with another dataset: run 02_preprocessing again.")
 OTHER_SIZE = "02_preprocessing ran with other settings (image_size was 16, now 32): run 02_preprocessing again."
 CASES = {  # what was done after 04: (how, {the notebook that runs next: what it says})
-    "01 took another fold": (lambda work_dir, small: take_fold(work_dir, 1, small), OTHER_DATA),
-    "01 took other mask values": (
-        lambda work_dir, small: edit(work_dir, "dataset.json", mask_values=[0, 1]),
-        OTHER_DATA,
-    ),
+    "01 took another fold": (take_other_fold, OTHER_DATA),
+    "01 took other mask values": (lambda folder: edit(folder, "dataset.json", mask_values=[0, 1]), OTHER_DATA),
     "01 and 02 took another fold": (
-        lambda work_dir, small: helpers.prepare_arrays(take_fold(work_dir, 1, small), work_dir, 16, progress=False),
+        lambda folder: helpers.prepare_arrays(take_other_fold(folder), folder, 16, progress=False),
         {"05": "04_training ran with another dataset and other arrays: run 04_training again."},
     ),
-    "01 took other distances for one patient": (
-        lambda work_dir, small: change_distances(work_dir),
-        {"05": "04_training ran with other spacing: run 04_training again."},
-    ),
+    "01 took other distances": (change_distances, {"05": "04_training ran with other spacing: run 04_training again."}),
     "01 chose another size": (
-        lambda work_dir, small: choose_settings(work_dir, image_size=32),
+        lambda folder: choose_settings(folder, image_size=32),
         {"03": OTHER_SIZE, "04": "03_model ran with other settings (image_size was 16, now", "05": OTHER_SIZE},
     ),
     "02 left out a patient that would now stay": (
-        lambda work_dir, small: helpers.prepare_arrays(
-            read_json(work_dir / "dataset.json", ""), work_dir, 16, first_patient(work_dir), progress=False
-        ),
+        leave_out_first_patient,
         dict.fromkeys(["03", "04", "05"], "02_preprocessing ran with other settings (left_out was ["),
     ),
     "01 chose another recipe": (
-        lambda work_dir, small: choose_settings(work_dir, recipe="best", output_bias=-4.0),
+        lambda folder: choose_settings(folder, recipe="best", output_bias=-4.0),
         {
             "04": "03_model ran with other settings (output_bias was 0.0, now -4.0): run 03_model again.",
             "05": "(recipe was 'report', now 'best'; output_bias was 0.0, now -4.0): run 04_training again.",
         },
     ),
-    "the code of the network changed": (
-        lambda work_dir, small: edit(
-            work_dir,
-            "model/untrained.json",
-            made_from={**read_json(work_dir / "model" / "untrained.json", "")["made_from"], "code": "before"},
-        ),
-        {"04": "03_model ran with other code: run 03_model again."},
-    ),
-    "untrained.keras is that of another run": (
-        lambda work_dir, small: (work_dir / "model" / "untrained.keras").write_bytes(b"other"),
+    "the network has other code": (change_code_of_network, {"04": "03_model ran with other code: run 03_model again."}),
+    "untrained.keras is another": (
+        rewrite("untrained.keras", lambda whole: b"other"),
         {"04": "is not the file that 03_model recorded: run 03_model again."},
     ),
-    "best.keras is that of another run": (
-        lambda work_dir, small: (work_dir / "model" / "best.keras").write_bytes(b"other"),
+    "best.keras is another": (
+        rewrite("best.keras", lambda whole: b"other"),
         {"05": "is not the file that 04_training recorded: run 04_training again."},
     ),
-    "best.keras is gone": (
-        lambda work_dir, small: (work_dir / "model" / "best.keras").unlink(),
-        {"05": "run 04_training first."},
-    ),
+    "best.keras is gone": (remove("best.keras"), {"05": "run 04_training first."}),
     "training.json is of an earlier version": (
-        lambda work_dir, small: edit(work_dir, "model/training.json", made_from="0123456789abcdef"),
+        lambda folder: edit(folder, "model/training.json", made_from="0123456789abcdef"),
         {"05": "04_training ran with another dataset and other spacing and other arrays and other settings ("},
     ),
 }
 
 
-def first_patient(work_dir):
-    return [read_json(work_dir / "dataset.json", "")["subsets"]["train"][0]["patient"]]
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_no_notebook_uses_what_was_made_from_something_else(folder, small_dataset, case):
+def test_no_notebook_uses_what_was_made_from_something_else(folder, case):
     change, expected = CASES[case]
-    change(folder, small_dataset)
+    change(folder)
     before = {path: path.read_bytes() for path in (folder / "model").iterdir()}
     for reader, sentence in expected.items():
         with pytest.raises(helpers.CourseError) as refusal:
@@ -239,9 +243,8 @@ def test_a_sentence_names_three_settings_at_most():
     for names, more in (("abc", ""), ("abcd", "; 1 more")):
         with pytest.raises(helpers.CourseError) as refusal:
             check_made_from(recorded, {"settings": dict.fromkeys(names, 2)}, "02")
-        assert str(refusal.value) == (
-            f"02 ran with other settings (a was 1, now 2; b was 1, now 2; c was 1, now 2{more}): run 02 again."
-        )
+        told = "a was 1, now 2; b was 1, now 2; c was 1, now 2"
+        assert str(refusal.value) == f"02 ran with other settings ({told}{more}): run 02 again."
     check_made_from(recorded, recorded, "02")
 
 
@@ -251,10 +254,8 @@ def test_an_interrupted_training_is_told_when_its_weights_are_used(folder, capsy
     train(folder, [0.4, 0.3], {**SETTINGS, "seed": 7})
     capsys.readouterr()
     helpers.load_trained_model(folder)
-    assert capsys.readouterr().out == (
-        "The training was interrupted after epoch 2 of 4, and these are its weights so far. "
-        "04_training goes on with it.\n"
-    )
+    told = "The training was interrupted after epoch 2 of 4, and these are its weights so far. 04_training goes on"
+    assert capsys.readouterr().out == f"{told} with it.\n"
     train(folder, [0.2, 0.1], {**SETTINGS, "seed": 7}, finish=True)
     capsys.readouterr()
     helpers.load_trained_model(folder)
@@ -262,16 +263,6 @@ def test_an_interrupted_training_is_told_when_its_weights_are_used(folder, capsy
 
 
 # --- a training whose files do not belong together --------------------------------------------------------------------
-
-
-def rewrite(name, change):
-    """Return a function that changes the bytes of a file in model/ of a work folder."""
-
-    def damage(work_dir):
-        path = work_dir / "model" / name
-        path.write_bytes(change(path.read_bytes()))
-
-    return damage
 
 
 def edit_weights(work_dir, of_layers):
@@ -288,16 +279,15 @@ def change_bias(file):
 
 
 DAMAGES = {
-    "history.csv is shorter": rewrite("history.csv", lambda whole: b"".join(whole.splitlines(keepends=True)[:-1])),
     "history.csv is another": rewrite("history.csv", lambda whole: whole.replace(b"1.4", b"1.5", 1)),
     "history.csv lacks its end": rewrite("history.csv", lambda whole: whole[:-8]),
-    "history.csv is gone": lambda work_dir: (work_dir / "model" / "history.csv").unlink(),
+    "history.csv is gone": remove("history.csv"),
     "the weights lack their end": rewrite("resume.weights.h5", lambda whole: whole[: len(whole) // 2]),
     "the weights lack a part": lambda work_dir: edit_weights(work_dir, lambda file: file.pop("layers")),
     "the weights are others": lambda work_dir: edit_weights(work_dir, change_bias),
-    "the weights are gone": lambda work_dir: (work_dir / "model" / "resume.weights.h5").unlink(),
+    "the weights are gone": remove("resume.weights.h5"),
     "the best weights are others": rewrite("best.keras", lambda whole: b"other"),
-    "the best weights are gone": lambda work_dir: (work_dir / "model" / "best.keras").unlink(),
+    "the best weights are gone": remove("best.keras"),
 }
 
 
@@ -310,10 +300,8 @@ def test_a_training_whose_files_do_not_belong_together_begins_anew_and_is_kept(f
     model, _, first_epoch = begin(folder)
     assert first_epoch == 0 and int(model.optimizer.iterations) == 0
     assert all(np.array_equal(one, other) for one, other in zip(model.get_weights(), first))
-    assert capsys.readouterr().out == (
-        "The files of the training in model/ do not belong together, so this one begins anew. "
-        "The former is kept in model/earlier/1.\n"
-    )
+    told = "The files of the training in model/ do not belong together, so this one begins anew. The former is kept in"
+    assert capsys.readouterr().out == f"{told} model/earlier/1.\n"
     assert {path.name: path.read_bytes() for path in (folder / "model" / "earlier" / "1").iterdir()} == before
     assert helpers.read_history(folder) == []
 
@@ -403,10 +391,8 @@ def test_a_training_that_others_replace_is_kept_beside_those_before(folder, caps
     for number, epochs in ((1, 9), (2, 8)):
         train(folder, [0.3], {**SETTINGS, "epochs": epochs})
         best.append((folder / "model" / "best.keras").read_bytes())
-        assert capsys.readouterr().out == (
-            "Data, settings or code are others than those of the training in model/, so this one begins anew. "
-            f"The former is kept in model/earlier/{number}.\n"
-        )
+        told = "Data, settings or code are others than those of the training in model/, so this one begins anew."
+        assert capsys.readouterr().out == f"{told} The former is kept in model/earlier/{number}.\n"
     earlier = folder / "model" / "earlier"
     assert [(earlier / number / "best.keras").read_bytes() for number in "12"] == best[:2]
     for name in ("looks.npz", "curves.png"):
@@ -482,10 +468,8 @@ def test_a_training_goes_on_in_the_arithmetic_that_it_began_in(folder, monkeypat
     for suitable in ("float32", "bfloat16", "mixed_bfloat16"):
         monkeypatch.setattr(training, "choose_precision", lambda precision, suitable=suitable: suitable)
         assert helpers.choose_arithmetic(folder, SETTINGS) == "float32"
-        told = (
-            "The training in model/ began in float32 and goes on in it, so the network gets this arithmetic. "
-            f"For a new training this machine would take {suitable}.\n"
-        )
+        told = "The training in model/ began in float32 and goes on in it, so the network gets this arithmetic."
+        told += f" For a new training this machine would take {suitable}.\n"
         assert capsys.readouterr().out == ("" if suitable == "float32" else told)
     assert helpers.choose_arithmetic(folder, {**SETTINGS, "learning_rate": 0.5}) == "mixed_bfloat16"  # a new training
     record = record_of(folder)
@@ -562,9 +546,7 @@ def codes(module, work_dir):
         ("(32, 64, 128), start=1", "(16, 64, 128), start=1", "training, network"),
     ],
 )
-def test_only_a_change_of_what_makes_them_throws_arrays_and_trainings_away(
-    folder, monkeypatch, tmp_path, old, new, changed
-):
+def test_only_a_change_of_what_makes_them_throws_trainings_away(folder, monkeypatch, tmp_path, old, new, changed):
     text = (COURSE_FOLDER / "helpers.py").read_text(encoding="utf-8")
     assert old in text
     before = codes(helpers, folder)
@@ -595,9 +577,7 @@ class Counter:
     [
         ("  # half", "", False),
         ('    """Say something."""\n', "", False),
-        ("STEPS = 3", "STEPS = 4", True),
-        ("value / 2", "value / 3", True),
-        ("twice(1)", "twice(2)", True),
+        *[("STEPS = 3", "STEPS = 4", True), ("value / 2", "value / 3", True), ("twice(1)", "twice(2)", True)],
     ],
 )
 def test_a_hash_of_code_covers_what_it_names_and_no_comments(monkeypatch, tmp_path, old, new, is_other):

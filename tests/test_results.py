@@ -65,9 +65,8 @@ def test_results_quote_every_patient_and_seed():
         ("report", "`report`, seed {}", {"0"}),
     ):
         valid, test = (dice_of(rows, subset=subset, recipe=recipe) for subset in ("valid", "test"))
-        assert set(valid) == seeds and set(test) == (
-            set() if recipe in ("twice_the_pictures", "more_foreground") else seeds
-        )
+        is_tested = recipe not in ("twice_the_pictures", "more_foreground")
+        assert set(valid) == seeds and set(test) == (seeds if is_tested else set())
         for seed in valid:
             on_test = with_mean([*test[seed].values()]) if test else [""] * 3
             expected = with_mean([*valid[seed].values()]) + on_test

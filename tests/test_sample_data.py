@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import helpers
 from course.sample import draw_patient, make_sample
 
 SUBSETS = {"train": 12, "valid": 4, "test": 4}
@@ -32,10 +33,6 @@ def small_sample(folder, **settings):
     """All files of a quickly made sample, as {path below the folder: pixels}."""
     make_sample(folder, **{"patients": {"train": 2, "test": 1}, "slices": 3, "size": 64, **settings})
     return {path.relative_to(folder).as_posix(): np.asarray(Image.open(path)) for path in folder.rglob("*.png")}
-
-
-def dice(truth, prediction):
-    return 2 * np.count_nonzero(truth & prediction) / (np.count_nonzero(truth) + np.count_nonzero(prediction))
 
 
 def best_threshold_dice(images, masks):
@@ -139,5 +136,5 @@ def test_the_mean_mask_of_the_training_patients_stays_under_dice_0_5(sample, by_
     train, test = patients(sample.masks)[:12], patients(sample.masks)[12:]
     mean = train.mean(axis=0 if by_slice else (0, 1))
     levels = np.linspace(0, mean.max(), 21)[1:]
-    scores = [dice(test, np.broadcast_to(mean >= level, test.shape)) for level in levels]
+    scores = [helpers.dice(test, np.broadcast_to(mean >= level, test.shape)) for level in levels]
     assert 0.1 < max(scores) < 0.5

@@ -259,7 +259,6 @@ def test_dicom_values_are_rescaled_and_inverted_as_their_tags_say(tmp_path, body
         ({"SpacingBetweenSlices": 9, "SliceThickness": 8}, 9, "SpacingBetweenSlices says that it is 9 mm thick"),
         ({"SpacingBetweenSlices": "", "SliceThickness": 8}, 8, "SliceThickness says that it is 8 mm thick"),
         ({"SliceThickness": 0}, None, "does not say how thick it is, so its volume is unknown"),
-        ({}, None, "does not say how thick it is, so its volume is unknown"),
     ],
 )
 def test_a_dicom_file_alone_in_its_folder_is_as_thick_as_it_says(tmp_path, body, tags, thickness, note):
@@ -351,7 +350,6 @@ SERIES = {  # what is changed in a good series
         r"holds 2 series: cine \(8 files, .*scan/000\.dcm\), cine \(5 files, .*scan/056\.dcm\)",
     ),
     "missing slice": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 5)]}, "1.00 to 2.00 mm apart, .* are missing"),
-    "first missing": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 0)]}, "1.00 to 2.00 mm apart, .* are missing"),
     "growing steps": ({"ImagePositionPatient": lambda n: [0, 0, n + n * n / 60]}, "1.02 to 1.38 mm apart, .* missing"),
     "askew": ({"ImagePositionPatient": lambda n: [0, 5 * np.sin(n), 3 * n]}, r"up to 6\.74 mm off a straight line"),
     "two times": ({"ImagePositionPatient": lambda n: [0, 0, n // 2]}, r"at one place \(\S+dcm and \S+dcm\)"),
@@ -361,23 +359,16 @@ SERIES = {  # what is changed in a good series
     "direction of length 2": ({"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]}, "000.dcm .* two directions of length 1"),
     "directions alike": ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "two directions of length 1 at right angles"),
     "spacing of one": ({"PixelSpacing": [1.0]}, "lacks PixelSpacing, as 2 finite numbers"),
-    "spacing empty": ({"PixelSpacing": ""}, "lacks PixelSpacing"),
     "spacing 0": ({"PixelSpacing": [0, 1]}, "has a PixelSpacing of 0"),
     "frames empty, slope empty": ({"NumberOfFrames": "", "RescaleSlope": "", "RescaleIntercept": ""}, "read as DICOM"),
     "slope NaN": ({"RescaleSlope": "nan", "RescaleIntercept": 0}, "not finite"),
     "numbers of colours": ({"PhotometricInterpretation": "PALETTE COLOR"}, "000.dcm is no single slice of grey values"),
-    "white as lowest and highest": (
-        {"PhotometricInterpretation": lambda n: f"MONOCHROME{1 + n % 2}"},
-        "differ in size, spacing, direction or in what is white",
-    ),
+    "lowest and highest white": ({"PhotometricInterpretation": lambda n: f"MONOCHROME{1 + n % 2}"}, "in what is white"),
     "several frames": ({"NumberOfFrames": 4}, "no single slice of grey values"),
     "colours": ({"SamplesPerPixel": 3}, "no single slice of grey values"),
     "pixels cut short": ({"PixelData": b"\0\0"}, r"\d\.dcm cannot be read as DICOM .*dcm2niix"),
     "sizes": ({"PixelSpacing": lambda n: [1, 1 + (n > 3)]}, "differ in size, spacing, direction"),
-    "directions": (
-        {"ImageOrientationPatient": lambda n: [1, 0, 0, 0, 1, 0] if n else [0, 1, 0, 0, 0, 1]},
-        "differ in size, spacing, direction",
-    ),
+    "directions": ({"ImageOrientationPatient": lambda n: [1, 0, 0, 0, int(n > 0), int(n < 1)]}, "differ in size, sp"),
 }
 
 
@@ -393,7 +384,6 @@ def test_a_series_that_is_no_single_volume_is_one_sentence(tmp_path, body, case)
 FILES = {  # what is given of a folder, and what lies in it
     "nothing": ("x", [], "There is no scan at"),
     "empty": ("", [], "holds no volume, no picture and no DICOM file"),
-    "NRRD": ("a.nrrd", ["a.nrrd"], r"a\.nrrd is of a type that is not read: save volumes as NIfTI \(SimpleITK"),
     "a pair of files": ("a.img", ["a.img", "a.hdr"], r"a\.img is of a type that is not read: save volumes as NIf"),
     "folder of MetaImage": ("", ["a.mhd", "a.raw"], r"a\.mhd is of a type that is not read: save volumes as NIfTI"),
     "folder of WebP": ("", ["0.webp", "1.webp"], r"0\.webp is of a type .*, pictures as PNG"),
@@ -410,11 +400,8 @@ FILES = {  # what is given of a folder, and what lies in it
     "flat affine": ("", ["flat.nii"], "The affine of flat.nii lays all voxels into a plane"),
     "wrong geometry": ("", ["0.png", "geometry.json"], "geometry.json is not readable as JSON"),
     "a number twice": ("", ["a1.png", "a01.png"], "are not numbered, each once"),
-    "no number": ("", ["a.png", "b.png"], "are not numbered, each once"),
     "minus": ("", ["p_-12.png", "p_-11.png"], "are not numbered, each once and without a minus"),
-    "minus alone": ("", ["-2.png", "-1.png"], "are not numbered, each once and without a minus"),
     "two patients": ("", ["p1_0.png", "p1_1.png", "p2_2.png"], r"last number \(p1_1\.png, p2_2\.png\), .* two scans"),
-    "two endings": ("", ["0_anna.png", "1_bert.png"], r"last number \(0_anna\.png, 1_bert\.png\)"),
     "two folders": ("", ["a/0.png", "b/1.png"], r"last number \(a/0\.png, b/1\.png\), so .*: give the folder of one"),
 }
 
@@ -444,13 +431,6 @@ def test_without_pydicom_the_sentence_names_it(tmp_path, body, monkeypatch):
         scans.read_scan(save_series(tmp_path / "series", body, affine()))
 
 
-@pytest.mark.parametrize("spacing", [[1, 1, -2], 1.5, ["1", "1", "3"], np.array([1.0, 1.0, 3.0]), "113"])
-def test_an_impossible_spacing_is_refused(tmp_path, spacing):
-    Image.new("L", (4, 4)).save(tmp_path / "0.png")
-    with pytest.raises(CourseError, match=r"spacing=.*: a spacing is three numbers above 0"):
-        scans.read_scan(tmp_path, spacing=spacing)
-
-
 def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
     save(tmp_path / "b.nii.gz", body, affine())
     save_series(tmp_path / "a", body, affine())
@@ -475,7 +455,6 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
         ("b.nrrd d.csv", ".", None),
         ("a.zip b.tar c.TGZ d.tar.gz e.tar.xz f.gz", "a.zip b.tar c.TGZ d.tar.gz e.tar.xz", None),
         ("images/0.png masks/0.png", "images", r"/masks was passed over: by its name it is a mask"),
-        ("image.nii seg.nii", "image.nii", r"/seg\.nii was passed over"),
         ("P1.nii p1_seg.nii.gz mask_P1.nii p2_seg.nii", "P1.nii p2_seg.nii", r"/mask_P1\.nii \(and 1 more\) was "),
         ("mask.nii", "mask.nii", None),
         (

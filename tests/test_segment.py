@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import nbformat
 import nibabel
@@ -59,10 +60,8 @@ def test_a_scan_gets_a_mask_a_page_and_a_row_once(run_dir, scan, tmp_path, capsy
     assert row["name"] == "one" and float(row["millilitres"]) == record["millilitres"]
     assert sorted(path.name for path in out.iterdir()) == ["one.html", "one.json", "one_mask.nii.gz", "scans.csv"]
 
-    def execute(*_, **__):
-        raise helpers.CourseError("is answered again")
-
-    monkeypatch.setattr(segment.papermill, "execute_notebook", execute)
+    refuse = Mock(side_effect=helpers.CourseError("is answered again"))
+    monkeypatch.setattr(segment.papermill, "execute_notebook", refuse)
     assert segment.main(arguments) == 0
     shutil.copy(out / "one_mask.nii.gz", scan)
     assert segment.main(arguments) == 1
@@ -98,9 +97,10 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
     for place in ("store/1/scan.nii", "store/2/scan.nii", "run/model/best.keras"):
         (tmp_path / place).parent.mkdir(parents=True)
         (tmp_path / place).write_text(place)
-    (tmp_path / "links").mkdir()
-    (tmp_path / "links" / "anna.1.nii").symlink_to(tmp_path / "store" / "1" / "scan.nii")
-    (tmp_path / "links" / "anna.2.nii").symlink_to(tmp_path / "store" / "2" / "scan.nii")
+    run, answers, links = str(tmp_path / "run"), tmp_path / "run" / "segmented", tmp_path / "links"
+    links.mkdir()
+    (links / "anna.1.nii").symlink_to(tmp_path / "store" / "1" / "scan.nii")
+    (links / "anna.2.nii").symlink_to(tmp_path / "store" / "2" / "scan.nii")
 
     def execute(_, executed, parameters, **__):
         """Answer a scan as 07 does, with no more than its name and a volume."""
@@ -111,50 +111,45 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
         nbformat.write(nbformat.v4.new_notebook(), executed)
 
     monkeypatch.setattr(segment.papermill, "execute_notebook", execute)
-    (tmp_path / "links" / "anna.3.nrrd").touch()
-    assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 0
+    (links / "anna.3.nrrd").touch()
+    assert segment.main([str(links), run]) == 0
     printed = capsys.readouterr().out
     assert "links/anna.3.nrrd was passed over" in printed
     assert "1 of 2, anna.1: 1.0 ml, if a voxel has 1 cubic millimetre\n  - told\n  - warned\n" in printed
-    (tmp_path / "run" / "segmented" / "of_another_program.json").write_text("[]")
-    assert segment.main([str(tmp_path / "store"), str(tmp_path / "run")]) == 0  # folders, 1 and 2
-    (tmp_path / "run" / "segmented" / "of_another_program.json").unlink()
-    written = {path.name for path in (tmp_path / "run" / "segmented").glob("*.json")}
+    (answers / "of_another_program.json").write_text("[]")
+    assert segment.main([str(tmp_path / "store"), run]) == 0  # folders, 1 and 2
+    (answers / "of_another_program.json").unlink()
+    written = {path.name for path in answers.glob("*.json")}
     assert written == {"anna.1.json", "anna.2.json", "1.json", "2.json"}
-    with open(tmp_path / "run" / "segmented" / "scans.csv", newline="", encoding="utf-8") as file:
+    with open(answers / "scans.csv", newline="", encoding="utf-8") as file:
         rows = [(row["name"], row["notes"], row["warnings"]) for row in csv.DictReader(file)]
     assert rows == [(name, "told", "warned") for name in ("1", "2", "anna.1", "anna.2")]  # of both commands
     for number, failed in (("1", 0), ("2", 1), ("1", 0)):
-        assert segment.main([str(tmp_path / "store" / number / "scan.nii"), str(tmp_path / "run")]) == failed
+        assert segment.main([str(tmp_path / "store" / number / "scan.nii"), run]) == failed
     assert "scan.json is the answer to" in capsys.readouterr().out
-
-    def refuse(*_, **__):
-        """Say that a scan is answered again."""
-        raise helpers.CourseError("again")
-
     (tmp_path / "run" / "results").mkdir()
     helpers.write_json(tmp_path / "run" / "results" / "metrics.json", {"threshold": 0.3})
-    assert segment.main([str(tmp_path / "links" / "anna.1.nii"), str(tmp_path / "run")]) == 0
+    assert segment.main([str(links / "anna.1.nii"), run]) == 0
     assert "scans.csv holds the answers of several networks" in capsys.readouterr().out
-    records = [helpers.read_json(path, "07") for path in (tmp_path / "run" / "segmented").glob("*.json")]
+    records = [helpers.read_json(path, "07") for path in answers.glob("*.json")]
     assert len({record["network"] for record in records}) == 2
-    monkeypatch.setattr(segment.papermill, "execute_notebook", refuse)
-    assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 1  # has another threshold
+    monkeypatch.setattr(segment.papermill, "execute_notebook", Mock(side_effect=helpers.CourseError("again")))
+    assert segment.main([str(links / "anna.2.nii"), run]) == 1  # has another threshold
     (tmp_path / "run" / "results" / "metrics.json").unlink()
-    assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 0
-    (tmp_path / "run" / "segmented" / "anna.2_mask.nii.gz").unlink()
-    assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 1  # answered again
-    (tmp_path / "run" / "segmented" / "anna.2.json").write_text('{"Modality": "MR"}')  # as dcm2niix writes it
-    assert segment.main([str(tmp_path / "links" / "anna.2.nii"), str(tmp_path / "run")]) == 1
+    assert segment.main([str(links / "anna.2.nii"), run]) == 0
+    (answers / "anna.2_mask.nii.gz").unlink()
+    assert segment.main([str(links / "anna.2.nii"), run]) == 1  # answered again
+    (answers / "anna.2.json").write_text('{"Modality": "MR"}')  # as dcm2niix writes it
+    assert segment.main([str(links / "anna.2.nii"), run]) == 1
     assert "anna.2.json is no answer, so it is not written over" in capsys.readouterr().out
-    (tmp_path / "run" / "segmented" / "anna.2.json").unlink()
-    (tmp_path / "run" / "segmented" / "2.json").write_text("{")
-    assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 1
+    (answers / "anna.2.json").unlink()
+    (answers / "2.json").write_text("{")
+    assert segment.main([str(links), run]) == 1
     assert "2.json in" in (told := capsys.readouterr().out) and "is damaged: delete it" in told
-    (tmp_path / "run" / "segmented" / "2.json").unlink()
+    (answers / "2.json").unlink()
     monkeypatch.setattr(segment, "NOTEBOOK", tmp_path / "07.ipynb")
     (tmp_path / "07.ipynb").write_text("of a later version")
-    assert segment.main([str(tmp_path / "links"), str(tmp_path / "run")]) == 2
+    assert segment.main([str(links), run]) == 2
 
 
 @pytest.mark.parametrize("error", [DeadKernelError("Kernel died"), CellTimeoutError("too long")])
@@ -163,11 +158,7 @@ def test_a_kernel_that_dies_leaves_the_other_scans_their_turn(tmp_path, capsys, 
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
 
-    def execute(*_, **__):
-        """End as nbclient does."""
-        raise error
-
-    monkeypatch.setattr(segment.papermill, "execute_notebook", execute)
+    monkeypatch.setattr(segment.papermill, "execute_notebook", Mock(side_effect=error))
     assert segment.main([str(tmp_path / "scans"), str(tmp_path / "run")]) == 2
     assert "2 of 2, two: 07 died on two, most often for lack of memory" in capsys.readouterr().out
 

@@ -26,15 +26,9 @@ def files(folder):
 @pytest.mark.slow
 def test_notebooks_run_in_a_folder_of_any_name_and_leave_it_as_it_was(course, tmp_path):
     before = files(course)
-    environment = {
-        **os.environ,
-        "UNET_WORK_DIR": str(tmp_path / "wörk folder"),
-        "UNET_PROFILE": "smoke",
-        "COLUMNS": "40",
-        "LC_ALL": "C",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "0",
-    }
+    odd = {"COLUMNS": "40", "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "0"}
+    chosen = {"UNET_WORK_DIR": str(tmp_path / "wörk folder"), "UNET_PROFILE": "smoke"}
+    environment = {**os.environ, **odd, **chosen}
     papermill = [sys.executable, "-m", "papermill", "--kernel", "python3", "--no-progress-bar"]
     for name in ("01_dataset_upload.ipynb", "02_preprocessing.ipynb"):
         command = [*papermill, "--cwd", course / "notebooks", course / "notebooks" / name, tmp_path / name]

@@ -59,9 +59,6 @@ def train(work_dir, settings=SETTINGS, stop_after=None):
     return model, first_epoch
 
 
-# --- the order of the slices --------------------------------------------------------------------------
-
-
 def test_an_epoch_shows_every_slice_once_in_an_order_that_changes():
     has_atrium = np.arange(32) % 3 > 0
     orders = [helpers.epoch_order(has_atrium, epoch, SETTINGS, 32) for epoch in range(2)]
@@ -106,29 +103,16 @@ def test_valid_is_thinned_out_only_where_no_choice_depends_on_it():
     assert len(range(100)[helpers.validated_slices(100, not_chosen)]) == 100
 
 
-# --- the training -------------------------------------------------------------------------------------
+EVERYTHING = {
+    **{"loss": "bce_dice_loss", "learning_rate_schedule": "cosine", "monitor": "val_iou", "dropout_rate": 0.2},
+    **{"augment": True, "crop_share": 0.5, "planes": 3, "soft_masks": True},
+    **{"foreground_share": 0.75, "images_per_epoch": 20},
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {
-            "loss": "bce_dice_loss",
-            "learning_rate_schedule": "cosine",
-            "augment": True,
-            "crop_share": 0.5,
-            "planes": 3,
-            "soft_masks": True,
-            "foreground_share": 0.75,
-            "images_per_epoch": 20,
-            "monitor": "val_iou",
-            "dropout_rate": 0.2,
-        },
-        {"monitor": None},
-    ],
-    ids=["plain", "with everything", "last weights"],
+    "changes", [{}, EVERYTHING, {"monitor": None}], ids=["plain", "with everything", "last weights"]
 )
 def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, changes):
     settings = {**SETTINGS, **changes}

@@ -110,7 +110,7 @@ def test_what_differs_is_told(learned, change, sentence):
 
 
 @pytest.mark.parametrize(
-    ("spacing", "named"), [([2.0, 1.25, 6], "row"), ([1.25, 0.5, 6], "column"), ([1.25, 1.25, 1], "slice")]
+    ("spacing", "named"), [([2, 1.25, 6], "row"), ([1.25, 0.5, 6], "column"), ([1.25, 1.25, 1], "slice")]
 )
 def test_another_spacing_is_told_with_its_axis(learned, spacing, named):
     [sentence] = trust.differences(pictures(2), spacing, learned)
@@ -145,7 +145,7 @@ def test_the_field_of_view_is_that_of_the_training_in_mm():
 
 
 @pytest.mark.parametrize(
-    ("spacing", "axis"), [([0.002, 0.002, 0.005], "row"), ([2.0, 2000.0, 5.0], "column"), ([2.0, 2.0, 5000.0], "slice")]
+    ("spacing", "axis"), [([0.002, 0.002, 0.005], "row"), ([2, 2000, 5], "column"), ([2, 2, 5000], "slice")]
 )
 def test_a_spacing_in_another_unit_is_refused(spacing, axis):
     learned = {"spacing": [2.0, 2.0, 5.0], "size": [40, 48]}
