@@ -655,6 +655,23 @@ def test_names_that_look_alike_are_told_with_the_pattern_that_joins_them(names, 
     assert set().union(*patients(joined).values()) == {name.replace("/", "_").split("_")[part] for name in names}
 
 
+def test_patients_whose_names_differ_in_case_and_zeros_alone_are_told(tmp_path):
+    names = [f"{patient}_{n}" for patient in ("P1", "p01", "P2", "P3", "P4") for n in "01"]
+    description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
+    [note] = [note for note in description["notes"] if "look alike" in note]
+    assert note.startswith("'P1' and 'p01' look alike") and note.endswith("one patient, spell their names alike.")
+
+
+def test_one_patient_by_a_pattern_of_the_users_own_is_no_name_of_the_dataset(tmp_path):
+    for number, subset in enumerate(("train", "valid", "test")):
+        put(tmp_path, f"source/{subset}/images/heart_{number}.png", picture(number))
+        put(tmp_path, f"source/{subset}/masks/heart_{number}.png", mask(number))
+    description, _ = take(tmp_path / "source", tmp_path / "work")
+    assert set().union(*patients(description).values()) == {"heart_0", "heart_1", "heart_2"}
+    with pytest.raises(CourseError, match="^Patient 'heart' is in two subsets"):
+        take(tmp_path / "source", tmp_path / "own", patient_pattern=r"(?P<patient>[a-z]+)_(?P<slice>\d+)")
+
+
 @pytest.mark.parametrize("name", ["E{t}_p{p}-{n}", "{p}n_{t}L_slice_{n}"])
 def test_no_pattern_is_told_that_does_not_join_names_that_look_alike(name, tmp_path):
     names = [name.format(p=p, t=t, n=n) for p in "ABC" for t in "DS" for n in range(2)]
