@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from course.geometry import is_slanted
+from course.notes import told_sentences
 from course.workspace import CourseError, end_of_path, one_sentence
 
 UNEVEN = 1.5  # a step between slices that is so many times another is no rounding: slices are missing
@@ -76,7 +78,7 @@ def _place(slices, name):
         step, knows_space, notes = normal * (thickness or 1), bool(thickness), [f"{name} is a single slice: {told}."]
     affine[:3] = np.column_stack([along_row * column, along_column * row, step, positions[0]])
     affine[:2] *= -1  # DICOM counts towards the patient's left and back
-    return affine, knows_space, notes
+    return affine, knows_space, notes + told_sentences({Path(name): ("slanted",) if is_slanted(affine) else ()})
 
 
 def _values_of(slices):

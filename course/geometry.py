@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from numbers import Real
 from pathlib import Path
 
+import numpy as np
+
 from course.notes import sentences_about
 from course.workspace import CourseError, end_of_path, one_sentence
 
@@ -49,6 +51,12 @@ def picture_geometry(
             raise CourseError(f"{end_of_path(path)} and spacing={spacing!r} both give a spacing: leave one out.")
         geometry[patient] = geometry_of(entry["spacing"] or spacing, entry["axes"])
     return geometry
+
+
+def is_slanted(affine: np.ndarray) -> bool:
+    """Tell whether the axes of a volume, columns of its affine (4, 4), are a degree or more off right angles."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return not np.allclose(directions.T @ directions, np.eye(3), atol=0.02)
 
 
 def unused_sentences(found: list[Path], folder: Path, pairs: list = ()) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from course.geometry import is_slanted
 from course.workspace import CourseError, end_of_path, listed, one_sentence
 
 if TYPE_CHECKING:
@@ -149,6 +150,8 @@ def read_grid(path: Path) -> Grid:
         told += (doubt,)
     if known and max(spacing) > HUGE:
         told += ("huge_voxels",)
+    if known and is_placed and is_slanted(affine):
+        told += ("slanted",)
     return Grid(
         shape=shape,
         affine=affine,

@@ -23,6 +23,8 @@ TOLD = {
     "no_spacing": "does not say the spacing of its voxels: its distances are unknown.",
     "two_ways": "says in its header in two ways how it lies in the body (sform and qform): the sform was taken; if its "
     "pictures lie wrong, mend the header.",
+    "slanted": "has axes that are not at right angles, as with a tilted gantry: they were taken as if they were, so "
+    "shapes and volumes are somewhat wrong.",
     "no_axes": "does not say how it lies in the body: it was taken as it is stored.",
     "turned": "lies another way than most volumes: its axes were swapped or flipped to lie as theirs do.",
     "labels_turned": "lies another way than its labels: their axes were swapped or flipped, and now they fit.",

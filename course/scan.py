@@ -247,18 +247,14 @@ def scan_axes(scan: Scan, axes: Sequence[str] | None) -> tuple[tuple[str, str, s
     axes: of the training's pictures, None where its dataset does not say. A scan that does not say how the patient lies
     is taken as the import takes it: slices along the last axis, turned upright by numpy.rot90.
     """
-    directions = scan.affine[:3, :3] / np.linalg.norm(scan.affine[:3, :3], axis=0)
-    slant = f"The axes of {scan.name} are at no right angles, as with a tilted gantry: they are taken as if they were."
-    askew = [] if np.allclose(directions.T @ directions, np.eye(3), atol=0.02) else [slant]
     if not scan.is_placed:
-        return picture_axes(scan.axes), askew
+        return picture_axes(scan.axes), []
     if axes is None:
         return UPRIGHT, [
             f"How {scan.name} is to be turned is a guess, since the training's dataset does not say how its patients "
-            "lie: rows are taken to run to the back, columns to the right, slices to the head.",
-            *askew,
+            "lie: rows are taken to run to the back, columns to the right, slices to the head."
         ]
-    return tuple(axes), askew
+    return tuple(axes), []
 
 
 def scan_greys(pictures: np.ndarray, scan: Scan) -> tuple[np.ndarray, list[str]]:

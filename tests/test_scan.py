@@ -111,11 +111,6 @@ def test_a_scan_is_turned_to_the_axes_of_the_training_and_a_guess_is_told(tmp_pa
     assert scans.scan_axes(placed, ["I", "A", "R"]) == (("I", "A", "R"), [])
     axes, guesses = scans.scan_axes(placed, None)
     assert axes == HEART and "is a guess" in guesses[0]
-    tilted = affine()
-    tilted[1, 2] = 0.2 * SPACING[2]  # each slice lies further to the front
-    slanting = scans.read_scan(save(tmp_path / "slanting.nii", body, tilted, qform=0))
-    for axes in (["I", "A", "R"], None):
-        assert "slanting are at no right angles" in scans.scan_axes(slanting, axes)[1][-1]
     for space, codes in ((np.diag([0.7, 1.1, 2.5, 1]), (1, 1)), (affine(), (0, 0))):  # nothing about the patient
         unplaced = scans.read_scan(save(tmp_path / "unplaced.nii", body, space, *codes))
         assert not unplaced.is_placed and "does not say how it lies" in unplaced.notes[0]
@@ -244,6 +239,15 @@ def test_a_dicom_series_is_read_as_the_volume_that_simpleitk_reads(tmp_path, bod
         assert np.array_equal(pictures, as_imported(body))
         scans.save_volume(np.uint8(scan.values > 9), scan, tmp_path / "mask.nii.gz")
         assert nibabel.load(tmp_path / "mask.nii.gz").affine == pytest.approx(scan.affine, abs=1e-5)
+
+
+@pytest.mark.parametrize("save_it", [lambda path, *volume: save(path.with_suffix(".nii"), *volume), save_series])
+def test_a_scan_whose_axes_are_not_at_right_angles_is_told(tmp_path, body, save_it):
+    tilted = affine()
+    tilted[1, 2] = 0.2 * SPACING[2]  # each slice lies further to the front
+    [note] = scans.read_scan(save_it(tmp_path / "tilted", body, tilted)).notes
+    assert re.match(r"(.*/)?tilted(\.nii)? has axes that are not at right angles, as with a tilted gantry: they", note)
+    assert scans.read_scan(save_it(tmp_path / "upright", body, affine())).notes == ()
 
 
 def test_dicom_values_are_rescaled_and_inverted_as_their_tags_say(tmp_path, body):
