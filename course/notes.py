@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from course.workspace import CourseError, sentence_about
+from course.workspace import CourseError, end_of_path
 
 # What is the matter with a file, and what was done.
 TOLD = {
@@ -49,8 +49,11 @@ def told_sentences(told: dict[Path, tuple[str, ...]]) -> list[str]:
 
 
 def sentences_about(paths: Collection[Path], what: str, advice: str) -> list[str]:
-    """Return the sentence about all of `paths`, in a list, which is empty where there are none."""
-    return [sentence_about(paths, what, advice)] if paths else []
+    """Return one sentence about all of `paths`, naming the first, in a list, which is empty where there are none."""
+    if not paths:
+        return []
+    more = f" (and {len(paths) - 1:,} more)" if len(paths) > 1 else ""
+    return [f"{end_of_path(min(paths))}{more} {what}: {advice}"]
 
 
 def refuse(paths: Collection[Path], what: str, advice: str) -> None:

@@ -78,10 +78,12 @@ def _check_files(layout: Layout, exclude, names_of):
         )
     alone = [path for key, path in images.items() if key not in masks]
     without_image = [path for key, paths in masks.items() if key not in images for path in paths]
-    what, advice = "is a mask without an image", "give both the same name and subset."
-    mended = "add a mask of the same name, an empty one if nothing is to be drawn, or exclude the image."
-    refuse(alone, "has no mask", "".join(sentences_about(without_image, what, advice) or mended) + left_over)
-    refuse(without_image, what, f"add the image of the same name, or exclude the mask.{left_over}")
+    what, advice = "is a mask without an image", "add the image of the same name, or exclude the mask."
+    of_images = "add a mask of the same name, an empty one if nothing is to be drawn, or exclude the image."
+    if without_image:
+        [of_images] = sentences_about(without_image, what, "give both the same name and subset.")
+    refuse(alone, "has no mask", of_images + left_over)
+    refuse(without_image, what, advice + left_over)
     outside = [path for (subset, _), path in images.items() if subset is None]
     if len(outside) < len(images):
         refuse(outside, "lies outside train, valid and test", "move it into one of them, or away.")

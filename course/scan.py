@@ -20,12 +20,12 @@ from course.greys import greys_of
 from course.layout import MASK_WORDS, WEAK_MASK_WORDS
 from course.matching import bare_names
 from course.nifti import read_grid, read_labels, read_values, turn_values
-from course.notes import told_sentences
+from course.notes import sentences_about, told_sentences
 from course.pictures import PICTURES, UNREAD, VOLUMES, Pair, file_suffix, is_dicom, is_stray, read_picture
 from course.sources import unpack
 from course.store import read_slice
 from course.volumes import picture_axes, stacked
-from course.workspace import CourseError, end_of_path, listed, one_sentence, sentence_about, whole_file
+from course.workspace import CourseError, end_of_path, listed, one_sentence, whole_file
 
 if TYPE_CHECKING:
     import nibabel
@@ -356,5 +356,5 @@ def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
         (unread, f"its type is not read; {TO_SAVE}."),
         (masks, "by its name it is a mask; a scan can be given alone."),
     ]
-    notes = [sentence_about(paths, "was passed over", why) for paths, why in passed if paths and scans]
+    notes = [note for paths, why in passed if scans for note in sentences_about(paths, "was passed over", why)]
     return scans or [*scan_of.values()] or [folder], notes

@@ -191,12 +191,8 @@ def pairs_of_volumes(
             "patient_pattern is for pictures: each volume is taken as a patient of its own; where a patient has "
             "several, put them all into train, all into valid or all into test, and leave the pattern out."
         )
-    for (subset, name), depth in zip(keys, depths):
-        if is_heart and depth != HEART_SLICES[subset][name]:
-            raise CourseError(
-                f"{name} has {depth} slices where the report has {HEART_SLICES[subset][name]}: the heart data are not "
-                "whole; get them anew, or exclude this patient."
-            )
+    if is_heart:
+        _check_heart_slices(dict(zip(keys, depths)))
     repeated = Counter(name for _, name in keys)  # in several subsets: of several patients, if the user says so
     by_subset = patient_pattern is None
     patients = [f"{subset}/{name}" if by_subset and repeated[name] > 1 else name for subset, name in keys]
@@ -228,6 +224,16 @@ def pairs_of_volumes(
     if is_heart:  # it is known how they lie
         geometry = {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}
     return pairs, people, geometry, notes + told
+
+
+def _check_heart_slices(depths):
+    """Hold the heart data, {(subset, patient): number of slices}, against the report's number."""
+    for (subset, patient), depth in depths.items():
+        if depth != HEART_SLICES[subset][patient]:
+            raise CourseError(
+                f"{patient} has {depth} slices where the report has {HEART_SLICES[subset][patient]}: the heart data "
+                "are not whole; get them anew, or exclude this patient."
+            )
 
 
 def _in_one_orientation(volumes):

@@ -268,12 +268,6 @@ def listed(values: Sequence[str | float]) -> str:
     return ", ".join(texts if len(texts) <= 7 else [*texts[:6], "...", texts[-1]])
 
 
-def sentence_about(paths: Iterable[Path], what: str, advice: str) -> str:
-    """Return one sentence on all of `paths`, naming the first."""
-    first, more = min(paths), len(paths) - 1
-    return f"{end_of_path(first)}{f' (and {more:,} more)' if more else ''} {what}: {advice}"
-
-
 def duration(seconds: float) -> str:
     """Return a time in words: seconds below a minute and a half, minutes below an hour and a half, else hours."""
     if seconds >= 5400:
