@@ -813,3 +813,11 @@ def test_volumes_of_several_channels_or_with_two_masks_are_refused(tmp_path):
     lay_out(tmp_path / "other", {"c{n}.nii.gz": picture, **masks}, 3)
     with pytest.raises(CourseError, match=r"c0_seg_2.nii.gz \(and 2 more\) is a second mask of one volume"):
         import_dataset(tmp_path / "other", tmp_path / "work", progress=False)
+
+
+def test_files_of_one_name_in_two_subsets_are_two_patients(tmp_path):
+    for number, file in enumerate(("train/{}/a", "train/{}/b", "valid/{}/b", "test/{}/c")):
+        put(tmp_path, f"source/{file.format('images')}.png", picture(number))
+        put(tmp_path, f"source/{file.format('masks')}.png", mask(number))
+    description, _ = take(tmp_path / "source", tmp_path / "work")
+    assert patients(description) == {"train": {"a", "train/b"}, "valid": {"valid/b"}, "test": {"c"}}

@@ -261,7 +261,7 @@ def test_dicom_values_are_rescaled_and_inverted_as_their_tags_say(tmp_path, body
     ("tags", "thickness", "note"),
     [
         ({"SpacingBetweenSlices": 9, "SliceThickness": 8}, 9, "SpacingBetweenSlices says that it is 9 mm thick"),
-        ({"SpacingBetweenSlices": "", "SliceThickness": 8}, 8, "SliceThickness says that it is 8 mm thick"),
+        ({"SpacingBetweenSlices": "", "SliceThickness": 0.8}, 0.8, "SliceThickness says that it is 0.8 mm thick"),
         ({"SliceThickness": 0}, None, "does not say how thick it is, so its volume is unknown"),
     ],
 )
