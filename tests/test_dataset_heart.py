@@ -331,6 +331,15 @@ def test_volumes_of_another_task_are_split_by_patient_with_their_spacing(title, 
     assert description["subsets"]["test"][0]["size"] == [6, 8]
 
 
+def test_another_task_is_no_heart_though_its_patients_are_called_so(tmp_path):
+    task, names = write_task(tmp_path / "Task00", title="Organ"), ["la_003", "la_004", "la_005", "la_007"]
+    for number, name in enumerate(names):
+        for kind in ("imagesTr", "labelsTr"):
+            (task / kind / f"case_{number}.nii.gz").rename(task / kind / f"{name}.nii.gz")
+    description = import_dataset(task, tmp_path / "data", progress=False)
+    assert sorted(set().union(*slices_of_patients(description).values())) == names
+
+
 @pytest.mark.parametrize(("chosen", "rows"), [("wall", [3]), (2, [3]), (["wall"], [3]), ([1, 2], [1, 3])])
 def test_labels_are_chosen_by_name_or_number_and_several_are_one_foreground(tmp_path, chosen, rows):
     task = write_task(tmp_path / "Task00", labels=(1, 2), names={"0": "background", "1": "cavity", "2": "wall"})

@@ -821,3 +821,11 @@ def test_files_of_one_name_in_two_subsets_are_two_patients(tmp_path):
         put(tmp_path, f"source/{file.format('masks')}.png", mask(number))
     description, _ = take(tmp_path / "source", tmp_path / "work")
     assert patients(description) == {"train": {"a", "train/b"}, "valid": {"valid/b"}, "test": {"c"}}
+
+
+def test_two_patients_in_two_subsets_are_two_patients(tmp_path):
+    for number, file in enumerate(("train/{}/P1_0", "train/{}/P1_1", "test/{}/P2_0", "test/{}/P2_1")):
+        put(tmp_path, f"source/{file.format('images')}.png", picture(number))
+        put(tmp_path, f"source/{file.format('masks')}.png", mask(number))
+    with pytest.raises(CourseError, match="^1 patient is too few to split into train and valid"):
+        take(tmp_path / "source", tmp_path / "work")
