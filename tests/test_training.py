@@ -2,14 +2,16 @@
 
 import csv
 import json
+import re
 import shutil
 
+import nbformat
 import numpy as np
 import pytest
 
 import helpers
 from course.training import write_history
-from course.workspace import fingerprint
+from course.workspace import COURSE_FOLDER as COURSE, fingerprint
 
 CHOSEN = {"image_size": 16, "epochs": 3, "images_per_epoch": None, "batch_size": 8}
 SETTINGS = helpers.new_settings("sample", "smoke", "report", 0) | CHOSEN
@@ -181,3 +183,16 @@ def test_a_history_survives_writing_and_reading_to_the_last_digit(work_dir):
     assert helpers.read_history(work_dir) == rows
     with open(work_dir / "model" / "history.csv", newline="") as file:
         assert next(csv.reader(file)) == ["epoch", "loss", "val_loss"]
+
+
+def test_the_training_in_keras_alone_is_as_04_writes_it(work_dir):
+    notebook = nbformat.read(COURSE / "notebooks" / "04_training.ipynb", as_version=4)
+    [text] = [cell.source for cell in notebook.cells if "in Keras alone</summary>" in cell.source]
+    helpers.prepare_arrays(helpers.read_description(work_dir), work_dir, 32, progress=False)
+    arrays = {}
+    for subset in ("train", "valid"):
+        arrays[f"{subset}_X"], arrays[f"{subset}_y"] = helpers.load_arrays(work_dir, subset)
+    given = {"helpers": helpers, "settings": {"image_size": 32}, **arrays}
+    exec(re.search(r"```python\n(.*?)```", text, flags=re.DOTALL)[1].replace("epochs=20", "epochs=2"), given)
+    assert [len(given["curves"][name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")] == [2, 2, 2, 2]
+    assert given["probabilities"].shape == arrays["valid_X"].shape
