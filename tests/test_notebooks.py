@@ -3,6 +3,7 @@
 import ast
 import dis
 import inspect
+import itertools
 import os
 import re
 import shutil
@@ -146,6 +147,16 @@ def test_of_a_notebooks_metadata_only_its_kernel_and_gpu_are_stored(tmp_path, me
     store_notebooks.clean(notebook, tmp_path)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     assert notebook.metadata == {**kept, "kernelspec": kernel, "language_info": {"name": "python"}}
+
+
+def test_lines_that_are_printed_one_after_the_other_are_stored_as_one_output(tmp_path):
+    printed = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("a\n", f"{tmp_path}/b\n", "c\n")]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("f()", outputs=printed)])
+    store_notebooks.clean(notebook, tmp_path)
+    assert [output.text for output in notebook.cells[0].outputs] == ["a\nb\nc\n"]
+    for cell in [cell for path in NOTEBOOKS for cell in code_cells(read(path))]:
+        kinds = [output.output_type for output in cell.outputs]
+        assert ("stream", "stream") not in itertools.pairwise(kinds), cell.source
 
 
 @each_notebook

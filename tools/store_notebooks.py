@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbclient
 import nbformat
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from course.workspace import COURSE_FOLDER, whole_file
 
@@ -63,6 +64,7 @@ def clean(notebook: nbformat.NotebookNode, folder: Path) -> None:
             for output in cell.outputs:
                 if output.output_type == "stream":
                     output.text = output.text.replace(f"{folder}{os.sep}", "")
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})  # lines printed one after the other are one output
 
 
 def execute(name: str, folder: Path, profile: str) -> None:
