@@ -84,6 +84,8 @@ def plan_runs(
         is_list = isinstance(values, list) and values
         if not is_list or any(values.count(value) > 1 for value in values) or len({*map(str, values)}) < len(values):
             raise CourseError(f"The grid's {name} is {values!r}: give a list, no value twice, such as [0, 1].")
+        if name == "fold" and None in values and len(values) > 1:
+            raise CourseError(f"The grid's fold is {values!r}: None, the dataset's own split, overlaps the folds.")
     check_values({"open_test": open_test})
     if open_test and compared_names(grid):
         raise CourseError(
@@ -207,8 +209,7 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
     """
     run_dir = folder / name
     description = read_json(dataset_file, NOTEBOOKS[0])
-    data = description["fingerprint"], description["geometry"]
-    inputs = fingerprint(run, open_test, data, code)
+    inputs = fingerprint(run, open_test, [description["fingerprint"], description["geometry"]], code)
     record = {"name": name, "parameters": run, "open_test": open_test, "inputs": inputs, "batch": batch}
     record["shared"] = {"path": dataset_file, "fingerprint": description["fingerprint"]}
     earlier = _record(run_dir)

@@ -107,6 +107,7 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
         ({"allow_slow": ["no"]}, "allow_slow is 'no': choose True or False"),
         ({"seed": [-1]}, "whole number"),
         ({"image_size": [100]}, "image_size is 100: choose a multiple of 8"),
+        ({"fold": [None, 0]}, r"fold is \[None, 0\]: None, the dataset's own split, overlaps the folds"),
         ({"fold": [0, 5]}, "fold is 5: choose a whole number from 0 to 4"),
         *[({"fold": [-1]}, "fold is -1: choose"), ({"fold": [1.0]}, "fold is 1.0: choose")],
         ({"picture": [3]}, "picture is 3: give the path of a picture"),
