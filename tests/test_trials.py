@@ -77,6 +77,7 @@ def test_a_trial_learns_from_some_patients_and_answers_for_the_others(work_dir, 
     subsets = helpers.read_json(work_dir / "dataset.json", "01")["subsets"]
     patients = {subset: sorted({pair["patient"] for pair in subsets[subset]}) for subset in helpers.SUBSETS}
     monkeypatch.setattr(trials, "TABLE", tmp_path / "trials.csv")
+    monkeypatch.setattr(trials, "current_commit", lambda: "1234567")
     augment = helpers.augment
     command = ["--dataset", str(work_dir / "dataset"), "--held-out", "train", "--profile", "smoke"]
     for name in ("best", "low_resolution"):
@@ -87,7 +88,7 @@ def test_a_trial_learns_from_some_patients_and_answers_for_the_others(work_dir, 
     with open(tmp_path / "trials.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["trial"] for row in rows] == ["best", "low_resolution"]
-    assert [row["pictures"] for row in rows] == ["64", "64"]
+    assert [(row["pictures"], row["commit"]) for row in rows] == [("64", "1234567")] * 2
     for row in rows:
         assert row["trained_on"].split() == patients["valid"]
         assert row["dice_per_patient"].split()[::2] == patients["train"]
