@@ -295,10 +295,9 @@ def _draw(panel, description, work_dir, subset, name, title, color=TRUTH_COLOR):
 
 
 def plot_twins(description: dict, work_dir, number: int = 0):
-    """Return a Matplotlib Figure of twin `number`, in the slice in which most is drawn: both outlines, each and
+    """Return a Matplotlib Figure of twin `number` in the slice in which most is drawn, each outline alone and both.
 
-    together.
-    Raises CourseError without twins.
+    Raises CourseError where there are not so many twins.
     """
     if number >= len(description["twins"]):
         raise CourseError(

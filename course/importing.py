@@ -47,6 +47,7 @@ from course.store import (
     find_place,
     forget_earlier,
     put_in_place,
+    read_description,
     state_of,
 )
 from course.volumes import pairs_of_volumes
@@ -240,6 +241,7 @@ def _take_imported(path, work_dir, fold, has_options):
         description = None
     if not (isinstance(description, dict) and isinstance(description.get("root"), str) and "folds" in description):
         raise CourseError(f"{path} was not written by 01_dataset_upload: give the folder {path.parent} as the dataset.")
+    description = read_description(path.parent)  # an older version of the course may have written it
     root = dataset_root(description, path.parent)
     if not root.is_dir():
         raise CourseError(f"The files of {path} are gone ({root}): run 01_dataset_upload in that folder again.")

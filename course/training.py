@@ -187,7 +187,7 @@ def resume_training(
         _put_away(work_dir / "model", record, reason)
         past, record = [], {"made_from": made_from, "seconds": 0.0}
     is_complete = _is_at_its_end(past, settings)
-    devices = record.setdefault("devices", [])
+    devices = record["devices"] = record.get("devices", []) if past else []
     if not is_complete and device_name() not in devices:
         devices.append(device_name())
     record.update(epochs=len(past), images_seen=len(past) * images_per_epoch, complete=is_complete)

@@ -57,8 +57,9 @@ def read_headers(image: Path, label: Path) -> LabelledVolume:
     elif grid.axes and labels.axes and grid.axes != labels.axes:
         turned, told, label_axes = labels.turned(grid.axes), ["labels_turned"], labels.axes
     if turned.shape != grid.shape:
+        lying = f", {turned.shape} when they are turned to lie as it does" if "labels_turned" in told else ""
         raise CourseError(
-            f"{image.name} has the shape {grid.shape} but its labels {labels.shape}: "
+            f"{image.name} has the shape {grid.shape} but its labels {labels.shape}{lying}: "
             "they must be drawn on the same grid."
         )
     apart = 0 if "labels_unplaced" in told else grid.distance_to(turned)

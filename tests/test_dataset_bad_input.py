@@ -495,6 +495,8 @@ case("a pattern for volumes", r"patient_pattern is for pictures: each volume is 
 by_the_header = rf"{ELSEWHERE} 7 voxels away, by the spacing, origin and direction"
 case("labels turned elsewhere", by_the_header, with_grids, np.diag([1, 1, 1.01, 1]), TURNED, (8, 8, 4))
 by_the_voxel = rf"{ELSEWHERE} 0\.6 voxels away.* or, if they fit it voxel by voxel, give"
+TURNED_AWAY = r"the shape \(8, 6, 4\) but its labels \(8, 6, 4\), \(6, 8, 4\) when they are turned to lie as it does"
+case("labels turned away", TURNED_AWAY, with_grids, TWO_MM, TURNED)
 case("labels at another origin", by_the_voxel, with_grids, TWO_MM, ASIDE)
 case("volumes of two planes", TWO_PLANES, volumes_of_two_planes)
 for shape in ((4, 6, 8), (8, 6, 3)):

@@ -298,7 +298,7 @@ WITHOUT_TWO = {patient: 3 for patient in PATIENTS if patient not in ("la_004", "
 @pytest.mark.parametrize(
     ("patients", "options", "sentence"),
     [
-        (WITHOUT_TWO, {}, r"2 of 20 patients are missing \(la_004, la_030\)"),
+        (WITHOUT_TWO, {"exclude": "la_009"}, r"2 of 20 patients are missing \(la_004, la_030\)"),
         ({"la_009": 2, "la_016": 2}, {"allow_incomplete": True}, r"\(la_009, la_016\) valid and test would be empty"),
         ({**PATIENTS, "la_029": 108}, {}, "la_029 has 108 slices where the report has 109"),
     ],
@@ -329,6 +329,7 @@ def test_volumes_of_another_task_are_split_by_patient_with_their_spacing(title, 
     assert [len(found) for found in slices_of_patients(description).values()] == [2, 1, 1]
     assert description["spacing"] == [3, 2, 4]  # the row runs along the second axis after the turn
     assert description["subsets"]["test"][0]["size"] == [6, 8]
+    assert description["notes"][0] == "Each volume is taken as a patient of its own."
 
 
 def test_another_task_is_no_heart_though_its_patients_are_called_so(tmp_path):

@@ -193,6 +193,11 @@ READ = {  # what lies where, what the pictures are called, and words of the note
         ["does not name its patient"],
     ),
     "a dataset called prediction": ({"prediction/p{n}.png": picture, "prediction/p{n}_mask.png": mask}, "p{n}", []),
+    "masks whose names tell a time that images do not": (
+        {"images/p{n}_axial.png": picture, "masks/p{n}_ED_drawn.png": mask},
+        "p{n}_axial",
+        ["p0_ED_drawn.png (and 5 more) is taken as the mask of an image whose name is only similar"],
+    ),
     "names that only begin alike": (
         {"images/p{n}_axial.png": picture, "masks/p{n}_drawn.png": mask},
         "p{n}_axial",
@@ -441,7 +446,14 @@ REFUSED = {  # what lies where, and the sentence
         {"images/p{n}_0.png": picture, "masks/{subset}/p{n}_0.png": mask},
         "images/p0_0.png .* has no mask: .* without an image: give both the same name and subset",
     ),
-    "masks of another slice": ({"images/p{n}_1.png": picture, "masks/p{n}_mask_2.png": mask}, "0_1.png .* has no mask"),
+    "masks of another slice": (
+        {"images/p{n}_1.png": picture, "masks/p{n}_mask_2.png": mask, "FOV/{n}.png": mask},
+        r"0_1.png .* has no mask: .* subset. .*FOV/0.png \(and 5 more\) was passed over",
+    ),
+    "masks of a slice without image": (
+        {"images/p{n}_1.png": picture, "masks/p{n}_1.png": mask, "masks/p{n}_2.png": mask, "FOV/{n}.png": mask},
+        r"0_2.png .* is a mask without an image: add .* the mask. .*FOV/0.png \(and 5 more\) was passed over",
+    ),
     "masks of two sizes for one image": (
         SEVERAL | {"malignant/benign (1)_mask_1.png": lambda _: mask(1)[:-1]},
         r"benign \(1\)_mask.png and .*benign \(1\)_mask_1.png differ in size",

@@ -82,6 +82,11 @@ def test_a_dataset_json_that_is_not_there_or_lost_its_files_is_refused(work_dir,
     helpers.write_json(work_dir / "dataset.json", {**description, "root": "dataset/lost"})
     with pytest.raises(helpers.CourseError, match="are gone"):
         take(work_dir, tmp_path / "run")
+    del description["geometry"]
+    helpers.write_json(work_dir / "dataset.json", description)
+    with pytest.raises(helpers.CourseError, match=f"^dataset.json in {work_dir} lacks geometry, as where an older"):
+        take(work_dir, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def pair(patient, number=0, subset=None, scan=None, constant=False, drawn=1):

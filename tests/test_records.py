@@ -378,6 +378,8 @@ def test_a_kill_between_any_two_files_of_an_epoch_loses_that_epoch_at_most(folde
 def test_a_training_names_every_device_that_it_ran_on(folder, monkeypatch):
     settings = {**SETTINGS, "epochs": 5}
     write_json(folder / "settings.json", settings)
+    monkeypatch.setattr("course.training.device_name", lambda: "stopped in the first epoch")
+    train(folder, [], settings)
     for name in ("one core", "two cores", "one core"):
         monkeypatch.setattr("course.training.device_name", lambda name=name: name)
         train(folder, [0.5], settings)

@@ -356,7 +356,7 @@ SERIES = {  # what is changed in a good series
     "missing slice": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 5)]}, "1.00 to 2.00 mm apart, .* are missing"),
     "growing steps": ({"ImagePositionPatient": lambda n: [0, 0, n + n * n / 60]}, "1.02 to 1.38 mm apart, .* missing"),
     "askew": ({"ImagePositionPatient": lambda n: [0, 5 * np.sin(n), 3 * n]}, r"up to 6\.74 mm off a straight line"),
-    "two times": ({"ImagePositionPatient": lambda n: [0, 0, n // 2]}, r"at one place \(\S+dcm and \S+dcm\)"),
+    "two times": ({"ImagePositionPatient": lambda n: [0, 0, n - (n > 3)]}, r"one place \(\S+21\.dcm and \S+28\.dcm"),
     "no position": ({"PixelSpacing": None, "ImagePositionPatient": None}, "lacks ImagePositionPatient, as 3 .* place"),
     "position NaN": ({"ImagePositionPatient": lambda n: ["nan", 0, n]}, "lacks ImagePositionPatient, as 3 finite"),
     "direction of five": ({"ImageOrientationPatient": [1, 0, 0, 0, 1]}, "lacks ImageOrientationPatient, as 6 finite"),

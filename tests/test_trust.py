@@ -85,6 +85,9 @@ def test_what_was_learned_from_is_measured_on_the_train_arrays(work_dir):
     [sentence] = several["notes"]
     small, large = (f"{factor * height * row:.0f} x {width * column:.0f} mm" for factor in (1, 2))
     assert f"show {small[:-3]} to {large}, and of a scan the middle {small} are looked at, as of {first}:" in sentence
+    geometry |= {first: geometry[third], third: geometry[first]}  # how much of a scan is looked at is not known then
+    helpers.write_json(work_dir / "dataset.json", {**description, "geometry": geometry})
+    assert trust.learned_from(work_dir)["notes"] == []
 
 
 def test_a_patient_like_those_of_the_training_passes(learned):

@@ -22,9 +22,8 @@ from tools.common import machine, markdown_table, processor_name
 HERE = COURSE_FOLDER / "tools" / "benchmarks"
 INSTRUCTIONS = next((flag for flag in CORE_RATES if flag in cpu_flags()), "other")
 RESULTS = HERE / "results" / re.sub(r"\W+", "-", f"{processor_name()} {INSTRUCTIONS}".lower())
-FLOP_A_PIXEL = (
-    280_192  # of an answer: a product and a sum for each weight and place of each convolution, by their sizes
-)
+# Of an answer: a product and a sum for each weight and place of each convolution, by their sizes
+FLOP_A_PIXEL = 280_192
 ROUNDS = 3
 PEERS = COURSE_FOLDER / "data" / "bench" / "peers"  # the environment of what the course is timed against
 CASES = ["256,4", "128,8", "96,4"]  # image size, batch size; the last is that of the profile `hour`
