@@ -278,11 +278,14 @@ def _in_canonical_form(pairs, building, is_foreground, progress):
         for kind in ("images", "masks"):
             (root / subset / kind).mkdir(parents=True)
 
+    def take(source, target):
+        """Move a file that this import has made, and copy one of the user's."""
+        (os.replace if building in source.parents else shutil.copyfile)(source, target)
+
     def bring(pair):
         """Move, copy or write the two files of a pair."""
         image_path, mask_path = _places(root, pair)
         moved = replace(pair, image=image_path, mask=mask_path)
-        take = os.replace if building in pair.image.parents else shutil.copyfile
         is_plain = pair.facts.image_plain and is_foreground is None
         image, mask = (None, None) if is_plain else read_pair(pair.image, pair.mask)[:2]
         if pair.facts.image_plain:
