@@ -109,19 +109,14 @@ def import_dataset(
         if layout.has_volumes:
             choices = dataset == "heart", patient_pattern, exclude, foreground, allow_incomplete
             pairs, people, geometry, notes = pairs_of_volumes(layout, *choices, building / "slices", progress)
+            pairs = measure_pairs(pairs, progress)
             notes += unused_sentences(layout.geometry, folder)
         elif dataset == "heart":
             raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
         else:
             chosen = foreground_values(foreground, {})
-            pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
-            geometry = picture_geometry(pairs, folder, spacing, exclude)
-            notes += unused_sentences(layout.geometry, folder, pairs)
-            pairs = unite_masks(pairs, layout.masks, chosen, building / "united", progress)
-        pairs = measure_pairs(pairs, progress)
-        if not layout.has_volumes:
-            refuse_views(pairs, layout.neither)
-            notes += crowded_sentences(pairs)
+            choices = patient_pattern, exclude, chosen, spacing
+            pairs, people, geometry, notes = _take_pictures(layout, folder, *choices, building / "united", progress)
         notes += uneven_sentences(geometry) + told_sentences({pair.image: pair.facts.told for pair in pairs})
         is_foreground, mask_values, of_masks = choose_foreground(pairs, chosen)
         check_subsets(pairs, people)
@@ -130,8 +125,6 @@ def import_dataset(
         check_masks(pairs, mask_values)
         pairs.sort(key=reading_order)
         twins, findings, doubts = audit(pairs, mask_values)
-        # Of pixels, not bytes: PNG compressors differ
-        lines = [f"{pair.subset}/{pair.name} {pair.facts.image_hash} {pair.facts.mask_hash}\n" for pair in pairs]
         description = {
             "name": dataset if dataset in ("sample", "heart") else Path(os.path.expanduser(dataset)).resolve().stem,
             "source": str(dataset),
@@ -141,7 +134,7 @@ def import_dataset(
             "excluded": sorted(exclude),
             "notes": [*layout.passed_over, *layout.notes, *notes, *of_masks, *of_subsets, *of_greys, *doubts],
             "mask_values": mask_values,
-            "fingerprint": hashlib.sha256("".join(sorted(lines)).encode()).hexdigest(),
+            "fingerprint": _fingerprint(pairs),
             "folds": draw_folds(pairs, seed, people),
             "twins": twins,
             "audit": findings,
@@ -150,6 +143,22 @@ def import_dataset(
         _put_in_force(description, root, work_dir, building, fold)
         forget_earlier(work_dir, description["root"], folder)
     return description
+
+
+def _take_pictures(layout, folder, patient_pattern, exclude, chosen, spacing, united, progress):
+    """Unite several masks of one image in `united`; return (measured pairs, {patient: person}, geometry, notes)."""
+    pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
+    geometry = picture_geometry(pairs, folder, spacing, exclude)
+    notes += unused_sentences(layout.geometry, folder, pairs)
+    pairs = measure_pairs(unite_masks(pairs, layout.masks, chosen, united, progress), progress)
+    refuse_views(pairs, layout.neither)
+    return pairs, people, geometry, notes + crowded_sentences(pairs)
+
+
+def _fingerprint(pairs):
+    """Return the SHA-256 over subsets, names and pixels (not bytes: PNG compressors differ)."""
+    lines = [f"{pair.subset}/{pair.name} {pair.facts.image_hash} {pair.facts.mask_hash}\n" for pair in pairs]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def _entry(pair):

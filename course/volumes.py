@@ -133,9 +133,9 @@ def stacked(pictures: np.ndarray | list[np.ndarray]) -> np.ndarray:
 
 
 def write_volume(
-    volume: LabelledVolume, names: list[str], folder: Path, foreground: set | None, along: int
+    volume: LabelledVolume, slices: list[Pair], foreground: set | None, along: int
 ) -> tuple[list[float], dict, dict[Path, tuple[str, ...]]]:
-    """Write a volume and its labels as pairs of 8-bit RGB PNG, `folder/{images,masks}/NAME.png`, one for each slice.
+    """Write a volume and its labels as 8-bit RGB PNG, where the pairs of its `slices` say.
 
     foreground: label numbers, or None for all that are not 0. along: the axis that slices follow. The greys are those
     of `GreyRange.window`, of the whole volume; masks are 0 or 255.
@@ -148,11 +148,11 @@ def write_volume(
     black, white, told = GreyRange.of(values).window()
     if are_crowded(np.clip(values, black, white)):
         told = (*told, "crowded")
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-    for name, picture, drawn in zip(names, upright(values, along), upright(structure, along)):
-        for kind, greys in (("images", to_greys(picture, black, white)), ("masks", drawn * np.uint8(255))):
-            Image.fromarray(greys).convert("RGB").save(folder / kind / f"{name}.png", compress_level=3)
+    for path in (slices[0].image, slices[0].mask):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    for pair, picture, drawn in zip(slices, upright(values, along), upright(structure, along)):
+        for path, greys in ((pair.image, to_greys(picture, black, white)), (pair.mask, drawn * np.uint8(255))):
+            Image.fromarray(greys).convert("RGB").save(path, compress_level=3)
     columns, rows = (axis for axis in range(3) if axis != along)
     geometry = geometry_of(
         grid.spacing and [float(f"{grid.spacing[axis]:.6g}") for axis in (rows, columns, along)],
@@ -194,37 +194,46 @@ def pairs_of_volumes(
         )
     if is_heart:
         _check_heart_slices(dict(zip(keys, depths)))
-    repeated = Counter(name for _, name in keys)  # in several subsets: of several patients, if the user says so
-    by_subset = patient_pattern is None
-    patients = [f"{subset}/{name}" if by_subset and repeated[name] > 1 else name for subset, name in keys]
-    names = [
-        [name] if is_flat else [f"{name}_{number:03d}" for number in range(depth)]
-        for (_, name), depth in zip(keys, depths)
-    ]
-    places = [folder / (subset or "all") for subset, _ in keys]
-    work = list(zip(volumes, names, places))
+    slices = _slices_of_volumes(keys, depths, is_flat, patient_pattern is None, folder)
+    work = list(zip(volumes, slices))
     written = parallel(lambda one: write_volume(*one, chosen, along), work, "slices of volumes", progress)
     labels, geometries, told = zip(*written)
     notes += _check_labels(dict(zip([label for _, label in files], labels)), foreground, chosen, label_names)
     notes += told_sentences({path: keys for of_volume in told for path, keys in of_volume.items()})
     notes += _sentences_on_slices(volumes, along)
-    pairs = [
-        Pair(subset, name, patient, number, place / "images" / f"{name}.png", place / "masks" / f"{name}.png")
-        for (subset, _), patient, of_volume, place in zip(keys, patients, names, places)
-        for number, name in enumerate(of_volume)
-    ]
-    people, told = {}, []
+    pairs = [pair for of_volume in slices for pair in of_volume]
+    patients = [of_volume[0].patient for of_volume in slices]
+    people, of_people = {}, []
     if is_flat:
-        named, people, told = pairs_of_pictures(layout, patient_pattern, ())  # notes name the user's files
+        named, people, of_people = pairs_of_pictures(layout, patient_pattern, ())  # notes name the user's files
         pairs = [replace(one, image=pair.image, mask=pair.mask) for one, pair in zip(named, pairs)]
         patients = [pair.patient for pair in pairs]
     elif not is_heart:
         notes.append("Each volume is taken as a patient of its own.")
-        people, told = group_people(pairs, are_volumes=True) if patient_pattern else ({}, [])
+        people, of_people = group_people(pairs, are_volumes=True) if patient_pattern else ({}, [])
     geometry = merged(zip(patients, geometries))
     if is_heart:  # it is known how they lie
         geometry = {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}
-    return pairs, people, geometry, notes + told
+    return pairs, people, geometry, notes + of_people
+
+
+def _slices_of_volumes(keys, depths, is_flat, by_subset, folder):
+    """Return for each volume, whose key is (subset, name), the pairs of its slices, which are to lie below `folder`.
+
+    Each volume is a patient; by_subset: those of one name in several subsets are several. is_flat: all are one slice.
+    """
+    repeated, slices = Counter(name for _, name in keys), []
+    for (subset, name), depth in zip(keys, depths):
+        patient = f"{subset}/{name}" if by_subset and repeated[name] > 1 else name
+        names = [name] if is_flat else [f"{name}_{number:03d}" for number in range(depth)]
+        images, masks = (folder / (subset or "all") / kind for kind in ("images", "masks"))
+        slices.append(
+            [
+                Pair(subset, own, patient, number, images / f"{own}.png", masks / f"{own}.png")
+                for number, own in enumerate(names)
+            ]
+        )
+    return slices
 
 
 def _check_heart_slices(depths):

@@ -21,6 +21,7 @@ from PIL import Image
 
 from course import sources
 from course.importing import import_dataset
+from course.pictures import Pair
 from course.sources import HEART_MD5, HEART_SIZE, HEART_SLICES, HEART_URL, download, fetch_heart, unpack
 from course.store import dataset_root
 from course.volumes import read_headers, slice_axis, write_volume
@@ -367,9 +368,11 @@ def test_the_real_volumes_become_the_real_slices(heart, nifti, tmp_path):
     for patient, subset in (("la_009", "train"), ("la_016", "test")):
         pair = [nifti / kind / f"{patient}.nii.gz" for kind in ("imagesTr", "labelsTr")]
         names = [f"{patient}_{number:03d}" for number in range(PATIENTS[patient])]
+        files = [[tmp_path / kind / f"{name}.png" for kind in ("images", "masks")] for name in names]
+        slices = [Pair(subset, name, patient, number, *files[number]) for number, name in enumerate(names)]
         volume = read_headers(*pair)
         assert slice_axis(volume.grid) is None  # all voxels are cubes: the last axis is taken
-        _, geometry, told = write_volume(volume, names, tmp_path, None, along=2)
+        _, geometry, told = write_volume(volume, slices, None, along=2)
         assert geometry == {"spacing": [1.25, 1.25, 1.37], "axes": ["P", "R", "S"]}  # as the header claims
         assert not any(told.values())
         for name in names:
