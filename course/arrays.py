@@ -103,7 +103,7 @@ def _find_arrays(folder, made_from):
         return None
     if record.get("made_from") != made_from:
         return None
-    if "folder" in record:  # they lie in another work folder, which may have made others since
+    if "folder" in record:  # the arrays of another work folder, which may have replaced them since
         return record if _find_arrays(Path(record["folder"]), made_from) else None
     return record if all(_is_recorded(record, folder, name) for name in record["files"]) else None
 

@@ -228,7 +228,7 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
             write_json(run_dir / "run.json", {**record, "state": "running", "notebook": notebook})
             run_notebook(notebook, run_dir, batch, **{key: given[key] for key in known & set(given)})
             if code_fingerprint() != code:
-                raise NotebookFailed("the code was edited since the batch began, and runs are to be alike", notebook)
+                raise NotebookFailed("the code was edited since the batch began, so its runs would differ", notebook)
         record.update(state="complete", reported=_reported(run_dir))
     except NotebookFailed as failure:
         record.update(_failure(str(failure), failure.notebook, failure.cell))
@@ -394,5 +394,5 @@ def check_outcomes(outcomes: dict[str, dict]) -> None:
         reason = f"{first['notebook']}: {first['message']}" if first["notebook"] else first["message"]
         raise CourseError(
             f"{len(failed)} of {len(outcomes)} runs failed, the first is {first['name']} ({reason}). "
-            "When that is mended, start the batch again: what is complete is not run again."
+            "Mend the cause and start the batch again: what is complete is not run again."
         )

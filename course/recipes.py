@@ -12,7 +12,7 @@ from course.folds import FOLDS
 from course.machine import device_name, estimate_seconds, gpu_found
 from course.workspace import CourseError, duration, read_json, write_json
 
-# A profile says how much work is done. `sample` is the size of the made-up dataset, where that is used.
+# A profile says how much work is done. `sample` is the size of the made-up dataset, if that is used.
 # `images_per_epoch=None`: an epoch has as many pictures as there are training slices, times `repeats` of the recipe.
 SAMPLE = {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}
 SMALL_SAMPLE = {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}

@@ -12,7 +12,7 @@ from typing import TextIO
 from course.workers import execute_notebook
 from course.workspace import COURSE_FOLDER, CourseError, open_work_folder, whole_file
 
-STOPPED = "\nStopped. All that is complete is kept: give the same command again, and it goes on from there."
+STOPPED = "\nStopped. What is complete is kept: run the same command again to go on from there."
 
 
 class Screen:

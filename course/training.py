@@ -35,7 +35,7 @@ from course.workspace import (
 if TYPE_CHECKING:
     import keras
 
-# Settings that a training does not depend on: a name, and what 05 alone uses
+# Settings that a training does not depend on: a name, and what only 05 uses
 _NOT_TRAINED_WITH = ("dataset", "threshold", "largest_component", "replaced")
 
 

@@ -115,7 +115,7 @@ def embed(png: bytes, name: str, folder: Path) -> None:
 
 
 def main(folder: str, run: str | None = None) -> None:
-    """Write the pictures: of the heart folder, and of a run's work folder where one is named."""
+    """Write the pictures of the heart folder and, if one is named, of a run's work folder."""
     images, masks = whole_patient(folder)
     planes = helpers.plot_planes(images, masks, SPACING, helpers.TRUTH_COLOR)
     pictures = {SLICE_PICTURE: plot_slice(images, masks), PLANES_PICTURE: planes}

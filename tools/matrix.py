@@ -64,7 +64,7 @@ def find_python(version: str) -> str:
 
 
 def make_environment(name: str, folder: Path) -> Path:
-    """Make an environment in folder/name where it is missing or its requirements have changed; return its Python.
+    """Make an environment in folder/name if it is missing or its requirements have changed; return its Python.
 
     Raises CourseError.
     """

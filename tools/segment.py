@@ -39,7 +39,7 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
     if earlier.get("inputs") == inputs and all((out / f"{name}{end}").exists() for end in ("_mask.nii.gz", ".html")):
         return earlier
     if earlier and "millilitres" not in earlier:
-        raise CourseError(f"{record} is no answer, so it is not written over: give another OUT, or move it away.")
+        raise CourseError(f"{record} is not an answer, so it is not overwritten: give another OUT, or move it.")
     other = Path(earlier.get("scan", scan))
     if other != scan and other.exists():
         raise CourseError(f"{record} is the answer to {other}: give another OUT, or one of the two another name.")
@@ -96,7 +96,7 @@ def _choices(given):
     out = Path(os.path.expanduser(given.out)).resolve() if given.out else run / "segmented"
     table = writable_folder(out) / "scans.csv"
     if table.exists() and not table.read_text(encoding="utf-8", errors="replace").startswith("name,"):
-        raise CourseError(f"{table} is no table of answers, so it is not written over: give another OUT, or move it.")
+        raise CourseError(f"{table} is no table of answers, so it is not overwritten: give another OUT, or move it.")
     return scans, notes, run, out
 
 
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
             print("  -", sentence)
         write_table(records, out / "scans.csv")
     if len({record["network"] for record in records.values() if "network" in record}) > 1:
-        print('scans.csv holds the answers of several networks: its column "network" tells which are of one.')
+        print('scans.csv holds the answers of several networks: its column "network" tells them apart.')
     if failed < len(scans):
         print(f"Masks, pages and scans.csv are in {out}. This is a lesson, not a medical device.")
     return failed
