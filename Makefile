@@ -2,20 +2,20 @@
 # make run        run all notebooks and print the results
 # make batch      a small grid of runs, with its report
 # make ladder     every recipe from report to best, and best without each of its changes, with three seeds
-# make segment    a mask and a volume for SCAN=<file or folder>, by the network of RUN=<run folder>
+# make segment    a mask and a volume for SCAN=<file or folder>, with the network of RUN=<run folder>
 # make test       run the regression suite
 # make lint       check and format all code, notebooks included
-# tools/README.md tells of the others
+# tools/README.md lists the others
 PYTHON ?= python3
 BIN := .venv/bin
 
 # What `make run` and `make batch` take: DATASET (sample, heart, or a path), PROFILE, RECIPE, SEED, GRID (JSON: a list of
-# values for each name), SCHEDULER (the address of dask's; without it this machine alone). They travel as environment
-# variables; what is not given is as in the parameters of notebook 00.
+# values for each name), SCHEDULER (the address of dask's; without it, only this machine). They travel as environment
+# variables; the parameters of notebook 00 are the defaults.
 export DATASET PROFILE RECIPE SEED GRID SCHEDULER
 
 # What `make segment` takes: SCAN (a NIfTI file, a folder of slices (DICOM or pictures), an archive, or a folder of
-# these), RUN (the folder of a finished run), OUT (a folder for the answers), and of pictures SPACING="1.25 1.25 1.37",
+# these), RUN (the folder of a finished run), OUT (a folder for the answers), and for pictures SPACING="1.25 1.25 1.37",
 # the mm between rows, columns and slices.
 
 .PHONY: setup run batch segment ladder failure leaks lint test mutants faults bench matrix browser coverage notebooks slides site heart-pictures

@@ -24,7 +24,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Where processes share the suite (`-n`), give each whole files, and the notebooks, in their order, to one."""
+    """If processes share the suite (`-n`), give each whole files, and all notebooks, in their order, to one."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

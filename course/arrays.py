@@ -1,8 +1,8 @@
-"""The arrays in `npy/`: how they are made, recorded, found again and read. How a slice is prepared 02 teaches.
+"""The arrays in `npy/`: how they are made, recorded, found again and read. 02 teaches how a slice is prepared.
 
-`arrays.json` holds `made_from` (`dataset` and `code`, hashes, and `settings`: `image_size` and who is `left_out`),
-`slices` (for each subset entries of `dataset.json`, in the order of the rows), `files` (for each its `bytes` and
-`fingerprint`) and, where the arrays of another work folder are used, `folder`: where they lie.
+`arrays.json` holds `made_from` (the hashes `dataset` and `code`, and `settings`: `image_size` and who is `left_out`),
+`slices` (for each subset its entries of `dataset.json`, in the order of the rows), `files` (for each its `bytes` and
+`fingerprint`) and, if the arrays of another work folder are used, `folder`: where they lie.
 """
 
 import functools
@@ -36,7 +36,7 @@ ARRAYS = {"X": "float32", "y": "uint8", "share": "uint8"}
 
 
 def dataset_fingerprint(description: dict) -> str:
-    """Return a hash of what arrays depend on: the pixels, whose they are, their subsets, and the masks' values."""
+    """Return a hash of what arrays depend on: the pixels, their patients and subsets, and the masks' values."""
     return fingerprint([description[name] for name in ("fingerprint", "subsets", "mask_values")])
 
 
@@ -60,7 +60,7 @@ def make_arrays(
     """Find or write the arrays of a dataset; return the content of arrays.json. See `helpers.prepare_arrays`.
 
     prepare: a function of a subset and one of its entries in dataset.json that returns X, y and share of this slice,
-    each (image_size, image_size). code: a hash of what it does.
+    each (image_size, image_size). code: a hash of that function's code.
     """
     check_unchanged(description)
     made_from = {
@@ -73,7 +73,7 @@ def make_arrays(
         record = _find_arrays(place, made_from)
         if record is not None:
             if place != folder:
-                record.setdefault("folder", str(place))  # or where that place has them from
+                record.setdefault("folder", str(place))  # or the folder that this record itself refers to
                 write_json(folder / "arrays.json", record)
             return record
     slices = {
@@ -96,20 +96,20 @@ def make_arrays(
 
 
 def _find_arrays(folder, made_from):
-    """Return the record of whole arrays in a folder that were made from this; None where there are none."""
+    """Return the record of the arrays in a folder if they are complete and made from `made_from`; else None."""
     try:
         record = read_json(folder / "arrays.json", "02_preprocessing")
-    except CourseError:  # there is none, or it is damaged
+    except CourseError:  # missing or damaged
         return None
     if record.get("made_from") != made_from:
         return None
-    if "folder" in record:  # they lie in another work folder, which may have made others since
+    if "folder" in record:  # the arrays of another work folder, which may have replaced them since
         return record if _find_arrays(Path(record["folder"]), made_from) else None
     return record if all(_is_recorded(record, folder, name) for name in record["files"]) else None
 
 
 def _is_recorded(record, folder, name):
-    """Tell whether a file is the one that was recorded; on Drive, which is slow, by its length alone."""
+    """Return whether a file is the one that was recorded; on Drive, which is slow, only its length is compared."""
     path, recorded = folder / name, record["files"][name]
     if not path.exists() or path.stat().st_size != recorded["bytes"]:
         return False
@@ -118,16 +118,16 @@ def _is_recorded(record, folder, name):
 
 @functools.cache
 def _fingerprint_of(path, changed):
-    """Return the fingerprint of a file that was changed at a time: read once by each notebook."""
+    """Return the fingerprint of a file, kept until `changed`, the time of its last change, differs."""
     return fingerprint(path)
 
 
 def _write_subset(folder, subset, slices, image_size, prepare, progress):
     """Write X, y and share of a subset, all three whole or none: first as drafts, on a local disk."""
-    local = workspace.COLAB_FOLDER if is_on_drive(folder) else folder  # a memory map is for a local disk
+    local = workspace.COLAB_FOLDER if is_on_drive(folder) else folder  # a memory map needs a local disk
     needed = len(slices) * image_size**2 * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
     for disk in {folder, local}:
-        if shutil.disk_usage(disk).free < needed:  # a memory map would end the process there
+        if shutil.disk_usage(disk).free < needed:  # writing to a memory map on a full disk ends the process
             raise CourseError(
                 f"The arrays of {subset} take {needed / 1e6:,.0f} MB, more than the disk of {disk} has left: "
                 "free some space, or choose a smaller image_size."
@@ -164,8 +164,8 @@ def _write_subset(folder, subset, slices, image_size, prepare, progress):
 def read_arrays_record(work_dir: Path, settings: dict | None = None) -> dict:
     """Return the content of arrays.json: what the arrays were made from, their files, and the slices in their order.
 
-    Raises CourseError if 02 has not run, or ran on another dataset than the one in dataset.json, or (where `settings`
-    are given) with other settings than these, or if arrays that lie in another work folder have been replaced there.
+    Raises CourseError if 02 has not run, or ran on another dataset than that of dataset.json, or with other settings
+    than `settings`, if given, or if the arrays lie in another work folder and have been replaced there.
     """
     record = read_json(work_dir / "npy" / "arrays.json", "02_preprocessing")
     description = read_description(work_dir)
@@ -192,9 +192,9 @@ def load_arrays(work_dir: Path, subset: str, kinds: tuple[str, ...] = ("X", "y")
     """Return arrays of a subset, [X, y], as read-only memory maps: only the rows that are used are read from disk.
 
     kinds: which of X (float32, 0 to 1), y (uint8, 0 and 1) and share (uint8, 0 to 255), each of shape (N, S, S, 1).
-    Where the work folder is on Google Drive the files are copied to the local disk first: Drive is too slow
-    to train from, and drops out in the middle.
-    Raises CourseError if 02 has not run since 01 brought this dataset, or if a file is missing or another than 02
+    If the work folder is on Google Drive, the files are copied to the local disk first: Drive is too slow
+    to train from, and drops out in mid-training.
+    Raises CourseError if 02 has not run since 01 imported this dataset, or if a file is missing or not the one that 02
     recorded.
     """
     record = read_arrays_record(work_dir)
@@ -208,7 +208,7 @@ def load_arrays(work_dir: Path, subset: str, kinds: tuple[str, ...] = ("X", "y")
                 "run 02_preprocessing again."
             )
         if is_on_drive(path):
-            # Arrays of other content keep their own place
+            # Under its fingerprint, so that arrays with other content are not taken for these
             copy = workspace.COLAB_FOLDER / "npy" / record["files"][name]["fingerprint"] / name
             if not copy.exists():
                 with whole_file(copy) as part:

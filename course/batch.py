@@ -1,13 +1,13 @@
 """The batch: a grid of runs of the notebooks 01 to 05. papermill runs them, dask distributes them, files record them.
 
 A run has a folder of its own, with the executed notebooks, their log (`run.log`), the results, and `run.json`, which
-says what went in and what came of it. `shared/` beside the runs holds what they have in common: dataset and arrays.
+says what went in and what came out. `shared/` beside the runs holds what they have in common: dataset and arrays.
 
 `run.json` holds the run's `name`, its `parameters`, `open_test`, `inputs` (a hash of these, of the data and of the
 code), the `batch` at work on it, the `path` and `fingerprint` of the `shared` dataset.json, and its `state`: "running"
-(and which `notebook`), "complete" or "failed" (and in which `notebook` and `cell`, with which `message`). At its end
-come the `seconds` that it took and, where it is complete, `reported`: a hash of the files that the report reads.
-`batch.json` has the same of all `runs`, where `state` may also be "reused".
+(and which `notebook`), "complete" or "failed" (and in which `notebook` and `cell`, with which `message`). When it has
+ended, it also holds the `seconds` that it took and, if complete, `reported`: a hash of the files that the report reads.
+`batch.json` holds the same for all `runs`; there `state` may also be "reused".
 """
 
 import inspect
@@ -33,7 +33,7 @@ from helpers import prepare_arrays
 
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
 OF_THE_IMPORT = set(inspect.signature(import_dataset).parameters)  # these decide which dataset is imported, and how
-OF_THE_BATCH = ("batch", "ownership", "report", "terminal", "workers")  # modules that run what makes the results
+OF_THE_BATCH = ("batch", "ownership", "report", "terminal", "workers")  # modules that affect no result
 REPORTED = ("results/metrics.json", "results/best_median_worst.png", "model/history.csv", "npy/arrays.json")  # of a run
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take up to 8 hours on two old cores
 
@@ -52,7 +52,7 @@ def resolve_dataset(dataset: str) -> str:
 
 
 def notebook_parameters() -> dict[str, set[str]]:
-    """Return the names of the parameters of each notebook, as a dict from notebook to set."""
+    """Return the names of the parameters of each notebook, as {notebook: names}."""
     import papermill
 
     paths = {name: for_papermill(COURSE_FOLDER / "notebooks" / f"{name}.ipynb") for name in NOTEBOOKS}
@@ -60,7 +60,7 @@ def notebook_parameters() -> dict[str, set[str]]:
 
 
 def compared_names(grid: dict[str, list]) -> list[str]:
-    """Return the names of a grid that tell apart what is compared: all with several values but seed and fold."""
+    """Return the names of a grid whose values are compared: all with several values, except seed and fold."""
     return [name for name, values in grid.items() if name not in ("seed", "fold") and len(values) > 1]
 
 
@@ -70,9 +70,9 @@ def plan_runs(
     """Return (runs, open_test): the parameters of each run of a grid by its name, and whether test is opened.
 
     grid: dict from a parameter of the notebooks 01 to 05 to the list of its values; {} is a single run. The other
-    arguments hold for all runs, where the grid does not name them. `open_test=None` opens test if nothing is compared.
-    Raises CourseError for a name that no notebook has, for values that cannot work, and for a test that would be
-    opened while recipes, or whatever else the grid names, are still being compared.
+    arguments hold for all runs, unless the grid names them. `open_test=None` opens test if nothing is compared.
+    Raises CourseError for a name that no notebook has, for values that cannot work, and if test would be opened while
+    the grid is still comparing recipes, or anything else.
     """
     if not isinstance(grid, dict):
         raise CourseError(f"The grid is {grid!r}: give a dict of lists, such as {{'seed': [0, 1]}}, or {{}}.")
@@ -106,13 +106,13 @@ def plan_runs(
 
 
 def _folder_name(text):
-    """Return a text as a folder may be called; where it has to be changed or cut, a hash keeps two texts apart."""
+    """Return a text as the name of a folder; if it has to be changed or cut, a hash keeps two texts apart."""
     safe = re.sub(r"[^\w.-]+", "-", text)[:100]
     return safe if safe == text else f"{safe}-{fingerprint(text)}"
 
 
 def code_fingerprint() -> str:
-    """Return a hash of all code that makes a result: modules and notebooks, but not the batch itself.
+    """Return a hash of all code that affects a result: modules and notebooks, but not the batch itself.
 
     Comments, docstrings and outputs do not count.
     """
@@ -156,7 +156,7 @@ class NotebookFailed(Exception):
 def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameters) -> None:
     """Execute the notebook `name` with papermill: the executed copy goes to run_dir/notebooks, the log to run.log.
 
-    Its kernel ends when this process ends, and when `batch` does not own the folder of run_dir any more.
+    Its kernel ends when this process ends, or when `batch`, if given, no longer owns the folder of run_dir.
     Raises NotebookFailed if the notebook stops, and RuntimeError if its kernel does not start.
     """
     import nbclient
@@ -185,12 +185,12 @@ def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameter
 
 
 def _failure(message, notebook=None, cell=None):
-    """Return what a record says of a run that failed."""
+    """Return what run.json says of a run that failed."""
     return {"state": "failed", "notebook": notebook, "cell": cell, "message": message}
 
 
 def _record(run_dir):
-    """Return what run.json holds; nothing where there is none, or it is damaged, or being replaced."""
+    """Return what run.json holds; an empty dict if it is missing, damaged, or being replaced."""
     try:
         return read_json(run_dir / "run.json", "00_run_all")
     except (OSError, ValueError):
@@ -205,7 +205,7 @@ def _reported(run_dir):
 def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bool, batch: str, code: str) -> dict:
     """Run the notebooks for one entry of a grid, unless that is done and nothing has changed; return its run.json.
 
-    Meanwhile run.json says which batch is at work, and at which notebook. code: `code_fingerprint` as the batch began.
+    Meanwhile run.json says which batch is at work, and on which notebook. code: `code_fingerprint` as the batch began.
     """
     run_dir = folder / name
     description = read_json(dataset_file, NOTEBOOKS[0])
@@ -228,7 +228,7 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
             write_json(run_dir / "run.json", {**record, "state": "running", "notebook": notebook})
             run_notebook(notebook, run_dir, batch, **{key: given[key] for key in known & set(given)})
             if code_fingerprint() != code:
-                raise NotebookFailed("the code was edited since the batch began, and runs are to be alike", notebook)
+                raise NotebookFailed("the code was edited since the batch began, so its runs would differ", notebook)
         record.update(state="complete", reported=_reported(run_dir))
     except NotebookFailed as failure:
         record.update(_failure(str(failure), failure.notebook, failure.cell))
@@ -250,11 +250,11 @@ def run_batch(
     """Run what is not done yet, on all workers at once; return the outcome of each run by its name.
 
     folder: where the runs and what they share go; every worker must see it under the same path. seed: of the sample,
-    of a split, and of the folds; the runs' own seeds change the training alone. show: is given the text that tells
-    how far the batch is, whenever it changes.
+    of a split, and of the folds; the runs' own seeds affect only the training. show: called with a text that says how
+    far the batch is, whenever that changes.
     An outcome is what run.json holds: `state` is "complete", "reused" or "failed", with `notebook`, `cell`, `message`.
     Raises CourseError if the folder holds runs of another dataset, if another batch is at work in it, or if all runs
-    failed for one reason.
+    failed for the same reason.
     """
     folder, began, code = Path(folder).resolve(), time.monotonic(), code_fingerprint()
     waiting, running, outcomes = list(runs), {}, {}
@@ -269,7 +269,7 @@ def run_batch(
             while waiting and len(running) < workers:  # a training takes a whole worker
                 name = waiting.pop(0)
                 dataset, arrays = _share(client, folder, runs[name], seed)
-                shared += dataset, arrays  # kept, so that dask makes once what runs share
+                shared += dataset, arrays  # kept, so that dask makes only once what runs share
                 running[name] = client.submit(
                     run_one, folder, name, runs[name], arrays, open_test, batch, code, retries=RETRIES
                 )
@@ -291,7 +291,7 @@ def run_batch(
 
 
 def _check_same_dataset(folder, runs):
-    """Refuse a folder with runs of another dataset, unless the runs' names tell which is theirs."""
+    """Refuse a folder with runs of another dataset, unless the names of the runs tell the datasets apart."""
     untold = {run["dataset"] for name, run in runs.items() if "_dataset-" not in name}
     for earlier in folder.glob("*/run.json"):
         other = _record(earlier.parent).get("parameters", {}).get("dataset")
@@ -315,7 +315,7 @@ def _share(client, folder, run, seed):
 
 
 def _outcome(name, run, future):
-    """Return the record of a run that has ended, also where it was dask that ended it."""
+    """Return the record of a run that has ended, even if dask ended it."""
     from distributed import KilledWorker
 
     if future.status == "finished":
@@ -329,7 +329,7 @@ def _outcome(name, run, future):
 
 
 def _progress(name, run_dir, batch):
-    """Return a line on a run that is going on: its notebook, and of 04 its epoch."""
+    """Return a line on a run in progress: its notebook and, in 04, its epoch."""
     record = _record(run_dir)
     if record.get("batch") != batch:
         return f"{name}: waiting for its data"
@@ -339,7 +339,7 @@ def _progress(name, run_dir, batch):
 
 
 def _epochs(run_dir):
-    """Return the end of a line on a training: its epoch, the time that is left, and the soft Dice on valid."""
+    """Return the end of that line for a training: its epoch, the time that is left, and the soft Dice on valid."""
     try:
         rows, epochs = read_history(run_dir), read_json(run_dir / "settings.json", NOTEBOOKS[0])["epochs"]
         training = read_json(run_dir / "model" / "training.json", NOTEBOOKS[3])
@@ -362,7 +362,7 @@ def _time_left(runs, outcomes, workers):
 
 
 def show_progress(text: str) -> None:
-    """Show how far the batch is in place of what was shown before; the "\\r" says so to a terminal."""
+    """Show how far the batch is, in place of what was shown before; the "\\r" marks this for a terminal."""
     from IPython.display import clear_output
 
     clear_output(wait=True)
@@ -394,5 +394,5 @@ def check_outcomes(outcomes: dict[str, dict]) -> None:
         reason = f"{first['notebook']}: {first['message']}" if first["notebook"] else first["message"]
         raise CourseError(
             f"{len(failed)} of {len(outcomes)} runs failed, the first is {first['name']} ({reason}). "
-            "When that is mended, start the batch again: what is complete is not run again."
+            "Mend the cause and start the batch again: what is complete is not run again."
         )

@@ -1,4 +1,4 @@
-"""The batches that a network is given: to judge it, the slices in their order; to train it, what its recipe says."""
+"""The batches that a network is given: for evaluation the slices in order, for training what the recipe says."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +10,14 @@ from course.geometry import spacings
 from course.planes import TrainingPictures, find_volumes
 from course.store import read_description
 
-MOST_HELD = 2**29  # pixels of all pictures, and of their masks as many again
+MOST_HELD = 2**29  # pixels of all pictures held in memory; their masks have as many again
 ANSWERED_AT_ONCE = 16  # slices
 
 
 def without_autotuning(dataset):
-    """Switch off TensorFlow's search for better settings of a dataset, whose thread outlives the dataset.
+    """Return a tf.data.Dataset without TensorFlow's autotuning, whose thread outlives the dataset.
 
-    It sleeps for twice as long every time, up to a minute, and whoever used the dataset waits until it wakes.
+    That thread sleeps for twice as long every time, up to a minute, and the program waits until it wakes.
     """
     import tensorflow as tf
 
@@ -27,10 +27,10 @@ def without_autotuning(dataset):
 
 
 def ordered_batches(*arrays, batch_size: int = ANSWERED_AT_ONCE, whole: bool = False):
-    """Return a tf.data.Dataset of the rows of the arrays, in their order: what `evaluate` and `predict` are given.
+    """Return a tf.data.Dataset of the rows of the arrays, in order, for `evaluate` and `predict`.
 
     arrays: X, or X and y, of shape (N, S, S, 1); memory maps are read as they are needed.
-    The last batch may be smaller; with `whole` it is filled up with its last row, so that XLA compiles for one shape.
+    The last batch may be smaller; with `whole` its last row is repeated to fill it, so that XLA compiles one shape.
     """
     import tensorflow as tf
 
@@ -60,8 +60,8 @@ def load_training_pictures(work_dir: Path, settings: dict) -> TrainingPictures:
 def picture_source(pictures: TrainingPictures, device: str | None = "CPU") -> Callable:
     """Return a function from the numbers of pictures, int32 (N,), to images and masks, both uint8 (N, S, S).
 
-    Where all pictures have up to MOST_HELD pixels, they are held on the device (None: where TensorFlow computes), and
-    the function can be compiled by XLA. Where they have more, they are read from the arrays on the CPU.
+    If all pictures together have at most MOST_HELD pixels, they are held on the device (None: where TensorFlow
+    computes), and XLA can compile the function. If they have more, they are read from the arrays on the CPU.
     """
     import tensorflow as tf
 
@@ -96,9 +96,9 @@ def prepared_batches(pictures: TrainingPictures, epochs: Callable, batch_size: i
     each batch, int64 (steps, 2). prepare: a function of images and masks, both uint8 (batch_size, S, S), a seed, and
     whether XLA compiles it.
 
-    The batches are made on the CPU, while the network still works on the one before. But a model that XLA compiles
-    (Keras' choice on a single GPU) makes them in its training step, if the pictures can be held in its memory: then
-    the dataset is one of numbers and seeds alone, for this model's `fit`.
+    The batches are made on the CPU, while the network still works on the previous one. But a model that XLA compiles
+    (Keras' choice on a single GPU) makes them in its training step, if the pictures can be held in memory: then the
+    dataset yields only numbers and seeds, for the `fit` of this model.
     """
     import tensorflow as tf
 
@@ -119,9 +119,9 @@ def prepared_batches(pictures: TrainingPictures, epochs: Callable, batch_size: i
 
 
 def steps_per_execution(steps: int, compiled: bool) -> int:
-    """Return how many steps of a training run before Python is asked again, of an epoch of `steps`.
+    """Return Keras' `steps_per_execution`, the steps of a training that run without a return to Python.
 
-    Where XLA compiles the model (Keras' choice on a single GPU), a step takes less time than the return to Python
-    after it: the largest number up to 16 that divides the epoch, so that each ends where it should. Elsewhere 1.
+    If XLA compiles the model (Keras' choice on a single GPU), a step takes less time than that return, so it is the
+    largest number up to 16 that divides the `steps` of an epoch. Otherwise it is 1.
     """
     return max(number for number in range(1, 17) if steps % number == 0) if compiled else 1

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import keras
     from matplotlib.figure import Figure
 
-LAYER_KINDS = {  # how each kind of layer is called and coloured in the drawing
+LAYER_KINDS = {  # name and colour of each kind of layer in the drawing
     "InputLayer": ("image", "#000000"),
     "Conv2D": ("convolution", "#0072B2"),
     "Dropout": ("dropout", "#F0E442"),
@@ -32,7 +32,7 @@ LAYER_KINDS = {  # how each kind of layer is called and coloured in the drawing
 def plot_convolution(picture: np.ndarray, weights: np.ndarray, row: int, column: int) -> Figure:
     """Draw what a 3x3 convolution does at one place of a picture, in numbers, and what it gives everywhere.
 
-    picture: (height, width), with two more pixels on each side of the place, and 0 beyond. weights: (3, 3).
+    picture: (height, width), with at least two pixels on each side of the place; beyond it is 0. weights: (3, 3).
     """
     import matplotlib.pyplot as plt
     from scipy import ndimage
@@ -72,10 +72,10 @@ def _parts(model):
 
 
 def plot_network(model: keras.Model, image: np.ndarray, mask: np.ndarray | None = None) -> Figure:
-    """Draw a U-Net as a U, from the model itself, with what it makes of an image (1, S, S, 1), values 0 to 1.
+    """Draw a U-Net as a U, from the model itself, with its feature maps for an image (1, S, S, 1), values 0 to 1.
 
-    For each size of the picture there are two feature maps, and below them a block for each layer in order. The maps
-    are those that vary most; with the mask (S, S) of a structure, bool, those in which it differs most from the rest.
+    At each level, on either side, there are two feature maps, and below them a block for each layer in order. The maps
+    are those that vary most; with `mask`, bool (S, S), those in which its structure differs most from the rest.
     """
     import keras
     import matplotlib.pyplot as plt
@@ -108,15 +108,15 @@ def plot_network(model: keras.Model, image: np.ndarray, mask: np.ndarray | None 
 
 
 def _contrast(answer, mask):
-    """Return for each channel of an answer (S, S, channels) by how many standard deviations a structure stands out."""
+    """Return by how many standard deviations a structure stands out in each channel of `answer` (S, S, channels)."""
     size, deviation = len(answer), answer.std(axis=(0, 1))
-    share = mask.reshape(size, len(mask) // size, size, -1).mean(axis=(1, 3))  # of each place, that is the structure
+    share = mask.reshape(size, len(mask) // size, size, -1).mean(axis=(1, 3))  # how much of each place is structure
     inside, outside = (np.tensordot(part, answer, 2) / part.sum() for part in (share, 1 - share))
     return np.abs(inside - outside) / np.where(deviation > 0, deviation, 1)
 
 
 def _draw_part(axes, part, answer, mask, left, top):
-    """Draw two channels of an answer (S, S, channels), what it is, and a block for each layer."""
+    """Draw two channels of a layer's output (S, S, channels), its name and size, and a block for each layer."""
     size, _, channels = answer.shape
     chosen = np.argsort(answer.std(axis=(0, 1)) if mask is None else _contrast(answer, mask))[-2:]
     for right, channel in enumerate(chosen):
@@ -131,7 +131,7 @@ def _draw_part(axes, part, answer, mask, left, top):
 
 
 def plot_pairs(description: dict, work_dir: Path) -> Figure:
-    """Draw of three patients, spread evenly over all, the slice with most atrium, outlined, and beside it its mask."""
+    """Draw the slice with most atrium, outlined, beside its mask, for three patients spread evenly over all."""
     import matplotlib.pyplot as plt
 
     names_of = {}

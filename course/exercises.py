@@ -13,10 +13,10 @@ class Mistake(Exception):
 def check_exercise(number: str, answer: Any, is_right: Callable[[Any], bool], hint: str) -> None:
     """Print whether an exercise is not tried yet, right, or not right yet, with a hint.
 
-    answer: a value or a function; None, and a function that is still `return None`, are not tried yet. is_right: gets
-    the answer and returns True or False. It may call it, and need not expect what comes back: an answer on which it
-    fails is not right yet.
-    An error in the reader's function, and a `return` that is missing, are told before the hint, never raised.
+    answer: a value or a function; None, or a function that is still `return None`, is not tried yet. is_right: takes
+    the answer, which it may call, and returns True or False. It need not check what kind of answer it gets: if it
+    raises an error, the answer is not right yet.
+    An error in the reader's function, or a missing `return`, is reported before the hint, never raised.
     """
     if answer is None or _is_blank(answer):
         print(f"Exercise {number}: not tried yet.")
@@ -25,7 +25,7 @@ def check_exercise(number: str, answer: Any, is_right: Callable[[Any], bool], hi
         verdict = "right." if is_right(_watched(answer) if callable(answer) else answer) else f"not right yet. {hint}"
     except Mistake as mistake:
         verdict = f"not right yet. {mistake} {hint}"
-    except Exception:  # the answer is of another kind than the check can read
+    except Exception:  # the answer is of a kind that the check cannot handle
         verdict = f"not right yet. {hint}"
     print(f"Exercise {number}: {verdict}")
 
@@ -39,7 +39,7 @@ def _is_blank(answer: Any) -> bool:
 
 
 def _watched(function: Callable) -> Callable:
-    """Return the reader's function; where it fails, or returns None, it raises Mistake."""
+    """Return the reader's function, made to raise Mistake if it fails or returns None."""
 
     def watched(*arguments, **named):
         """Call the function."""

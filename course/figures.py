@@ -1,4 +1,4 @@
-"""Figures that need nothing but what they are given, and how a figure is saved."""
+"""Figures drawn from their arguments alone, and how a figure is saved."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRUTH_COLOR, PREDICTION_COLOR = "#E69F00", "#56B4E9"  # safe for colour-blind re
 
 
 def plain_text(name: str) -> str:
-    """Return a name of a file or patient as Matplotlib draws it letter by letter: $ would begin a formula."""
+    """Return a name of a file or patient escaped for Matplotlib, in which $ would begin a formula."""
     return name.replace("$", r"\$")
 
 
@@ -43,7 +43,7 @@ def figure_as_png(figure: Figure) -> bytes:
 def plot_history(histories: dict[str, list[dict]], accuracy_of_nothing: float) -> Figure:
     """Plot loss, accuracy and IoU of train and valid against the epoch: a row each, a column for each training.
 
-    histories: {title: rows of a history}. accuracy_of_nothing: of predicting nothing on valid, a dotted line.
+    histories: {title: rows of a history}. accuracy_of_nothing: that of predicting nothing on valid, a dotted line.
     Accuracies with over eight times the errors of predicting nothing are cut off, unless a training ends there.
     """
     import matplotlib.pyplot as plt
@@ -73,10 +73,10 @@ def plot_history(histories: dict[str, list[dict]], accuracy_of_nothing: float) -
 
 
 def plot_looks(runs: dict[str, dict]) -> Figure:
-    """Draw what networks answered for a slice while they learned: a row for each epoch, a column for each training.
+    """Draw predictions for a slice in the course of training: a row for each epoch, a column for each training.
 
-    runs: {title: look}. A look holds `truth` (height, width), `epochs`, and `levels` (epochs, height, width), uint8:
-    the probability in 256 steps, so that 128 is one half. Each panel outlines truth (orange) and mask (dashed blue);
+    runs: {title: look}. A look holds `truth` (height, width), `epochs`, and `levels`, uint8 (epochs, height, width):
+    probabilities in 256 steps, so that 128 is one half. Each panel outlines truth (orange) and mask (dashed blue);
     looks at the same slice show the same part of it.
     """
     import matplotlib.pyplot as plt
@@ -133,7 +133,7 @@ def plot_three_planes(volume: np.ndarray, mask: np.ndarray, centre: tuple[int, i
 def draw_outline(axes: Axes, mask: np.ndarray, color: str, style: str = "solid", width: float = 1.2) -> None:
     """Draw the outline of a mask (height, width), half way between the pixels inside and outside.
 
-    There is none where all pixels are alike, and Matplotlib draws none in a picture of one row.
+    There is none if all pixels are alike, and Matplotlib draws none in a picture of one row.
     """
     if mask.any() and not mask.all() and min(mask.shape) > 1:
         axes.contour(mask, [0.5], colors=color, linestyles=style, linewidths=width)
@@ -152,7 +152,7 @@ def draw_outlines(axes: Axes, image: np.ndarray, truth: np.ndarray, prediction: 
 
 
 def draw_enlarged(whole: Axes, closer: Axes, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
-    """Draw an image with a box around two masks on the axes `whole`, and on `closer` what is in it, with outlines."""
+    """Draw on the axes `whole` an image with a box around two masks, and on `closer` what the box holds, outlined."""
     whole.imshow(image, cmap="gray")
     whole.set(xticks=[], yticks=[])
     draw_outlines(closer, image, truth, prediction)
@@ -162,9 +162,9 @@ def draw_enlarged(whole: Axes, closer: Axes, image: np.ndarray, truth: np.ndarra
 
 
 def look_closer(axes: Axes, mask: np.ndarray) -> None:
-    """Show of a picture only the square around a mask (height, width), with a margin of a tenth of its height.
+    """Show only the square of a picture around a mask (height, width), with a tenth of the picture's height as margin.
 
-    The square lies in the picture. Where the mask is empty, all of the picture stays.
+    The square lies inside the picture. If the mask is empty, the whole picture is shown.
     """
     if mask.any():
         box = bounding_box(mask)
@@ -178,10 +178,10 @@ def look_closer(axes: Axes, mask: np.ndarray) -> None:
 def plot_planes(
     pictures: np.ndarray, mask: np.ndarray, spacing: Sequence[float], color: str = PREDICTION_COLOR
 ) -> Figure:
-    """Draw a volume cut in three planes through the middle of a mask, and the mask's surface seen along each of them.
+    """Draw a volume cut in three planes through the middle of a mask, and the mask's surface seen along each axis.
 
-    pictures, mask: arrays (slices, height, width); spacing: [row, column, slice] in mm, so that all is drawn in its
-    true proportions; color: of the outline, TRUTH_COLOR for a mask that a person drew.
+    pictures, mask: arrays (slices, height, width); spacing: [row, column, slice] in mm, for true proportions;
+    color: of the outline, TRUTH_COLOR for a mask that a person drew.
     """
     import matplotlib.pyplot as plt
 
@@ -204,8 +204,8 @@ def plot_planes(
 def shade_surface(mask: np.ndarray, axis: int, sizes: Sequence[float]) -> np.ndarray:
     """Return a picture of a mask's surface seen along an axis, with pixels as large as the smallest side of a voxel.
 
-    mask: bool, three axes; sizes: of a voxel along them, in mm. The surface, smoothed a little, is 0.2 to 1: the
-    brighter the more it is turned towards a light behind the reader's left shoulder. All else is 0.
+    mask: bool, three axes; sizes: of a voxel along them, in mm. The surface, smoothed a little, is 0.2 to 1: brighter
+    where it faces a light behind the reader's left shoulder. All else is 0.
     """
     from scipy import ndimage
 

@@ -1,14 +1,14 @@
-"""Operations on images in a form that XLA can compile; TensorFlow's own cannot be. Tensors are float32."""
+"""Operations on images in a form that XLA can compile, unlike TensorFlow's own. Tensors are float32."""
 
 import functools
 
 
 def cut_squares(pictures, transforms, size, compiled):
-    """Return squares cut from pictures (N, S, S, C), turned and scaled, bilinearly: a tensor (N, size, size, C).
+    """Return squares cut from pictures, rotated and scaled with bilinear interpolation.
 
-    transforms: (N, 8), each a, b, c, d, e, f, 0, 0. The square's pixel in column x and row y shows the picture at
-    column a x + b y + c and row d x + e y + f; what lies outside the picture is 0.
-    compiled: True where XLA compiles this. It lacks TensorFlow's own operation, which is the faster one on a CPU.
+    pictures: (N, S, S, C). Returns a tensor (N, size, size, C). transforms: (N, 8), each a, b, c, d, e, f, 0, 0. The
+    square's pixel in column x and row y shows the picture at column a x + b y + c and row d x + e y + f, or 0 outside.
+    compiled: whether XLA compiles this. It lacks TensorFlow's own operation, which is faster on a CPU.
     """
     import tensorflow as tf
 
@@ -26,8 +26,8 @@ def cut_squares(pictures, transforms, size, compiled):
     x, y = tf.range(size, dtype=tf.float32), tf.range(size, dtype=tf.float32)[:, None]
 
     def neighbours(place):
-        """Return for each place the pixel before it, counted from a border of one, and how far it lies beyond that."""
-        place = tf.clip_by_value(place, -1.0, float(side))  # what is farther outside is as black
+        """Return for each place the index of the pixel before it, in the padded picture, and the distance to it."""
+        place = tf.clip_by_value(place, -1.0, float(side))  # farther outside it is just as black
         before = tf.floor(place)
         return tf.cast(before, tf.int32) + 1, (place - before)[..., None]
 
@@ -35,7 +35,7 @@ def cut_squares(pictures, transforms, size, compiled):
     pixels = tf.pad(pictures, [[0, 0], [1, 2], [1, 2], [0, 0]])
 
     def along(row):
-        """Return the values between the two pixels of a row."""
+        """Interpolate between the two neighbouring pixels of a row."""
         left, next_one = (tf.gather_nd(pixels, tf.stack([row, start], -1), 1) for start in (column, column + 1))
         return (1 - right) * left + right * next_one
 
@@ -44,7 +44,7 @@ def cut_squares(pictures, transforms, size, compiled):
 
 @functools.cache
 def _bicubic_weights(cells, size):
-    """Return the weight of each of `cells` places in each of `size`, as TensorFlow resizes: an array (size, cells)."""
+    """Return TensorFlow's bicubic weights, an array (size, cells): of each of `cells` old pixels in each new one."""
     import tensorflow as tf
 
     with tf.init_scope(), tf.device("CPU"):  # once, outside of what is being compiled
@@ -64,7 +64,7 @@ def neighbours_mean(images):
     import tensorflow as tf
 
     def add(values):
-        """Return the sums of each pixel and those before and after it, in rows and in columns."""
+        """Return the sums over the 3x3 pixels around each pixel; outside the image is 0."""
         values = tf.pad(values, [[0, 0], [1, 1], [1, 1], [0, 0]])
         values = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
         return values[:, :, :-2] + values[:, :, 1:-1] + values[:, :, 2:]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from course.workspace import COURSE_FOLDER, CourseError
 
-# Of requirements.txt: what the lessons import, and what 00 needs besides. The rest is for the suite and the pages.
+# From requirements.txt: what the lessons import, and what 00 also needs. The rest is for the suite and the pages.
 LESSON_PACKAGES = ("tensorflow", "numpy", "matplotlib", "pillow", "ipywidgets", "scipy", "nibabel", "tqdm")
 BATCH_PACKAGES = ("papermill", "distributed", "bokeh")
 _IMPORTED_AS = {"pillow": "PIL"}
@@ -24,11 +24,11 @@ LEAST_TENSORFLOW = (2, 20)
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, rather than hand it back and ask for fresh pages at every step.
+    """Let this process keep the memory that it frees, rather than return it and ask for fresh pages at every step.
 
-    Call it before TensorFlow is imported. On some processors it doubles the speed of a training on the CPU; results
-    are the same bit for bit. Two settings do it: TensorFlow's own pool of memory (TF_CPU_ALLOCATOR_USE_BFC), and on
-    glibc the bounds of `mallopt` from which on memory is mapped for one use alone or handed back.
+    Call it before TensorFlow is imported. On some processors it doubles the speed of training on the CPU; results
+    are the same bit for bit. Two settings do it: TensorFlow's own memory pool (TF_CPU_ALLOCATOR_USE_BFC), and on
+    glibc the thresholds of `mallopt` above which memory is mapped for a single use or returned to the system.
     """
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
     if platform.libc_ver()[0] == "glibc":
@@ -41,13 +41,13 @@ def keep_freed_memory() -> None:
 def set_up() -> None:
     """Make this machine ready for a lesson: install the packages that are missing, set up Keras and its log.
 
-    Nothing that is there changes its version. Colab brings most of it; elsewhere the README's set-up has installed all.
-    Raises CourseError where TensorFlow is too old, or a package cannot be installed.
+    Installed packages keep their versions. Colab has most of them; elsewhere the README's set-up has installed all.
+    Raises CourseError if TensorFlow is too old, or a package cannot be installed.
     """
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever a keras.json of the user's says
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json says
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     keep_freed_memory()
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # leaves GPU memory to the notebook that is opened next
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # leaves GPU memory for the next notebook
     install(*LESSON_PACKAGES)
     found = metadata.version("tensorflow")
     if tuple(map(int, re.findall(r"\d+", found)[:2])) < LEAST_TENSORFLOW:
@@ -58,20 +58,20 @@ def set_up() -> None:
 
 
 def _installed():
-    """Return the version of each package by its name: of two copies that of the first, which is imported."""
+    """Return {package: version}; of two copies of a package, that of the first, which is the one imported."""
     found = {}
     for package in metadata.distributions():
-        with contextlib.suppress(FileNotFoundError):  # what is damaged has no name: None, or this error
+        with contextlib.suppress(FileNotFoundError):  # a damaged package has no name: None, or this error
             if package.name:
                 found.setdefault(re.sub("[-_.]+", "-", package.name).lower(), package.version)
     return found
 
 
 def install(*names: str) -> None:
-    """Install those of the named packages that are missing, in the range that requirements.txt gives.
+    """Install those of the named packages that are missing, in the ranges that requirements.txt gives.
 
-    All that is installed keeps its version: another one of numpy, say, would ask for a restart in mid-lesson.
-    Raises CourseError, with the last line that pip says, where that cannot be done.
+    Installed packages keep their versions: another version of numpy, say, would need a restart in mid-lesson.
+    Raises CourseError, with the last line that pip prints, if a package cannot be installed.
     """
     lines = (COURSE_FOLDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
     ranges = {re.split("[<>=]", line)[0]: line for line in lines}
@@ -90,7 +90,7 @@ def install(*names: str) -> None:
 
 
 def _ask_nvidia_smi(*arguments):
-    """Return the lines that nvidia-smi answers; none where there is no GPU that TensorFlow could use."""
+    """Return the lines that nvidia-smi prints; none if there is no GPU that TensorFlow could use."""
     command = shutil.which("nvidia-smi")
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if command is None or hidden or platform.system() == "Windows":  # TensorFlow uses no GPU on native Windows
@@ -102,7 +102,7 @@ def _ask_nvidia_smi(*arguments):
 def gpu_numbers() -> list[str]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them; needs no TensorFlow.
 
-    These are numbers, as nvidia-smi counts, or what the user has written into CUDA_VISIBLE_DEVICES. There are none on
+    They are nvidia-smi's numbers, or what the user has written into CUDA_VISIBLE_DEVICES. The list is empty on
     Windows, where TensorFlow uses no GPU; its Linux subsystem (WSL) counts as Linux.
     """
     listing = "\n".join(_ask_nvidia_smi("--list-gpus"))
@@ -128,13 +128,13 @@ def visible_gpus() -> list[tuple[str, float]]:
     return [(name.strip(), float(capability)) for name, _, capability in found]
 
 
-# Of the graphics cards that people meet, after their makers' data sheets: 16-bit products in 10^12 operations a second
+# Common GPUs, from their data sheets: peak rate of 16-bit multiplications, in 10^12 operations a second
 CARD_PEAKS = {"T4": 65, "V100": 125, "L4": 121, "A100": 312, "H100": 989, "H200": 989}
-CARD_SHARE = 0.1  # of the peak that a training reaches: 97 of 989 were measured on an H200, batches of 32 of 256x256
-CARD_STEP = 0.008  # seconds that a step takes besides, however small it is: 6 to 9 ms were measured there
-CORE_STEP = 0.02  # the same on CPU cores: so trainings with crops of 56x56 and of 96x96 fit one rule, in bfloat16
-BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # of a CPU that multiplies bfloat16 numbers by itself
-# Operations a second that a core makes in a training, measured on a Xeon (the first) and on EPYC, by what a CPU can do
+CARD_SHARE = 0.1  # share of the peak that training reaches: 97 of 989, measured on an H200, batches of 32 at 256x256
+CARD_STEP = 0.008  # seconds of overhead in each step, however small: 6 to 9 ms were measured there
+CORE_STEP = 0.02  # the same on a CPU: with it, crops of 56x56 and of 96x96 fit one rule, in bfloat16
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # of a CPU that multiplies bfloat16 numbers in hardware
+# Operations a second of one core in training, by what the CPU can do; measured on a Xeon (the first) and on EPYC
 CORE_RATES = {"amx_bf16": 260e9, "avx512_bf16": 130e9, "avx512f": 80e9, "avx2": 35e9}
 
 
@@ -145,7 +145,7 @@ def cpu_cores() -> int:
 
 
 def cpu_flags() -> set[str]:
-    """Return the names of what the processor can do, such as "avx2", as Linux lists them; nothing elsewhere."""
+    """Return the processor's feature flags, such as "avx2", as Linux lists them; an empty set elsewhere."""
     listing = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     return set(listing.split())
 
@@ -158,11 +158,11 @@ def device_name() -> str:
 
 
 def estimate_seconds(operations: float, steps: int, arithmetic: str) -> float | None:
-    """Return about how long `steps` with so many floating-point operations in all take here; None for an unknown card.
+    """Return about how many seconds `steps` training steps take here; None for an unknown card.
 
-    The rule: on a GPU CARD_STEP for each step, and the operations at CARD_SHARE of the card's peak; on a CPU CORE_STEP,
-    and the operations at the rate of its cores. All rates are of one machine each, so other machines may differ by
-    half.
+    operations: the floating-point operations of all steps together. The rule: on a GPU, CARD_STEP for each step, and
+    the operations at CARD_SHARE of the card's peak; on a CPU, CORE_STEP, and the operations at the rate of its cores.
+    Each rate was measured on one machine; others may differ by half.
     """
     if not gpu_found():
         usable = cpu_flags() if arithmetic == "mixed_bfloat16" else cpu_flags() - BFLOAT16_FLAGS
@@ -177,7 +177,7 @@ def choose_precision(precision: str) -> str:
     """Return the arithmetic to train in: `precision` itself, or for "auto" what suits this machine.
 
     On a GPU of compute capability 8.0 and up (A100, L4, H100) "mixed_bfloat16", of 7.x (Colab's T4) "mixed_float16".
-    Without a GPU "mixed_bfloat16" on a CPU that multiplies bfloat16 numbers by itself (avx512_bf16 or amx_bf16 among
+    Without a GPU "mixed_bfloat16" on a CPU that multiplies bfloat16 numbers in hardware (avx512_bf16 or amx_bf16 among
     the flags in /proc/cpuinfo). Everywhere else "float32".
     """
     if precision != "auto":
@@ -189,9 +189,9 @@ def choose_precision(precision: str) -> str:
 
 
 def check_device(settings: dict, allow_slow: bool = False) -> None:
-    """Raise CourseError if the profile was chosen for a GPU, and TensorFlow has none here.
+    """Raise CourseError if the profile is made for a GPU and TensorFlow has none here.
 
-    allow_slow: go on without a GPU all the same.
+    allow_slow: go on without a GPU anyway.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""What is measured: overlap, distance between surfaces, and how sure a mean over patients is.
+"""The metrics: overlap, distance between surfaces, and the uncertainty of a mean over patients.
 
 Arrays in, numbers out.
 """
@@ -12,7 +12,7 @@ COUNTS = ("true_positives", "false_positives", "false_negatives", "true_negative
 
 
 def confusion_counts(truth: ArrayLike, prediction: ArrayLike) -> dict[str, int]:
-    """Count the pixels of two masks of one shape: true and false positives, false and true negatives.
+    """Count the pixels of two masks of the same shape: true and false positives, false and true negatives.
 
     truth and prediction: arrays of bool, or of any number type holding only 0 and 1.
     Raises ValueError for other values or for shapes that differ.
@@ -40,14 +40,14 @@ def add_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 def scores(counts: dict[str, float]) -> dict[str, float]:
     """Return dice, iou, precision, recall and accuracy, each from 0 to 1, of confusion counts.
 
-    An empty prediction of an empty mask is perfect: dice, iou, precision and recall are 1. Where only one of
-    the two is empty they are 0.
+    An empty prediction for an empty mask is perfect: dice, iou, precision and recall are 1. If only one of
+    the two is empty, they are 0.
     """
     tp, fp, fn, tn = (counts[name] for name in COUNTS)
     empty = tp + fp + fn == 0
 
     def ratio(part, whole):
-        """Return part / whole: 1 where both masks are empty, 0 where the whole alone is nothing."""
+        """Return part / whole: 1 if both masks are empty, 0 if only the whole is 0."""
         return 1.0 if empty else part / whole if whole else 0.0
 
     return {
@@ -67,7 +67,7 @@ def dice(truth: ArrayLike, prediction: ArrayLike) -> float:
 def cross_entropy(truth: np.ndarray, probability: np.ndarray) -> float:
     """Return the binary cross-entropy, mean over all pixels.
 
-    It is minus the natural logarithm of the probability given to the truth.
+    It is minus the natural logarithm of the probability given to the true class.
     truth: array of 0 and 1. probability: float array of the same shape, 0 to 1; a probability of 0 counts
     as 1e-7, as in Keras.
     """
@@ -76,7 +76,7 @@ def cross_entropy(truth: np.ndarray, probability: np.ndarray) -> float:
 
 
 def rank_slices(slice_counts: Sequence[dict[str, int]]) -> tuple[list[int], list[float]]:
-    """Return (indices, dice) of the slices whose mask is not empty, from the best Dice to the worst."""
+    """Return (indices, dice) of the slices whose true mask is not empty, from the best Dice to the worst."""
     with_atrium = [i for i, counts in enumerate(slice_counts) if counts["true_positives"] + counts["false_negatives"]]
     values = {i: scores(slice_counts[i])["dice"] for i in with_atrium}
     order = sorted(with_atrium, key=values.get, reverse=True)
@@ -84,7 +84,7 @@ def rank_slices(slice_counts: Sequence[dict[str, int]]) -> tuple[list[int], list
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Return the slices of the smallest box that holds all of a mask; of an empty mask its first pixel."""
+    """Return the slices of the smallest box that contains all of a mask; for an empty mask, of its first pixel."""
     if not mask.any():
         return (slice(0, 1),) * mask.ndim
     return tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(mask))
@@ -95,13 +95,13 @@ def surface_distances(
 ) -> tuple[float, float] | None:
     """Return (mean, 95th percentile) of the distances between the surfaces of two masks, or None if one is empty.
 
-    A pixel belongs to the surface if one of its direct neighbours is outside. From each surface pixel of one mask the
-    distance to the nearest surface pixel of the other is taken, both ways.
+    A pixel belongs to the surface if one of its direct neighbours is outside. For each surface pixel of one mask, the
+    distance to the nearest surface pixel of the other is taken, in both directions.
     The mean is the *mean average surface distance* (MASD in Metrics Reloaded, Maier-Hein et al., 2024): the mean of
-    the two ways' means, so both surfaces count alike. It is not the average symmetric surface distance (ASSD, and
-    `assd` in MedPy), which pools the distances, so that the larger surface counts more. The percentile is taken over
-    both ways together, as `hd95` in MedPy does; Metrics Reloaded takes the larger of the two ways' percentiles.
-    truth, prediction: bool arrays (slices, height, width). spacing: distance of neighbours along each of these axes.
+    the means of both directions, so both surfaces count alike. It is not the average symmetric surface distance (ASSD,
+    and `assd` in MedPy), which pools the distances, so that the larger surface counts more. The percentile pools both
+    directions, as `hd95` in MedPy does; Metrics Reloaded takes the larger of the percentiles of the two directions.
+    truth, prediction: bool arrays (slices, height, width). spacing: between neighbours along each of these axes.
     """
     if not truth.any() or not prediction.any():
         return None
@@ -118,7 +118,7 @@ def surface_distances(
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return (low, high): where the mean of the values lies in 95 % of 9,999 resamplings of them (seed 0).
+    """Return (low, high), the 95 % percentile bootstrap interval of the mean: 9,999 resamplings, seed 0.
 
     None for fewer than two values. With few patients the interval is too narrow rather than too wide: patients who
     are not in the sample cannot be drawn.

@@ -1,7 +1,7 @@
-"""Batch normalisation as TensorFlow's fused kernel computes it: Keras' own formula in one operation instead of ten.
+"""Batch normalisation by TensorFlow's fused kernel: Keras' own formula in one operation instead of ten.
 
 Each of the ten reads and writes the whole batch, in float32 whatever the arithmetic: in bfloat16 that took more than a
-quarter of a training step on a CPU. The layers stay Keras' own, and so does what is saved of them.
+quarter of a training step on a CPU. The layers and the saved files remain Keras' own.
 """
 
 import functools
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def fuse_normalization(model: "keras.Model") -> None:
-    """Let TensorFlow's fused kernel compute each batch normalisation of a model, in training and in answering.
+    """Let TensorFlow's fused kernel compute each batch normalisation of a model, in training and in prediction.
 
     Layers, weights and the file that `model.save` writes stay as they were. Mean and variance are float32 in every
-    arithmetic. XLA fuses Keras' own operations, so where it compiles the network nothing is changed.
+    arithmetic. XLA fuses Keras' own operations, so a network that it compiles is left as it is.
     """
     import keras
 
@@ -27,7 +27,7 @@ def fuse_normalization(model: "keras.Model") -> None:
 
 
 def _normalize(layer, inputs, training=None, mask=None):
-    """Return the normalised inputs (N, height, width, channels); in training the moving averages take a step."""
+    """Return the normalised inputs (N, height, width, channels); in training, update the moving averages."""
     import tensorflow as tf
 
     training = bool(training and layer.trainable)
@@ -42,7 +42,7 @@ def _normalize(layer, inputs, training=None, mask=None):
         is_training=training,
     )[:3]
     if training:
-        # The kernel divides its variance by one less than the number of values, Keras by the number
+        # The kernel divides its variance by the number of values less one, Keras by the number
         count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), tf.float32)
         moments[1] *= (count - 1) / count
         for average, now in zip(moving, moments):

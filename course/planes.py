@@ -1,4 +1,4 @@
-"""A patient's slices as a volume: which are neighbours, its cuts in three planes, and the pictures to train on."""
+"""A patient's slices as a volume: which of them are neighbours, its cuts in three planes, the pictures to train on."""
 
 import functools
 import itertools
@@ -9,10 +9,10 @@ import numpy as np
 
 
 class Volume(NamedTuple):
-    """Rows `start` to `stop` (not included) of a subset's arrays, neighbours of one patient.
+    """Rows `start` to `stop` (not included) of a subset's arrays: neighbouring slices of one patient.
 
-    row_step, column_step: the distance between neighbouring slices, counted in heights and in widths of a pixel of the
-    network's image. The two differ where the picture or its pixels are not square.
+    row_step, column_step: the distance between neighbouring slices, in heights and in widths of a pixel of the
+    network's image. The two differ if the picture or its pixels are not square.
     """
 
     start: int
@@ -21,21 +21,21 @@ class Volume(NamedTuple):
     column_step: float
 
     def depth(self, axis: int) -> int:
-        """Return how many pixels deep the cuts along the rows (axis 1) or the columns (axis 2) are, at least 1.
+        """Return the depth in pixels of the cuts along the rows (axis 1) or the columns (axis 2), at least 1.
 
-        A cut along the rows shows one row of every slice, so a pixel is as deep as a column is wide; a cut along the
-        columns shows one column of every slice.
+        A cut along the rows shows one row of every slice, so its pixels are as deep as a column is wide; a cut along
+        the columns shows one column of every slice, so they are as deep as a row is high.
         """
         step = self.column_step if axis == 1 else self.row_step
         return max(1, round((self.stop - self.start) * step))
 
 
 def slice_places(numbers: list[int | None]) -> list[int] | None:
-    """Return at which place of the stack each slice of a patient lies, counted from 0: [0, 1, 4] for 7, 8 and 11.
+    """Return the place of each of a patient's slices in the stack, counted from 0: [0, 1, 4] for 7, 8 and 11.
 
-    numbers: the slices' numbers, ascending. Neighbours differ by the smallest difference that occurs. None where the
-    places cannot be known: a number is missing or occurs twice, the differences do not fit together, or more slices
-    are missing than are there.
+    numbers: the slices' numbers, ascending. Neighbours differ by the smallest difference that occurs. Returns None if
+    the places cannot be known: a number is missing or occurs twice, the differences are not multiples of the smallest,
+    or more slices are missing than are there.
     """
     if len(numbers) == 1:
         return [0]
@@ -50,14 +50,14 @@ def slice_places(numbers: list[int | None]) -> list[int] | None:
 
 
 def in_places(masks: np.ndarray, places: list[int]) -> np.ndarray:
-    """Return the masks of a patient's slices (N, height, width) at their places; where none is, the stack is empty."""
+    """Return a stack of a patient's masks (N, height, width), each at its place; places without a slice are empty."""
     stack = np.zeros((places[-1] + 1, *masks.shape[1:]), masks.dtype)
     stack[places] = masks
     return stack
 
 
 def _neighbours(slices):
-    """Return (first row, last row + 1) of each run of slices of one patient and size without a gap between them."""
+    """Return (first row, last row + 1) of each run of slices without a gap, all of one patient and one size."""
     runs = []
     for _, group in itertools.groupby(enumerate(slices), key=lambda entry: entry[1]["patient"]):
         numbered = [(row, pair["slice"], pair["size"]) for row, pair in group if pair["slice"] is not None]
@@ -70,13 +70,13 @@ def _neighbours(slices):
 
 
 def find_volumes(slices: list[dict], spacing_of: dict[str, list | None], image_size: int) -> list[Volume]:
-    """Return the volumes that the slices of a subset stack up to.
+    """Return the volumes into which the slices of a subset can be stacked.
 
     slices: entries of arrays.json, in the order of the arrays' rows: a patient's slices together, ascending.
-    spacing_of: for each patient [row, column, slice] in mm, or None where it is not known.
-    Slices with numbers make a volume if at least eight of one patient and size follow each other without a gap: where
-    one is missing, a new volume begins. Where the spacing is not known, slices are taken to lie one pixel of the
-    original apart, and must also be 16 pixels of the network's image deep: a few slices, far apart, would be squeezed
+    spacing_of: for each patient [row, column, slice] in mm, or None if it is not known.
+    Numbered slices make a volume if at least eight of one patient and size follow each other without a gap; at a gap a
+    new volume begins. If the spacing is not known, slices are taken to lie one original pixel apart, and the volume
+    must also be at least 16 pixels of the network's image deep: a few slices, in truth far apart, would be squeezed
     into nothing.
     """
     volumes = []
@@ -93,7 +93,7 @@ def find_volumes(slices: list[dict], spacing_of: dict[str, list | None], image_s
 
 @functools.cache
 def _overlaps(old, new):
-    """Return the share of each of `new` pixels that each of `old` pixels covers: a sparse array (new, old)."""
+    """Return a sparse array (new, old): the share of each of `new` pixels that each of `old` pixels covers."""
     from scipy import sparse
 
     edges, starts = np.linspace(0, old, new + 1)[:, None], np.arange(old)
@@ -104,7 +104,7 @@ def _overlaps(old, new):
 def area_average(values: np.ndarray, size: int, axis: int) -> np.ndarray:
     """Average an array along one axis into `size` new pixels; returns float32.
 
-    Each new pixel weighs the old ones by the length that it covers of them.
+    Each new pixel weights the old ones by the length that it shares with them.
     """
     values = np.moveaxis(values, axis, 0).astype(np.float32)
     averages = _overlaps(len(values), size) @ values.reshape(len(values), -1)
@@ -123,12 +123,12 @@ def resample_slices(values: np.ndarray, count: int) -> np.ndarray:
 
 
 class TrainingPictures:
-    """All pictures to train on: the slices, and every volume's cuts along rows and columns as well.
+    """All pictures to train on: the slices, and every volume's cuts along rows and columns.
 
-    X: float32 (N, S, S, 1) from 0 to 1, in steps of 1/255; y: uint8 of the same shape, where a pixel that is all atrium
-    holds `full`; both may be memory maps. Pictures are numbered: the N slices, then for each volume its cuts along
-    the rows and those along the columns. A cut is put in the middle of a black square, and what is too deep for the
-    square is cut off at both ends. A picture and its mask are uint8 (S, S), 0 to 255.
+    X: float32 (N, S, S, 1) from 0 to 1, in steps of 1/255; y: uint8 of the same shape, `full` in a pixel that is all
+    atrium; both may be memory maps. Pictures are numbered: the N slices, then for each volume its cuts along the rows
+    and those along the columns. A cut lies in the middle of a black square; if it is too deep for the square, it is
+    cropped at both ends. A picture and its mask are uint8 (S, S), 0 to 255.
     has_atrium: bool, for each picture whether some pixel of its mask is at least half atrium.
     """
 
@@ -167,17 +167,17 @@ class TrainingPictures:
 
     @property
     def pixels(self) -> int:
-        """How many pixels `stack` holds of the pictures, and of their masks as many again."""
+        """How many pixels `stack` holds of the pictures; the masks have as many again."""
         deep = sum(depth for volume in self.volumes for depth in {volume.depth(axis) for axis in (1, 2)})
         return (len(self.X) + deep) * self.X.shape[1] ** 2 + 1
 
     def stack(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All pictures in little memory, as (images, masks, views).
+        """Return all pictures as (images, masks, views), which take little memory.
 
-        images and masks: uint8, one after another all pixels of the slices, and of the volumes as they are resampled
-        along their depth; then one black pixel. views: int32, a row for each picture of which pixels it shows: that of
-        row r and column c is `first + r * below + c * beside`, where r and c lie in the given ranges, else the black
-        one. The columns are first, below, beside, top, bottom, left, right; bottom and right are not included.
+        images and masks: uint8, flat: all pixels of the slices, then of the volumes, resampled along their depth, then
+        one black pixel. views: int32, a row for each picture: first, below, beside, top, bottom, left, right. If row r
+        of the picture lies from top to bottom, and column c from left to right (the ends not included), it shows there
+        the pixel with index `first + r * below + c * beside`, else the black one.
         """
         size = self.X.shape[1]
         image, rows = size * size, range(0, len(self.X), 64)  # a few at a time: X is float32
@@ -206,7 +206,7 @@ class TrainingPictures:
 
 
 def _in_the_middle(depth, size):
-    """Return where in its square of `size` a cut of `depth` pixels begins and ends, and which of them is the first."""
+    """Return where in its square of `size` a cut of `depth` pixels begins and ends, and its first pixel to show."""
     first = max(0, (size - depth) // 2)
     return first, first + min(depth, size), max(0, (depth - size) // 2)
 

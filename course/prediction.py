@@ -1,7 +1,7 @@
-"""What the network answers: for slices, and for volumes in three planes.
+"""The network's predictions: for slices, and for volumes in three planes.
 
-Where XLA compiles the network (Keras' choice on a single GPU) every batch has one shape, so that it is compiled once:
-the last batch is filled up, and the cuts of a volume are padded to squares. Elsewhere that would only cost time.
+If XLA compiles the network (Keras' choice on a single GPU), every batch has one shape, so that it is compiled once:
+the last batch is filled up, and the cuts of a volume are padded to squares. Otherwise that would only cost time.
 """
 
 from pathlib import Path
@@ -23,10 +23,10 @@ def predict_probabilities(model, X: np.ndarray) -> np.ndarray:
 
 
 def predict_in_planes(model, X: np.ndarray, volumes: list[Volume]) -> np.ndarray:
-    """Return the probabilities for X (N, S, S, 1), for volumes averaged over their three planes.
+    """Return the probabilities for X (N, S, S, 1), float32 (N, S, S): in volumes, the mean over three planes.
 
-    The network is asked for the slices, and for the same volume cut along its rows and along its columns (Perslev et
-    al., One Network to Segment Them All, 2019). Rows that belong to no volume are answered from the slice alone.
+    The network sees the slices, and the same volume cut along its rows and along its columns (Perslev et al., One
+    Network to Segment Them All, 2019). A slice that belongs to no volume has the prediction of that slice alone.
     """
     probabilities = np.array(predict_probabilities(model, X))
     depths = [volume.depth(axis) for volume in volumes for axis in (1, 2)]
@@ -53,7 +53,7 @@ def predict_subset(model, work_dir: Path, subset: str, planes: int = 1) -> np.nd
 
 
 def resize_probability(probability: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize a (S, S) map of probabilities bilinearly to `shape` (height, width); float32, 0 to 1."""
+    """Resize a map of probabilities (S, S) bilinearly to `shape` (height, width); float32, 0 to 1."""
     height, width = shape
     return np.asarray(Image.fromarray(probability).resize((width, height), Image.Resampling.BILINEAR))
 
@@ -61,7 +61,7 @@ def resize_probability(probability: np.ndarray, shape: tuple[int, int]) -> np.nd
 def predict_scan(
     model, X: np.ndarray, field: tuple[int, int], shape: tuple[int, int], spacing: list[float] | None, planes: int
 ) -> np.ndarray:
-    """Return the probabilities for the pictures of a scan, float32 (slices, height, width), at their own resolution.
+    """Return the probabilities for a scan at its own resolution, float32 (slices, height, width).
 
     X and field: what `helpers.scan_input` returned; shape: (height, width) of the scan's pictures; spacing: theirs,
     [row, column, slice] in mm, or None where it is unknown; planes: 1 or 3, see `predict_in_planes`.

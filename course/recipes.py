@@ -12,7 +12,7 @@ from course.folds import FOLDS
 from course.machine import device_name, estimate_seconds, gpu_found
 from course.workspace import CourseError, duration, read_json, write_json
 
-# A profile says how much work is done. `sample` is the size of the made-up dataset, where that is used.
+# A profile says how much work is done. `sample` is the size of the made-up dataset, if that is used.
 # `images_per_epoch=None`: an epoch has as many pictures as there are training slices, times `repeats` of the recipe.
 SAMPLE = {"patients": {"train": 12, "valid": 4, "test": 4}, "slices": 20}
 SMALL_SAMPLE = {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}
@@ -25,7 +25,7 @@ PROFILES = {
 }
 
 # A recipe says how the network is trained. `report` is that of the student report of 2022. From it a ladder leads to
-# `best`: each rung is the recipe before it with the changes that stand here.
+# `best`: each rung is the one before it with the changes listed here.
 LADDER = {
     "report": {
         "batch_size": 32,
@@ -34,11 +34,11 @@ LADDER = {
         "learning_rate_schedule": "constant",
         "augment": False,
         "crop_share": 1.0,  # side of the square cut from a slice, as a share of its side
-        "foreground_share": None,  # share of the training slices that hold atrium; None: as it comes
-        "repeats": 1,  # pictures of an epoch for each training slice, where the profile gives no number of images
+        "foreground_share": None,  # share of an epoch's pictures that hold atrium; None: as in the training set
+        "repeats": 1,  # pictures of an epoch for each training slice, if the profile gives no number of images
         "batch_normalization_momentum": 0.99,
         "output_bias": 0.0,
-        "monitor": "val_loss",  # the weights with the best of this figure are kept; None: those of the last epoch
+        "monitor": "val_loss",  # the weights of the epoch that is best by this metric are kept; None: of the last one
         "leave_out_twins": False,
         "planes": 1,  # 1: the slices; 3: also the volume's cuts along its rows and columns
         "soft_masks": False,  # True: train on the share of each pixel that is atrium, not on 0 and 1
@@ -47,18 +47,18 @@ LADDER = {
     },
     "small_batches": {  # more steps for the same pictures; and no scan in train that is also in valid
         "batch_size": 4,
-        "batch_normalization_momentum": 0.95,  # averages that follow the weights
+        "batch_normalization_momentum": 0.95,  # moving averages that keep up with the weights
         "leave_out_twins": True,
     },
-    "crops": {  # crops that are turned, scaled and shaded: less work for a picture, and none is seen twice
+    "crops": {  # crops that are rotated, scaled and shaded: less work per picture, and none is seen twice
         "augment": True,
         "crop_share": 0.6,
         "repeats": 5,
         "soft_masks": True,
     },
-    "overlap": {  # a loss and a monitor that look at the atrium, and a start that expects little of it
+    "overlap": {  # a loss and a monitor that measure overlap, and a start that predicts little atrium
         "loss": "bce_dice_loss",
-        "output_bias": -4.0,  # an answer of 2 % to begin with: nearly all pixels are background
+        "output_bias": -4.0,  # a probability of 2 % to begin with: nearly all pixels are background
         "monitor": "val_iou",
     },
     "schedule": {  # larger steps first, smaller ones later, and more slices that hold atrium
@@ -66,8 +66,8 @@ LADDER = {
         "learning_rate_schedule": "cosine",
         "foreground_share": 0.75,
     },
-    "best": {  # three planes of each volume, the last weights, and what is left to choose is chosen on valid
-        "loss": "binary_crossentropy",  # again: it brings more, beside all other changes
+    "best": {  # three planes of each volume, the last weights, and the post-processing chosen on valid
+        "loss": "binary_crossentropy",  # again: with all the other changes it does better
         "planes": 3,
         "monitor": None,
         "threshold": None,
@@ -76,7 +76,7 @@ LADDER = {
 }
 RECIPES = dict(zip(LADDER, itertools.accumulate(LADDER.values(), operator.or_)))
 
-# The same question from the top: `best` with one thing as it is in a recipe below.
+# The ablation, from the top: `best` with one thing as it is on a rung below.
 ABLATION = {
     "with_dice_loss": {"loss": "bce_dice_loss"},
     "without_small_batches": {"batch_size": 32},
@@ -141,11 +141,10 @@ def check_values(values: dict) -> None:
 
 
 def load_settings(work_dir: Path, **overrides) -> dict:
-    """Return the settings that 01 recorded, with every override that is not None put in and recorded in turn.
+    """Return the settings that 01 recorded, with every override that is not None applied and recorded.
 
-    None takes back an earlier override: `replaced` holds what 01 had recorded under its name.
-
-    Raises CourseError if 01 has not run, or in an older version of the course, or if a value cannot work.
+    None takes back an earlier override: `replaced` holds the value that 01 had recorded under its name.
+    Raises CourseError if 01 has not run, or ran in an older version of the course, or if a value cannot work.
     """
     names = new_settings("sample", "smoke", "best", 0)
     settings = read_json(work_dir / "settings.json", "01_dataset_upload", names)
@@ -161,23 +160,23 @@ def load_settings(work_dir: Path, **overrides) -> dict:
 
 
 def crop_side(settings: dict, size: int) -> int:
-    """Return the side of the squares that are cut from pictures of `size`: a multiple of 8, as the network needs it.
+    """Return the side of the squares that are cut from pictures of `size`: the nearest multiple of 8, at least 8.
 
-    It halves the picture three times. The nearest multiple is taken: 80 for 0.6 of 128.
+    The network halves the picture three times, so it needs a multiple of 8: 80 for 0.6 of 128.
     """
     return max(8, round(settings["crop_share"] * size / 8) * 8)
 
 
 def steps_per_epoch(slices: int, settings: dict) -> int:
-    """Return the number of batches in an epoch; what is missing in the last one is taken from the next pass.
+    """Return the number of batches in an epoch; the last one is filled up from the next pass over the data.
 
-    slices: the size of the training set, which gives the length of an epoch where the profile does not.
+    slices: the number of training slices, which sets the length of an epoch if the profile does not.
     """
     return -(-(settings["images_per_epoch"] or settings["repeats"] * slices) // settings["batch_size"])
 
 
 def images_in_epoch(slices: int, settings: dict) -> int:
-    """Return how many images an epoch shows of a training set of `slices` slices: a whole number of batches."""
+    """Return how many images an epoch shows, for `slices` training slices: a whole number of batches."""
     return steps_per_epoch(slices, settings) * settings["batch_size"]
 
 
@@ -185,7 +184,7 @@ OPERATIONS_A_PIXEL = 0.834e6  # of a training step of the U-Net, forward and bac
 
 
 def _estimate(settings, slices, arithmetic):
-    """Return (side of a picture, steps, seconds or None) of a training on so many slices."""
+    """Return (side of a picture, steps, seconds or None) of a training on `slices` slices."""
     side, steps = crop_side(settings, settings["image_size"]), settings["epochs"] * steps_per_epoch(slices, settings)
     operations = steps * settings["batch_size"] * side**2 * OPERATIONS_A_PIXEL
     return side, steps, estimate_seconds(operations, steps, arithmetic)
@@ -194,7 +193,7 @@ def _estimate(settings, slices, arithmetic):
 def training_plan(work_dir: Path, settings: dict, slices: int) -> str:
     """Return a sentence for 04: the device, the work of the training, and about how long it will take.
 
-    slices: the size of the training set. Where it takes more than an hour, a second sentence names a shorter choice.
+    slices: the number of training slices. If it takes more than an hour, a second sentence names a shorter choice.
     Raises CourseError if 03 has not run.
     """
     arithmetic = read_json(work_dir / "model" / "untrained.json", "03_model").get("arithmetic")

@@ -1,6 +1,6 @@
-"""The report of a batch: one HTML page that needs nothing beside it, made from run.json, metrics.json and history.csv.
+"""The report of a batch: one self-contained HTML page, made from run.json, metrics.json and history.csv.
 
-Runs that differ in seed and fold alone make a group. A group's Dice of a patient is the mean over its runs.
+Runs that differ only in seed and fold make a group. A patient's Dice in a group is the mean over the group's runs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Groups = dict[str, list[dict]]  # the runs of each group
 def read_groups(folder: Path, outcomes: dict[str, dict]) -> Groups:
     """Return {group: finished runs} of a batch, each with `metrics` and `history`.
 
-    A group is called after the parameters in which it differs from others.
+    A group is named after the parameters in which it differs from others.
     """
     finished = [outcome for outcome in outcomes.values() if outcome["state"] != "failed"]
     keys = dict.fromkeys(key for outcome in finished for key in outcome["parameters"] if key not in ("seed", "fold"))
@@ -65,7 +65,7 @@ def read_groups(folder: Path, outcomes: dict[str, dict]) -> Groups:
 
 
 def patient_dice(runs: list[dict], subset: str) -> dict[tuple[str, str], float]:
-    """Return the Dice of each patient of a subset, mean over the runs that scored it, by (dataset, patient)."""
+    """Return {(dataset, patient): Dice} of a subset, the mean over the runs that scored the patient."""
     values = defaultdict(list)
     for run in runs:
         for patient, value in run["metrics"][subset]["dice_per_patient"].items():
@@ -99,9 +99,9 @@ def _deviation(values):
 def write_patients(folder: Path, groups: Groups) -> Path:
     """Write patients.csv, which 06 reads, a row for each run, subset and patient; return its path.
 
-    A row holds the run's parameters, the patient's figures as in metrics.json, the unit of its distances (mm or
-    pixels), and of the run: the patients it learned from, the accuracy on the subset's pixels, the images seen, the
-    seconds of training, the arithmetic, the devices that trained, the versions. 06_beyond_the_report reads such a file.
+    A row holds the run's parameters, the patient's metrics as in metrics.json, the unit of the distances (mm or
+    pixels), and, for the run, the patients it learned from, the accuracy on the subset's pixels, the images seen, the
+    seconds of training, the arithmetic, the devices of the training, and the versions.
     """
     rows = []
     for run in itertools.chain(*groups.values()):
@@ -155,7 +155,7 @@ def comparison_rows(groups: Groups, subset: str) -> list[list]:
 
 
 def time_rows(groups: Groups) -> list[list]:
-    """Return the rows of what training took, a row for each group; TIME_HEADERS names the columns."""
+    """Return the rows of training times, a row for each group; TIME_HEADERS names the columns."""
     rows = []
     for label, runs in groups.items():
         training = [run["metrics"]["seconds_training"] for run in runs]
@@ -175,7 +175,7 @@ def _colors(groups):
 
 
 def plot_curves(groups: Groups) -> Figure:
-    """Overlay the loss and the soft Dice on valid of all runs, a colour a group."""
+    """Overlay the loss and the soft Dice on valid of all runs, one colour for each group."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, 1, figsize=(6, 6.4), layout="constrained")
@@ -192,7 +192,7 @@ def plot_curves(groups: Groups) -> Figure:
 
 
 def plot_patients(groups: Groups, subset: str) -> Figure:
-    """Draw the Dice of each patient, a row a group, with the mean as a line."""
+    """Draw the Dice of each patient, a row for each group, with the mean as a line."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 1.4 + 0.6 * len(groups)), layout="constrained")
@@ -234,14 +234,14 @@ def _results_on(subset, groups):
 
 
 def write_report(folder: Path, outcomes: dict[str, dict], choices: dict) -> Path:
-    """Write report.html into a batch's folder; return its path. `choices`: the parameters of 00 that make it again."""
+    """Write report.html into a batch's folder; return its path. `choices`: the parameters of 00 that repeat it."""
     groups, name = read_groups(folder, outcomes), html.escape(folder.name)
     counts = Counter(outcome["state"] for outcome in outcomes.values())
     parts = [
         f"<h1>{name}: {len(outcomes)} run{'s' if len(outcomes) > 1 else ''}</h1>",
         f"<p>{counts['complete']} ran, {counts['reused']} were reused, {counts['failed']} failed. "
-        "Dice is that of a patient's whole volume at the masks' own resolution, and where several runs scored a "
-        "patient, the mean of theirs. Precision and recall are means over patients too. SD is the standard deviation: "
+        "Dice is that of a patient's whole volume at the masks' own resolution; if several runs scored a patient, it "
+        "is the mean over these runs. Precision and recall are means over patients too. SD is the standard deviation: "
         "over patients, and over the means of the seeds.</p>",
     ]
     ranked = ranked_runs(groups)
@@ -266,7 +266,7 @@ def write_report(folder: Path, outcomes: dict[str, dict], choices: dict) -> Path
 
 
 def write_page(path: Path, title: str, body: str) -> None:
-    """Write one HTML page that needs nothing beside it, whole or not at all; title and body are escaped already."""
+    """Write one self-contained HTML page, whole or not at all; title and body are escaped already."""
     with whole_file(path) as part:
         part.write_text(
             f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'

@@ -1,4 +1,4 @@
-"""What 05 measures of a patient and of single slices, and the files in `results/` that keep it."""
+"""What 05 measures for a patient and for single slices, and the files in `results/` that hold it."""
 
 import csv
 import os
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 def patient_scores(
     truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float], places: list[int] | None
 ) -> dict[str, float | None]:
-    """Return the figures of one patient: dice, iou, precision, recall, the two surface distances and volume_error.
+    """Return the metrics of one patient: dice, iou, precision, recall, the two surface distances and volume_error.
 
-    truth, prediction: bool (slices, height, width). spacing: between slices, rows and columns. places: where in the
-    stack the slices lie; None where that is not known, and then there are no distances. volume_error: the volume found
-    over the true one, minus 1; None where the truth is empty.
+    truth, prediction: bool (slices, height, width). spacing: between slices, rows and columns. places: of the slices
+    in the stack; None if they are not known, and then there are no distances. volume_error: the predicted volume over
+    the true one, minus 1; None if the truth is empty.
     """
     overlap = scores(confusion_counts(truth, prediction))
     distances = places and surface_distances(*(in_places(part, places) for part in (truth, prediction)), spacing)
@@ -41,7 +41,7 @@ def patient_scores(
 
 
 def slice_scores(slice_counts: list[dict[str, int]]) -> dict[str, float | int | None]:
-    """Return figures of single slices: the Dice of those that hold atrium, and what is found on those that do not."""
+    """Return metrics of single slices: the Dice of those with atrium, and the false positives on those without."""
     _, values = rank_slices(slice_counts)
     empty = [counts for counts in slice_counts if counts["true_positives"] + counts["false_negatives"] == 0]
     false_pixels = [counts["false_positives"] for counts in empty]
@@ -58,7 +58,7 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
     """Write results/metrics.json and results/patients.csv; return the path of metrics.json.
 
     model: the network that was evaluated. metrics: what `evaluate_subset` returned for each subset that was opened.
-    Raises CourseError where dataset, arrays or network have been replaced since the network was loaded.
+    Raises CourseError if dataset, arrays or network have been replaced since the network was loaded.
     """
     weights = read_trained(work_dir, load_settings(work_dir)).get_weights()
     if not all(map(np.array_equal, model.get_weights(), weights)):
@@ -92,9 +92,9 @@ def write_results(model: "keras.Model", work_dir: Path, settings: dict, metrics:
 
 
 def read_runs(path: str | os.PathLike) -> list[dict[str, str]]:
-    """Return the rows of valid in the patients.csv of a batch that ran several recipes, all values text.
+    """Return the rows of valid in the patients.csv of a batch that ran several recipes; all values are strings.
 
-    Raises CourseError for another file, and where runs differ in more than recipe, seed and fold, or in their patients.
+    Raises CourseError for any other file, and if runs differ in more than recipe, seed and fold, or in their patients.
     """
     path = Path(os.path.expanduser(path))
     with (
@@ -122,9 +122,9 @@ def read_runs(path: str | os.PathLike) -> list[dict[str, str]]:
 
 
 def chosen_segmentation(work_dir: Path) -> tuple[float, bool]:
-    """Return the threshold, and whether to keep the largest component alone, as 05 chose them on valid.
+    """Return the threshold, and whether to keep only the largest component, as 05 chose them on valid.
 
-    Raises CourseError if 05 has not run, or before the training that model/ holds, or in its midst.
+    Raises CourseError if 05 has not run, or ran before the training in model/ or in the middle of it.
     """
     metrics = read_json(work_dir / "results" / "metrics.json", "05_evaluation")
     training = read_json(work_dir / "model" / "training.json", "04_training")

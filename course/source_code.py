@@ -1,4 +1,4 @@
-"""What the code of the course says and does, as a hash: so a result tells which code has made it."""
+"""Hashes of what the course's code does, so that a result records which code made it."""
 
 import ast
 import functools
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from course.workspace import CourseError, fingerprint
 
-# Modules whose functions make no number of a result: they find files, check them, and say what is wrong
+# Modules whose functions affect no number of a result: they find files, check them, and say what is wrong
 _WITHOUT_NUMBERS = ("course.workspace", "course.machine", "course.arrays")
 
 
 def _is_plain(value):
-    """True for numbers, texts, and lists and dicts of them."""
+    """True for numbers, strings, and lists and dicts of them."""
     try:
         json.dumps(value)
     except (TypeError, ValueError):
@@ -24,14 +24,14 @@ def _is_plain(value):
 
 
 def _makes_numbers(value):
-    """True for functions and classes of the course that may take part in a result."""
+    """True for functions and classes of the course that may affect a result."""
     module = getattr(value, "__module__", None) or ""
     of_the_course = module == "helpers" or module.startswith("course.")
     return callable(value) and of_the_course and module not in _WITHOUT_NUMBERS
 
 
 def _bare_code(source):
-    """Parse Python source, and take out its docstrings; comments and layout are none of what is parsed."""
+    """Parse Python source and remove its docstrings; comments and layout do not survive parsing."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
@@ -40,7 +40,7 @@ def _bare_code(source):
 
 
 def _shape(node):
-    """Return what a parsed piece of code holds, in lists, without empty fields: Python's versions differ in these."""
+    """Return a syntax tree as nested lists, without empty fields: Python's versions differ in these."""
     if isinstance(node, ast.AST):
         fields = [(name, _shape(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
         return [type(node).__name__, *fields]
@@ -48,7 +48,7 @@ def _shape(node):
 
 
 def code_shape(source: str) -> list:
-    """Return what Python source says, as JSON can hold it: the same for every version of Python that runs it.
+    """Return the syntax tree of Python source as nested lists, the same for every version of Python that runs it.
 
     Comments, docstrings and layout do not count.
     """
@@ -57,7 +57,7 @@ def code_shape(source: str) -> list:
 
 @functools.cache
 def _codes_of(path, changed):
-    """Return the code of all functions in a file that was changed at a time: read once, as long as nobody edits it."""
+    """Return the code objects of a file's functions, kept until `changed`, the time of its last change, differs."""
     codes = [compile(path.read_text(encoding="utf-8"), path, "exec")]
     for code in codes:
         codes += [part for part in code.co_consts if inspect.iscode(part)]
@@ -65,7 +65,7 @@ def _codes_of(path, changed):
 
 
 def _check_as_imported(function):
-    """Refuse a function of the course that is no longer what its file says: its source is not what would run."""
+    """Refuse a function of the course whose file has been edited since the import: its source is not what runs."""
     code = getattr(function, "__code__", None)  # a class has none
     if code is None or not _makes_numbers(function):
         return
@@ -79,7 +79,7 @@ def _check_as_imported(function):
 
 @functools.cache
 def shape_fingerprint(source: str) -> str:
-    """Return a short hash of `code_shape`; the same source is parsed once in a process."""
+    """Return a short hash of `code_shape`; a process parses the same source only once."""
     return fingerprint(code_shape(source))
 
 
@@ -88,7 +88,7 @@ def source_fingerprint(*functions) -> str:
 
     It covers all functions, classes and plain constants of the course that they name, and what those name in turn.
     Comments, docstrings and layout do not count, nor do the modules that only find and check files.
-    Raises CourseError where a file of the course has been edited or moved since this process imported it.
+    Raises CourseError if a file of the course has been edited or moved since this process imported it.
     """
     sources, waiting = {}, list(functions)
     while waiting:
@@ -100,7 +100,7 @@ def source_fingerprint(*functions) -> str:
         source = textwrap.dedent(inspect.getsource(found))
         try:
             tree = _bare_code(source)
-        except SyntaxError:  # of a lambda Python knows the lines alone, which need not be whole
+        except SyntaxError:  # the source of a lambda is the lines it stands on, which may not parse alone
             tree = ast.parse(repr(source))
         known = vars(sys.modules[found.__module__])
         named = {node.id: known[node.id] for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in known}

@@ -22,11 +22,11 @@ def format_table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
 
 
 def html_table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
-    """Return a table in HTML, its cells escaped; wider than the page, it slides by itself."""
+    """Return a table in HTML, its cells escaped; a table wider than the page scrolls by itself."""
     sides = ["right" if is_numeric(rows, column) else "left" for column in range(len(headers))]
 
     def line(cells, tag):
-        """Return a row of the table, each cell on its side."""
+        """Return a row of the table, each cell aligned to its side."""
         sided = zip(cells, sides, strict=True)
         written = (f'<{tag} style="text-align: {side}">{html.escape(str(cell))}</{tag}>' for cell, side in sided)
         return f"<tr>{''.join(written)}</tr>"
@@ -37,9 +37,9 @@ def html_table(rows: Sequence[Sequence], headers: Sequence[str]) -> str:
 
 
 class table:
-    """What shows rows under headers as the last line of a cell, or by `display`: in HTML, or as text without a page.
+    """A table to show as the last line of a cell, or with `display`: as HTML, or as text outside a web page.
 
-    rows: lists of cells, as many in each as there are headers. Columns of numbers stand to the right.
+    rows: lists of cells, in each as many as there are headers. Columns of numbers are aligned to the right.
     """
 
     def __init__(self, rows: Iterable[Sequence], headers: Sequence[str]):

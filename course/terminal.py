@@ -12,11 +12,11 @@ from typing import TextIO
 from course.workers import execute_notebook
 from course.workspace import COURSE_FOLDER, CourseError, open_work_folder, whole_file
 
-STOPPED = "\nStopped. All that is complete is kept: give the same command again, and it goes on from there."
+STOPPED = "\nStopped. What is complete is kept: run the same command again to go on from there."
 
 
 class Screen:
-    """A file for what notebook 00 prints, where "\\r" begins the lines that tell how far it is.
+    """A file for what notebook 00 prints, where "\\r" begins lines that show its progress.
 
     In a terminal these stay in one place, and go when something else is printed. Elsewhere each is written once.
     """
@@ -32,7 +32,7 @@ class Screen:
         else:
             if self.above:
                 self.file.write(f"\x1b[{len(self.above)}A\x1b[J")  # up to the first of them, and clear what is below
-            if is_progress:  # a line longer than the terminal is wide would take two
+            if is_progress:  # a line wider than the terminal would take two
                 columns = shutil.get_terminal_size().columns
                 lines = [line.rstrip("\n")[: columns - 1] + "\n" for line in lines]
             self.file.writelines(lines)
@@ -44,9 +44,9 @@ class Screen:
 
 
 def read_choices(environment: Mapping[str, str]) -> dict:
-    """Return the parameters of notebook 00 that environment variables name, such as DATASET; an empty one is none.
+    """Return the parameters of notebook 00 that environment variables set, such as DATASET; empty ones are ignored.
 
-    Raises CourseError where SEED is no whole number or GRID no JSON object.
+    Raises CourseError if SEED is not a whole number or GRID not a JSON object.
     """
     names = ("dataset", "profile", "recipe", "seed", "grid", "scheduler")
     choices = {name: environment[name.upper()] for name in names if environment.get(name.upper())}
@@ -63,9 +63,9 @@ def read_choices(environment: Mapping[str, str]) -> dict:
 
 
 def run_notebook_00(choices: dict, screen: Screen) -> None:
-    """Execute notebook 00; its copy becomes runs/00_run_all.ipynb of the work folder if it gets to its end.
+    """Execute notebook 00; if it finishes, its executed copy becomes runs/00_run_all.ipynb in the work folder.
 
-    Warnings go to runs/00_run_all.log. Raises CourseError where the user has no home folder.
+    Warnings go to runs/00_run_all.log. Raises CourseError if the user has no home folder.
     """
     if os.path.expanduser("~") == "~":
         raise CourseError("This user has no home folder, and Jupyter needs one: name one, as in HOME=/tmp make run.")
@@ -86,7 +86,7 @@ def main() -> int:
         sentence = str(error)
     except PapermillExecutionError as error:
         sentence = {"CourseError": error.evalue, "KeyboardInterrupt": STOPPED}.get(error.ename, str(error))
-    except (KeyboardInterrupt, CellExecutionError, DeadKernelError):  # Ctrl-C, as papermill tells of it
+    except (KeyboardInterrupt, CellExecutionError, DeadKernelError):  # Ctrl-C, as papermill reports it
         logging.getLogger("asyncio").disabled = True  # else it prints the traceback of the cell that was interrupted
         sentence = STOPPED
     print(sentence, file=sys.stderr)
@@ -95,5 +95,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every name
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what make hands on when it is ended: as Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # make passes it on when it is ended: like Ctrl-C
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""A training that may be interrupted: what is kept after each epoch, and how a training goes on from it.
+"""A training that may be interrupted: what is saved after each epoch, and how the training resumes from it.
 
 Everything lies in `model/` of the work folder, and every file is written whole or not at all.
 `untrained.json` holds what the network was made from (`made_from`: `settings` and `code`), its `arithmetic` and the
@@ -35,12 +35,12 @@ from course.workspace import (
 if TYPE_CHECKING:
     import keras
 
-# Settings that a training does not depend on: a name, and what 05 alone uses
+# Settings that a training does not depend on: a name, and what only 05 uses
 _NOT_TRAINED_WITH = ("dataset", "threshold", "largest_component", "replaced")
 
 
 def read_history(work_dir: Path) -> list[dict[str, float]]:
-    """Return history.csv as a list of dicts, one an epoch, all values float.
+    """Return history.csv as a list of dicts, one for each epoch, all values float.
 
     Raises CourseError if 04 has not run, or the file is damaged.
     """
@@ -60,7 +60,7 @@ def write_history(work_dir: Path, rows: list[dict[str, float]]) -> None:
 
 
 def read_training(work_dir: Path) -> dict:
-    """Return the content of training.json in `model/`; an empty dict where there is none that can be read."""
+    """Return the content of training.json in `model/`; an empty dict if it is missing or damaged."""
     try:
         return read_json(work_dir / "model" / "training.json", "04_training")
     except CourseError:
@@ -70,7 +70,7 @@ def read_training(work_dir: Path) -> dict:
 def training_inputs(work_dir: Path, settings: dict) -> dict:
     """Return what a training learns from: dataset, spacing and arrays, and the settings that matter to it.
 
-    Raises CourseError if the arrays are not those of dataset and settings, or files of the dataset have changed.
+    Raises CourseError if the arrays are not those of this dataset and these settings, or if the dataset has changed.
     """
     record = read_arrays_record(work_dir, settings)
     description = read_description(work_dir)
@@ -97,7 +97,7 @@ def save_untrained(model: "keras.Model", work_dir: Path, made_from: dict) -> Non
 def read_untrained(work_dir: Path, made_from: dict) -> "keras.Model":
     """Load untrained.keras in Keras' safe mode, not compiled.
 
-    Raises CourseError if 03 has not run, or made it from something else than `made_from`.
+    Raises CourseError if 03 has not run, or made it from something other than `made_from`.
     """
     folder = work_dir / "model"
     record = read_json(folder / "untrained.json", "03_model")
@@ -106,7 +106,7 @@ def read_untrained(work_dir: Path, made_from: dict) -> "keras.Model":
 
 
 def read_trained(work_dir: Path, settings: dict) -> "keras.Model":
-    """Load best.keras in Keras' safe mode, not compiled. Tells where its training has not come to its end.
+    """Load best.keras in Keras' safe mode, not compiled. Prints a note if its training has not finished.
 
     Raises CourseError if 04 has not run, or on another dataset, other arrays, or with other settings.
     """
@@ -141,10 +141,10 @@ def arithmetic_of(model: "keras.Model") -> str:
 
 
 def choose_arithmetic(work_dir: Path, settings: dict) -> str:
-    """Return the arithmetic for a new network: that of the training in `model/`, where 04 would go on with it.
+    """Return the arithmetic for a new network: that of the training in `model/`, if 04 would resume it.
 
-    Else what suits the settings and this machine. Says so where the two differ.
-    Raises CourseError if the arrays are not those of dataset and settings.
+    Otherwise it is what suits the settings and this machine. Prints a note if the two differ.
+    Raises CourseError if the arrays are not those of this dataset and these settings.
     """
     inputs, record = training_inputs(work_dir, settings), read_training(work_dir)
     suitable, begun = choose_precision(settings["precision"]), record.get("made_from")
@@ -161,16 +161,16 @@ def choose_arithmetic(work_dir: Path, settings: dict) -> str:
 def resume_training(
     model: "keras.Model", work_dir: Path, settings: dict, made_from: dict, images_per_epoch: int
 ) -> tuple[list, int]:
-    """Bring back an interrupted training of a compiled model; return (callbacks, first epoch).
+    """Restore an interrupted training of a compiled model; return (callbacks, first epoch).
 
-    What belongs together is saved after every epoch: history.csv; resume.weights.h5 with the weights, the optimizer's
-    state, the number of epochs and a hash that ties them to this training and this history; training.json; and
-    best.keras, the weights that the recipe keeps, whose hash training.json holds.
-    made_from: dict of all that decides the training. Where the stored training has another one, or its files do not
-    belong together, the training starts from the first epoch, and says so; the files of the stored one go to
-    `model/earlier/1`, or 2, 3, ... Where the stored one had come to its end, early or not, the first epoch is
-    settings["epochs"]: none is left. images_per_epoch: how many images an epoch shows.
-    Raises CourseError where the stored training differs in its arithmetic alone; nothing is changed then.
+    Four files that belong together are saved after every epoch: history.csv; resume.weights.h5 with the weights, the
+    optimizer's state, the number of epochs and a hash that ties them to this training and this history; training.json;
+    and best.keras, the weights that the recipe keeps, whose hash training.json holds.
+    made_from: dict of all that determines the training. If that of the stored training differs, or its files do not
+    belong together, training starts from the first epoch, with a note, and the stored files go to `model/earlier/1`,
+    or 2, 3, ... If the stored training had finished, early or not, the first epoch is settings["epochs"]: none is
+    left. images_per_epoch: how many images an epoch shows.
+    Raises CourseError if the stored training differs only in its arithmetic; nothing is changed then.
     """
     record = read_training(work_dir)
     begun, past = record.get("made_from"), None
@@ -191,14 +191,14 @@ def resume_training(
     if not is_complete and device_name() not in devices:
         devices.append(device_name())
     record.update(epochs=len(past), images_seen=len(past) * images_per_epoch, complete=is_complete)
-    write_json(work_dir / "model" / "training.json", record)  # also after a kill between the weights and the record
+    write_json(work_dir / "model" / "training.json", record)  # it is behind after a kill between weights and record
     write_history(work_dir, past)
     callbacks = _training_callbacks(work_dir, settings, images_per_epoch, past, record)
     return callbacks, settings["epochs"] if is_complete else len(past)
 
 
 def _check_arithmetic(begun, made_from):
-    """Refuse to replace a training that differs in its arithmetic alone: it can go on, in the one it began in."""
+    """Refuse to replace a training that differs only in its arithmetic: it can go on in the one it began in."""
     if isinstance(begun, dict) and {**begun, "arithmetic": made_from["arithmetic"]} == made_from:
         raise CourseError(
             f"The training in model/ began in {begun['arithmetic']}, and the network of 03_model computes in "
@@ -208,16 +208,16 @@ def _check_arithmetic(begun, made_from):
 
 
 def _put_away(folder, record, reason):
-    """Move the files of a training to a place of their own in `earlier/`, if it had got through an epoch."""
+    """Move the files of a training to a folder of their own in `earlier/`, if it had finished an epoch."""
     names = ("resume.weights.h5", "best.keras", "history.csv", "looks.npz", "curves.png", "training.json")
     files = [folder / name for name in names]
     worth_keeping = record.get("epochs") or files[0].exists() or files[1].exists()
     if worth_keeping:
         if not record:
-            write_json(files[-1], record)  # it could not be read, and marks the place as taken
+            write_json(files[-1], record)  # it could not be read; an empty one marks the folder as taken
         places = (folder / "earlier" / str(number) for number in itertools.count(1))
         kept = next(place for place in places if not (place / "training.json").exists())
-        kept.mkdir(parents=True, exist_ok=True)  # it may be there after a kill: the record moves last
+        kept.mkdir(parents=True, exist_ok=True)  # it may exist after a kill: the record moves last
         print(f"{reason}, so this one begins anew. The former is kept in model/earlier/{kept.name}.")
     for path in files:
         if worth_keeping and path.exists():
@@ -228,7 +228,7 @@ def _put_away(folder, record, reason):
 def _restore(model, work_dir, settings, record):
     """Give a model the weights and the optimizer's state of its last epoch; return the rows of all its epochs.
 
-    Returns None, and leaves the model as it was, where the files do not belong together.
+    Returns None, and leaves the model as it was, if the files do not belong together.
     """
     import h5py
 
@@ -238,7 +238,7 @@ def _restore(model, work_dir, settings, record):
     variables = [*model.variables, *model.optimizer.variables]
     values = [variable.numpy() for variable in variables]
     fits = False
-    with contextlib.suppress(OSError, LookupError, TypeError, ValueError):  # damaged, of another version, or not there
+    with contextlib.suppress(OSError, LookupError, TypeError, ValueError):  # damaged, of another version, or missing
         with h5py.File(state) as file:
             saved = dict(file.attrs)
         rows = read_history(work_dir)
@@ -257,12 +257,12 @@ def _restore(model, work_dir, settings, record):
 
 
 def _weights_fingerprint(model):
-    """Return a hash of a model's weights and its optimizer's state: Keras passes over parts that a file lacks."""
+    """Return a hash of a model's weights and its optimizer's state: Keras skips parts that a file lacks."""
     return fingerprint(*(variable.numpy().tobytes() for variable in [*model.weights, *model.optimizer.variables]))
 
 
 def _keep_best_weights(model, folder, monitor, past, record):
-    """Tell whether best.keras holds the weights to keep of these epochs; write it if they are those of the model."""
+    """Return whether best.keras holds the weights to keep of these epochs; write it if the model has them."""
     path, kept = folder / "best.keras", kept_epoch(past, monitor)
     if path.exists() and record.get("best") == {"epoch": kept, "fingerprint": fingerprint(path)}:
         return True
@@ -276,7 +276,7 @@ def _keep_best_weights(model, folder, monitor, past, record):
 
 
 def kept_epoch(rows: list[dict], monitor: str | None) -> int:
-    """Return the epoch, from 0, whose weights are kept: that with the best figure `monitor`; of None the last."""
+    """Return the epoch, from 0, whose weights are kept: the best by the metric `monitor`, or for None the last."""
     if monitor is None:
         return len(rows) - 1
     best_of = np.argmin if monitor.endswith("loss") else np.argmax
@@ -284,7 +284,7 @@ def kept_epoch(rows: list[dict], monitor: str | None) -> int:
 
 
 def _is_at_its_end(rows, settings):
-    """True after the last epoch, or where the best one is `patience` epochs ago."""
+    """True after the last epoch, or if the best one was `patience` epochs ago."""
     if not rows:
         return False
     waited = len(rows) - 1 - kept_epoch(rows, settings["monitor"])
@@ -300,14 +300,14 @@ def _check_loss(loss, where, settings):
 
 
 def _training_callbacks(work_dir, settings, images_per_epoch, past, record):
-    """Return what `fit` calls: one that stops where the loss is no number, one that keeps the state of each epoch."""
+    """Return the callbacks of `fit`: one stops if the loss is not finite, one saves the state after each epoch."""
     import h5py
     import keras
 
     folder = work_dir / "model"
 
     class SaveState(keras.callbacks.Callback):
-        """Keeps after each epoch all that a training needs to go on as if nothing had happened."""
+        """Saves after each epoch all that a training needs to resume as if nothing had happened."""
 
         def on_epoch_begin(self, epoch, logs=None):
             """Start the clock, and draw the epoch's dropout as an uninterrupted training would."""
@@ -319,8 +319,8 @@ def _training_callbacks(work_dir, settings, images_per_epoch, past, record):
         def on_epoch_end(self, epoch, logs=None):
             """Write history.csv, resume.weights.h5, training.json, and best.keras if these are the weights to keep.
 
-            Stop where no better epoch has come for a while. Raise CourseError, and write nothing, where training.json
-            is no longer this training's.
+            Stop if no better epoch has come for `patience` epochs. Raise CourseError, and write nothing, if
+            training.json is no longer this training's.
             """
             if read_training(work_dir) != record:
                 raise CourseError(
@@ -348,7 +348,7 @@ def _training_callbacks(work_dir, settings, images_per_epoch, past, record):
                 self.model.stop_training = True
 
         def on_train_end(self, logs=None):
-            """Record that the training has come to its end, early or not: an interrupted one does not get here."""
+            """Record that the training has finished, early or not: an interrupted one does not get here."""
             record["complete"] = True
             write_json(folder / "training.json", record)
 

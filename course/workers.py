@@ -1,4 +1,4 @@
-"""The workers that runs are handed to: dask's, on this machine or behind a scheduler elsewhere."""
+"""The workers that carry out the runs: dask's, on this machine or behind a scheduler elsewhere."""
 
 import contextlib
 import logging
@@ -14,15 +14,15 @@ from course.workspace import CourseError
 
 RETRIES = 2  # how often a run is started again after its worker died, or its kernel did not start
 MEMORY_OF_A_PROCESS = 2**30  # bytes: Python, TensorFlow, Jupyter, the weights, and what evaluation holds
-MEMORY_OF_PICTURES = 2 * MOST_HELD  # bytes, of pictures and masks that are held to train on
-MEMORY_OF_A_PIXEL = {"trained": 2600, "answered": 800}  # bytes of a batch, all layers of the network together, float32
+MEMORY_OF_PICTURES = 2 * MOST_HELD  # bytes of pictures and masks that are held during training
+MEMORY_OF_A_PIXEL = {"trained": 2600, "answered": 800}  # bytes for a pixel of a batch, all layers together, float32
 
 
 def memory_needed(run: dict) -> int:
-    """Return the bytes of memory that a run takes on a CPU at most; docs/BATCH.md has what was measured.
+    """Return the most memory that a run takes on a CPU, in bytes; docs/BATCH.md has what was measured.
 
-    It grows with the pixels of a batch, of those that train the network or of those that it answers. The sample's
-    pictures are few; how many a dataset of one's own has is not known before its import.
+    It grows with the pixels of a batch, in training or in prediction. The sample's pictures are few; how many another
+    dataset has is not known before its import.
     """
     chosen = {name: value for name, value in run.items() if value is not None}
     settings = {**new_settings(run["dataset"], run["profile"], run["recipe"], run["seed"]), **chosen}
@@ -36,9 +36,9 @@ def memory_needed(run: dict) -> int:
 def plan_workers(runs: dict[str, dict]) -> list[dict[str, str]]:
     """Return the environment variables of each worker that this machine should have for these runs, a list of dicts.
 
-    With GPUs there is a worker for each that CUDA_VISIBLE_DEVICES leaves, and it sees that one alone. Without, there
-    are as many as cores, runs and memory allow: two trainings on a core each get further in the same time than one
-    after the other on both. They share the cores.
+    With GPUs there is one worker for each GPU that CUDA_VISIBLE_DEVICES allows, and it sees only that one. Without,
+    there are as many as cores, runs and memory allow, and they share the cores: two trainings at once, on one core
+    each, finish sooner than one after the other on both.
     """
     from dask.system import CPU_COUNT
     from distributed.system import MEMORY_LIMIT
@@ -53,7 +53,7 @@ def plan_workers(runs: dict[str, dict]) -> list[dict[str, str]]:
 
 @contextlib.contextmanager
 def open_cluster(runs: dict[str, dict], scheduler: str | None = None) -> Iterator:
-    """Give a dask client: of the scheduler at that address, or of a cluster of this machine's workers for these runs.
+    """Give a dask client of the scheduler at that address, or of a cluster on this machine, planned for these runs.
 
     Raises CourseError if no scheduler answers.
     """
@@ -64,7 +64,7 @@ def open_cluster(runs: dict[str, dict], scheduler: str | None = None) -> Iterato
         if scheduler is None:
             here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
             worker = {"host": "127.0.0.1", "nthreads": 1, "memory_limit": 0, "silence_logs": logging.WARNING}
-            # the profiler looks at a worker 100 times a second, at the cost of some 5 % of a core
+            # the profiler samples a worker 100 times a second, at the cost of some 5 % of a core
             stack.enter_context(dask.config.set({"distributed.worker.profile.enabled": False}))
             scheduler = stack.enter_context(
                 SpecCluster(
@@ -87,13 +87,13 @@ def open_cluster(runs: dict[str, dict], scheduler: str | None = None) -> Iterato
 
 
 def for_papermill(path: Path) -> Path:
-    """Return a path as papermill takes it: in braces it would look for the name of a parameter."""
+    """Return a path with its braces escaped: papermill takes what is in braces for the name of a parameter."""
     return Path(str(path).replace("{", "{{").replace("}", "}}"))
 
 
 @contextlib.contextmanager
 def stderr_to(file: IO) -> Iterator[None]:
-    """Let this process, and those that it starts meanwhile, write into an open file what they send to stderr."""
+    """Redirect the stderr of this process, and of those that it starts meanwhile, to an open file."""
     kept = os.dup(2)
     os.dup2(file.fileno(), 2)
     try:
@@ -108,8 +108,8 @@ def execute_notebook(
 ) -> None:
     """Execute the notebook `source` with papermill, and write it with its outputs to `executed`.
 
-    log: an open file for what the notebook, its kernel and this process send to stderr. arguments: more of the
-    kernel's. options: more of papermill's.
+    log: an open file for what the notebook, its kernel and this process send to stderr. arguments: further ones for
+    the kernel. options: further ones for papermill.
     Raises what papermill and nbclient raise.
     """
     import papermill

@@ -1,4 +1,4 @@
-"""Files that stay whole, sentences instead of tracebacks, and the folder in which the notebooks pass their files on."""
+"""Files that stay whole, sentences instead of tracebacks, and the work folder, which the notebooks share."""
 
 import csv
 import errno
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 COURSE_FOLDER = Path(__file__).resolve().parents[1]
-COLAB_FOLDER = Path("/content")  # in Google Colab: a local disk that is gone with its notebook; Drive is mounted in it
+COLAB_FOLDER = Path("/content")  # Google Colab's local disk, which is lost with its machine; Drive is mounted in it
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # what an OSError says when there is no room left
 
 
@@ -30,9 +30,9 @@ class CourseError(ValueError):
 
 @contextmanager
 def one_sentence(what: str, advice: str) -> Iterator[None]:
-    """Make one sentence of whatever goes wrong in a block: the libraries that read files have no common error.
+    """Turn any error in a block into one sentence: the libraries that read files have no error class in common.
 
-    Raises CourseError: what, the reason in brackets, advice. One that is raised in the block stays as it is.
+    Raises CourseError: what, the reason in brackets, advice. A CourseError raised in the block passes unchanged.
     """
     try:
         yield
@@ -43,21 +43,21 @@ def one_sentence(what: str, advice: str) -> Iterator[None]:
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
-    """Remove the files and folders that are an hour old: what killed processes have left.
+    """Remove files and folders that are more than an hour old: killed processes have left them.
 
-    The younger ones stay: another process may be at work on them.
+    Younger ones stay: another process may be at work on them.
     """
     for path in paths:
         with suppress(FileNotFoundError, PermissionError):  # its process has just finished it, or has it open
             if time.time() - path.stat().st_mtime > 3600:
                 if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)  # a file that another program holds goes the next time
+                    shutil.rmtree(path, ignore_errors=True)  # a file that another program has open goes next time
                 else:
                     path.unlink()
 
 
 def writable_folder(folder: Path) -> Path:
-    """Return `folder`, and make it where it is missing.
+    """Return `folder`, made if it is missing.
 
     Raises CourseError if it cannot be made or written to.
     """
@@ -76,7 +76,7 @@ def writable_folder(folder: Path) -> Path:
 
 @contextmanager
 def full_disk_told(folder: Path) -> Iterator[None]:
-    """Make one sentence of a full disk, whose folder is named, in a block: raises CourseError. Other errors pass."""
+    """Raise CourseError, naming `folder`, if the disk becomes full in a block. Other errors pass."""
     try:
         yield
     except OSError as error:
@@ -90,11 +90,11 @@ def full_disk_told(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path beside `path`; it becomes `path` when the block ends, and is gone when it fails.
+    """Give a temporary path beside `path`; it becomes `path` when the block ends, and is deleted if the block fails.
 
-    So `path` holds either all of what was written or what it held before, whenever the process is killed.
-    The temporary name keeps the end of the name, for writers that look at it. The folder is made where it is missing.
-    Raises CourseError where it cannot be made or written to, or the disk is full.
+    So `path` holds either all that was written or what it held before, even if the process is killed.
+    The temporary name keeps the end of the name, for writers that look at it. A missing folder is made.
+    Raises CourseError if the folder cannot be made or written to, or the disk is full.
     """
     path = Path(path)
     writable_folder(path.parent)
@@ -109,7 +109,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def _replace(temporary, path):
-    """Move a file to its place; where that is open, which Windows refuses, even for a moment, try a few times."""
+    """Move a file to its place; Windows refuses while a program has the old file open, so try a few times."""
     for wait in (0.05, 0.2, 1, None):
         try:
             return os.replace(temporary, path)
@@ -128,7 +128,7 @@ def write_json(path: Path, value) -> None:
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
-    """Write rows to `path` as CSV, whole or not at all; a name that a row lacks is an empty cell in it."""
+    """Write rows to `path` as CSV, whole or not at all; a row that lacks a name has an empty cell there."""
     with whole_file(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
         writer.writeheader()
@@ -136,9 +136,9 @@ def write_csv(path: Path, rows: list[dict]) -> None:
 
 
 def read_json(path: str | os.PathLike, made_by: str, names: Iterable[str] = ()) -> dict:
-    """Read a JSON file, a dict, that the notebook `made_by` writes.
+    """Return the dict in a JSON file that the notebook `made_by` writes.
 
-    Raises CourseError, naming that notebook, if the file is not there, or damaged, or if it lacks one of `names`.
+    Raises CourseError, naming that notebook, if the file is missing or damaged, or lacks one of `names`.
     """
     path = Path(path)
     if not path.exists():
@@ -172,14 +172,14 @@ def fingerprint(*values) -> str:
 
 
 def check_made_from(recorded: dict, now: dict, notebook: str) -> None:
-    """Refuse what a notebook has written where it was made from something else than what is there now.
+    """Refuse what a notebook has written if it was made from something other than what is there now.
 
-    recorded: what the file's record says it was made from. now: the same names, as they are now: fingerprints, and
-    under "settings" a dict of values, which are named one by one.
+    recorded: what the file's record says it was made from. now: the present values of the same names: fingerprints,
+    and under "settings" a dict, from which the message names up to three values that differ.
     Raises CourseError, naming the notebook to run again.
     """
     other = []
-    recorded = recorded if isinstance(recorded, dict) else {}  # an earlier version of the course kept a hash alone
+    recorded = recorded if isinstance(recorded, dict) else {}  # an earlier version of the course kept only a hash
     for name, value in now.items():
         if recorded.get(name) == value:
             continue
@@ -205,12 +205,12 @@ def in_colab() -> bool:
 
 
 def is_on_drive(path: Path) -> bool:
-    """True where a path lies on the Google Drive that Colab has mounted."""
+    """True if a path lies on the Google Drive that Colab has mounted."""
     return path.is_relative_to(COLAB_FOLDER / "drive")
 
 
 def _mount_drive():
-    """Mount Google Drive in Colab, unless it is there; return its folder of the user's files."""
+    """Mount Google Drive in Colab, unless it is mounted; return the folder of the user's files on it."""
     own = COLAB_FOLDER / "drive" / "MyDrive"
     if not own.is_dir():
         from google.colab import drive
@@ -227,13 +227,13 @@ def _mount_drive():
 
 
 def open_work_folder(work_dir: str | os.PathLike | None = None) -> Path:
-    """Return the folder in which the notebooks pass their files on, and make it where it is missing.
+    """Return the work folder, which the notebooks share, made if it is missing.
 
     Order of choice: `work_dir`, the environment variable UNET_WORK_DIR, a folder on Google Drive in Colab
-    (each Colab notebook runs on a machine of its own, only Drive is shared), else `data/` of the course.
-    One that is there may be read-only: lessons that only read it run all the same.
-    Raises CourseError where Colab does not mount the Drive, where the folder cannot be made or is no path, or where a
-    file of another program lies in it that 01 would write over.
+    (each Colab notebook runs on its own machine, and only Drive is shared), else `data/` of the course.
+    A folder that exists may be read-only: lessons that only read it still run.
+    Raises CourseError if Colab does not mount the Drive, if the folder cannot be made or is not a path, or if it holds
+    a file of another program that 01 would overwrite.
     """
     folder = work_dir or os.environ.get("UNET_WORK_DIR")
     if not folder and in_colab():
@@ -243,7 +243,7 @@ def open_work_folder(work_dir: str | os.PathLike | None = None) -> Path:
     for name, key in (("settings.json", "recipe"), ("dataset.json", "fingerprint")):
         try:
             is_ours = key in json.loads((folder / name).read_text(encoding="utf-8-sig"))
-        except (OSError, TypeError, ValueError):  # there is none, or it is damaged, which `read_json` tells
+        except (OSError, TypeError, ValueError):  # missing, or damaged, which `read_json` reports
             continue
         if not is_ours:
             raise CourseError(
@@ -263,7 +263,7 @@ def _digits(number):
 
 
 def listed(values: Sequence[str | float]) -> str:
-    """Return texts or numbers with commas; of many the first six and the last, which is often one of its own."""
+    """Return strings or numbers joined by commas; of more than seven the first six and the last, often an outlier."""
     texts = [value if isinstance(value, str) else _digits(value) for value in values]
     return ", ".join(texts if len(texts) <= 7 else [*texts[:6], "...", texts[-1]])
 
@@ -278,13 +278,13 @@ def duration(seconds: float) -> str:
 
 
 def progress_bar(progress: bool, label: str, total: int | None = None, **options):
-    """Return a tqdm bar that shows itself after two seconds, and goes when it is done; `progress` false shows none."""
+    """Return a tqdm bar that appears after two seconds and goes when it is done; never, if `progress` is False."""
     from tqdm import tqdm
 
     return tqdm(total=total, desc=label, disable=not progress, delay=2, leave=False, **options)
 
 
 def parallel(function: Callable, items: Sequence, label: str, progress: bool) -> list:
-    """Return [function(item) for item in items], computed by a few threads; Pillow and zlib let them run."""
+    """Return [function(item) for item in items], computed by a few threads: Pillow and zlib release Python's lock."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(progress_bar(progress, label, len(items), iterable=pool.map(function, items)))

@@ -141,7 +141,7 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
     assert segment.main([str(links / "anna.2.nii"), run]) == 1  # answered again
     (answers / "anna.2.json").write_text('{"Modality": "MR"}')  # as dcm2niix writes it
     assert segment.main([str(links / "anna.2.nii"), run]) == 1
-    assert "anna.2.json is no answer, so it is not written over" in capsys.readouterr().out
+    assert "anna.2.json is not an answer, so it is not overwritten" in capsys.readouterr().out
     (answers / "anna.2.json").unlink()
     (answers / "2.json").write_text("{")
     assert segment.main([str(links), run]) == 1

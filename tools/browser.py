@@ -1,7 +1,7 @@
-"""Open 05_evaluation in JupyterLab in a real browser, run all its cells, and see that it shows what it should.
+"""Open 05_evaluation in JupyterLab in a real browser, run all its cells, and check that it shows what it should.
 
 `make browser` needs the program `chromium`. This file runs in an environment with JupyterLab and Playwright; its
-argument is the Python of the course, which runs 01 to 04 before (profile `smoke`) and is the kernel in the browser.
+argument is the course's Python, which first runs 01 to 04 (profile `smoke`) and then is the kernel in the browser.
 Pictures of the page, as wide as a desktop and as a phone, go to data/browser/.
 """
 
@@ -34,7 +34,7 @@ PICTURES = "images => images.map(image => [image.naturalWidth, image.clientWidth
 def prepare(folder: Path, python: str) -> dict[str, str]:
     """Copy the course to `folder`, run 01 to 04 in it, and return the environment variables for JupyterLab.
 
-    JupyterLab will keep every cell in the page, not only those in view, start the kernel unasked, and read no news.
+    JupyterLab will keep every cell in the page, not only those in view, start the kernel by itself, and fetch no news.
     """
     shutil.copytree(COURSE_FOLDER, folder / "course", ignore=shutil.ignore_patterns(".*", "data", "__pycache__"))
     environment = {
@@ -49,7 +49,7 @@ def prepare(folder: Path, python: str) -> dict[str, str]:
     commands = [["ipykernel", "install", "--prefix", folder]]
     for path in sorted((folder / "course" / "notebooks").glob("0[1-4]*.ipynb")):
         commands.append(["papermill", "--kernel", "python3", "--cwd", path.parent, path, folder / path.name])
-    # what is seen afterwards was made in the browser
+    # so that all output seen afterwards was made in the browser
     commands.append(["nbconvert", "--clear-output", "--inplace", folder / "course" / NOTEBOOK])
     for command in commands:
         subprocess.run([python, "-m", *command], env=environment, check=True, capture_output=True)
@@ -64,7 +64,7 @@ def prepare(folder: Path, python: str) -> dict[str, str]:
 
 
 def wait_for_server() -> None:
-    """Return when JupyterLab answers; exit where it does not in ten minutes."""
+    """Return when JupyterLab answers; exit if it does not within ten minutes."""
     for _ in range(600):
         with contextlib.suppress(OSError):
             return urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api?token={TOKEN}", timeout=5).close()
@@ -84,7 +84,7 @@ def screenshot(page: Page, name: str, width: int) -> None:
 
 
 def run_all_cells(page: Page) -> None:
-    """Choose "Run All Cells", and see that it began: JupyterLab forgets it where the kernel is not ready yet."""
+    """Choose "Run All Cells" until it begins: JupyterLab ignores it while the kernel is not ready."""
     for _ in range(10):
         page.locator(".jp-Notebook .jp-MarkdownCell").first.click()
         page.get_by_role("menuitem", name="Run", exact=True).click()

@@ -33,7 +33,7 @@ def machine() -> str:
 
 
 def current_commit() -> str:
-    """Return the short name of the course's current commit; raise CourseError where git does not know it."""
+    """Return the short name of the course's current commit; raise CourseError if git does not know it."""
     command = ["git", "-C", str(COURSE_FOLDER), "rev-parse", "--short", "HEAD"]
     with one_sentence("The rows of the table name a commit, and git tells none here", "start in a clone of the course"):
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -46,7 +46,7 @@ def markdown_table(header: list[str], rows: Iterable[list]) -> str:
 
 
 def append_rows(table: Path, rows: list[dict], columns: Iterable[str]) -> None:
-    """Append rows to a CSV file, with a header where there is none; a name that a row lacks is an empty cell."""
+    """Append rows to a CSV file, with a header if it is new; a row that lacks a name has an empty cell there."""
     with open(table, "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         if file.tell() == 0:
@@ -55,7 +55,7 @@ def append_rows(table: Path, rows: list[dict], columns: Iterable[str]) -> None:
 
 
 def new_network(settings: dict):
-    """Return the network that 03 makes with these settings, its weights by their seed."""
+    """Return the network that 03 makes with these settings, its weights drawn with their seed."""
     import keras
 
     keras.utils.set_random_seed(settings["seed"])
@@ -64,7 +64,7 @@ def new_network(settings: dict):
 
 
 def fit(model, pictures: TrainingPictures, settings: dict, first_epoch: int = 0, **options) -> None:
-    """Train a compiled model as 04 does; `options` are Keras'."""
+    """Train a compiled model as 04 does; `options` go to Keras' `fit`."""
     model.fit(
         helpers.training_batches(pictures, settings, first_epoch, model),
         epochs=settings["epochs"],

@@ -2,7 +2,7 @@
 
 From the heart folder (HEART_DATASET) come a slice with its outline and a patient in three planes, and from the work
 folder of a finished run on these data (RUN) the best, the median and the worst slice of one patient of valid.
-A notebook shows a picture by `attachment:NAME` in a cell of text, so that it is seen in Google Colab too.
+A notebook shows a picture by `attachment:NAME` in a Markdown cell, so that Google Colab shows it too.
 Authors, source and licence are in docs/PICTURES.md.
 """
 
@@ -40,11 +40,11 @@ def whole_patient(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plot_slice(images: np.ndarray, masks: np.ndarray) -> Figure:
-    """Draw the slice (of slices, height, width) that holds most atrium, beside it the same with its mask's outline."""
+    """Draw the slice with most atrium of (slices, height, width), and beside it the same with its mask's outline."""
     import matplotlib.pyplot as plt
 
     largest = masks.sum(axis=(1, 2)).argmax()
-    inside = bounding_box(images[largest] > 0)  # around it is a black frame
+    inside = bounding_box(images[largest] > 0)  # without the black frame around it
     image, mask = images[largest][inside], masks[largest][inside]
     figure, panels = plt.subplots(1, 2, figsize=(6, 3.3), layout="constrained")
     panels[0].imshow(image, cmap="gray")
@@ -102,7 +102,7 @@ def small_png(figure: Figure) -> bytes:
 
 
 def embed(png: bytes, name: str, folder: Path) -> None:
-    """Give every cell of text in a folder's notebooks that shows `attachment:NAME` the picture."""
+    """Attach the picture to every cell in a folder's notebooks that shows `attachment:NAME`."""
     for path in folder.glob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         showing = [cell for cell in notebook["cells"] if f"(attachment:{name})" in "".join(cell["source"])]
@@ -115,7 +115,7 @@ def embed(png: bytes, name: str, folder: Path) -> None:
 
 
 def main(folder: str, run: str | None = None) -> None:
-    """Write the pictures: of the heart folder, and of a run's work folder where one is named."""
+    """Write the pictures of the heart folder and, if one is named, of a run's work folder."""
     images, masks = whole_patient(folder)
     planes = helpers.plot_planes(images, masks, SPACING, helpers.TRUTH_COLOR)
     pictures = {SLICE_PICTURE: plot_slice(images, masks), PLANES_PICTURE: planes}

@@ -1,4 +1,4 @@
-"""Make web pages of the lessons as they are stored, and of the teacher's page, data/site/: `make site`.
+"""Make web pages of the stored lessons and of the teacher's page, in data/site/: `make site`.
 
 They need no network and no script: pictures are part of the pages, formulas are drawn, solutions and the set-up are
 folded by HTML itself.
@@ -18,7 +18,7 @@ TEMPLATES = COURSE_FOLDER / "tools" / "site"
 
 
 def draw_formula(tex: str, size: float) -> str:
-    """Return a TeX formula as the address of an SVG picture, drawn by Matplotlib; `size` of its letters in points."""
+    """Return the data URL of a TeX formula drawn by Matplotlib as SVG; `size` is that of its letters in points."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.mathtext import math_to_image
 
@@ -48,7 +48,7 @@ def with_formulas(text: str) -> str:
 
 
 def make_page(file: str, text: str, body: str) -> dict[str, str]:
-    """Return a page of the site: its file, its title, what it promises (Markdown), its body (HTML) with links to pages.
+    """Return a page of the site: file, title, what it promises (Markdown), body (HTML, with links to the other pages).
 
     text: Markdown, the title first.
     """
@@ -90,7 +90,7 @@ def make_pages(notebooks: dict[str, nbformat.NotebookNode], teaching: str) -> li
 
 
 def contents(pages: list[dict[str, str]]) -> str:
-    """Return the body of index.html: what the course asks, and its pages."""
+    """Return the body of index.html: what the course is about, and its pages."""
     from nbconvert.filters import markdown2html
 
     entries = "\n".join(

@@ -1,6 +1,6 @@
 """Make slides of the lessons, data/slides/*.slides.html: `make slides`.
 
-They are made of the cells with the tag `slide`: a cell of text begins a slide, a code cell adds its output to it.
+They are made from the cells tagged `slide`: a Markdown cell begins a slide, a code cell adds its output to it.
 """
 
 import nbformat

@@ -5,7 +5,7 @@ requirements are the same. Words on the command line choose environments, the va
 
     make matrix ONLY="3.12 colab-gpu" TESTS="tests/test_settings.py notebooks/01_dataset_upload.ipynb"
 
-The table of the last result of each is printed and written to matrix/table.md.
+A table with the last result of each environment is printed and written to matrix/table.md.
 """
 
 import json
@@ -64,7 +64,7 @@ def find_python(version: str) -> str:
 
 
 def make_environment(name: str, folder: Path) -> Path:
-    """Make an environment in folder/name where it is missing or its requirements have changed; return its Python.
+    """Make an environment in folder/name if it is missing or its requirements have changed; return its Python.
 
     Raises CourseError.
     """
@@ -95,7 +95,7 @@ def versions(python: Path) -> dict[str, str]:
 
 
 def count_cases(reports: list[Path]) -> dict[str, int]:
-    """Count the tests "passed", "failed", "skipped" in pytest's XML reports; one that is not there is a failure."""
+    """Count the tests "passed", "failed", "skipped" in pytest's XML reports; a missing report counts as a failure."""
     missing = [report for report in reports if not report.exists()]
     cases = [case for report in reports if report.exists() for case in ElementTree.parse(report).iter("testcase")]
     failed = sum(case.find("failure") is not None or case.find("error") is not None for case in cases)
@@ -123,7 +123,7 @@ def run_adverse(python: Path, log_file: Path) -> dict[str, int]:
 
 
 def run_in_colab(python: Path, exchange: Path, name: str, parameters: dict) -> str:
-    """Run a notebook on a Colab machine of its own; return why it has not passed, an empty text if it has."""
+    """Run a notebook on a Colab machine of its own; return why it has not passed, or an empty string."""
     shutil.copy(exchange / "drive" / "MyDrive" / "left-atrium-course" / "notebooks" / f"{name}.ipynb", exchange)
     result_file = exchange / "result" / "result.json"
     result_file.unlink(missing_ok=True)
@@ -139,9 +139,9 @@ def run_in_colab(python: Path, exchange: Path, name: str, parameters: dict) -> s
 
 
 def run_colab(python: Path, log_file: Path) -> dict[str, int]:
-    """Run all notebooks as Colab does: each alone on a fresh machine, only the Drive is shared, the course lies on it.
+    """Run all notebooks as Colab does: each on a fresh machine; they share only the Drive, which holds the course.
 
-    01 comes a second time with an uploaded zip, on another Drive. Returns a dict like `run_suite`.
+    Then 01 runs again with an uploaded zip and a new work folder. Returns a dict like `run_suite`.
     """
     with tempfile.TemporaryDirectory() as folder:
         exchange = Path(folder)
@@ -165,7 +165,7 @@ def run_colab(python: Path, log_file: Path) -> dict[str, int]:
 
 
 def check(name: str, folder: Path, tests: list[str]) -> dict:
-    """Make an environment, run what there is to run in it, and return its row: a dict."""
+    """Make an environment, run its checks, and return its row: a dict."""
     run, what = partial(run_suite, tests=tests), " ".join(tests) or "everything"
     if name == "adverse":
         run, what = run_adverse, "everything, in adverse circumstances"
@@ -186,7 +186,7 @@ def check(name: str, folder: Path, tests: list[str]) -> dict:
 
 
 def table(rows: dict[str, dict]) -> str:
-    """Return the table of {name: row}, with what machine this is."""
+    """Return the table of {name: row}, with a description of this machine."""
     lines = []
     for name, row in rows.items():
         found = row.get("versions", {})
@@ -198,10 +198,10 @@ def table(rows: dict[str, dict]) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Check the environments that the words name, all without words; return how many did not pass."""
+    """Check the environments that the words name, or all if there are no words; return how many did not pass."""
     unknown = set(words) - set(ENVIRONMENTS)
     if unknown:
-        raise SystemExit(f"There is no environment {', '.join(sorted(unknown))}: choose of {', '.join(ENVIRONMENTS)}.")
+        raise SystemExit(f"Unknown environment {', '.join(sorted(unknown))}: choose from {', '.join(ENVIRONMENTS)}.")
     folder = open_work_folder() / "matrix"
     folder.mkdir(exist_ok=True)
     tests, bad = os.environ.get("TESTS", "").split(), 0

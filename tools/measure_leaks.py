@@ -1,14 +1,14 @@
-"""Measure what 06 tells of leaks and skip connections: `make leaks DATASET=<heart folder>`.
+"""Measure what 06 says about leaks and skip connections: `make leaks DATASET=<heart folder>`.
 
 One network, one length (profile `quick`), one recipe (`best` in one plane, threshold 0.5), two seeds, four trainings:
 
-- `by patient`: learns from the train patients, but for the twin of a valid patient.
-- `by slice`: learns from as many slices. Half of the slices of each valid patient, drawn at random, are among them.
-- `with the twin`: the twin is in train as well.
-- `skips cut`: as `by patient`, but what the skip connections bring is 0.
+- `by patient`: learns from the train patients, except the twin of a valid patient.
+- `by slice`: learns from as many slices, among them half of those of each valid patient, drawn at random.
+- `with the twin`: as `by patient`, but the twin is in train as well.
+- `skips cut`: as `by patient`, but the skip connections bring only zeros.
 
-Each is scored on all slices of the valid patients, and on the half of them that `by slice` has not learned from. Rows
-are appended to docs/leaks.csv; what the table has already is not trained again.
+Each is scored on the half of the valid patients' slices that `by slice` has not learned from, and each but `by slice`
+on all of them. Rows are appended to docs/leaks.csv; what the table has already is not trained again.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def train(X: np.ndarray, share: np.ndarray, settings: dict, variant: str) -> ker
 
 
 def score(model: keras.Model, work_dir: Path, slices: list[dict], variant: str) -> Iterator[tuple[str, str, float]]:
-    """Yield (which slices, patient, Dice) for the valid patients, at the resolution of the masks as they were drawn."""
+    """Yield (which slices, patient, Dice) for the valid patients, at the masks' own resolution."""
     probabilities = helpers.predict_subset(model, work_dir, "valid")
     half = held_out(slices)
     for patient, rows, truth, probability in helpers.patient_volumes(work_dir, "valid", probabilities):
@@ -110,7 +110,7 @@ def main(dataset: str) -> None:
     if TABLE.exists():
         with open(TABLE, newline="", encoding="utf-8") as file:
             done = {(row["variant"], int(row["seed"])) for row in csv.DictReader(file)}
-    commit = current_commit()  # as the code is that was imported
+    commit = current_commit()  # before the trainings, which run the code as it is now
     with tempfile.TemporaryDirectory() as folder:
         work_dir = Path(folder)
         description = helpers.import_dataset(dataset, work_dir, progress=False)

@@ -1,16 +1,16 @@
 """Change the code in one place, run the tests that reach it, and see whether one fails: `make mutants`.
 
-The changes are cosmic-ray's: another operator, number, comparison or truth value, `not` put in or taken out, `break`
+The changes are cosmic-ray's: another operator, number, comparison or truth value, `not` added or removed, `break`
 for `continue`. A seeded sample of places is drawn, and one change for each; annotations are left out. For every change
-the tests that reach its line are run, the quick ones first, in a copy of the course, until one fails. Where a line is
-only run as its module is imported, all tests of the module are.
+the tests that reach its line are run, the quick ones first, in a copy of the course, until one fails. For a line that
+only runs when its module is imported, all tests of the module are run.
 
     make mutants                                                # 300 changes, as many at a time as there are cores
     python -m tools.mutants --count 40 metrics planes           # 40 changes in two modules
-    python -m tools.mutants --count 40 --again metrics planes   # of these again what survived
+    python -m tools.mutants --count 40 --again metrics planes   # of these, again those that survived
 
-The variable TESTS holds arguments of pytest, such as the files to run. The results of each module go to data/mutants/,
-and to results.md there the score of all that were measured, with what survived. Words of messages are counted apart.
+The variable TESTS holds arguments of pytest, such as the files to run. The results of each module go to data/mutants/;
+results.md there has the scores of all measured modules, and the survivors. Words of messages are counted apart.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from tools.common import copy_course, markdown_table
 FOLDER = COURSE_FOLDER / "data" / "mutants"
 TESTS = shlex.split(os.environ.get("TESTS", "tests"))  # what is run: arguments of pytest
 PRELOADED = ["__main__", "keras", "matplotlib.pyplot", "scipy.ndimage", "scipy.stats", "sklearn.metrics"]
-MOST_SECONDS = 30  # of tests, as they took without a change, for one changed line
+MOST_SECONDS = 30  # of tests for one change, by the time that they take without it
 # Gives every test a coverage context of its own, also in the processes that it starts, and notes how long it took
 PLUGIN = """
 import json, os, time
@@ -75,7 +75,7 @@ TestsOf = dict[tuple[str, int], set[str]]  # (file, line): the tests that reach 
 
 
 def reached_lines(course: Path, folder: Path) -> tuple[TestsOf, dict[str, float]]:
-    """Run all tests once under coverage; return which tests reach a line (0: any), and the seconds that each takes."""
+    """Run all tests under coverage; return the tests that reach each line (0: any line), and each test's seconds."""
     (course / "mutant_contexts.py").write_text(PLUGIN)
     data_file, times = folder / "coverage", folder / "seconds.json"
     environment = {**os.environ, "COVERAGE_FILE": str(data_file), "TEST_SECONDS": str(times)}
@@ -98,7 +98,7 @@ def reached_lines(course: Path, folder: Path) -> tuple[TestsOf, dict[str, float]
             elif test in seconds:
                 tests_of[module, line].add(test)
                 tests_of[module, 0].add(test)
-    only_look = set(seconds) - set().union(*tests_of.values())  # at constants
+    only_look = set(seconds) - set().union(*tests_of.values())  # tests that reach no line: they look at constants
     for module in {module for module, _ in tests_of}:
         tests_of[module, 0] |= only_look
     for module, line in at_import:
@@ -107,7 +107,7 @@ def reached_lines(course: Path, folder: Path) -> tuple[TestsOf, dict[str, float]
 
 
 def lies_in(mutation: MutationSpec, nodes: Iterable[ast.AST]) -> bool:
-    """Return whether a mutation lies in what one of several nodes takes of its file."""
+    """Return whether a mutation lies within the source of one of several nodes."""
     parts = (((node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)) for node in nodes)
     return any(begin <= mutation.start_pos < end for begin, end in parts)
 
@@ -135,7 +135,7 @@ def choose_tests(mutation: MutationSpec, module: str, tests_of: TestsOf, seconds
     lines = range(mutation.start_pos[0], mutation.end_pos[0] + 1)
     reaching = set().union(*(tests_of.get((module, line), ()) for line in lines))
     chosen, total = [], 0.0
-    for test in sorted(reaching or tests_of[module, 0], key=seconds.get):  # what TensorFlow runs coverage cannot see
+    for test in sorted(reaching or tests_of[module, 0], key=seconds.get):  # coverage cannot see what TensorFlow runs
         total += seconds[test]
         if not chosen or total <= MOST_SECONDS:
             chosen.append(test)
@@ -145,7 +145,7 @@ def choose_tests(mutation: MutationSpec, module: str, tests_of: TestsOf, seconds
 def try_change(
     mutation: MutationSpec, course: Path, tests_of: TestsOf, seconds: dict[str, float], copies: queue.SimpleQueue
 ) -> dict:
-    """Apply one mutation in a copy of the course and run the tests that reach it; return what came of it."""
+    """Apply one mutation in a copy of the course and run the tests that reach it; return the result."""
     module = mutation.module_path.relative_to(course).as_posix()
     source = mutation.module_path.read_text(encoding="utf-8")
     changed = mutate_code(source, get_operator(mutation.operator_name)(**mutation.operator_args), mutation.occurrence)
@@ -169,7 +169,7 @@ def try_change(
     process.start()
     process.join(120 + 10 * sum(map(seconds.get, chosen)))
     outcome = "survived" if process.exitcode == 0 else "noticed"
-    if process.exitcode is None:  # a loop that does not end
+    if process.exitcode is None:  # an endless loop
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
     (copy / module).write_text(source, encoding="utf-8")
@@ -178,7 +178,7 @@ def try_change(
 
 
 def run_tests(copy: Path, tests: list[str]) -> None:
-    """Run tests in a copy of the course until one fails, and end this process: 0 where all have passed."""
+    """Run tests in a copy of the course until one fails, and exit this process: with 0 if all have passed."""
     os.setsid()
     os.chdir(copy)
     for number, way in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
@@ -190,7 +190,7 @@ def run_tests(copy: Path, tests: list[str]) -> None:
 
 
 def read_results(modules: Iterable[Path]) -> list[dict]:
-    """Return the results that modules had the last time."""
+    """Return the last results of some modules."""
     files = (FOLDER / f"{module.stem}.json" for module in modules)
     return [result for file in files if file.exists() for result in json.loads(file.read_text(encoding="utf-8"))]
 

@@ -1,8 +1,8 @@
-"""Plant each fault of tools/faults.toml alone in a copy of the course, and see that what must notice it fails.
+"""Plant the faults of tools/faults.toml, one at a time, in a copy of the course, and check that each is noticed.
 
 This is `make faults`. A fault counts as noticed only if the named test, or a compared cell of the named notebook, fails
-by an assertion or a comparison. Before that everything named must pass without a fault. Words on the command line
-choose the faults in which they occur.
+by an assertion or a comparison. First, all that is named must pass without a fault. Words on the command line choose
+the faults in which they occur.
 """
 
 import json
@@ -29,9 +29,9 @@ def read_faults() -> list[dict[str, str]]:
 
 
 def plant(copy: Path, fault: dict[str, str]) -> None:
-    """Put a fault into the copy of the course. Raises SystemExit where its text does not stand there once."""
+    """Put a fault into the copy of the course. Raises SystemExit if its text does not occur exactly once."""
     path, text, replacement = copy / fault["file"], fault["text"], fault["replacement"]
-    if path.suffix == ".ipynb":  # its cells stand there as JSON
+    if path.suffix == ".ipynb":  # its cells are stored as JSON
         text, replacement = (json.dumps(part, ensure_ascii=False)[1:-1] for part in (text, replacement))
     source = path.read_text(encoding="utf-8")
     if source.count(text) != 1:
@@ -60,7 +60,7 @@ def run(copy: Path, names: list[str], work_dir: Path | None = None) -> list[tupl
 
 
 def check(fault: dict[str, str], work_dir: Path) -> str:
-    """Plant a fault and return why it does not count as noticed; an empty text if it does.
+    """Plant a fault and return why it does not count as noticed; an empty string if it does.
 
     work_dir: a work folder in which the lessons have run, if a notebook is to notice it.
     """
@@ -76,7 +76,7 @@ def check(fault: dict[str, str], work_dir: Path) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Check the faults that the words choose, all without words; return how many were not noticed."""
+    """Check the faults that the words choose, or all if there are no words; return how many were not noticed."""
     faults = [fault for fault in read_faults() if all(word in " ".join(fault.values()) for word in words)]
     missed = 0
     with tempfile.TemporaryDirectory() as name:

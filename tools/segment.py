@@ -1,7 +1,7 @@
 """Segment scans with a trained network: `make segment SCAN=<file or folder> RUN=<run folder> [OUT=...]`.
 
 Runs notebook 07 for each scan. In OUT (default: segmented/ of the run) each gets NAME_mask.nii.gz, NAME.json and a
-page, NAME.html; `scans.csv` has a row for each. What the same network and the same 07 have answered stays as it is.
+page, NAME.html; `scans.csv` has a row for each. A scan that the same network and the same 07 have done is not repeated.
 """
 
 import argparse
@@ -25,10 +25,10 @@ OF_THE_RUN = ("model/best.keras", "results/metrics.json")  # the weights and the
 
 
 def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -> dict:
-    """Run notebook 07 for one scan unless its answer is there; return what NAME.json holds.
+    """Run notebook 07 for one scan unless its answer is there already; return what NAME.json holds.
 
     spacing: of pictures, [row, column, slice] in mm.
-    Raises CourseError if the notebook stops, and where `out` holds the answer to another scan of this name.
+    Raises CourseError if the notebook stops, or if `out` holds the answer to another scan of this name.
     """
     files = sorted(path for path in scan.rglob("*") if path.is_file()) if scan.is_dir() else [scan]
     network = fingerprint(*(run / name for name in OF_THE_RUN if (run / name).exists()))
@@ -39,7 +39,7 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
     if earlier.get("inputs") == inputs and all((out / f"{name}{end}").exists() for end in ("_mask.nii.gz", ".html")):
         return earlier
     if earlier and "millilitres" not in earlier:
-        raise CourseError(f"{record} is no answer, so it is not written over: give another OUT, or move it away.")
+        raise CourseError(f"{record} is not an answer, so it is not overwritten: give another OUT, or move it.")
     other = Path(earlier.get("scan", scan))
     if other != scan and other.exists():
         raise CourseError(f"{record} is the answer to {other}: give another OUT, or one of the two another name.")
@@ -71,7 +71,7 @@ def write_answer(notebook, name: str, path: Path) -> None:
 
 
 def read_answers(out: Path) -> dict[str, dict]:
-    """Return what NAME.json holds of each scan that has its answer and its page in a folder, by name."""
+    """Return {name: content of NAME.json} of each scan that has an answer and a page in a folder."""
     records = [read_json(path, NOTEBOOK.stem) for path in out.glob("*.json") if path.with_suffix(".html").exists()]
     return {record["name"]: record for record in records if {"name", "inputs"} <= set(record)}
 
@@ -86,7 +86,7 @@ def write_table(records: dict[str, dict], path: Path) -> None:
 
 
 def _choices(given):
-    """Return (scans, notes on what is passed over, run, out) of the command line; raise CourseError."""
+    """Return (scans, notes on what is skipped, run, out) from the command line; raise CourseError."""
     if not given.scan.strip() or not given.run.strip():
         raise CourseError("Give both: make segment SCAN=<file or folder> RUN=<run folder>.")
     scans, notes = find_scans(given.scan)
@@ -96,7 +96,7 @@ def _choices(given):
     out = Path(os.path.expanduser(given.out)).resolve() if given.out else run / "segmented"
     table = writable_folder(out) / "scans.csv"
     if table.exists() and not table.read_text(encoding="utf-8", errors="replace").startswith("name,"):
-        raise CourseError(f"{table} is no table of answers, so it is not written over: give another OUT, or move it.")
+        raise CourseError(f"{table} is no table of answers, so it is not overwritten: give another OUT, or move it.")
     return scans, notes, run, out
 
 
@@ -129,9 +129,9 @@ def main(arguments: list[str] | None = None) -> int:
             print("  -", sentence)
         write_table(records, out / "scans.csv")
     if len({record["network"] for record in records.values() if "network" in record}) > 1:
-        print('scans.csv holds the answers of several networks: its column "network" tells which are of one.')
+        print('scans.csv holds the answers of several networks: its column "network" tells them apart.')
     if failed < len(scans):
-        print(f"Masks, pages and scans.csv are in {out}. This is a lesson, no medical device.")
+        print(f"Masks, pages and scans.csv are in {out}. This is a lesson, not a medical device.")
     return failed
 
 

@@ -1,6 +1,6 @@
 """Run the failure that 04 shows and store it with the course: `make failure`.
 
-The history of the training goes to docs/report_on_sample.csv, its answers for one valid slice to report_on_sample.npz.
+The history of the training goes to docs/report_on_sample.csv, its predictions for one slice to report_on_sample.npz.
 """
 
 import shutil

@@ -18,11 +18,11 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from course.workspace import COURSE_FOLDER, whole_file
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
-# of a cell's metadata: what it is for, what its figure shows in words, which nbconvert puts into the page, and that
-# Colab and Jupyter show of the set-up cell its title alone
+# what is kept of a cell's metadata: tags, the description of its figure, which nbconvert puts into the page, and what
+# makes Colab and Jupyter show only the title of the set-up cell
 KEPT = ("tags", "alt", "cellView", "jupyter")
 SET_UP = "# @title Set-up"
-# of a notebook's, where it uses a GPU: Colab then offers one
+# of a notebook that uses a GPU: Colab then offers one
 GPU_METADATA = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # a slider without its kernel shows nothing
 
@@ -50,7 +50,7 @@ def stamp(notebook: nbformat.NotebookNode, name: str, address: str) -> None:
 
 
 def clean(notebook: nbformat.NotebookNode, folder: Path) -> None:
-    """Take out of an executed notebook what differs from machine to machine."""
+    """Remove from an executed notebook what differs from machine to machine."""
     notebook.metadata = {
         **(GPU_METADATA if notebook.metadata.get("accelerator") == "GPU" else {}),
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

@@ -1,9 +1,9 @@
 """Trials: one training with one thing changed, and a row in docs/trials.csv when it ends.
 
-`python -m tools.trials NAME --dataset FOLDER` trains the recipe `best` with what TRIALS says under NAME, answers for
-the patients held out and appends a row; its verdict is written by hand. The same command goes on where it was stopped.
-Held out are the valid patients, or with `--held-out train` those of train, and the valid patients are learned from.
-`--held-out 0` to `4` are the folds of a cross-validation over all patients, test's too.
+`python -m tools.trials NAME --dataset FOLDER` trains the recipe `best` with what TRIALS says under NAME, predicts
+the held-out patients and appends a row; its verdict is written by hand. The same command resumes a stopped trial.
+The valid patients are held out; with `--held-out train` those of train are, and the network learns from valid.
+`--held-out 0` to `4` are the folds of a cross-validation over all patients, those of test included.
 TRIALS holds the recipe and one idea as an example; those of the other rows are in the commit that the row names.
 """
 
@@ -39,7 +39,7 @@ def augmented(change):
 
 
 def low_resolution(images, masks, seed):
-    """Take one picture of three at a resolution that is up to three times lower, and bring it back to its size."""
+    """Reduce one picture in three to a half or a third of its resolution, and bring it back to its size."""
     import tensorflow as tf
 
     size = tf.shape(images)[1]
@@ -51,7 +51,7 @@ def low_resolution(images, masks, seed):
     return images, masks
 
 
-# The idea, settings of the recipe that differ from `best`, and what is changed where there is no setting for it
+# The idea, the settings that differ from `best`, and a function for a change that is not a setting
 TRIALS = {
     "best": ("the recipe as it is", {}, None),
     "low_resolution": ("one crop of three at a lower resolution", {}, lambda: augmented(low_resolution)),
@@ -110,7 +110,7 @@ def train(run_dir, shared, settings):
 
 
 def dice_curves(work_dir, probabilities):
-    """Return {patient: Dice at each of THRESHOLDS} of the held-out patients, all pieces kept."""
+    """Return {patient: Dice at each of THRESHOLDS} of the held-out patients, all components kept."""
     return {
         patient: [helpers.dice(truth, probability >= threshold) for threshold in THRESHOLDS]
         for patient, _, truth, probability in helpers.patient_volumes(work_dir, "valid", probabilities)
@@ -164,9 +164,9 @@ def read_arguments():
 
 
 def main():
-    """Train, answer for those held out, and append the row."""
+    """Train, predict the held-out patients, and append the row."""
     arguments = read_arguments()
-    commit = current_commit()  # as the code is that was imported
+    commit = current_commit()  # before the training, which runs the code as it is now
     helpers.set_up()
     idea, changes, change = TRIALS[arguments.name]
     settings = helpers.new_settings(arguments.dataset, arguments.profile, "best", arguments.seed) | changes
