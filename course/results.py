@@ -109,7 +109,7 @@ def read_runs(path: str | os.PathLike) -> list[dict[str, str]]:
     if count > 1:
         raise CourseError(
             f"{path} holds {patient} {count} times for recipe {recipe} and seed {seed}: its runs differ in more, so "
-            "give the file of a batch whose grid names recipe, seed and fold alone."
+            "give the file of a batch whose grid names only recipe, seed and fold."
         )
     everybody = {row["patient"] for row in rows}
     for recipe, seed in sorted({(row["recipe"], row["seed"]) for row in rows}):

@@ -180,7 +180,7 @@ def resume_training(
         reason = "The files of the training in model/ do not belong together"
     else:
         _check_arithmetic(begun, made_from)
-        reason = "Data, settings or code are others than those of the training in model/"
+        reason = "Data, settings or code differ from those of the training in model/"
         if not record:
             reason = "training.json, which tells what the training in model/ learned from, is gone or damaged"
     if past is None:

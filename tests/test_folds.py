@@ -84,7 +84,7 @@ def test_a_dataset_json_that_is_not_there_or_lost_its_files_is_refused(work_dir,
         take(work_dir, tmp_path / "run")
     del description["geometry"]
     helpers.write_json(work_dir / "dataset.json", description)
-    with pytest.raises(helpers.CourseError, match=f"^dataset.json in {work_dir} lacks geometry, as where an older"):
+    with pytest.raises(helpers.CourseError, match=f"^dataset.json in {work_dir} lacks geometry; an older"):
         take(work_dir, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -393,7 +393,7 @@ def test_a_training_that_others_replace_is_kept_beside_those_before(folder, caps
     for number, epochs in ((1, 9), (2, 8)):
         train(folder, [0.3], {**SETTINGS, "epochs": epochs})
         best.append((folder / "model" / "best.keras").read_bytes())
-        told = "Data, settings or code are others than those of the training in model/, so this one begins anew."
+        told = "Data, settings or code differ from those of the training in model/, so this one begins anew."
         assert capsys.readouterr().out == f"{told} The former is kept in model/earlier/{number}.\n"
     earlier = folder / "model" / "earlier"
     assert [(earlier / number / "best.keras").read_bytes() for number in "12"] == best[:2]

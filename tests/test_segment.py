@@ -55,7 +55,7 @@ def test_a_scan_gets_a_mask_a_page_and_a_row_once(run_dir, scan, tmp_path, capsy
     voxel = np.prod(source.header.get_zooms()) / 1000
     assert record["millilitres"] == pytest.approx(np.asarray(mask.dataobj).sum() * voxel, rel=1e-5)
     page = (out / "one.html").read_text(encoding="utf-8")
-    assert "no medical device" in page and page.count("data:image/png") == 2 and "Exercise" not in page
+    assert "not a medical device" in page and page.count("data:image/png") == 2 and "Exercise" not in page
     [row] = csv.DictReader((out / "scans.csv").open(encoding="utf-8"))
     assert row["name"] == "one" and float(row["millilitres"]) == record["millilitres"]
     assert sorted(path.name for path in out.iterdir()) == ["one.html", "one.json", "one_mask.nii.gz", "scans.csv"]
