@@ -152,8 +152,8 @@ def read_json(path: str | os.PathLike, made_by: str, names: Iterable[str] = ()) 
     missing = sorted(set(names) - value.keys())
     if missing:
         raise CourseError(
-            f"{path.name} in {path.parent} lacks {listed(missing)}; an older version of the course may have written it: "
-            f"run {made_by} again."
+            f"{path.name} in {path.parent} lacks {listed(missing)}; an older version of the course may have written "
+            f"it: run {made_by} again."
         )
     return value
 
