@@ -308,7 +308,7 @@ def images_of_dicom(folder):
 
 
 TWO_SUFFIXES = {"train/images/p1_000.png": "train/images/p1_000.jpg"}
-NO_TEXT = r"holds letters that no system can show"
+NO_TEXT = r"holds characters that cannot be shown"
 IN_TWO = {f"train/{kind}/p1_000.png": f"test/{kind}/p1_004.png" for kind in ("images", "masks")}
 OUTSIDE = "train/p1", "valid/p2", "test/p3", "p5"
 EVERYBODY = ["p1", "p2", "p3", "p4"]
@@ -394,19 +394,19 @@ case("a picture that was cut", UNREADABLE, with_image, cut)
 case("a picture with a wrong byte", UNREADABLE, with_image, partial(alter, place=20))
 case("a link to nothing", UNREADABLE, with_image, link_to_nothing)
 case("a large bomb", rf"{IMAGE}png claims 9000 x 9000 pixels: more than 50,000,000 are", with_image, png(9000, 9000))
-case("a picture of one row", rf"{IMAGE}png has 9 x 1 pixels, a line and no picture", with_image, png(9, 1))
+case("a picture of one row", rf"{IMAGE}png has 9 x 1 pixels, which is only a line", with_image, png(9, 1))
 case("a huge bomb", rf"{UNREADABLE} \(Image size \(4000000000 pixels\) exceeds limit", with_image, png(100_000, 40_000))
 case("three pages", rf"{IMAGE}tif holds 3 pictures, {ONLY_FIRST}", with_image, pages(3), "p1_000.tif")
-case("colours of sixteen bits", rf"{IMAGE}png has 16 bits for each of several channels", with_image, SIXTEEN_BITS)
+case("colours of sixteen bits", rf"{IMAGE}png has several channels of 16 bits each", with_image, SIXTEEN_BITS)
 MASK = r"train/masks/p1_000\.png"
-MANY = rf"{MASK} holds more than two values, and most masks do not; all hold"
+MANY = rf"{MASK} holds more than two values, but most masks do not; all together hold"
 NO_FOREGROUND = r"foreground=\[7\] does not divide the masks' values in two: they hold 0, 255"
 NO_NAMES = r"foreground='wall' is not a label of this dataset: it knows only numbers"
 case("a mask of another size", rf"{IMAGE}png has 24 x 24 pixels but its mask 20 x 20", with_masks, mask(size=20))
-case("three values", rf"{MANY} 0, 128, 255: mend or exclude it", with_masks, with_corner("L", 255, 128))
+case("three values", rf"{MANY} 0, 128, 255: correct or exclude it", with_masks, with_corner("L", 255, 128))
 case("masks in two conventions", r"and other masks hold 3 values \(0, 1, 255\)", with_masks, mask(1))
-case("a photo as mask", rf"{MANY} 0, 1, .*, 255: mend or exclude it", with_masks, picture())
-ALL_EMPTY = r"All masks are empty: .*p\d_000\.png and the others hold the value 0"
+case("a photo as mask", rf"{MANY} 0, 1, .*, 255: correct or exclude it", with_masks, picture())
+ALL_EMPTY = r"All masks are empty: .*p\d_000\.png and the others hold only the value 0"
 case("no masks", ALL_EMPTY, with_masks, mask(0), "*/masks/*")
 RED, GREEN = [0, 0, 0, 255, 0, 0], [0, 0, 0, 0, 130, 0]
 TWO_COLOURS = r"has {} in the colour \(255, 0, 0, 255\), .*p1_001\.png in \(0, 130, 0, 255\), so it may be two"
