@@ -495,7 +495,7 @@ case("a pattern for volumes", r"patient_pattern is for pictures: each volume is 
 by_the_header = rf"{ELSEWHERE} 7 voxels away, by the spacing, origin and direction"
 case("labels turned elsewhere", by_the_header, with_grids, np.diag([1, 1, 1.01, 1]), TURNED, (8, 8, 4))
 by_the_voxel = rf"{ELSEWHERE} 0\.6 voxels away.* or, if they fit it voxel by voxel, give"
-TURNED_AWAY = r"the shape \(8, 6, 4\) but its labels \(8, 6, 4\), \(6, 8, 4\) when they are turned to lie as it does"
+TURNED_AWAY = r"the shape \(8, 6, 4\) but its labels \(8, 6, 4\), \(6, 8, 4\) once they are turned to its orientation"
 case("labels turned away", TURNED_AWAY, with_grids, TWO_MM, TURNED)
 case("labels at another origin", by_the_voxel, with_grids, TWO_MM, ASIDE)
 case("volumes of two planes", TWO_PLANES, volumes_of_two_planes)
@@ -529,7 +529,7 @@ case("a thousand labels", THOUSAND, a_thousand_labels)
 case("a label name that is not there", NO_LABEL, make_task, foreground="valve")
 NOBODY_HAS = r"foreground='wall': 2 is in no label volume, they hold 0, 1"
 case("a label that nobody has", NOBODY_HAS, make_task, foreground="wall")
-ALONE = r"The label volumes hold {} alone .*, so nothing in them, or all of it, is the structure"
+ALONE = r"The label volumes hold only {} .*, so all of their voxels or none are the structure"
 case("all labels chosen", ALONE.format("0, 1"), make_task, foreground=[0, 1])
 case("a picture among volumes", r"labelsTr/case_0\.png is a picture among NIfTI volumes", a_picture_among_volumes)
 case("a broken description", r"dataset\.json is not readable as JSON", with_volume, b"{", "dataset.json")

@@ -392,7 +392,7 @@ REFUSED = {  # what lies where, and the sentence
             "vessels/{n}.png": mask,
             "mask/{n}_mask.png": lambda seed: all_white(seed) * (np.hypot(*np.mgrid[-15:15, -20:20]) < 15),
         },
-        r"mask/0_mask.png \(and 5 more\) covers most .* field of view does: put source/vessels/0.png and the like into masks",
+        r"mask/0_mask.png \(and 5 more\) covers most .* field of view does: put source/vessels/0.png and",
     ),
     "two structures below a folder called after them": (
         {"CT-Seg/c{n}.png": picture, "Lung_Mask/c{n}.png": mask, "Infection_Mask/c{n}.png": mask},

@@ -302,7 +302,7 @@ def test_a_short_axis_of_even_voxels_is_doubted(tmp_path, shape, thick, told):
             values = np.resize(VALUES % 2 + case * (kind == "images"), shape)
             save(tmp_path / "source" / kind / f"c{case}.nii", values, np.diag([1, 1, thick, 1]))
     notes = import_dataset(tmp_path / "source", tmp_path / "data", progress=False)["notes"]
-    doubts = [note for note in notes if "as thick one way as another" in note]
+    doubts = [note for note in notes if "the same size along each axis" in note]
     size = " x ".join(map(str, shape))
     assert len(doubts) == told and all(f"images/c0.nii has {size} voxels" in note for note in doubts)
 
