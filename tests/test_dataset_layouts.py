@@ -203,7 +203,7 @@ READ = {  # what lies where, what the pictures are called, and words of the note
         "p{n}_axial",
         [
             "p0_drawn.png (and 5 more) is taken as the mask of an image whose name is only similar: the first is of "
-            "source/images/p0_axial.png; see whether"
+            "source/images/p0_axial.png; check that"
         ],
     ),
     "masks in no subset": ({"{subset}/p{n}_0.png": picture, "masks/p{n}_0.png": mask}, "p{n}_0", []),
@@ -368,7 +368,7 @@ REFUSED = {  # what lies where, and the sentence
     "modalities": (
         {f"B_{{n:03d}}/B_{{n:03d}}_{kind}.png": picture for kind in ("t1", "t2", "pd", "dwi", "flair")}
         | {"B_{n:03d}/B_{n:03d}_seg.png": mask},
-        r"B_000_seg.png has several images \(B_000_dwi, B_000_flair, B_000_pd, B_000_t1 ...\), as channels or modal",
+        r"B_000_seg.png has several images \(B_000_dwi, B_000_flair, B_000_pd, B_000_t1 ...\), such as channels or modal",
     ),
     "channels": (
         {"imagesTr/case_{n}_0000.png": picture, "imagesTr/case_{n}_0001.png": picture, "labelsTr/case_{n}.png": mask},

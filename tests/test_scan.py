@@ -123,7 +123,7 @@ def test_a_scan_whose_header_says_nothing_lies_as_it_is_stored(tmp_path, body):
     header["sform_code"], header["srow_x"], header["srow_y"] = 1, (2, 0, 0, 5), (0, 3, 0, 5)  # and srow_z is all 0
     nibabel.save(nibabel.Nifti1Image(body, None, header), tmp_path / "scan.nii")
     scan = scans.read_scan(tmp_path / "scan.nii")
-    assert not scan.is_placed and not scan.knows_space and "does not say the spacing" in scan.notes[0]
+    assert not scan.is_placed and not scan.knows_space and "does not give its voxel spacing" in scan.notes[0]
     with pytest.raises(CourseError, match="that of a volume is read from its header"):
         scans.read_scan(tmp_path / "scan.nii", spacing=[1, 1, 3])
     pictures, spacing = scans.to_pictures(scan, scans.scan_axes(scan, ["I", "A", "R"])[0])
