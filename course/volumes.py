@@ -218,10 +218,9 @@ def pairs_of_volumes(
 
 
 def _slices_of_volumes(keys, depths, is_flat, by_subset, folder):
-    """Return for each volume the pairs of its slices, to be written below `folder`.
+    """Return for each volume the pairs of its slices, to be written below `folder`; keys: its (subset, name).
 
-    keys: (subset, name) of each volume. Each is a patient; with by_subset, the same name in several subsets means
-    several patients. is_flat: all volumes are single slices.
+    Each is a patient; by_subset: one name in several subsets means several patients. is_flat: all are single slices.
     """
     repeated, slices = Counter(name for _, name in keys), []
     for (subset, name), depth in zip(keys, depths):

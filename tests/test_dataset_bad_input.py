@@ -200,10 +200,10 @@ STRAYS = {".DS_Store": b"", "__MACOSX/a.png": b""}
 
 case("no such path", r"nowhere does not exist: check its spelling", lambda folder: folder / "nowhere")
 case("drive that is not mounted", r"MyDrive/heart\.zip does not exist: mount Drive first", given, DRIVE)
-case("empty text", r"dataset='' is nothing to read", given, "")
-case("nothing", r"dataset=None is nothing to read", given, None)
-case("a number", r"dataset=7 is nothing to read", given, 7)
-case("a web address", r"https://example\.org/heart\.zip is an address: download it", given, ADDRESS)
+case("empty text", r"dataset='' names no dataset", given, "")
+case("nothing", r"dataset=None names no dataset", given, None)
+case("a number", r"dataset=7 names no dataset", given, 7)
+case("a web address", r"https://example\.org/heart\.zip is a web address: download the file", given, ADDRESS)
 case("an empty folder", r"empty is not a dataset: it holds no picture and no volume", files, "empty", {})
 case("texts", r"notes is not a dataset: it holds only .*a\.txt and the like", files, "notes", TEXT)
 case("strays", r"strays is not a dataset: it holds no picture and no volume", files, "strays", STRAYS)
@@ -292,7 +292,7 @@ for name in ("heart.tar", "heart.tar.gz"):
     case(f"a {name} that was cut", f"{name} is damaged", changed, cut, tar_with, name, (ONE, NOISE))
 wrong_byte = partial(alter, place=30_000)
 case("a tar with a wrong byte", "heart.tar.gz is damaged", changed, wrong_byte, tar_with, "heart.tar.gz", (ONE, NOISE))
-case("a zip bomb", r"heart\.zip unpacks to more than 0\.0625 GB: if that is no mistake", zip_with, [(ONE, BOMB)])
+case("a zip bomb", r"heart\.zip unpacks to more than 0\.0625 GB: if that is right", zip_with, [(ONE, BOMB)])
 for name in (ONE, "notes.txt"):  # the second is not read
     case(f"a tar bomb {name}", r"unpacks to more than 0\.0625 GB", tar_with, "heart.tar.gz", (name, BOMB))
 case("a bomb in a name", rf"heart\.tar\.gz {NO_ARCHIVE}", tar_with, "heart.tar.gz", ("a" * 2**21, b""))
@@ -480,7 +480,7 @@ def labels(values, dtype=np.int16):
     return np.resize(np.array(values, dtype), 192).reshape(8, 6, 4)
 
 
-DAMAGED = r"case_0\.nii\.gz is damaged or no NIfTI file"
+DAMAGED = r"case_0\.nii\.gz is damaged or not NIfTI"
 ELSEWHERE = r"The labels of .*/imagesTr/case_0\.nii\.gz lie elsewhere, up to"
 TURNED = [[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]  # axes that run to P, R, S
 ASIDE = [[2, 0, 0, 1.2], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]
@@ -488,7 +488,7 @@ TWO_MM = np.diag([2, 2, 2, 1])
 TWO_PLANES = r"The slices of .*case_0\.nii\.gz follow axis 1, those of .*case_1\.nii\.gz axis 3, by their thick.*: such"
 SEVERAL = r"labels hold more than one structure \(1, 2(?:55)?; the names are 0 'background', 1 'cavity', 2 'wall'\)"
 NO_LABEL = r"foreground='valve' is not a label of this dataset: .*'cavity' \(1\), 'wall' \(2\)"
-RUN_TOGETHER = r"case_0\.nii\.gz holds 192 values from 0 to 2 that are no whole numbers.*choose the label with fore"
+RUN_TOGETHER = r"case_0\.nii\.gz holds 192 values from 0 to 2 that are not whole numbers.*choose the label with fore"
 PATTERN = {"patient_pattern": r"(?P<patient>case)_\d"}
 
 case("a pattern for volumes", r"patient_pattern is for pictures: each volume is taken as", make_task, **PATTERN)
@@ -512,7 +512,7 @@ for name, values, told in [
 case("axes that are no numbers", DAMAGED, with_volume, axes_that_are_no_numbers())
 case("a volume that was cut", DAMAGED, with_volume, cut)
 case("a volume with a wrong byte", rf"{DAMAGED} \(CRC check failed", with_volume, spoil_checksum)
-case("a plain volume that was cut", r"case_0\.nii is damaged or no NIfTI file", with_volume, unpack_and_cut)
+case("a plain volume that was cut", r"case_0\.nii is damaged or not NIfTI", with_volume, unpack_and_cut)
 case("a text called volume", DAMAGED, with_volume, b"not a volume")
 HUGE = r"case_0\.nii\.gz claims the size \(30000, 30000, 30000\)"
 case("a huge volume", HUGE, with_volume, header_of_a_huge_volume())
@@ -548,8 +548,8 @@ for described, told in [
     ("spacing: 1", r"geometry\.json is not readable as JSON"),
     ([1, 1, 1], r"geometry\.json must hold \{\"spacing\": \[row, column, slice\], \"axes\""),
     (ZERO, r"geometry\.json, p2: a spacing is three numbers above 0"),
-    ({"spacings": [1, 1, 1]}, r"geometry\.json: spacing and axes are expected there, and nothing else"),
-    ({"patients": {"q1": {}, "p9": {}}}, r"geometry\.json describes 'p9', who is no patient of this"),
+    ({"spacings": [1, 1, 1]}, r"geometry\.json: only spacing and axes are expected there"),
+    ({"patients": {"q1": {}, "p9": {}}}, r"geometry\.json describes 'p9', who is not a patient of this"),
 ]:
     case(f"geometry {described}", told, with_geometry, described)
 BOTH = r"geometry\.json and spacing=\[1, 1, 1\] both give a spacing: leave one out"

@@ -368,7 +368,7 @@ REFUSED = {  # what lies where, and the sentence
     "modalities": (
         {f"B_{{n:03d}}/B_{{n:03d}}_{kind}.png": picture for kind in ("t1", "t2", "pd", "dwi", "flair")}
         | {"B_{n:03d}/B_{n:03d}_seg.png": mask},
-        r"B_000_seg.png has several images \(B_000_dwi, B_000_flair, B_000_pd, B_000_t1 ...\), such as channels or modal",
+        r"B_000_seg.png has several images \(B_000_dwi, B_000_flair, B_000_pd, B_000_t1 ...\), such as channels or",
     ),
     "channels": (
         {"imagesTr/case_{n}_0000.png": picture, "imagesTr/case_{n}_0001.png": picture, "labelsTr/case_{n}.png": mask},
@@ -701,7 +701,7 @@ def test_words_before_all_numbers_of_several_subsets_are_nobody(name, drawn, wor
     description, found = take(tmp_path / "source", tmp_path / "work")
     assert together(found) == {f"{name}_{{n}}".format(**said(seed)): seed for seed in range(6)}
     assert patients(description)["train"] == {f"{name}_{{n}}".format(**said(seed)) for seed in (0, 3)}
-    assert description["notes"][0].startswith(f"All names begin with {words}, which is taken for the dataset's name")
+    assert description["notes"][0].startswith(f"All names begin with {words}, which is taken as the dataset's name")
 
 
 @pytest.mark.parametrize("name", ["scan{}_slice{}", "scan_{:03d}_slice_{:02d}", "MRI_scan_{:02d}_{:03d}", "scan {} {}"])
