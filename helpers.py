@@ -164,10 +164,10 @@ def resize_mask(mask, size):
 
 
 def prepare_slice(image, mask, size):
-    """Prepare a slice, its image uint8 and its mask bool (height, width); return (X, y, share), each (size, size).
+    """Prepare a slice for the network; return (X, y, share), each of shape (size, size).
 
-    X is the image resized and divided by 255, float32 in [0, 1]. y is bool, True where at least half of a pixel's area
-    is atrium. share is 255 times the share of its area that is atrium, uint8.
+    X: the image, uint8 (height, width), resized and divided by 255, as float32 in [0, 1]. share: 255 times the share of
+    each pixel's area that the mask, bool (height, width), covers, as uint8. y: whether it covers half or more, as bool.
     """
     covered = mask_share(mask, size)
     return resize_image(image, size) / np.float32(255), is_half_covered(covered), np.uint8(np.rint(255 * covered))
@@ -370,7 +370,7 @@ def augment(images, masks, seed, crop_size, compiled=False):
     seeds = iter(tf.unstack(tf.random.split(seed, 13) & 0x7FFFFFFF))  # XLA takes no larger seeds
 
     def whole_numbers(*shape):
-        """Return random int32 of any size, an array of `shape` per picture; random floats differ between XLA and TF."""
+        """Return random int32 over the full range, `shape` for each picture: random floats of XLA and TF differ."""
         return tf.random.stateless_uniform([count, *shape], next(seeds), None, None, tf.int32)
 
     def uniform(limit, *shape):
@@ -388,7 +388,7 @@ def augment(images, masks, seed, crop_size, compiled=False):
     transforms = tf.stack(
         [a, b, middle[:, 0] - (a + b) * half, c, d, middle[:, 1] - (c + d) * half, zero, zero], axis=1
     )
-    # Rounded to multiples of 2**-15, float32 adds them without error, so every device arrives at the same places
+    # float32 adds multiples of 2**-15 without error, so every device arrives at the same places
     transforms = tf.cast(tf.round(transforms * 2**15) / 2**15, tf.float32)
     images, masks = (cut_squares(part, transforms, crop_size, compiled) for part in (images, masks))
 
@@ -660,11 +660,10 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
 
     Returns (metrics for metrics.json, counts of each slice, masks).
 
-    At the masks' own resolution, from `score_patients`: `patients`, `distance_unit`, dice_per_patient with its mean,
-    standard deviation (over patients, n - 1) and `bootstrap_interval`, and figures of the single slices.
-    The rest is pooled over all pixels at the network's resolution, as the report printed it; the masks, bool (N, S, S),
-    are the ones pooled. Only `loss` is from `model.evaluate`: the recipe's loss, with each slice predicted from its own
-    plane, as in training.
+    `patients`, dice_per_patient, their mean, standard deviation (over patients, n - 1) and `bootstrap_interval`, and
+    the figures of single slices are at the masks' own resolution, see `score_patients`. The rest is pooled over all
+    pixels at the network's resolution, as in the report; the masks, bool (N, S, S), are the ones pooled. Only `loss` is
+    from `model.evaluate`: the recipe's loss, with each slice predicted from its own plane, as in training.
     """
     scored = score_patients(work_dir, subset, probabilities, threshold, largest_component)
     patients, slice_counts, masks, unit = scored

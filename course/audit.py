@@ -102,7 +102,7 @@ def _common_likeness(details, owners):
 def _alike(details, owners):
     """Yield (index, other, is_turned) for pictures of two patients that are near-duplicates; index < other.
 
-    Their likeness is at least LIKENESS, and BEYOND_COMMON of the way from their usual likeness to 1 or further, unless
+    Their likeness is at least LIKENESS, and at least BEYOND_COMMON of the way from their usual likeness to 1, unless
     all pictures are copies. If many pictures resemble one, only some of them are yielded.
     """
     common = _common_likeness(details, owners)

@@ -1,4 +1,4 @@
-"""Reads a DICOM series, as scanners write it, as one volume."""
+"""Read a DICOM series, as scanners write it, as one volume."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def _open_slices(files, name):
     directions = [np.array(entry.ImageOrientationPatient, float) for entry in slices]
     if len(kinds) > 1 or np.ptp(directions, axis=0).max() > 1e-3:
         raise CourseError(
-            f"The slices of {name} differ in size, spacing, direction or PhotometricInterpretation: give one volume's."
+            f"The slices of {name} differ in size, spacing, direction or PhotometricInterpretation: give one kind only."
         )
     normal = np.cross(*_directions(slices[0]))
     return sorted(slices, key=lambda entry: float(np.dot(normal, np.array(entry.ImagePositionPatient, float))))
@@ -127,9 +127,9 @@ def _thickness(entry) -> tuple[float | None, str]:
 
 
 def _notes_on_places(slices: list, positions: np.ndarray, normal: np.ndarray, name: str) -> list[str]:
-    """Return a list with a sentence if slices at `positions` (slices, 3), in mm, are not quite evenly spaced.
+    """Return a list with a sentence if slices are not quite evenly spaced, as rounding of their positions makes them.
 
-    Rounding makes them so. Raises CourseError if they lie far off a straight line of even steps, as if some were lost.
+    positions: (slices, 3) in mm, in order. Raises CourseError if they lie far off a straight line of even steps.
     """
     steps = np.diff(positions @ normal)
     if (steps < 1e-3).any():

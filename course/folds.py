@@ -11,7 +11,7 @@ from course.workspace import CourseError, end_of_path
 
 SHARES = {"train": 0.51, "valid": 0.25, "test": 0.24}  # of the patients: the report's proportions
 ATTEMPTS = 100  # to split at random until each subset has a mask that is not empty
-FOLDS = 5  # of the cross-validation; fewer where there are fewer patients
+FOLDS = 5  # of the cross-validation; fewer if there are fewer patients
 
 
 def same_scans(pairs: list[Pair]) -> dict:

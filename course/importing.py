@@ -1,4 +1,4 @@
-"""Imports any dataset, and describes it in one file.
+"""Import any dataset and describe it in one file.
 
 `import_dataset` takes the made-up sample, the official heart data, or what a user has (a folder, an archive,
 NIfTI volumes), checks every file, and writes `dataset.json` in the work folder. Pictures already laid out as
@@ -13,7 +13,7 @@ two "patients" as [subset, name], the number of identical "slices", the "dice" b
 "example", the names of two pictures), `folds` (the patients of each), `excluded`, `notes`, `audit` (see `audit`) and
 `fingerprint` (SHA-256 over names and pixels). If files are used where they are, it also holds `state` (see
 `course.store.state_of`); if another work folder imported the dataset, `taken_from` (that folder); with a fold, `fold`,
-`stored_in` (the subset in whose folder each picture lies) and `as_imported` (the values that the fold changed).
+`stored_in` (the subset in whose folder each picture lies) and `as_imported` (the values before the fold).
 """
 
 import hashlib
@@ -69,7 +69,7 @@ def import_dataset(
     spacing: list | None = None,
     progress: bool = True,
 ) -> dict:
-    """Check a dataset, convert it where needed, write `work_dir/dataset.json`, and return what that file holds.
+    """Check a dataset, convert it if needed, write `work_dir/dataset.json`, and return what that file holds.
 
     dataset: "sample" (generated), "heart" (the official archive, downloaded if it is not yet in `work_dir`), or the
         path of a folder or a zip or tar archive with pictures (PNG, JPEG, TIFF, BMP, GIF) or 3-D NIfTI volumes and

@@ -14,7 +14,7 @@ from course.workspace import CourseError, full_disk_told
 
 OWNER_FILE = "owner.txt"  # the name of the batch, then how many times it has written this file
 BEAT = 5  # seconds between two numbers
-PATIENCE = 20  # seconds without a new number after which a batch is taken as killed
+PATIENCE = 20  # seconds without a new number after which a batch counts as killed
 WATCH_INTERVAL = 0.5  # seconds between two looks at the file
 
 

@@ -1,4 +1,4 @@
-"""Reads a patient's scan from NIfTI, DICOM or pictures, turns it to the network's orientation, and back.
+"""Read a patient's scan from NIfTI, DICOM or pictures, turn it to the network's orientation, and back.
 
 A scan is an array of voxels with an *affine*, the 4 x 4 matrix that says where in the patient each voxel lies: it maps
 the three indices of a voxel to millimetres towards the patient's right, front and head ("RAS", as in NIfTI).
@@ -195,7 +195,7 @@ def _stack(pictures: Sequence[np.ndarray], name: str) -> np.ndarray:
 
 
 def _scan_of_pictures(name, values, axes, spacing, notes=()) -> Scan:
-    """Return stacked pictures as a scan. axes, spacing: of rows, columns and slices; None: UPRIGHT, and unknown."""
+    """Return stacked pictures as a scan; axes and spacing are of rows, columns and slices, None if unknown."""
     from nibabel import orientations
 
     row, column, depth = axes or UPRIGHT

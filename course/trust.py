@@ -66,9 +66,9 @@ def describe_training(volumes: Iterable[tuple[str, np.ndarray]], millilitres: di
 def learned_from(work_dir: Path) -> dict:
     """Return what the network of a work folder learned from, measured on its train arrays.
 
-    Of the first train patient `axes` (see `course.geometry`) and `spacing` ([row, column, slice] in mm), None if
-    unknown, and `size` ([height, width] in pixels). Of all `spacing_range`, None if unknown, `notes`, with a sentence
-    if their fields of view differ in size, and what `describe_training` returns.
+    `axes` (see `course.geometry`) and `spacing` ([row, column, slice] in mm), None if unknown, and `size` ([height,
+    width] in pixels) are those of the first train patient. `spacing_range` (None if unknown), `notes` (a sentence if
+    fields of view differ in size) and what `describe_training` returns are those of all train patients.
     Raises CourseError if the arrays of 02 are not there.
     """
     description = read_description(work_dir)
