@@ -1,4 +1,4 @@
-"""Shared functions of the course, in the order in which the notebooks meet them.
+"""Shared functions of the course, in the order in which the notebooks use them.
 
 Importing this module does no work. Matplotlib, Keras and TensorFlow are imported by the functions that
 need them, so the first two notebooks never wait for TensorFlow.
@@ -11,7 +11,7 @@ import os
 import numpy as np
 from PIL import Image
 
-# `x as x`: handed on to the notebooks, not used here
+# `x as x`: re-exported to the notebooks, not used here
 from course.arrays import load_arrays, make_arrays, read_arrays_record, rows_of_patients
 from course.audit import (
     audit_rows as audit_rows,
@@ -144,43 +144,43 @@ def resize_image(image, size):
 
 
 def mask_share(mask, size):
-    """Return for each of (size, size) new pixels the share of its area, 0 to 1, that a (height, width) mask covers."""
+    """Return the share of each new pixel's area that a (height, width) mask covers: (size, size), from 0 to 1."""
     if not mask.any():
         return np.zeros((size, size), np.float32)
     return area_average(area_average(mask, size, axis=0), size, axis=1)
 
 
 def is_half_covered(share):
-    """Return True where at least half of a pixel's area is covered; the allowance is for rounding in the sums."""
+    """Return a bool array, True where at least half of a pixel's area is covered; the tolerance is for rounding."""
     return share >= 0.5 - 1e-6
 
 
 def resize_mask(mask, size):
-    """Resize a (height, width) bool mask to (size, size): a new pixel is set if half its area or more was.
+    """Resize a (height, width) bool mask to (size, size): a new pixel is True if at least half of its area was.
 
-    The mask stays two-valued and does not move. Nearest-neighbour resizing moves its edges by up to half a pixel.
+    The mask stays two-valued and does not shift. Nearest-neighbour resizing shifts its edges by up to half a pixel.
     """
     return is_half_covered(mask_share(mask, size))
 
 
 def prepare_slice(image, mask, size):
-    """Return (X, y, share) of a slice, each (size, size): float32 from 0 to 1, bool, and uint8 from 0 to 255.
+    """Prepare a slice for the network; return (X, y, share), each of shape (size, size).
 
-    image: (height, width) uint8, resized and divided by 255. mask: (height, width) bool; y is True where at least half
-    of a pixel's area is atrium, and share is 255 times the share of its area.
+    X: the image, uint8 (height, width), resized and divided by 255, as float32 in [0, 1]. share: 255 times the share of
+    each pixel's area that the mask, bool (height, width), covers, as uint8. y: whether it covers half or more, as bool.
     """
     covered = mask_share(mask, size)
     return resize_image(image, size) / np.float32(255), is_half_covered(covered), np.uint8(np.rint(255 * covered))
 
 
 def prepare_arrays(description, work_dir, image_size, leave_out=(), progress=True):
-    """Write npy/{train,valid,test}_{X,y,share}.npy and npy/arrays.json; skip what the same inputs made before.
+    """Write npy/{train,valid,test}_{X,y,share}.npy and npy/arrays.json, unless the same inputs made them before.
 
     X is float32 of shape (N, image_size, image_size, 1) in [0, 1]: one grey channel, resized, divided by 255.
     y is uint8 of the same shape and holds only 0 and 1. share is uint8 too: 255 times the share of each pixel's area
-    that is atrium, which the recipe `best` trains on. Memory stays constant however many images there are:
-    the arrays are written through a memory map. `leave_out` names train patients to pass over.
-    Where the dataset was taken from another work folder that has these very arrays, they are used from there.
+    that is atrium, which the recipe `best` trains on. The arrays are written through a memory map, so memory stays
+    constant however many images there are. `leave_out` names train patients to leave out.
+    If the dataset was taken from another work folder that has the same arrays, they are used from there.
     Returns the content of arrays.json: how the arrays were made, and the slices in their order.
     Raises CourseError if a subset has no slices left, or only empty masks at that size, or if the disk is full.
     """
@@ -213,8 +213,8 @@ def create_model(
 
     Input: float32 images of shape (N, image_size, image_size, 1) in [0, 1]; `image_size` is a multiple of 8.
     Output: float32 of the same shape, for each pixel the probability that it belongs to the atrium.
-    `precision` is "float32", "mixed_bfloat16" or "mixed_float16" (weights stay float32, the arithmetic is shorter);
-    `loss` a name from LOSSES; `output_bias` the number where the last bias starts. The rest is as in Keras.
+    `precision` is "float32", "mixed_bfloat16" or "mixed_float16" (float32 weights, 16-bit arithmetic); `output_bias` is
+    the initial bias of the last layer; `loss` is a name from LOSSES. The other parameters are those of Keras.
     """
     import keras
     from keras import layers
@@ -255,7 +255,7 @@ def create_model(
     return model
 
 
-# What the untrained network depends on
+# The settings that the untrained network depends on
 NETWORK_SETTINGS = (
     "image_size",
     "seed",
@@ -278,15 +278,15 @@ def save_untrained_model(model, work_dir, settings):
     save_untrained(model, work_dir, _network_made_from(settings))
 
 
-# --- 04: losses, batches, and a training that may be interrupted --------------------------------------
+# --- 04: losses, batches, and training that may be interrupted ----------------------------------------
 
 
 def dice_coef(y_true, y_pred, smooth=1.0):
-    """Return the soft Dice coefficient of a whole batch, as the report shows it while training.
+    """Return the soft Dice coefficient of a whole batch, as the report shows it during training.
 
-    2 * sum(t * p) + smooth over sum(t) + sum(p) + smooth, with probabilities p and truth t, both in [0, 1]
+    (2 * sum(t * p) + smooth) / (sum(t) + sum(p) + smooth), with probabilities p and truth t, both in [0, 1]
     and of the same shape. `smooth` keeps it defined for empty masks.
-    It is not the Dice of a segmentation: nothing is thresholded, and the slices of a batch are mixed.
+    It is not the Dice of a segmentation: nothing is thresholded, and all slices of the batch are pooled.
     """
     from keras import ops
 
@@ -296,11 +296,11 @@ def dice_coef(y_true, y_pred, smooth=1.0):
 
 
 def bce_dice_loss(y_true, y_pred):
-    """Return binary cross-entropy plus one minus the soft Dice of the batch: a scalar, 0 at best for masks of 0 and 1.
+    """Return binary cross-entropy plus one minus the soft Dice of the batch: a scalar, at best 0 for masks of 0 and 1.
 
-    Cross-entropy judges each pixel alone, and nearly all pixels are background. The Dice term looks at the overlap
-    only. Its sums are of squares (Milletari et al., V-Net, 2016), so that a pixel that is half atrium is best answered
-    with one half.
+    Cross-entropy judges each pixel alone, and nearly all pixels are background. The Dice term looks only at the
+    overlap. It sums squares (Milletari et al., V-Net, 2016), so the best prediction for a pixel that is half atrium is
+    one half.
     """
     import keras
     from keras import ops
@@ -314,34 +314,34 @@ LOSSES = {"binary_crossentropy": "binary_crossentropy", "bce_dice_loss": bce_dic
 
 
 def compile_model(model, learning_rate, loss, steps_per_execution=1):
-    """Give a model its optimizer (Adam), its loss (a name from LOSSES) and the figures to show in training.
+    """Compile a model with Adam, a loss (a name from LOSSES) and the metrics to show during training.
 
-    For `accuracy` and `iou` a pixel is atrium from one half on, in the answer and in a mask with soft edges. `iou`
-    counts the atrium's pixels over all slices, unlike `dice_coef`. steps_per_execution: how many steps run before the
-    callbacks are called. Batch normalisation is computed as `course.normalization` says.
-    In float16 small gradients would become 0, so there the loss is scaled up and the gradients down again.
+    For `accuracy` and `iou` a pixel is atrium from one half on, in the prediction and in a mask with soft edges. `iou`
+    counts the pixels of all batches together; `dice_coef` is averaged over batches. steps_per_execution: how many
+    steps run before the callbacks are called. Batch normalisation is computed as in `course.normalization`.
+    In float16 small gradients would underflow to 0, so the loss is scaled up and the gradients are scaled back down.
     """
     import keras
     from keras import ops
 
     def at_least_half(y):
-        """Return for each pixel whether it is atrium, or called so."""
+        """Return a bool tensor: True for values from one half on."""
         return ops.cast(y, "float32") >= 0.5
 
     class IoU(keras.metrics.BinaryIoU):
         """Counts a pixel as atrium if at least half of it is."""
 
         def update_state(self, y_true, y_pred, sample_weight=None):
-            """Count the pixels of a batch: truth and probabilities (N, S, S, 1), from 0 to 1."""
+            """Count the pixels of a batch of truth and probabilities, both (N, S, S, 1) in [0, 1]."""
             return super().update_state(at_least_half(y_true), y_pred, sample_weight)
 
     def accuracy(y_true, y_pred):
-        """Return for each pixel whether it is answered right."""
+        """Return a bool tensor: True for pixels that are classified correctly."""
         return ops.equal(at_least_half(y_true), at_least_half(y_pred))
 
     iou = IoU(target_class_ids=[1], threshold=0.5, name="iou")
     optimizer = keras.optimizers.Adam(learning_rate)
-    if arithmetic_of(model) == "mixed_float16":  # Keras looks at the model's own arithmetic, and ours is the layers'
+    if arithmetic_of(model) == "mixed_float16":  # Keras looks at the policy of the model, but ours is on its layers
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     model.compile(
         optimizer=optimizer,
@@ -353,28 +353,28 @@ def compile_model(model, learning_rate, loss, steps_per_execution=1):
 
 
 def augment(images, masks, seed, crop_size, compiled=False):
-    """Return the batch as other patients and other scanners might have looked; image and mask move together.
+    """Return a batch as it might look with other patients and scanners; image and mask move together.
 
-    images, masks: float32 tensors (N, S, S, 1) in [0, 1]. seed: two whole numbers; the same seed, the same result.
+    images, masks: float32 tensors (N, S, S, 1) in [0, 1]. seed: two whole numbers; the same seed gives the same result.
     compiled: whether XLA compiles it.
-    Returns images and masks of shape (N, crop_size, crop_size, 1): a square cut anywhere from each picture, turned by
-    up to 20 degrees, scaled by up to a factor of 1.25, stretched by up to 1.1. Masks stay in [0, 1] with soft edges.
-    Then the image alone changes: gamma, contrast, smooth shading as a receiving coil makes it, spots as flowing blood
-    makes them, brightness, blur and noise. Images may leave [0, 1] a little.
+    Returns images and masks of shape (N, crop_size, crop_size, 1): a random crop of each picture, rotated by up to 20
+    degrees, scaled by a factor of up to 1.25, stretched by up to 1.1. Masks stay in [0, 1] and get soft edges.
+    Then only the image changes: gamma, contrast, smooth shading as from a receiver coil, spots as from flowing blood,
+    brightness, blur and noise. Images may go slightly outside [0, 1].
     """
     import math
 
     import tensorflow as tf
 
     count, size = tf.shape(images)[0], images.shape[1]
-    seeds = iter(tf.unstack(tf.random.split(seed, 13) & 0x7FFFFFFF))  # XLA takes no more of a seed
+    seeds = iter(tf.unstack(tf.random.split(seed, 13) & 0x7FFFFFFF))  # XLA takes no larger seeds
 
     def whole_numbers(*shape):
-        """Return random int32 of all sizes, an array of `shape` for each picture: XLA draws other fractions than TF."""
+        """Return random int32 over the full range, `shape` for each picture: random floats of XLA and TF differ."""
         return tf.random.stateless_uniform([count, *shape], next(seeds), None, None, tf.int32)
 
     def uniform(limit, *shape):
-        """Return numbers from -limit to limit, an array of `shape` for each picture."""
+        """Return random numbers from -limit to limit, an array of `shape` for each picture."""
         return limit / 2**31 * tf.cast(whole_numbers(*shape), tf.float32)
 
     # Where a pixel of the crop comes from: [x, y] = matrix @ ([column, row] - middle of the crop) + middle
@@ -388,7 +388,7 @@ def augment(images, masks, seed, crop_size, compiled=False):
     transforms = tf.stack(
         [a, b, middle[:, 0] - (a + b) * half, c, d, middle[:, 1] - (c + d) * half, zero, zero], axis=1
     )
-    # In such parts of a pixel float32 adds without an error, so that every device comes to the same places
+    # float32 adds multiples of 2**-15 without error, so every device arrives at the same places
     transforms = tf.cast(tf.round(transforms * 2**15) / 2**15, tf.float32)
     images, masks = (cut_squares(part, transforms, crop_size, compiled) for part in (images, masks))
 
@@ -398,7 +398,7 @@ def augment(images, masks, seed, crop_size, compiled=False):
     cells = max(crop_size // 8, 1)
     images *= tf.exp(enlarge(uniform(1.0, cells, cells), crop_size) * tf.abs(uniform(0.3, 1, 1, 1)))
     images += uniform(0.1, 1, 1, 1)
-    blur = tf.maximum(uniform(1.0, 1, 1, 1) - 0.6, 0) * 2.5  # in one picture of five
+    blur = tf.maximum(uniform(1.0, 1, 1, 1) - 0.6, 0) * 2.5  # in one picture out of five
     images += blur * (neighbours_mean(images) - images)
     four = whole_numbers(crop_size, crop_size, 1)  # four bytes, whose sum is nearly normal
     noise = tf.cast(sum(tf.bitwise.right_shift(four, place) & 255 for place in (0, 8, 16, 24)), tf.float32)
@@ -409,7 +409,7 @@ def augment(images, masks, seed, crop_size, compiled=False):
 def shuffled_stream(indices, start, count, seed):
     """Return entries start to start + count of an endless stream: all indices shuffled, again and again.
 
-    The stream depends on `seed` (a list of whole numbers) alone, so a training that was interrupted finds its place.
+    The stream depends only on `seed` (a list of whole numbers), so interrupted training can go on where it stopped.
     """
     passes = range(start // len(indices), (start + count - 1) // len(indices) + 1) if count else ()
     stream = [np.random.default_rng([*seed, number]).permutation(indices) for number in passes]
@@ -418,10 +418,10 @@ def shuffled_stream(indices, start, count, seed):
 
 
 def epoch_order(has_atrium, epoch, settings, slices):
-    """Return the pictures that an epoch shows, in order: whole numbers, drawn by seed and epoch alone.
+    """Return the indices of the pictures that an epoch shows, in order; they depend only on seed and epoch.
 
-    `has_atrium` is one bool a picture. With `foreground_share` that share of the pictures holds some atrium.
-    `slices` is the size of the training set, which gives the length of an epoch where the profile does not.
+    `has_atrium` is one bool for each picture. If `foreground_share` is set, that share of the pictures shows atrium.
+    `slices` is the size of the training set, which gives the length of an epoch if the profile does not.
     """
     seed, share = settings["seed"], settings["foreground_share"]
     count = images_in_epoch(slices, settings)
@@ -441,8 +441,8 @@ def epoch_order(has_atrium, epoch, settings, slices):
 def training_batches(pictures, settings, first_epoch=0, model=None):
     """Return a tf.data.Dataset of the batches (X, y) of all epochs from `first_epoch` on, for `fit`.
 
-    X and y are float32 (batch size, side, side, 1) in [0, 1], augmented where the recipe says so. Order and
-    augmentation follow from the seed alone. Every batch is whole, so that they all have one shape.
+    X and y are float32 (batch size, side, side, 1) in [0, 1], augmented if the recipe says so. Order and augmentation
+    depend only on the seed. No batch is partial, so all have the same shape.
     model: the compiled model that is trained; on a GPU it makes the batches itself, see
     `course.batches.prepared_batches`.
     """
@@ -451,12 +451,12 @@ def training_batches(pictures, settings, first_epoch=0, model=None):
     side = crop_side(settings, pictures.X.shape[1])
 
     def prepare(images, masks, seed, compiled):
-        """Return a batch as the recipe shows it to the network: augmented, or as it is."""
+        """Return a batch as the network gets it: augmented if the recipe says so."""
         X, y = (tf.cast(part, tf.float32)[..., None] / 255 for part in (images, masks))
         return augment(X, y, seed, side, compiled) if settings["augment"] else (X, y)
 
     def epochs():
-        """Yield the order of the pictures, a row for each batch, and the batches' seeds, one epoch after the other."""
+        """Yield for each epoch the order of its pictures, one row per batch, and the seeds of its batches."""
         for epoch in range(first_epoch, settings["epochs"]):
             order = epoch_order(pictures.has_atrium, epoch, settings, len(pictures.X))
             steps = steps_per_epoch(len(pictures.X), settings)
@@ -466,9 +466,9 @@ def training_batches(pictures, settings, first_epoch=0, model=None):
 
 
 def learning_rates(settings, steps):
-    """Return the learning rate as Keras' Adam takes it: a number, or a schedule for an epoch of so many steps.
+    """Return the learning rate for Keras' Adam: a number, or a schedule. `steps` is the number of steps in an epoch.
 
-    "cosine": it rises to settings["learning_rate"] over the first 3 % of all steps, then falls to 0 along a cosine.
+    "cosine" warms up from 0 to settings["learning_rate"] in the first 3 % of all steps, then falls to 0 as a cosine.
     """
     import keras
 
@@ -481,21 +481,20 @@ def learning_rates(settings, steps):
     )
 
 
-MOST_VALIDATED = 100  # slices; curves need no more
+MOST_VALIDATED = 100  # slices: enough for the curves
 
 
 def validated_slices(count, settings):
-    """Return which of `count` valid slices the network answers after each epoch, as a slice object.
+    """Return which of `count` valid slices are used for validation after each epoch, as a slice object.
 
-    All, where the recipe chooses its weights by them. Else every second, third, ..., so that they are MOST_VALIDATED
-    at most: the weights and all that follows from them are the same, and on many slices validation would take longer
-    than training.
+    All of them if the recipe chooses its weights by validation. Otherwise every second, third, ..., so that there are
+    at most MOST_VALIDATED: the weights do not depend on them, and validating more could take longer than training.
     """
     return slice(None, None, 1 if settings["monitor"] else -(-count // MOST_VALIDATED))
 
 
 def load_untrained_model(work_dir):
-    """Load the model of 03 with an input of any size (a multiple of 8), to train on crops and answer for whole slices.
+    """Load the model of 03 with an input of any size (a multiple of 8), to train on crops and predict whole slices.
 
     Raises CourseError if 03 has not run, or ran with other settings of the network.
     """
@@ -508,7 +507,7 @@ def load_untrained_model(work_dir):
 
 
 def _training_code(loss):
-    """Return a hash of the code that trains. Of LOSSES it covers the chosen one alone."""
+    """Return a hash of the code that trains. Of LOSSES it covers only the chosen one."""
     chosen = LOSSES[loss]
     return fingerprint(
         source_fingerprint(
@@ -519,10 +518,10 @@ def _training_code(loss):
 
 
 def prepare_training(model, work_dir, settings, training_slices):
-    """Compile the model for its recipe and bring back an interrupted training; return (callbacks, first epoch).
+    """Compile the model for its recipe and restore interrupted training; return (callbacks, first epoch).
 
     See `course.training.resume_training` for what is saved and when it is used again.
-    Raises CourseError if the arrays are not those of the dataset and the settings.
+    Raises CourseError if the arrays do not belong to the dataset and the settings.
     """
     made_from = {
         **training_inputs(work_dir, settings),
@@ -542,7 +541,7 @@ def prepare_training(model, work_dir, settings, training_slices):
 def load_trained_model(work_dir):
     """Load model/best.keras in Keras' safe mode and compile it again as its recipe says.
 
-    Raises CourseError if 04 has not run, or on another dataset, other arrays, or with other settings.
+    Raises CourseError if 04 has not run, or ran on another dataset or other arrays, or with other settings.
     """
     settings = load_settings(work_dir)
     model = read_trained(work_dir, settings)
@@ -553,9 +552,9 @@ def load_trained_model(work_dir):
 def patient_volumes(work_dir, subset, probabilities):
     """Yield (patient, rows, truth, probability), one patient after the other, at the masks' own resolution.
 
-    probabilities: (N, S, S), the network's answer for the subset; rows: which of the N are the patient's.
-    truth (bool) and probability (float32) are of shape (len(rows), height, width): the masks as they were drawn, and
-    the answer resized bilinearly. A slice smaller than the patient's largest is filled up with background.
+    probabilities: (N, S, S), the network's output for the subset. rows: which of the N are the patient's.
+    truth (bool) and probability (float32) have the shape (len(rows), height, width): the masks as they were drawn, and
+    the output resized bilinearly. A slice smaller than the patient's largest is padded with background.
     """
     description = read_description(work_dir)
     slices = read_arrays_record(work_dir)["slices"][subset]
@@ -567,7 +566,7 @@ def patient_volumes(work_dir, subset, probabilities):
         return mask, resize_probability(probabilities[row], mask.shape)
 
     def stack(pictures):
-        """Return pictures as one array, filled up to the largest height and width."""
+        """Return pictures as one array, padded to the largest height and width."""
         height, width = np.max([picture.shape for picture in pictures], axis=0)
         return np.stack(
             [np.pad(picture, [(0, height - picture.shape[0]), (0, width - picture.shape[1])]) for picture in pictures]
@@ -580,9 +579,9 @@ def patient_volumes(work_dir, subset, probabilities):
 
 
 def segment(probability, threshold, largest_component=False):
-    """Return the mask of a volume of probabilities (slices, height, width): True from the threshold on.
+    """Return the bool mask of a volume of probabilities (slices, height, width): True from the threshold on.
 
-    `largest_component` keeps only the largest piece whose pixels touch, within slices and between them.
+    `largest_component` keeps only the largest connected component in 3D, whose voxels share faces.
     """
     mask = probability >= threshold
     if largest_component and mask.any():
@@ -597,8 +596,9 @@ THRESHOLDS = [step / 20 for step in range(2, 19)]  # 0.1 to 0.9
 
 
 def threshold_curves(work_dir, subset, probabilities):
-    """Return the mean Dice of the patients at each of THRESHOLDS, as {False: [...], True: [...]}: with the largest
-    component alone (True) and with all (False). `probabilities` (N, S, S) is the network's answer for the subset.
+    """Return the mean Dice of the patients at each of THRESHOLDS, as {False: [...], True: [...]}.
+
+    True: only the largest component is kept. probabilities: (N, S, S), the network's output for the subset.
     """
     dice_of = {False: [], True: []}
     for _, _, truth, probability in patient_volumes(work_dir, subset, probabilities):
@@ -611,16 +611,16 @@ def threshold_curves(work_dir, subset, probabilities):
 
 
 def choose_segmentation(curves, settings):
-    """Return (threshold, largest_component): as the settings say, and what they leave open (None) from the curves.
+    """Return (threshold, largest_component): from the settings, or from the curves where a setting is None.
 
-    Of several bests the threshold nearest to 0.5 is taken, and all components rather than the largest alone. For a
-    threshold between two of THRESHOLDS the curves are read at the nearest.
+    In a tie, all components are preferred to the largest alone, then the threshold nearest to 0.5. A threshold that is
+    not among THRESHOLDS is looked up at the nearest of them.
     """
     kept = (False, True) if settings["largest_component"] is None else (settings["largest_component"],)
     allowed = THRESHOLDS if settings["threshold"] is None else [settings["threshold"]]
 
     def merit(choice):
-        """Return the Dice of a choice on the curves, and what decides between equals."""
+        """Return the Dice of a choice on the curves, followed by what breaks ties."""
         threshold, largest_component = choice
         nearest = np.argmin(np.abs(np.subtract(THRESHOLDS, threshold)))
         return curves[largest_component][nearest], not largest_component, -abs(threshold - 0.5)
@@ -631,12 +631,12 @@ def choose_segmentation(curves, settings):
 def score_patients(work_dir, subset, probabilities, threshold, largest_component=False):
     """Score the patients of a subset, each as one volume at the masks' own resolution.
 
-    probabilities: (N, S, S), the network's answer for the subset. Returns (figures, slice counts, masks, unit): for
-    each patient dice, iou, precision, recall, the two `surface_distances`, and volume_error, the volume found over the
-    true one minus 1; the confusion counts of each of the N slices; the masks at the network's resolution, bool
-    (N, S, S); and the unit of the distances. That is "mm", by each patient's own spacing, or "pixels" if that of one is
-    not known. Slices lie where their numbers say, and missing ones count as empty; where a patient's numbers do not say
-    it, its distances are None, and that is printed.
+    probabilities: (N, S, S), the network's output for the subset. Returns (figures, slice counts, masks, unit).
+    figures: for each patient dice, iou, precision, recall, the two `surface_distances`, and volume_error (the predicted
+    volume over the true one, minus 1). slice counts: the confusion counts of each of the N slices. masks: bool
+    (N, S, S), at the network's resolution. unit: of the distances, "mm", or "pixels" if any patient's spacing is
+    unknown. Slices are placed by their numbers, and missing ones count as empty. If the numbers do not give the places,
+    the patient's distances are None, and that is printed.
     """
     slices = read_arrays_record(work_dir)["slices"][subset]
     spacing_of = spacings(read_description(work_dir))
@@ -651,7 +651,7 @@ def score_patients(work_dir, subset, probabilities, threshold, largest_component
         places = slice_places([slices[row]["slice"] for row in rows])
         figures[patient] = patient_scores(truth, prediction, (between, height, width), places)
         if places is None:
-            print(f"{subset}: no distances between surfaces for {patient}: where its slices lie is not known.")
+            print(f"{subset}: no distances between surfaces for {patient}: the positions of its slices are unknown.")
     return figures, slice_counts, masks, "mm" if in_millimetres else "pixels"
 
 
@@ -660,11 +660,10 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
 
     Returns (metrics for metrics.json, counts of each slice, masks).
 
-    The figures of `score_patients` are at the masks' own resolution: `patients`, `distance_unit`, dice_per_patient,
-    their mean, standard deviation (over patients, n - 1) and `bootstrap_interval`, and figures of the single slices.
-    All else is pooled over all pixels at the network's resolution, because the report printed it so; the masks, bool
-    (N, S, S), are those that are pooled. `loss` alone is what `model.evaluate` says: the recipe's loss of the slices,
-    each answered from its own plane, as in training.
+    `patients`, dice_per_patient, their mean, standard deviation (over patients, n - 1) and `bootstrap_interval`, and
+    the figures of single slices are at the masks' own resolution, see `score_patients`. The rest is pooled over all
+    pixels at the network's resolution, as in the report; the masks, bool (N, S, S), are the ones pooled. Only `loss` is
+    from `model.evaluate`: the recipe's loss, with each slice predicted from its own plane, as in training.
     """
     scored = score_patients(work_dir, subset, probabilities, threshold, largest_component)
     patients, slice_counts, masks, unit = scored
@@ -689,12 +688,12 @@ def evaluate_subset(model, work_dir, subset, probabilities, threshold, largest_c
 
 
 def segment_picture(model, path, image_size, threshold):
-    """Return (image, mask) of a picture file, both (height, width) as the picture is: uint8, and bool from the network.
+    """Segment a picture file; return (image, mask), uint8 and bool, both of the picture's (height, width).
 
-    The network answers for the picture alone: there is no volume to cut in other planes, and all pieces are kept.
-    Colours become grey. Values of more than eight bits are scaled as the import scales them, but by the range of this
-    picture, not of its patient.
-    Raises CourseError if there is no file, or it cannot be read as a picture.
+    The network sees only this picture: there is no volume to cut in other planes, and all components are kept.
+    Colours become grey. Values of more than eight bits are scaled as in the import, but by the range of this picture,
+    not of its patient.
+    Raises CourseError if there is no such file, or it cannot be read as a picture.
     """
     image, *_ = read_picture(find_picture(path))
     if image.dtype != np.uint8:
@@ -714,13 +713,13 @@ def save_mask(mask, path):
 
 
 def scan_input(pictures, spacing, learned, image_size):
-    """Prepare the pictures of a scan as 02 prepared the slices: float32 (slices, image_size, image_size, 1) in [0, 1].
+    """Prepare the pictures of a scan for the network, as 02 prepared the slices.
 
-    pictures: uint8 (slices, height, width), turned as the training's. spacing: theirs, [row, column, slice] in mm.
-    What the network gets shows the same piece of the body in mm as in training: where the scan's pixels have another
-    size, its slices are cut or filled up with black around their middle, before they are resized.
-    Returns (the array, the height and width that were resized).
-    Raises CourseError where a spacing must be wrong.
+    pictures: uint8 (slices, height, width), oriented as in training. spacing: their [row, column, slice] in mm.
+    The network gets the same field of view in mm as in training: if the scan's pixels have another size, its slices are
+    cropped or padded with black around their middle before they are resized.
+    Returns (X, [height, width] before resizing), X float32 of shape (slices, image_size, image_size, 1) in [0, 1].
+    Raises CourseError if a spacing must be wrong.
     """
     field = list(pictures.shape[1:])
     if spacing and learned["spacing"]:

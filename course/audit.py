@@ -1,4 +1,4 @@
-"""What is doubtful in a dataset, and pictures of that."""
+"""What looks doubtful in a dataset, and figures that show it."""
 
 from collections import Counter, defaultdict
 
@@ -11,29 +11,29 @@ from course.pictures import SUBSETS, Pair, read_picture
 from course.store import read_slice
 from course.workspace import CourseError
 
-MAX_COMPARED = 10_000  # pictures that are searched for near-copies
-BLOCK = 500  # of them at a time, so that little memory is needed
-EVEN = 10  # greys between neighbours of a frame, at most
-LIKENESS = 0.85  # correlation of their detail from which two are near-copies
-BEYOND_COMMON = 0.8  # of the way from what pictures of other patients have in common to the very same
-ALL_ALIKE = 0.95  # so much in common have pictures only where all are copies
-COMMON_SAMPLE = 300  # pictures that tell what all have in common
-MOST_ALIKE = 20  # of the pictures that resemble one, at least so many are counted
+MAX_COMPARED = 10_000  # pictures that are searched for near-duplicates
+BLOCK = 500  # pictures compared at a time, to save memory
+EVEN = 10  # greys by which neighbouring pixels of a frame differ at most
+LIKENESS = 0.85  # correlation of their detail from which two pictures are near-duplicates
+BEYOND_COMMON = 0.8  # of the way from the usual likeness of different patients to 1, which near-duplicates must exceed
+ALL_ALIKE = 0.95  # usual likeness that is only reached if all pictures are copies
+COMMON_SAMPLE = 300  # pictures from which the usual likeness is measured
+MOST_ALIKE = 20  # if more pictures than this resemble one, only some of them are counted
 EXAMPLES = 6  # of each kind of doubt
-MAX_LISTED = 10  # scans under two names, and near-copies, that get a sentence of their own
+MAX_LISTED = 10  # scans under two names, and near-duplicates, that get a sentence of their own
 
 
 def _frames(small):
-    """Return where pictures, float32 (pairs, height, width), show nothing but a frame, as round fields of view have.
+    """Return a bool mask of the frame around the field of view of each picture, float32 (pairs, height, width).
 
-    It is the even border of each, whose edge, alike in all pictures, says nothing of what they show, and two pixels
-    around it; and the rest of the border, which such a field may just touch.
+    The frame is the even area along the border, plus two pixels around it: its edge is the same in all pictures and
+    says nothing about what they show. If there is a frame, the whole border counts, since the field may just touch it.
     """
     from scipy import ndimage
 
     even = ndimage.maximum_filter(small, (1, 3, 3)) - ndimage.minimum_filter(small, (1, 3, 3)) <= EVEN
     within = np.zeros((3, 3, 3), bool)
-    within[1] = True  # regions of one picture, not through several
+    within[1] = True  # regions stay within a picture
     border = np.ones(small.shape[1:], bool)
     border[1:-1, 1:-1] = False
     frame = ndimage.binary_propagation(even & border, structure=within, mask=even)
@@ -42,9 +42,9 @@ def _frames(small):
 
 
 def _details(pairs):
-    """Return the small pictures less the mean of their neighbourhoods: float32 (pairs, height, width), of length one.
+    """Return the thumbnails minus their local means, each of norm 1: float32 (pairs, height, width).
 
-    Frames are left out. Pictures in which next to nothing is to be seen are zero: these resemble every other one.
+    Frames are left out. Pictures with almost no detail become zero, since they would resemble every other one.
     """
     from scipy import ndimage
 
@@ -56,12 +56,12 @@ def _details(pairs):
     counts = np.maximum(seen.sum(axis=(1, 2), keepdims=True), 1)
     details -= np.where(seen, details.sum(axis=(1, 2), keepdims=True) / counts, 0)
     norms = np.sqrt((details**2).sum(axis=(1, 2), keepdims=True))
-    details[(norms < np.sqrt(details[0].size)).ravel()] = 0  # a deviation of one grey
+    details[(norms < np.sqrt(details[0].size)).ravel()] = 0  # a standard deviation below one grey
     return details / np.maximum(norms, 1)
 
 
 def _compared(pairs):
-    """Return all pairs, or MAX_COMPARED: of each patient the same places of the stack, so that copies of it meet."""
+    """Return all pairs, or at most MAX_COMPARED: the same slices of each patient, so that copies are compared."""
     if len(pairs) <= MAX_COMPARED:
         return pairs
     of_patient = defaultdict(list)
@@ -73,12 +73,12 @@ def _compared(pairs):
 
 
 def _evenly(length, most):
-    """Return the places of `most` of so many things, evenly chosen from the first to the last, or of all."""
+    """Return at most `most` indices below `length`, evenly spaced from the first to the last."""
     return np.unique(np.linspace(0, length - 1, min(most, length)).astype(int))
 
 
 def _likeness(details, others):
-    """Return correlations (details, others) of pictures, as they lie and at best, turned by quarters or mirrored."""
+    """Return two arrays (details, others) of correlations: as they lie, and the best after turning or mirroring."""
     flat = others.reshape(len(others), -1).T
     upright = best = details.reshape(len(details), -1) @ flat
     for number in range(1, 8):
@@ -89,9 +89,9 @@ def _likeness(details, others):
 
 
 def _common_likeness(details, owners):
-    """Return the likeness that each picture exceeds with three in five of some others, all of other patients.
+    """Return for each picture its usual likeness to other patients' pictures: the 0.4 quantile over a sample of them.
 
-    So much all pictures have in common, since they show the same frame or organ.
+    Even pictures of different patients are somewhat alike, since they show the same organ.
     """
     some = _evenly(len(details), COMMON_SAMPLE)
     _, best = _likeness(details, details[some])
@@ -100,10 +100,10 @@ def _common_likeness(details, owners):
 
 
 def _alike(details, owners):
-    """Yield (index, other, is_turned) for pictures of two patients that resemble each other; index < other.
+    """Yield (index, other, is_turned) for pictures of two patients that are near-duplicates; index < other.
 
-    They do so by LIKENESS, and by BEYOND_COMMON of what all pictures of the dataset leave open, unless all are alike.
-    Of the many that resemble one picture some are enough.
+    Their likeness is at least LIKENESS, and at least BEYOND_COMMON of the way from their usual likeness to 1, unless
+    all pictures are copies. If many pictures resemble one, only some of them are yielded.
     """
     common = _common_likeness(details, owners)
     for start in range(0, len(details), BLOCK):
@@ -119,11 +119,11 @@ def _alike(details, owners):
 
 
 def near_copies(pairs: list[Pair], known: set[frozenset]) -> dict:
-    """Return {(patient, patient): ([pair, ...], is_turned)}, the patients half of whose pictures look like the other's.
+    """Find patients half of whose pictures are near-duplicates; return {(patient, patient): ([pair, ...], is_turned)}.
 
-    A copy that was compressed, brightened, made noisy or moved by two pixels keeps a correlation of 0.9; slices of
-    different hearts stay below 0.65 (measured on the heart data). `known` pairs of patients are passed over. is_turned:
-    the likeness is that of turned or mirrored pictures.
+    A copy that was compressed, brightened, made noisy or shifted by two pixels keeps a correlation of 0.9; slices of
+    different hearts stay below 0.65 (measured on the heart data). `known` pairs of patients are skipped. is_turned:
+    the pictures only match when rotated or mirrored.
     """
     found, turned = defaultdict(dict), Counter()
     for index, other, is_turned in _alike(_details(pairs), np.array([pair.patient for pair in pairs])):
@@ -152,7 +152,7 @@ def _inverted(pairs):
 
 
 def _repeated(pairs, known):
-    """Return pairs whose image another patient, no `known` twin, has too, and those whose own patient has it twice."""
+    """Return the pairs whose image another patient, not a `known` twin, also has, and those repeated in one patient."""
     first, elsewhere, twice = {}, [], []
     for pair in pairs:
         earlier = first.setdefault(pair.facts.image_hash, pair)
@@ -166,7 +166,7 @@ def _repeated(pairs, known):
 
 
 def _subset_row(pairs, mask_values):
-    """Return the row of the audit's table on the pairs of one subset."""
+    """Return the row of the audit's table for the pairs of one subset."""
     shares = [pair.facts.foreground_pixels(mask_values) / (pair.facts.size[0] * pair.facts.size[1]) for pair in pairs]
     return {
         "patients": sorted({pair.patient for pair in pairs}),
@@ -179,9 +179,9 @@ def _subset_row(pairs, mask_values):
 
 
 def _twins(scans, mask_values):
-    """Describe scans under two names, as `same_scans` gives them, the fullest pictures first; return also the doubts.
+    """Describe scans under two names; return (twins, doubts).
 
-    The Dice is 1.0 where neither annotation holds any.
+    scans: from `same_scans`, the slices with the largest masks first. The Dice is 1.0 if both annotations are empty.
     """
     twins, doubts = [], []
     for matches in scans.values():
@@ -204,7 +204,7 @@ def _twins(scans, mask_values):
 
 
 def _copy_doubts(pairs, known):
-    """Return the doubts (sentence, pairs) about copies that were changed, other than `known` ones, and notes."""
+    """Return the doubts (sentence, pairs) about near-duplicates other than `known` ones, and notes."""
     subset_of = {pair.patient: pair.subset for pair in pairs}
     compared = _compared(pairs)
     doubts, notes = [], []
@@ -213,18 +213,18 @@ def _copy_doubts(pairs, known):
         doubts.append((f"{one} ({subset_of[one]}) and {other} ({subset_of[other]}) look like {how} of one scan", found))
     if len(compared) < len(pairs):
         notes.append(
-            f"Copies that were changed were looked for among {len(compared):,} of the {len(pairs):,} pictures, "
-            "the same places of each patient's stack; identical ones among all."
+            f"Near-duplicates were searched for among {len(compared):,} of the {len(pairs):,} pictures, "
+            "the same slices of each patient; identical pictures among all."
         )
     return _shortened(doubts, "more that look like copies"), notes
 
 
 def audit(pairs: list[Pair], mask_values: list) -> tuple[list[dict], dict, list[str]]:
-    """Look for what is doubtful in pairs in canonical form; return (twins, {"subsets": ..., "findings": ...}, notes).
+    """Look for doubtful pairs in canonical form; return (twins, {"subsets": ..., "findings": ...}, notes).
 
-    `twins` are the scans that stand under two names. "subsets" holds for each subset its patients, number of pairs,
-    sizes, intensity range, share of foreground pixels and of empty masks. "findings" holds {"sentence", "count",
-    "examples": [[subset, name], ...]} for each kind of doubt that was found. What is fatal has raised before.
+    twins: the scans that appear under two names. "subsets" holds for each subset its patients, number of pairs, sizes,
+    intensity range, share of foreground pixels and share of empty masks. "findings" holds {"sentence", "count",
+    "examples": [[subset, name], ...]} for each kind of doubt found. Fatal errors have been raised before.
     """
     scans = {
         patients: sorted(matches, key=lambda match: -match[0].facts.foreground_pixels(mask_values))
@@ -238,18 +238,18 @@ def audit(pairs: list[Pair], mask_values: list) -> tuple[list[dict], dict, list[
     counts = Counter(pair.patient for pair in pairs)
     doubts += [
         *copies,
-        ("image that another patient has too", elsewhere),
+        ("image that another patient also has", elsewhere),
         ("image that its patient has twice", twice),
-        ("image of one single grey value", [pair for pair in pairs if pair.facts.is_constant]),
-        ("image that looks inverted beside the others", _inverted(pairs)),
-        ("mask that is a thin line around an area, and counts as that", [pair for pair in pairs if pair.facts.outline]),
+        ("image of a single grey value", [pair for pair in pairs if pair.facts.is_constant]),
+        ("image that looks inverted compared with the others", _inverted(pairs)),
+        ("mask that is a thin line around an area, not filled in", [pair for pair in pairs if pair.facts.outline]),
         ("mask that touches the border", [pair for pair in pairs if mask_values[1] in pair.facts.border_values]),
         (
-            "mask that covers more than half",
+            "mask that covers over half the picture",
             [pair for pair in pairs if 2 * pair.facts.foreground_pixels(mask_values) > np.prod(pair.facts.size)],
         ),
         (
-            "slice of a patient in whom nothing is drawn",
+            "slice of a patient whose masks are all empty",
             [pair for pair in pairs if pair.patient not in drawn and counts[pair.patient] > 1],
         ),
     ]
@@ -263,13 +263,13 @@ def audit(pairs: list[Pair], mask_values: list) -> tuple[list[dict], dict, list[
 
 
 def _shortened(doubts, rest):
-    """Return the first doubts of a kind, and one more for all that follow."""
+    """Return the first MAX_LISTED doubts of a kind, and one more, `rest`, for all that follow."""
     more = [pair for _, found in doubts[MAX_LISTED:] for pair in found]
     return [*doubts[:MAX_LISTED], (rest, more)]
 
 
 def dataset_counts(description: dict) -> list[tuple]:
-    """Return the rows (subset, images, masks, size, patients) of a dataset's table; pairs are complete by then."""
+    """Return the rows (subset, images, masks, size, patients) of a dataset's table; every image has a mask by then."""
     rows = []
     for subset, pairs in description["subsets"].items():
         sizes = ", ".join(description["audit"]["subsets"][subset]["sizes"])
@@ -278,7 +278,7 @@ def dataset_counts(description: dict) -> list[tuple]:
 
 
 def audit_rows(description: dict) -> list[tuple]:
-    """Return the rows (how many, what is doubtful, for example) of what the audit found."""
+    """Return the audit's findings as rows (count, what is doubtful, example)."""
     return [
         (finding["count"], finding["sentence"], "/".join(finding["examples"][0]))
         for finding in description["audit"]["findings"]
@@ -295,9 +295,9 @@ def _draw(panel, description, work_dir, subset, name, title, color=TRUTH_COLOR):
 
 
 def plot_twins(description: dict, work_dir, number: int = 0):
-    """Return a Matplotlib Figure of twin `number` in the slice in which most is drawn, each outline alone and both.
+    """Return a Matplotlib Figure of twin `number` in the slice with the largest mask: each outline alone, then both.
 
-    Raises CourseError where there are not so many twins.
+    Raises CourseError if there is no twin of that number.
     """
     if number >= len(description["twins"]):
         raise CourseError(
@@ -320,9 +320,9 @@ def plot_twins(description: dict, work_dir, number: int = 0):
 
 
 def plot_findings(description: dict, work_dir):
-    """Return a Matplotlib Figure with a row of examples of each kind of doubt that the audit found.
+    """Return a Matplotlib Figure with a row of examples for each kind of doubt that the audit found.
 
-    Raises CourseError where it found nothing.
+    Raises CourseError if it found nothing.
     """
     findings = description["audit"]["findings"]
     if not findings:

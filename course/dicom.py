@@ -1,4 +1,4 @@
-"""A DICOM series, as scanners write it, is read as one volume."""
+"""Read a DICOM series, as scanners write it, as one volume."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ from course.geometry import is_slanted
 from course.notes import told_sentences
 from course.workspace import CourseError, end_of_path, one_sentence
 
-UNEVEN = 1.5  # a step between slices that is so many times another is no rounding: slices are missing
+UNEVEN = 1.5  # if one step between slices is this many times another, slices are missing
 DICOM_ADVICE = "convert the series with dcm2niix and give the NIfTI file"
 
 
 def read_series(files: list[Path], name: str) -> tuple[np.ndarray, np.ndarray, bool, list[str]]:
-    """Read one DICOM series: slices sorted by their position, spacing and orientation from the tags.
+    """Read one DICOM series: slices sorted by position, spacing and orientation from the tags.
 
     Returns (values, affine, whether the size of a voxel is known, notes), values and affine as in `course.scan.Scan`.
-    Raises CourseError, with one sentence, for what is not one volume; `name` is what it calls the series.
+    Raises CourseError if the files are not one volume. `name`: of the series, in messages.
     """
     with one_sentence(f"{name} cannot be read as DICOM", DICOM_ADVICE):
         slices = _open_slices(files, name)
@@ -25,7 +25,7 @@ def read_series(files: list[Path], name: str) -> tuple[np.ndarray, np.ndarray, b
 
 
 def _open_slices(files, name):
-    """Return the slices of one series, along their common normal, their pixels not decoded yet."""
+    """Return the slices of one series, sorted along their common normal, their pixels not decoded yet."""
     try:
         from pydicom import dcmread
     except ImportError as error:
@@ -51,20 +51,20 @@ def _open_slices(files, name):
     directions = [np.array(entry.ImageOrientationPatient, float) for entry in slices]
     if len(kinds) > 1 or np.ptp(directions, axis=0).max() > 1e-3:
         raise CourseError(
-            f"The slices of {name} differ in size, spacing, direction or in what is white: they are not one volume."
+            f"The slices of {name} differ in size, spacing, direction or PhotometricInterpretation: give one kind only."
         )
     normal = np.cross(*_directions(slices[0]))
     return sorted(slices, key=lambda entry: float(np.dot(normal, np.array(entry.ImagePositionPatient, float))))
 
 
 def _directions(entry):
-    """Return the directions, of length 1, in which the column numbers and the row numbers of a slice grow."""
+    """Return the unit vectors along which a slice's column numbers and row numbers grow."""
     directions = np.reshape(entry.ImageOrientationPatient, (2, 3)).astype(float)
     return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
 def _place(slices, name):
-    """Return the affine of slices in their order, whether the size of a voxel is known, and notes."""
+    """Return (affine of sorted slices, whether the size of a voxel is known, notes)."""
     along_row, along_column = _directions(slices[0])
     normal = np.cross(along_row, along_column)
     positions = np.array([entry.ImagePositionPatient for entry in slices], float)
@@ -82,7 +82,7 @@ def _place(slices, name):
 
 
 def _values_of(slices):
-    """Return the values of slices in their order, (column, row, slice), with black as the lowest."""
+    """Return the values of sorted slices as an array (column, row, slice), in which the lowest value is black."""
     from pydicom.pixels import apply_rescale
 
     values = []
@@ -98,7 +98,7 @@ def _values_of(slices):
 
 
 def _check_slice(file: Path, entry) -> None:
-    """Raise CourseError for a DICOM file that is no single slice of grey values with its place in the patient."""
+    """Raise CourseError if a DICOM file is not a single slice of grey values with a known place in the patient."""
     needed = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
     for tag, count in needed.items():
         values = np.array(entry.get(tag) or [], float).ravel()
@@ -115,11 +115,11 @@ def _check_slice(file: Path, entry) -> None:
         )
     is_grey = entry.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
     if not is_grey or (entry.get("NumberOfFrames") or 1) > 1 or (entry.get("SamplesPerPixel") or 1) > 1:
-        raise CourseError(f"{end_of_path(file)} is no single slice of grey values: {DICOM_ADVICE}.")
+        raise CourseError(f"{end_of_path(file)} is not a single slice of grey values: {DICOM_ADVICE}.")
 
 
 def _thickness(entry) -> tuple[float | None, str]:
-    """Return how thick a single DICOM slice is, in mm, and where that is known from; None where it is not."""
+    """Return the thickness of a single DICOM slice in mm, or None, and words on where it is known from."""
     for tag in ("SpacingBetweenSlices", "SliceThickness"):
         if (entry.get(tag) or 0) > 0:
             return float(entry.get(tag)), f"{tag} says that it is {entry.get(tag):g} mm thick"
@@ -127,16 +127,16 @@ def _thickness(entry) -> tuple[float | None, str]:
 
 
 def _notes_on_places(slices: list, positions: np.ndarray, normal: np.ndarray, name: str) -> list[str]:
-    """Return a sentence, in a list, where slices lie a little off a straight line of even steps, as rounded ones do.
+    """Return a list with a sentence if slices are not quite evenly spaced, as rounding of their positions makes them.
 
-    positions: theirs, (slices, 3) in mm, in order. Raises CourseError where they lie far off, as with missing slices.
+    positions: (slices, 3) in mm, in order. Raises CourseError if they lie far off a straight line of even steps.
     """
     steps = np.diff(positions @ normal)
     if (steps < 1e-3).any():
         two = " and ".join(end_of_path(entry.filename) for entry in slices[steps.argmin() :][:2])
         raise CourseError(
-            f"{name} holds two slices at one place ({two}), as with several times: give the files of one time, each "
-            "slice once."
+            f"{name} holds two slices at one place ({two}), as with several time points: give the files of one time "
+            "point, each slice once."
         )
     off = np.linalg.norm(positions - np.linspace(positions[0], positions[-1], len(positions)), axis=1).max()
     told = (
@@ -144,5 +144,5 @@ def _notes_on_places(slices: list, positions: np.ndarray, normal: np.ndarray, na
         "line of even steps"
     )
     if steps.max() > UNEVEN * steps.min() or off > steps.min() / 2:
-        raise CourseError(f"{told}: slices are missing, or lie askew; give all slices of one series.")
-    return [f"{told}: they were taken as even."] if off > 0.01 * steps.min() else []
+        raise CourseError(f"{told}: slices are missing, or out of line; give all slices of one series.")
+    return [f"{told}: they were taken as evenly spaced."] if off > 0.01 * steps.min() else []

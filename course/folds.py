@@ -1,4 +1,4 @@
-"""Which patient is in which subset: a split by chance, folds, and patients that belong together."""
+"""Which patient is in which subset: a random split, folds, and patients that belong together."""
 
 import hashlib
 import random
@@ -10,12 +10,12 @@ from course.pictures import SUBSETS, Pair, reading_order
 from course.workspace import CourseError, end_of_path
 
 SHARES = {"train": 0.51, "valid": 0.25, "test": 0.24}  # of the patients: the report's proportions
-ATTEMPTS = 100  # to draw subsets in each of which something is drawn
-FOLDS = 5  # of the cross-validation; fewer where there are fewer patients
+ATTEMPTS = 100  # to split at random until each subset has a mask that is not empty
+FOLDS = 5  # of the cross-validation; fewer if there are fewer patients
 
 
 def same_scans(pairs: list[Pair]) -> dict:
-    """Return {(patient, patient): [(pair, pair), ...]}, patients of whom half the pictures or more are identical."""
+    """Return {(patient, patient): [(pair, pair), ...]} for patients with at least half their pictures identical."""
     holders, shared = defaultdict(dict), defaultdict(list)
     for pair in pairs:
         if not pair.facts.is_constant:
@@ -23,7 +23,7 @@ def same_scans(pairs: list[Pair]) -> dict:
             for patient, earlier in same.items():
                 if patient != pair.patient:
                     shared[patient, pair.patient].append((earlier, pair))
-            if len(same) < 20:  # the same picture in hundreds of files is told often enough
+            if len(same) < 20:  # enough for a picture that is the same in hundreds of files
                 same.setdefault(pair.patient, pair)
     counts = Counter(pair.patient for pair in pairs)
     return {
@@ -34,7 +34,7 @@ def same_scans(pairs: list[Pair]) -> dict:
 
 
 def _groups(pairs, people):
-    """Return lists of the patients that belong together, whose scans are identical or who are one person."""
+    """Return lists of patients that belong together because their scans are identical or they are one person."""
     group_of = {pair.patient: [pair.patient] for pair in sorted(pairs, key=reading_order)}
     first = {}
     of_one_person = [(first.setdefault(people.get(patient, patient), patient), patient) for patient in group_of]
@@ -47,7 +47,7 @@ def _groups(pairs, people):
 
 
 def _deal(groups, missing):
-    """Return {patient: subset}: the last groups go to what is missing, in the report's proportions, the others stay."""
+    """Return {patient: subset}: the last groups fill `missing` in the report's proportions, the others become train."""
     groups, patients = list(groups), sum(map(len, groups))
     subset_of = {patient: "train" for group in groups for patient in group}
     shares = sum(SHARES[subset] for subset in ["train", *missing])
@@ -61,12 +61,12 @@ def _deal(groups, missing):
 
 
 def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tuple[list[Pair], list[str]]:
-    """Give the pairs the subsets that they lack, by patient; return the pairs and the notes that tell it.
+    """Give the pairs the subsets that they lack, by patient; return (pairs, notes).
 
-    Where the data have no subsets, or one alone, all patients are split in the report's proportions; where valid or
-    test is missing, it is drawn from train; again, where the masks of a subset would all be empty. Identical scans, and
-    patients of one person in `people` ({patient: person}), stay together. No patient is in two subsets, which
-    `check_subsets` holds. Raises CourseError where there are too few, or where there is no train.
+    If the data have no subsets, or only one, all patients are split in the report's proportions; if valid or test is
+    missing, it is drawn from train. The draw is repeated if all masks of a subset would be empty. Identical scans, and
+    patients of one person in `people` ({patient: person}), stay together. No patient may be in two subsets, which
+    `check_subsets` ensures. Raises CourseError if there are too few patients, or no train.
     """
     present = {pair.subset for pair in pairs} - {None}
     if len(present) == len(SUBSETS):
@@ -76,11 +76,11 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
     if len(present) < 2:
         pool, missing, parts, needed = pairs, ["valid", "test"], "train, valid and test", "three"
         lack = f"no subsets{''.join(f' but {subset}' for subset in present)}"
-        told = f"The dataset has {lack}: its patients were split by chance (seed {seed}) into"
+        told = f"The dataset has {lack}: its patients were split at random (seed {seed}) into"
     else:
         pool, [subset] = [pair for pair in pairs if pair.subset == "train"], {"valid", "test"} - present
         missing, parts, needed = [subset], f"train and {subset}", "two"
-        told = f"The dataset has no {subset}: it was drawn from the patients of train, by chance (seed {seed});"
+        told = f"The dataset has no {subset}: it was drawn from the patients of train, at random (seed {seed});"
     groups = _groups(pool, people or {})
     if len(groups) <= len(missing):
         raise CourseError(
@@ -102,7 +102,7 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
 
 
 def check_subsets(pairs: list[Pair], people: dict | None = None) -> None:
-    """Raise CourseError where a patient, or a person whose times or sides have names, is in two subsets."""
+    """Raise CourseError if a patient, or a person whose times or sides have names of their own, is in two subsets."""
     people, places = people or {}, {}
     for pair in pairs:
         first = places.setdefault(people.get(pair.patient, pair.patient), pair)
@@ -114,25 +114,25 @@ def check_subsets(pairs: list[Pair], people: dict | None = None) -> None:
             who = f"{names} look like two times or sides of one patient, who is"
         where = " and ".join(f"{one.subset}/{end_of_path(one.name)}" for one in (first, pair))
         raise CourseError(
-            f"{who} in two subsets ({where}), so the test would know its answers: keep a patient in one subset; "
+            f"{who} in two subsets ({where}), so results would look too good: keep each patient in one subset; "
             "if these names hold no patient, give patient_pattern=None or a pattern of your own."
         )
 
 
 def check_masks(pairs: list[Pair], mask_values: list) -> None:
-    """Raise CourseError where a subset has no mask that holds the structure."""
+    """Raise CourseError if a subset has no mask that shows the structure."""
     for subset in SUBSETS:
         of_subset = [pair for pair in pairs if pair.subset == subset]
         if not any(pair.facts.foreground_pixels(mask_values) for pair in of_subset):
             raise CourseError(
                 f"All masks of {subset} are empty, {end_of_path(of_subset[0].name)} and the others, so nothing can be "
-                "learned or measured there: put a patient in it whose masks hold the structure, or, where chance has "
-                "drawn the subsets, choose another seed."
+                "learned or measured there: put a patient in it whose masks show the structure or, if the subsets were "
+                "drawn at random, choose another seed."
             )
 
 
 def draw_folds(pairs: list[Pair], seed: int, people: dict | None = None) -> list[list[str]]:
-    """Deal the train and valid patients out into at most five folds; who belongs together stays together."""
+    """Divide the train and valid patients into at most FOLDS folds; patients that belong together stay together."""
     groups = _groups([pair for pair in pairs if pair.subset != "test"], people or {})
     random.Random(seed).shuffle(groups)
     folds = [[] for _ in range(min(FOLDS, len(groups)))]
@@ -144,8 +144,8 @@ def draw_folds(pairs: list[Pair], seed: int, people: dict | None = None) -> list
 def apply_fold(description: dict, fold: int) -> None:
     """Make one fold the valid patients of a description, and all others of train and valid its train patients.
 
-    What came in stays recorded for `undo_fold`. Raises CourseError for a fold that is not there, and where train and
-    valid hold a picture of one name.
+    The subsets as imported are recorded for `undo_fold`. Raises CourseError if there is no such fold, or if two
+    pictures of train and valid have one name.
     """
     folds = description["folds"]
     if type(fold) is not int or not 0 <= fold < len(folds) or len(folds) < 2:
@@ -157,7 +157,7 @@ def apply_fold(description: dict, fold: int) -> None:
     [(name, count)] = Counter(pair["name"] for _, pair in pairs).most_common(1)
     if count > 1:
         raise CourseError(
-            f"Train and valid both hold a picture {name}: folds mix them, so give each file a name of its own."
+            f"Train and valid both hold a picture {name}: folds mix the two, so give each file a name of its own."
         )
     description["as_imported"] = {name: description[name] for name in ("fingerprint", "notes")}
     description["stored_in"] = {pair["name"]: subset for subset, pair in pairs}
@@ -166,7 +166,7 @@ def apply_fold(description: dict, fold: int) -> None:
     description["notes"] = [
         *description["notes"],
         f"Fold {fold} of {len(folds)}: {', '.join(folds[fold])} are valid, the other patients of train and valid are "
-        "train; the audit is of the subsets as they came.",
+        "train; the audit describes the subsets as imported.",
     ]
     description["fold"] = fold
     described = f"{description['fingerprint']} {sorted(subset_of.items())}"
@@ -174,7 +174,7 @@ def apply_fold(description: dict, fold: int) -> None:
 
 
 def undo_fold(description: dict) -> None:
-    """Give a description back the subsets that it came with."""
+    """Give a description back the subsets with which it was imported."""
     if "as_imported" in description:
         stored_in = description.pop("stored_in")
         _regroup(description, lambda pair: stored_in[pair["name"]])
@@ -185,7 +185,7 @@ def undo_fold(description: dict) -> None:
 
 
 def _regroup(description, subset_of):
-    """Put the pairs of train and valid into the subset that a function of the pair tells, and the twins with them."""
+    """Move the pairs of train and valid to the subset that `subset_of(pair)` returns, and update the twins."""
     pairs = [pair for subset in ("train", "valid") for pair in description["subsets"][subset]]
     for subset in ("train", "valid"):
         description["subsets"][subset] = [pair for pair in pairs if subset_of(pair) == subset]

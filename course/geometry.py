@@ -1,4 +1,4 @@
-"""How a patient's pictures lie in the body: their spacing, and the sides that rows, columns and slices run to."""
+"""How a patient's pictures lie in the body: their spacing, and the sides to which rows, columns and slices run."""
 
 import json
 import math
@@ -14,13 +14,13 @@ from course.workspace import CourseError, end_of_path, one_sentence
 
 OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
 
-# Rows run to the feet, columns to the breastbone, slices to the patient's right: so the heart data lie, as the aorta,
-# stomach and liver in them show. The headers of their volumes say otherwise: right, front and head for the volume.
+# Rows run to the feet, columns to the breastbone, slices to the patient's right: the heart data lie like this, as their
+# aorta, stomach and liver show. The headers of their volumes say otherwise: right, front and head for the volume.
 SAGITTAL = ("I", "A", "R")
 
 
 def geometry_of(spacing: list | tuple | None, axes: list | tuple | None) -> dict:
-    """Return one patient's entry in `geometry` of a description.
+    """Return one patient's entry in the `geometry` of a description: {"spacing", "axes"}.
 
     spacing: mm between rows, columns and slices, or None. axes: the side of the patient's body (R right, L left, A
     front, P back, S head, I feet) to which the numbers of rows, columns and slices grow, or None.
@@ -31,11 +31,11 @@ def geometry_of(spacing: list | tuple | None, axes: list | tuple | None) -> dict
 def picture_geometry(
     pairs: list, folder: Path, spacing: list | None = None, excluded: Iterable[str] = ()
 ) -> dict[str, dict]:
-    """Return {patient: `geometry_of`} for pairs of pictures: from `spacing`, and the file `geometry.json`.
+    """Return {patient: `geometry_of`} for pairs of pictures, from `spacing` and the file `geometry.json`.
 
     The file lies in the dataset's `folder`, or between it and the pictures. It holds "spacing" and "axes" for all
-    patients, or for some, also excluded ones, in "patients": {patient: {"spacing", "axes"}}. Raises CourseError for a
-    spacing or a file that is wrong, and where both give a spacing.
+    patients, or for some, including excluded ones, in "patients": {patient: {"spacing", "axes"}}. Raises CourseError if
+    the spacing or the file is wrong, or if both give a spacing.
     """
     patients = list(dict.fromkeys(pair.patient for pair in pairs))
     _check_spacing(spacing, f"spacing={spacing!r}")
@@ -43,7 +43,7 @@ def picture_geometry(
     of_all, own = _read(path) if path else ({}, {})
     strange = sorted(set(own) - {*patients, *excluded})
     if strange:
-        raise CourseError(f"{end_of_path(path)} describes {strange[0]!r}, who is no patient of this dataset.")
+        raise CourseError(f"{end_of_path(path)} describes {strange[0]!r}, who is not a patient of this dataset.")
     geometry = {}
     for patient in patients:
         entry = {"spacing": None, "axes": None, **of_all, **own.get(patient, {})}
@@ -54,31 +54,31 @@ def picture_geometry(
 
 
 def is_slanted(affine: np.ndarray) -> bool:
-    """Tell whether the axes of a volume, columns of its affine (4, 4), are a degree or more off right angles."""
+    """Tell whether the axes of a volume, the columns of its affine (4, 4), are a degree or more off right angles."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return not np.allclose(directions.T @ directions, np.eye(3), atol=0.02)
 
 
 def unused_sentences(found: list[Path], folder: Path, pairs: list = ()) -> list[str]:
-    """Return a sentence, in a list, on each geometry.json found in a dataset's folder that its pairs do not use."""
+    """Return a list with a sentence on the geometry.json files in a dataset's folder that its pairs do not use."""
     used = _geometry_file(pairs, folder) if pairs else None
     unused = [path for path in found if path != used]
     advice = "volumes hold their own spacing and axes."
     if pairs:
-        advice = 'only one above all images and masks is read, which may tell of each patient in "patients".'
+        advice = 'only one above all images and masks is read; it may describe single patients in "patients".'
     return sentences_about(unused, "was passed over", advice)
 
 
 def _geometry_file(pairs, folder):
-    """Return the geometry.json nearest above all files of pairs, not above the dataset's folder, or None."""
+    """Return the nearest geometry.json above all files of pairs, within the dataset's folder, or None."""
     place = Path(os.path.commonpath([file.parent for pair in pairs for file in (pair.image, pair.mask)]))
     places = [place, *(above for above in place.parents if above.is_relative_to(folder))]
     return next((place / "geometry.json" for place in places if (place / "geometry.json").is_file()), None)
 
 
 def _read(path):
-    """Return what a geometry.json holds for all patients, and {patient: entry} of those that it names."""
-    with one_sentence(f"{end_of_path(path)} is not readable as JSON", "mend it or take it away"):
+    """Return what a geometry.json holds for all patients, and {patient: entry} for those that it names."""
+    with one_sentence(f"{end_of_path(path)} is not readable as JSON", "correct or remove it"):
         described = json.loads(path.read_text(encoding="utf-8-sig"))
     own = described.get("patients", {}) if isinstance(described, dict) else None
     if not isinstance(own, dict):
@@ -90,7 +90,7 @@ def _read(path):
     for where, entry in [("", of_all), *((f", {name}", entry) for name, entry in own.items())]:
         where = end_of_path(path) + where
         if not isinstance(entry, dict) or not set(entry) <= {"spacing", "axes"}:
-            raise CourseError(f"{where}: spacing and axes are expected there, and nothing else.")
+            raise CourseError(f"{where}: only spacing and axes are expected there.")
         _check_spacing(entry.get("spacing"), where)
         _check_axes(entry.get("axes"), where)
     return of_all, own
@@ -115,19 +115,19 @@ def _check_axes(axes, where):
     ):
         raise CourseError(
             f"{where}: axes are three letters, one of R and L, one of A and P, one of S and I, "
-            "for the side of the body that rows, columns and slices run to."
+            "for the sides of the body that rows, columns and slices run to."
         )
 
 
 def _are_alike(spacing, other):
-    """Tell whether two spacings are the same to a thousandth, or both unknown."""
+    """Tell whether two spacings are equal to within a thousandth, or both unknown."""
     if None in (spacing, other):
         return spacing is other
     return all(math.isclose(one, two, rel_tol=1e-3) for one, two in zip(spacing, other))
 
 
 def merged(entries: Iterable[tuple[str, dict]]) -> dict[str, dict]:
-    """Return {patient: `geometry_of`} of tuples (patient, `geometry_of`); what one patient has in two ways is None."""
+    """Return {patient: `geometry_of`} from tuples (patient, `geometry_of`); values that contradict become None."""
     geometry = {}
     for patient, entry in entries:
         first = geometry.setdefault(patient, dict(entry))
@@ -137,17 +137,17 @@ def merged(entries: Iterable[tuple[str, dict]]) -> dict[str, dict]:
 
 
 def spacings(description: dict) -> dict[str, list[float] | None]:
-    """Return for each patient of a description [row, column, slice] in mm, or None where it is not known."""
+    """Return for each patient of a description [row, column, slice] in mm, or None if it is unknown."""
     return {patient: entry["spacing"] for patient, entry in description["geometry"].items()}
 
 
 def common_spacing(geometry: dict[str, dict]) -> list[float] | None:
-    """Return the spacing that all patients share (to a thousandth of it), or None."""
+    """Return the spacing that all patients share (to within a thousandth), or None."""
     return merged(("all", entry) for entry in geometry.values())["all"]["spacing"]
 
 
 def uneven_sentences(geometry: dict[str, dict]) -> list[str]:
-    """Return a sentence each where the patients' spacings or axes differ."""
+    """Return a list with one sentence if the patients' spacings differ, and one if their axes differ."""
     (first, one), *others = geometry.items()
     sentences = [
         f"The spacing differs from patient to patient: {first} {_in_mm(one['spacing'])}, "
@@ -156,7 +156,7 @@ def uneven_sentences(geometry: dict[str, dict]) -> list[str]:
         if not _are_alike(one["spacing"], entry["spacing"])
     ][:1]
     sentences += [
-        f"The pictures of the patients run to different sides: {first} {_sides(one['axes'])}, "
+        f"The orientation differs from patient to patient: {first} {_sides(one['axes'])}, "
         f"{patient} {_sides(entry['axes'])} (rows, columns, slices)."
         for patient, entry in others
         if entry["axes"] != one["axes"]

@@ -1,19 +1,19 @@
-"""The data door: any dataset in, one description out.
+"""Import any dataset and describe it in one file.
 
 `import_dataset` takes the made-up sample, the official heart data, or what a user has (a folder, an archive,
-NIfTI volumes), checks every file, and leaves `dataset.json` in the work folder. Pictures that already lie as
+NIfTI volumes), checks every file, and writes `dataset.json` in the work folder. Pictures already laid out as
 `{train,valid,test}/{images,masks}/NAME.png` are used where they are; all others are converted into the work
-folder. Until the new data are whole the old ones stay: `dataset.json` is replaced last, in one step.
+folder. The old data stay until the new ones are complete: `dataset.json` is replaced last, in one step.
 
 The description in `dataset.json` holds `name`, `source`, `root` (see `dataset_root`), `spacing` ([row,
-column, slice] in mm, or None where it is unknown or differs), `geometry` (for each patient {"spacing", "axes"}, see
+column, slice] in mm, or None if it is unknown or differs), `geometry` (for each patient {"spacing", "axes"}, see
 `course.geometry.geometry_of`), `mask_values` ([background, foreground] as `Image.convert("L")` reads them), `subsets`
-(subset to list of {"name", "patient", "slice", "size": [height, width]}), `twins` (of each scan under two names
-"patients", [subset, name] twice, how many "slices" are the same, the "dice" between its two annotations, and an
+(subset to list of {"name", "patient", "slice", "size": [height, width]}), `twins` (for each scan under two names its
+two "patients" as [subset, name], the number of identical "slices", the "dice" between its two annotations, and an
 "example", the names of two pictures), `folds` (the patients of each), `excluded`, `notes`, `audit` (see `audit`) and
-`fingerprint` (SHA-256 over names and pixels); of files that are used where they are also `state` (see
-`course.store.state_of`); of a dataset that another work folder has imported `taken_from`, that folder; with a fold
-`fold`, `stored_in` (the subset in whose folder each picture lies) and `as_imported` (what the fold changed, as it was).
+`fingerprint` (SHA-256 over names and pixels). If files are used where they are, it also holds `state` (see
+`course.store.state_of`); if another work folder imported the dataset, `taken_from` (that folder); with a fold, `fold`,
+`stored_in` (the subset in whose folder each picture lies) and `as_imported` (the values before the fold).
 """
 
 import hashlib
@@ -69,28 +69,28 @@ def import_dataset(
     spacing: list | None = None,
     progress: bool = True,
 ) -> dict:
-    """Check a dataset, convert it where needed, write `work_dir/dataset.json`, and return what that file holds.
+    """Check a dataset, convert it if needed, write `work_dir/dataset.json`, and return what that file holds.
 
-    dataset: "sample" (made on the spot), "heart" (the official archive, downloaded where it is not yet in
-        `work_dir`), or the path of a folder or a zip or tar archive with pictures (PNG, JPEG, TIFF, BMP, GIF) or 3-D
-        NIfTI volumes and their masks, in subsets or not. The path of another work folder's `dataset.json` takes
-        the dataset as it was imported there.
-    seed: of the sample, and of the split by patient where the dataset has no subsets.
-    patient_pattern: regular expression with the groups `patient` and, if there is one, `slice`, that a whole
-        file name (without suffix) must match; None when each file is a patient of its own, as each volume is.
-        Where files have numbers for names, the folders above them name the patients: p1/images/000.png is p1_000.
+    dataset: "sample" (generated), "heart" (the official archive, downloaded if it is not yet in `work_dir`), or the
+        path of a folder or a zip or tar archive with pictures (PNG, JPEG, TIFF, BMP, GIF) or 3-D NIfTI volumes and
+        their masks, in subsets or not. The path of another work folder's `dataset.json` takes the dataset as it was
+        imported there.
+    seed: of the sample, and of the split by patient if the dataset has no subsets.
+    patient_pattern: regular expression with the group `patient` and perhaps `slice` that a whole file name (without
+        suffix) must match; None if each file is a patient of its own, as each volume is.
+        If file names are numbers, the folders above them name the patients: p1/images/000.png is p1_000.
     exclude: names of patients or files to leave out.
-    foreground: label or labels, by number or (NIfTI) by name, where masks hold more than two values.
-    allow_incomplete: take the heart data even if patients are missing.
+    foreground: label or labels, by number or (NIfTI) by name, if masks hold more than two values.
+    allow_incomplete: accept the heart data even if patients are missing.
     heart_source: for "heart", the path of `Task02_Heart.tar` or of the unpacked folder; None: downloaded.
     sample: dictionary of arguments for `course.sample.make_sample`.
-    fold: the part (0 to 4) of the train and valid patients that is valid, the others are train; None keeps the subsets,
-        and gives the work folder's own dataset.json those back with which it came in.
+    fold: the fold (0 to 4) of the train and valid patients that becomes valid; the others become train. None keeps the
+        subsets, and gives the work folder's own dataset.json back the subsets with which it was imported.
     spacing: of pictures, [row, column, slice] in mm; None: as `geometry.json` beside the subsets says, if there is one.
-    progress: show progress bars for what takes longer than a few seconds.
+    progress: show progress bars for steps that take longer than a few seconds.
 
-    One import at a time may run in a work folder.
-    Raises CourseError, and leaves the work folder as it was, for whatever is wrong with the dataset.
+    Only one import at a time may run in a work folder.
+    Raises CourseError if anything is wrong with the dataset, and then leaves the work folder as it was.
     """
     work_dir = Path(work_dir).absolute()
     if not isinstance(seed, Integral):
@@ -146,7 +146,7 @@ def import_dataset(
 
 
 def _take_pictures(layout, folder, patient_pattern, exclude, chosen, spacing, united, progress):
-    """Unite several masks of one image in `united`; return (measured pairs, {patient: person}, geometry, notes)."""
+    """Unite several masks of one image below `united`; return (measured pairs, {patient: person}, geometry, notes)."""
     pairs, people, notes = pairs_of_pictures(layout, patient_pattern, exclude)
     geometry = picture_geometry(pairs, folder, spacing, exclude)
     notes += unused_sentences(layout.geometry, folder, pairs)
@@ -156,20 +156,20 @@ def _take_pictures(layout, folder, patient_pattern, exclude, chosen, spacing, un
 
 
 def _fingerprint(pairs):
-    """Return the SHA-256 over subsets, names and pixels (not bytes: PNG compressors differ)."""
+    """Return the SHA-256 over subsets, names and pixels (not file bytes, since PNG compressors differ)."""
     lines = [f"{pair.subset}/{pair.name} {pair.facts.image_hash} {pair.facts.mask_hash}\n" for pair in pairs]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
 def _entry(pair):
-    """Return what a description tells of a pair."""
+    """Return the entry of a pair in a description."""
     return {"name": pair.name, "patient": pair.patient, "slice": pair.slice, "size": list(pair.facts.size)}
 
 
 def _put_in_force(description, root, work_dir, building, fold):
-    """Write `dataset.json`, and put what was converted where it says.
+    """Write `dataset.json`, and move the converted files to the place that it names.
 
-    Until the last line the earlier dataset is in force.
+    The earlier dataset stays valid until the last line.
     """
     place = find_place(work_dir, description["fingerprint"]) if building in root.parents else None
     if place:
@@ -187,7 +187,7 @@ def _put_in_force(description, root, work_dir, building, fold):
 def upload_file(work_dir: str | os.PathLike) -> Path:
     """Ask for a file in Colab, keep it in `uploaded/` of the work folder, and return its path.
 
-    Raises CourseError outside Colab, and when anything but one file is chosen.
+    Raises CourseError outside Colab, and if not exactly one file is chosen.
     """
     try:
         from google.colab import files
@@ -207,7 +207,7 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
     """Return the folder in which the dataset's files lie."""
     if not isinstance(dataset, (str, os.PathLike)) or not str(dataset).strip():
         raise CourseError(
-            f"dataset={dataset!r} is nothing to read: give 'sample', 'heart', or a folder, zip or tar file."
+            f"dataset={dataset!r} names no dataset: give 'sample', 'heart', or the path of a folder, zip or tar file."
         )
     if dataset == "sample":
         try:
@@ -219,28 +219,28 @@ def _source_folder(dataset, work_dir, building, seed, sample, heart_source, prog
     if dataset == "heart" and heart_source is None:
         source = fetch_heart(work_dir, progress=progress)
     else:
-        source = Path(os.path.expanduser(heart_source if dataset == "heart" else dataset))  # of no such user: as it is
+        source = Path(os.path.expanduser(heart_source if dataset == "heart" else dataset))  # keeps ~ of unknown users
     if not source.exists():
         if re.match(r"[a-z]+:/+\w", str(dataset)):
-            raise CourseError(f"{dataset} is an address: download it, then give the path of the file.")
+            raise CourseError(f"{dataset} is a web address: download the file, then give its path.")
         hint = "mount Drive first" if str(source).startswith("/content/drive") else "check its spelling"
         raise CourseError(f"{source} does not exist: {hint}, or choose dataset='sample'.")
     if source.is_dir():
         return source.resolve()
     refuse_dicom([source])
     target = building / "unpacked" / source.name
-    left_out = "imagesTs" if dataset == "heart" else None  # in the official archive it has no labels
+    left_out = "imagesTs" if dataset == "heart" else None  # has no labels in the official archive
     with progress_bar(progress, "unpacking", unit="B", unit_scale=True) as bar:
         unpack(source, target, bar.update, lambda parts: is_data(parts) and left_out not in parts)
     return target
 
 
 def _take_imported(path, work_dir, fold, has_options):
-    """Take the dataset that another work folder, or this one, has imported: its files are used from there."""
+    """Take the dataset that another work folder, or this one, has imported; its files are used from there."""
     if has_options:
         raise CourseError(
-            f"{path} is a dataset that has been imported: give exclude, foreground, "
-            "allow_incomplete, spacing and patient_pattern where it is imported, not here."
+            f"{path} is a dataset that has already been imported: give exclude, foreground, "
+            "allow_incomplete, spacing and patient_pattern in the import there, not here."
         )
     if not path.is_file():
         raise CourseError(f"There is no file {path}: run 01_dataset_upload in that folder first.")
@@ -256,7 +256,7 @@ def _take_imported(path, work_dir, fold, has_options):
         raise CourseError(f"The files of {path} are gone ({root}): run 01_dataset_upload in that folder again.")
     check_unchanged(description)
     is_own = path.parent == work_dir.resolve()
-    if is_own or fold is not None:  # of another folder's fold, as of all that is there, it is taken as it is
+    if is_own or fold is not None:  # without a new fold, another folder's dataset is taken with the fold it has
         undo_fold(description)
     if not is_own:
         description.update(root=str(path.parent / description["root"]), taken_from=str(path.parent))
@@ -272,9 +272,9 @@ def _places(root, pair):
 
 
 def _in_canonical_form(pairs, building, is_foreground, progress):
-    """Return the folder in which the files lie in canonical form, and the pairs there; converts what does not yet.
+    """Convert the files to canonical form if they are not; return (their folder, the pairs there, sentences).
 
-    The third is sentences on what was done to the greys, and on what is faint.
+    The sentences report how greys were changed, and which pictures are dark or have almost no contrast.
     """
     root = pairs[0].image.parent.parent.parent
     is_plain = is_foreground is None and all(pair.facts.image_plain for pair in pairs)
@@ -288,7 +288,7 @@ def _in_canonical_form(pairs, building, is_foreground, progress):
             (root / subset / kind).mkdir(parents=True)
 
     def take(source, target):
-        """Move a file that this import has made, and copy one of the user's."""
+        """Move a file that this import has made; copy a file of the user's."""
         (os.replace if building in source.parents else shutil.copyfile)(source, target)
 
     def bring(pair):

@@ -1,4 +1,4 @@
-"""Several masks of one image become one; which values of the masks are the structure."""
+"""Unite several masks of one image, and decide which mask values are the structure."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,26 +13,26 @@ from course.notes import refuse, sentences_about
 from course.pictures import Pair, check_palettes, read_picture
 from course.workspace import CourseError, end_of_path, listed, parallel
 
-EDGE_REACH = 8  # pixels from a blurred value to both of what it lies between; a block of a JPEG is as large
+EDGE_REACH = 8  # pixels within which a blurred value has both background and structure; the size of a JPEG block
 LOOKED_AT = 40  # masks that are read again to tell blur from labels
 NOISE = 8  # greys by which JPEG may change a pixel
-TIP = 9  # pixels; no more of one faint value may be what blur leaves of a tip
+TIP = 9  # pixels: a faint area no larger than this may be the blurred tip of a structure
 
 
 def unite_masks(
     pairs: list[Pair], masks: dict[tuple, list[Path]], chosen: set | None, folder: Path, progress: bool
 ) -> list[Pair]:
-    """Write for each image with several masks one that holds all of them, below a folder; return the pairs with it.
+    """Unite the masks of each image that has several, in a new file below `folder`; return the pairs with these masks.
 
-    masks: {(subset, name): paths}. Where they overlap, the `chosen` labels (a set or None) lie above others, else
-    greater ones above lesser ones. The one has the name and folders of the first, which sentences then tell. Raises
-    CourseError for masks of one image that differ in size, and as `check_palettes` does.
+    masks: {(subset, name): paths}. Where they overlap, the `chosen` labels (a set or None) win, else the larger labels.
+    The new file keeps the name and last folders of the first mask, so that messages name it. Raises CourseError if the
+    masks of one image differ in size, and as `check_palettes` does.
     """
     if all(len(masks[pair.subset, pair.name]) == 1 for pair in pairs):
         return pairs
 
     def unite(pair):
-        """Return a pair with its one mask, and the palettes of all."""
+        """Return a pair with its united mask, and the palettes of all its masks."""
         paths = masks[pair.subset, pair.name]
         pictures = [read_picture(path, labels=True) for path in paths]
         palettes = [(path, picture.palette) for path, picture in zip(paths, pictures)]
@@ -41,7 +41,7 @@ def unite_masks(
         parts = [picture.pixels for picture in pictures]
         for path, part in zip(paths, parts):
             if part.shape != parts[0].shape:
-                raise CourseError(f"{end_of_path(paths[0])} and {end_of_path(path)} differ in size: mend the masks.")
+                raise CourseError(f"{end_of_path(paths[0])} and {end_of_path(path)} differ in size: correct the masks.")
         united = np.maximum.reduce(parts)
         for part in parts:
             united = np.where(np.isin(part, list(chosen or ())), part, united)
@@ -56,11 +56,10 @@ def unite_masks(
 
 
 def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable | None, list, list[str]]:
-    """Decide which values of the masks are the structure; return (is_foreground, mask_values, notes).
+    """Decide which mask values are the structure; return (is_foreground, mask_values, notes).
 
-    chosen: the set of values that the user gave, or None. is_foreground: a function from pixels to bool, or None where
-    all masks are plain pictures of the two mask_values, [background, foreground]. Raises CourseError where it cannot be
-    known.
+    chosen: the set of values that the user gave, or None. is_foreground: a function from pixels to bool, or None if all
+    masks are plain pictures of the two mask_values, [background, foreground]. Raises CourseError if it is unclear.
     """
     counts = _counts(pairs)
     values = sorted(counts)
@@ -74,24 +73,24 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
             )
         return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255], chosen_sentences(chosen, values)
     if len(values) == 1:
-        lesser = ", or, where several masks of one image show it as the lesser value, choose that with foreground=..."
+        lesser = ", or, if several masks of one image show it as the smaller value, choose that with foreground=..."
         raise CourseError(
-            f"All masks are {'full' if low else 'empty'}: {end_of_path(pairs[0].mask)} and the others hold the value "
-            f"{listed([low])} alone; give masks in which the structure is drawn{lesser if low else '.'}"
+            f"All masks are {'full' if low else 'empty'}: {end_of_path(pairs[0].mask)} and the others hold only the "
+            f"value {listed([low])}; give masks in which the structure is drawn{lesser if low else '.'}"
         )
     if len(values) == 2:
         plain = all(pair.facts.mask_plain for pair in pairs)
         notes = _inverted(pairs, counts, high, f"the value {listed([high])}")
         noisy = [pair.mask for pair in pairs if pair.facts.lossy and high - low <= NOISE]
-        what = f"is a JPEG of the values {low:g} and {high:g}, which its noise changes"
-        advice = "see whether the outlines in 01 fit; if not, save the masks anew, as PNG."
+        what = f"is a JPEG of the values {low:g} and {high:g}, close enough for JPEG noise to mix them up"
+        advice = "check that the outlines in 01 fit; if not, save the masks again, as PNG."
         notes += sentences_about(noisy, what, advice)
         return (None, values, notes) if plain else ((lambda pixels: pixels == high), [0, 255], notes)
     if not is_blur:
         if 0 < 2 * len(blurred) < len(pairs):
-            what = f"holds more than two values, and most masks do not; all hold {listed(values)}"
+            what = f"holds more than two values, but most masks do not; all together hold {listed(values)}"
             advice = (
-                f"mend or exclude it, or choose which are the structure with foreground=[...]{_hint(pairs, values)}."
+                f"correct or exclude it, or choose which are the structure with foreground=[...]{_hint(pairs, values)}."
             )
             refuse([pair.mask for pair in blurred], what, advice)
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
@@ -110,30 +109,31 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
 
 
 def refuse_views(pairs: list[Pair], neither: list[Path]) -> None:
-    """Refuse masks that look like fields of view where as many pictures were passed over, `neither` images nor masks.
+    """Raise CourseError if all masks look like fields of view, and at least as many pictures were passed over.
 
-    A field of view covers most of its picture, but not its whole border. Raises CourseError.
+    neither: the pictures that are neither images nor masks; the real masks may be among them. A field of view covers
+    most of its picture, but not its whole border.
     """
 
     def is_view(facts):
-        """Tell whether the brighter values of a mask are most of it, and the least one lies at the border."""
+        """Tell whether most pixels of a mask are bright, and its smallest value occurs on the border."""
         least, middle = min(facts.mask_values), (min(facts.mask_values) + max(facts.mask_values)) / 2
         bright = sum(count for value, count in facts.mask_values.items() if value > middle)
         return 2 * bright > facts.size[0] * facts.size[1] and least in facts.border_values
 
     if len(neither) >= len(pairs) and all(is_view(pair.facts) for pair in pairs):
-        advice = f"if {end_of_path(min(neither))} and the like show the structure, put them into masks/; else, away."
+        advice = f"put {end_of_path(min(neither))} and the like into masks/ if they show the structure, else elsewhere."
         what = "covers most of its picture, as a field of view does"
         refuse([pair.mask for pair in pairs], what, advice)
 
 
 def _counts(pairs):
-    """Return how many pixels of all masks have each value."""
+    """Return for each value how many pixels of all masks have it, as a Counter."""
     return sum((Counter(pair.facts.mask_values) for pair in pairs), Counter())
 
 
 def _refuse_faint(pairs, threshold, high):
-    """Refuse masks that are not blurred, and drawn in a value that is background beside those that are."""
+    """Raise CourseError for sharp masks drawn in a value so low that blurred masks count it as background."""
     faint = []
     for pair in pairs:
         values = pair.facts.mask_values
@@ -144,26 +144,26 @@ def _refuse_faint(pairs, threshold, high):
 
 
 def _hint(pairs, values):
-    """Return the end of a sentence on masks of several values: what these may be, and which colours they have."""
+    """Return the end of a sentence on masks with several values: what the values may be, and their colours."""
     if any(len(set(pair.facts.mask_values) - {values[0]}) > 1 for pair in pairs):
         hint = ignored_hint(values)
     else:
-        hint = f"; no mask holds two beside {listed(values[:1])}, so they may all be one structure"
+        hint = f"; no mask holds two besides {listed(values[:1])}, so they may all be one structure"
     colours = {label: colour[:3] for pair in pairs for colour, label in pair.facts.palette.items() if colour[3]}
     if any(len(set(colour)) > 1 for colour in colours.values()):
-        hint += f"; they are the colours {listed([f'{label} {colours[label]}' for label in sorted(colours)])}"
+        hint += f"; their colours are {listed([f'{label} {colours[label]}' for label in sorted(colours)])}"
     return hint
 
 
 def ignored_hint(values: list) -> str:
-    """Return the end of a sentence if values hold -1, or 255 beside small numbers, often not to be scored; else ''."""
+    """Return the end of a sentence if values hold -1, or 255 beside small numbers, often "ignore" labels; else ''."""
     is_apart = not any(100 < value < 255 for value in values)
     ignored = [value for value in (-1, 255) if value in values and (value < 0 or is_apart)]
     return f"; {listed(ignored)} often means 'do not score'" if ignored else ""
 
 
 def chosen_sentences(chosen: set | None, values: list) -> list[str]:
-    """Return a sentence, in a list, on what was chosen of the masks' values; none where they are but two."""
+    """Return a list with a sentence on which mask values were chosen; empty if there are only two values."""
     if len(values) <= 2:
         return []
     rest = listed([value for value in values if value not in chosen])
@@ -171,9 +171,9 @@ def chosen_sentences(chosen: set | None, values: list) -> list[str]:
 
 
 def _inverted(pairs, counts, least, words):
-    """Return a note if the foreground, values from `least` on, is most of the pictures, or of most of their borders.
+    """Return a list with a note if the foreground, values from `least` on, covers most pixels or most borders.
 
-    There is none if the border of most pictures is background all round.
+    The list is empty if it does not, or if the whole border of most pictures is background.
     """
     share, low = sum(count for value, count in counts.items() if value >= least) / counts.total(), min(counts)
     borders = [{value >= least for value in pair.facts.border_values} for pair in pairs]
@@ -183,15 +183,15 @@ def _inverted(pairs, counts, least, words):
     border = " and the borders of most" if around else ""
     return [
         f"The masks may be inverted: {words} covers {share:.0%} of the pictures{border} and was taken as the structure"
-        f"; if the structure is what is left, give foreground={listed([low])}."
+        f"; if the structure is the rest, give foreground={listed([low])}."
     ]
 
 
 def _is_blur(pairs, counts):
-    """Tell whether the values between the least and the greatest are the blur of edges, not labels.
+    """Tell whether the values between the smallest and the largest are blurred edges, not labels.
 
-    Blur is rare beside what it comes from, takes many values alike, and each pixel of it lies near both: where there
-    are few values, as in a mask that was halved, next to both.
+    Blurred pixels are fewer than the structure's and spread over many values. Each lies near both background and
+    structure or, if there are few values, as in a mask reduced to half its size, next to both.
     """
     from scipy import ndimage
 
@@ -207,7 +207,7 @@ def _is_blur(pairs, counts):
     is_label = 2 * max(densest, default=0) >= amount  # mostly one value
     if amount > above or (is_label and (few or amount > above / 10)):
         return False
-    margin = 0 if few else (high - low) / 50  # so much even areas are off in a JPEG
+    margin = 0 if few else (high - low) / 50  # JPEG noise in even areas
     near_both = total = 0
     for pair in pairs[:: max(1, len(pairs) // LOOKED_AT)]:
         pixels = read_picture(pair.mask, labels=True).pixels

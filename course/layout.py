@@ -1,4 +1,4 @@
-"""Which of a dataset's files are images, which are masks of which image, and in which subset they lie."""
+"""Which files of a dataset are images, which are masks of which image, and to which subset they belong."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from course.pictures import PICTURES, VOLUMES, file_suffix, is_stray, may_be_dat
 from course.store import import_copies
 from course.workspace import CourseError, end_of_path
 
-# How users call the folders that this course calls train, valid, test and images, masks.
+# What users call the folders that this course calls train, valid, test and images, masks.
 SUBSET_WORDS = {
     word + end: subset
     for subset, words in {
@@ -30,37 +30,37 @@ GLUED = re.compile(
 SUBSET_ENDINGS = {"tr": "train", "va": "valid", "ts": "test"}  # imagesTr
 IMAGE_WORDS = {"images", "image", "imgs", "img", "imagestr", "imagests", "imaging"}
 MASK_WORDS = {"masks", "mask", "msk", "labels", "label", "labelstr", "labelsts"}
-# These mean masks only where they tell folders apart: a whole dataset may be called so too.
+# These mean masks only if they tell folders apart: they may also be the name of the whole dataset.
 WEAK_MASK_WORDS = {"ground", "groundtruth", "truth", "gt", "gts", "manual", "annotations", "annotation", "annot"}
 WEAK_MASK_WORDS |= {"segmentation", "segmentations", "seg"}
-# Pictures beside the masks that are none of the structure.
+# Names of the masks of a first and a second annotator.
 FIRST_OPINION, SECOND_OPINION = (
     re.compile(
         rf"{nth}|manual[ _-]?{n}(?!\d)|(annotator|observer|rater|reader|expert)[ _-]?[{n}{a}](?!\w)", re.IGNORECASE
     )
     for nth, n, a in (("1st", 1, "a"), ("2nd", 2, "b"))
 )
-NEITHER = {  # words in the names of what is neither image nor mask
+NEITHER = {  # words in the names of files that are neither image nor mask
     *("fov", "superpixels", "overlay", "overlays", "viz", "visualization"),
     *("pred", "predicted", "prediction", "predictions"),
 }
 TO_READ = "unpack it, or save it as NIfTI (SimpleITK can do it) or PNG"
 MAX_FILES = 200_000
-MAX_NAME = 255  # bytes of a file's name
+MAX_NAME = 255  # bytes in a file name
 
 
 def find_files(folder: Path, work_dir: Path) -> Layout:
-    """Return what the files below a folder are; the work folder's own copies are passed over.
+    """Return the layout of the files below a folder; the work folder's own copies are skipped.
 
-    What was taken for granted is told in the notes. Raises CourseError for files that are no dataset, for two files
-    of one name, and for names that cannot be kept.
+    Assumptions are reported in its notes. Raises CourseError if the files are not a dataset, if two files have one
+    name, and for names that cannot be kept.
     """
     paths, unread = _list_files(folder, work_dir)
     if not paths:
         refuse_dicom(unread)
         held = f"only {_of_types(unread)}" if unread else "no picture and no volume"
         raise CourseError(
-            f"{end_of_path(folder.name)} is not a dataset: it holds {held}, where pictures in images/ and masks/ were "
+            f"{end_of_path(folder.name)} is not a dataset: it holds {held}, but pictures in images/ and masks/ were "
             f"expected ({', '.join(PICTURES + VOLUMES)})."
         )
     shared = len(os.path.commonprefix([path.relative_to(folder).parts[:-1] for path in paths]))
@@ -68,7 +68,7 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     files, layout.neither = _tell_images_by_masks(_set_aside(_tell_kinds(paths, folder, shared), layout))
     data = [path for path in unread if may_be_data(path)]
     types = ", ".join(sorted({file_suffix(path.name) or "files without ending" for path in data})[:6])
-    layout.pass_over(data, f"{types} are not read; if it is of the dataset, {TO_READ}.")
+    layout.pass_over(data, f"{types} are not read; if it belongs to the dataset, {TO_READ}.")
     layout.pass_over(layout.neither, "neither its name nor its folder's says that it is an image or a mask.")
     match_masks(_use_folders_as_names(files, layout.notes), layout)
     _pass_over_test_without_masks(layout)
@@ -90,7 +90,7 @@ def _raise(error):
 def _list_files(folder, work_dir):
     """Return the pictures and volumes below a folder, and the files of all other types.
 
-    Strays and the work folder's own copies are passed over.
+    Stray files and the work folder's own copies are skipped.
     """
     skipped = {path.resolve() for path in [*import_copies(work_dir), *work_dir.glob("dataset.importing-*")]}
     skipped -= {folder.resolve(), *folder.resolve().parents}
@@ -101,7 +101,7 @@ def _list_files(folder, work_dir):
             folders.clear()
             continue
         seen.add(real)
-        ranks = {  # a folder that two names lead to is met by the one that says more, or is no link
+        ranks = {  # a folder reached by two names is read under the one that names a kind, or is not a link
             name: (_kind_of(name, False) is None, Path(place, name).is_symlink(), name)
             for name in folders
             if not is_stray(name)
@@ -115,13 +115,13 @@ def _list_files(folder, work_dir):
     for part in sorted({part for path in found for part in path.parts}):
         if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in part):  # control, and no text at all
             raise CourseError(
-                f"The name {end_of_path(part)!r} holds letters that no system can show: rename this file or folder."
+                f"The name {end_of_path(part)!r} holds characters that cannot be shown: rename this file or folder."
             )
     return found, other
 
 
 def _of_types(paths):
-    """Return words for files of types that are not read, such as "images/a.dcm and the like (.dcm, 3 files)"."""
+    """Describe files of types that are not read, such as "images/a.csv and the like (3 of the type .csv)"."""
     [(suffix, count)] = Counter(file_suffix(path.name) for path in paths).most_common(1)
     example = next(path for path in paths if file_suffix(path.name) == suffix)
     hint = f"; {TO_READ}" if may_be_data(example) else ""
@@ -129,7 +129,7 @@ def _of_types(paths):
 
 
 def words_of(name):
-    """Return the words of a folder's name in lower case: images and tr for imagesTr, train and annot for trainannot."""
+    """Return the words in a folder's name in lower case: images and tr for imagesTr, train and annot for trainannot."""
     parted = GLUED.sub(r"\1 ", re.sub(r"([a-z])(?=[A-Z])|([A-Z])(?=[A-Z][a-z])", r"\1\2 ", name))
     return [word.casefold() for word in re.findall(r"\d+[a-z]*|[^\W\d_]+", parted)]
 
@@ -145,7 +145,7 @@ def _kind_of(folder, is_shared):
 
 
 def _subset_of(folder):
-    """Return the subset that a folder's name tells, or None."""
+    """Return the subset that a folder's name means, or None."""
     words = words_of(folder)
     if words and words[-1] in SUBSET_ENDINGS and {*words} & (IMAGE_WORDS | MASK_WORDS):
         return SUBSET_ENDINGS[words[-1]]
@@ -153,10 +153,10 @@ def _subset_of(folder):
 
 
 def _tell_kinds(paths, folder, shared):
-    """Return the files of some paths with what their folders and names say; the first `shared` folders are above all.
+    """Return a File for each path, with what its folders and name say; all paths share the first `shared` folders.
 
-    Words that make everything one kind, or a mask of an image and its mask beside it, as in seg-data/{1,1_mask}.png,
-    are names of a dataset: then those above all files, and those that only may mean masks, are passed over.
+    If all files become one kind, or an image is taken as a mask beside its own, as in seg-data/{1,1_mask}.png, these
+    words name the dataset: then the shared folders, and words that only may mean masks, are ignored.
     """
     files = _tell_masks_by_name([_classify(path, folder, shared) for path in paths])
     masks = {(file.path.parent, file.stem) for file in files if file.kind == "masks"}
@@ -168,9 +168,9 @@ def _tell_kinds(paths, folder, shared):
 
 
 def _classify(path, folder, shared, is_strict=False):
-    """Return a file with what its path inside the dataset says; the first `shared` folders are above all files.
+    """Return a File with what its path inside the dataset says; all files share the first `shared` folders.
 
-    is_strict: words above all files, and such as only may mean masks, say nothing.
+    is_strict: the shared folders, and words that only may mean masks, are ignored.
     """
     *folders, file = (unicodedata.normalize("NFC", part) for part in path.relative_to(folder).parts)
     kinds = [_kind_of(part, is_strict or number < shared) for number, part in enumerate(folders)]
@@ -190,10 +190,10 @@ def _classify(path, folder, shared, is_strict=False):
 
 
 def _set_aside(files, layout):
-    """Take away the masks of a second person, and the fields of view of retina pictures; return the other files."""
+    """Set aside overlays, predictions, second annotators' masks and retina fields of view; return the other files."""
 
     def pass_over(left_out, why):
-        """Return the files without some, which the layout tells; all, if it were all: so the dataset is called."""
+        """Return the files without `left_out`, reported in the layout; if none remain, the word names the dataset."""
         gone = set(left_out)
         kept = [file for file in files if file not in gone]
         if kept:
@@ -201,30 +201,30 @@ def _set_aside(files, layout):
         return kept or files
 
     def says(file):
-        """Return the end of a file's path, which may tell whose mask it is."""
+        """Return the end of a file's path, which may say whose mask it is."""
         return f"{file.path.parent.name}/{file.name}"
 
     neither = [file for file in files if NEITHER.intersection(words_of(says(file)))]
-    files = pass_over(neither, "by its name it is no mask that a person drew.")
+    files = pass_over(neither, "by its name it is not a mask drawn by a person.")
     masks = [file for file in files if file.kind == "masks"]
     if any(FIRST_OPINION.search(says(file)) for file in masks):
         images = {file.name for file in files if file.kind != "masks"}
         second = [file for file in masks if SECOND_OPINION.search(says(file)) and file.name not in images]
         visits = {name for name in images if SECOND_OPINION.search(name)}  # p1_2nd_mask is the mask of p1_2nd
         second = [file for file in second if not visits.intersection(bare_names(file.name))]
-        files = pass_over(second, "it is the mask of a second person, that of the first is taken.")
+        files = pass_over(second, "it is the mask of a second annotator; the first annotator's is used.")
     by_hand = {file.path.parent.name for file in masks if "manual" in words_of(file.path.parent.name)}
     if by_hand:
         views = [file for file in masks if {*words_of(file.path.parent.name)} <= {"mask", "masks"}]
-        files = pass_over(views, f"beside {min(by_hand)} such a folder holds the field of view, not the structure.")
+        files = pass_over(views, f"beside {min(by_hand)} a mask folder holds the field of view, not the structure.")
     return files
 
 
 def _tell_masks_by_name(files):
-    """Take as masks the files that are called so: NAME_mask beside NAME, or, without folders for masks, mask_NAME.
+    """Take files as masks by their names: NAME_mask beside NAME or, if no folder holds masks, mask_NAME.
 
-    Of PATIENT/image and PATIENT/mask the folder is the name, as it is of any other image alone with its mask, and where
-    image is alone with masks of longer names, such as atrium_mask.
+    PATIENT/image and PATIENT/mask are named by their folder. So is any image alone with its mask, and a file `image`
+    that is the only image beside masks with longer names, such as atrium_mask.
     """
     without_folders, bare_of = not any(file.kind for file in files), {file: bare_names(file.stem) for file in files}
     plain = {(file.path.parent, name) for file in files for name in (file.stem, IMAGE_AFFIX.sub("", file.stem))}
@@ -251,10 +251,10 @@ def _tell_masks_by_name(files):
 
 
 def _tell_images_by_masks(files):
-    """Find the images where no folder is called so; return the images and masks, and the paths that are neither.
+    """Find the images if no folder is named images; return (images and masks, paths that are neither).
 
-    Those folders hold images in which at least one file has a mask. Folders between one that is not called so and its
-    images are of their names, as they are of those of masks: scans/p1/000 beside masks/p1/000 is p1_000.
+    A folder holds images if at least one of its files has a mask. Folders between it and the folder of all images
+    become part of their names, as they do for masks: scans/p1/000 beside masks/p1/000 is p1_000.
     """
     known = [file for file in files if file.kind]
     unknown = [file for file in files if not file.kind]
@@ -262,13 +262,13 @@ def _tell_images_by_masks(files):
         return known, [file.path for file in unknown]
     wanted = {(file.subset, name) for file in known for name in [file.name, *bare_names(file.name)]}
     wanted |= {(file.subset, file.folders + name) for file in known for name in bare_names(file.stem)}
-    places = {}  # of a folder: which of those above its images are the first of their names
+    places = {}  # {folder: how many of the folders above are not part of its images' names}
     for file in unknown:
         for place in range(len(file.above) + 1):
             names = ["_".join([*file.above[place:], name]) for name in (file.name, IMAGE_AFFIX.sub("", file.name))]
             if {(file.subset, name) for name in names} & wanted:
                 places.setdefault(file.path.parent, place)
-    if not places:  # of other names: the beginning may be the same
+    if not places:  # no name is the same, but names may begin alike
         places = {file.path.parent: len(file.above) for file in unknown}
     holds_masks, beside_masks = {file.path.parent for file in known}, {file.path.parents[1] for file in known}
     files = known
@@ -287,12 +287,12 @@ def _tell_images_by_masks(files):
 
 
 def _use_folders_as_names(files, notes):
-    """Put the folders above images and masks before names that say too little; the notes tell it.
+    """Prefix names that say too little with the folders above images and masks; this is reported in the notes.
 
-    Where names are numbers and each lies in a folder of a patient, anna/images/000 is anna_000; so it is where they are
-    one word and a number, in folders with numbers: p1/images/IM000 and images/p1/IM000 are p1_000, but
-    benign/images/IM000 stays. Where two files have one name, those of A/images/1 and B/images/1 are A-1 and B-1, and so
-    are volumes with numbers. Where images and masks lie in other folders, or all in one, nothing changes.
+    If names are numbers in a folder per patient, anna/images/000 becomes anna_000. If they are one word and a number,
+    in folders with numbers, p1/images/IM000 and images/p1/IM000 become p1_000, but benign/images/IM000 stays. If two
+    files have one name, A/images/1 and B/images/1 become A-1 and B-1, and so do numbered volumes. Nothing changes if
+    images and masks lie in different folders, or all in one.
     """
     shared = len(os.path.commonprefix([file.above for file in files]))
     files = [replace(file, above=file.above[shared:]) for file in files]
@@ -317,7 +317,7 @@ def _use_folders_as_names(files, notes):
         if more and (any(above["images"]) or any(word for _, word in words)):
             notes.append(
                 f"The folders are taken as the patients, {end_of_path(first)} and {len(more):,} more, since the names "
-                "in them differ in their numbers alone; if each file is a patient, give patient_pattern=None."
+                "in them differ only in their numbers; if each file is a patient, give patient_pattern=None."
             )
         length = {kind: len(word) for kind, word in words}
         return [replace(file, name="_".join([*folders[file], own[file][length[file.kind] :]])) for file in files]
@@ -328,19 +328,19 @@ def _use_folders_as_names(files, notes):
     begin_so = all(file.above and file.name.startswith(file.above[-1]) for file in images)
     if 1 < len(above["images"]) < len({re.sub(r"_\d+$", "", file.name) for file in images}) and not begin_so:
         notes.append(
-            f"The folders of {end_of_path(images[0].path)} and the others were not used: if they are patients, let the "
-            "names of their files begin with theirs, as in P1_000."
+            f"The folders of {end_of_path(images[0].path)} and the others were not used: if they are patients, begin "
+            "their files' names with the patient's, as in P1_000."
         )
     return files
 
 
 def _pass_over_test_without_masks(layout):
-    """Drop the images of valid or test where there is no mask: nothing can be scored."""
+    """Drop the images of valid or test if none of them has a mask: they cannot be scored."""
     if not any(key in layout.masks for key in layout.images):
         return
     for subset in ("valid", "test"):
         images, masks = ([key for key in files if key[0] == subset] for files in (layout.images, layout.masks))
         if images and not masks:
             paths = [layout.images.pop(key) for key in images]
-            why = f"nothing of {subset} has one, so all of it is passed over."
+            why = f"no image of {subset} has one, so all of {subset} is left out."
             layout.notes += sentences_about(paths, "has no mask", why)

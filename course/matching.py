@@ -1,4 +1,4 @@
-"""Which mask is of which image: by their names, however a dataset marks its masks."""
+"""Which mask belongs to which image, by their names, however a dataset marks its masks."""
 
 import re
 import unicodedata
@@ -31,9 +31,9 @@ class Layout:
     masks: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
     neither: list = field(default_factory=list)  # paths of pictures that nothing calls an image or a mask
-    passed_over: list = field(default_factory=list)  # sentences on files that are taken for neither
+    passed_over: list = field(default_factory=list)  # sentences on files taken as neither image nor mask
     geometry: list = field(default_factory=list)  # the files geometry.json
-    is_of_cases: bool = False  # named as nnU-Net names cases: a name is no patient and slice
+    is_of_cases: bool = False  # named like the cases of nnU-Net: a name is not patient and slice
 
     @property
     def paths(self) -> list[Path]:
@@ -41,7 +41,7 @@ class Layout:
         return [*self.images.values(), *(path for paths in self.masks.values() for path in paths)]
 
     def pass_over(self, paths: list[Path], why: str) -> None:
-        """Tell of files, if there are any, that they are taken for neither image nor mask."""
+        """Record a sentence on files, if there are any, that are taken as neither image nor mask."""
         self.passed_over += sentences_about(paths, "was passed over", why)
 
     @property
@@ -62,37 +62,37 @@ class File:
 
     @property
     def stem(self) -> str:
-        """The file's own name without suffix, its accents in one encoding."""
+        """The file's own name without suffix, in Unicode's NFC form."""
         return unicodedata.normalize("NFC", self.path.name[: -len(file_suffix(self.path.name))])
 
     @property
     def folders(self) -> str:
-        """What stands in the name before the file's own, such as "p1_" in p1_000, of images/p1/000.png."""
+        """What precedes the file's own name in `name`, such as "p1_" in p1_000, of images/p1/000.png."""
         return self.name.removesuffix(self.stem) if self.name.endswith(f"_{self.stem}") else ""
 
 
 def bare_names(name: str) -> list[str]:
-    """Return the names that the image of a mask called `name` may have, the likeliest first."""
+    """Return the names that the image of a mask called `name` may have, the most likely first."""
     names = [pattern.sub("", name) for pattern in (MASK_WITHIN, MASK_ENDING, MASK_START)]
     return [bare for bare in dict.fromkeys(names) if bare != name]
 
 
 def match_masks(files: list[File], layout: Layout) -> None:
-    """Fill a layout: give each mask to its image. Masks without one keep a name of their own.
+    """Fill a layout: assign each mask to its image. Masks without an image keep their own names.
 
-    Raises CourseError for two files of one name, and for a mask that may be of several images.
+    Raises CourseError for two files of one name, and for a mask that may belong to several images.
     """
     masks = [file for file in files if file.kind == "masks"]
     images = [file for file in files if file.kind == "images"]
     shortened, sure = _take_images(images, layout, bool(masks))
-    # {folder: image}, where each image is alone in FOLDER/images and called as its folder, beside its masks
+    # {folder: image}, if each image is alone in FOLDER/images and named like its folder, beside its masks
     are_alone = all(file.stem == file.path.parts[-3] for file in images)
     image_beside = {file.path.parents[1]: (file.subset, file.name) for file in images if are_alone}
     united, several, guessed = [], [], {}
-    # c_mask_1 may be of c_1 or the first of c: the masks that leave no doubt come before it
+    # c_mask_1 may belong to c_1, or be the first of c: unambiguous masks come before it
     for file in sorted(masks, key=lambda file: bool(MASK_WITHIN.search(file.name))):
         bare = [file.folders + name for name in bare_names(file.stem)]
-        names = [file.name, *bare, *bare_names(file.name), file.stem]  # that its image may have, the likeliest first
+        names = [file.name, *bare, *bare_names(file.name), file.stem]  # that its image may have, most likely first
         names += [WORDS_AFTER.sub("", name) for name in (file.name, file.stem)]
         keys = [(file.subset, name) for name in names]
         found = [key for key in keys if key in layout.images]
@@ -121,21 +121,21 @@ def match_masks(files: list[File], layout: Layout) -> None:
         if layout.masks.keys().isdisjoint(alike):
             names = ", ".join(end_of_path("/".join(filter(None, image))) for image in alike[:4])
             raise CourseError(
-                f"{end_of_path(path)} has several images ({names}{' ...' if len(alike) > 4 else ''}), as channels or "
-                "modalities of one patient: keep those of one kind in the dataset, take the others out."
+                f"{end_of_path(path)} has several images ({names}{' ...' if len(alike) > 4 else ''}), such as channels "
+                "or modalities of one patient: keep those of one kind in the dataset, take the others out."
             )
     _drop_channel_number(layout)
     if guessed:
         what = "is taken as the mask of an image whose name is only similar"
-        advice = f"the first is of {end_of_path(guessed[min(guessed)])}; see whether the outlines in 01 fit."
+        advice = f"the first is of {end_of_path(guessed[min(guessed)])}; check that the outlines in 01 fit."
         layout.notes += sentences_about(guessed, what, advice)
     layout.notes += sentences_about(united, "is one of several masks of one image", "they are united.")
 
 
 def _similar_images(file, keys, shortened):
-    """Return the images whose names are similar to the first of a mask's keys that is to any, and do not contradict.
+    """Return the images similar to the first of a mask's keys that has any, without those that contradict the mask.
 
-    Names contradict each other where each holds a number, time or side that the other lacks: p1_ED is not of p1_ES.
+    Names contradict each other if each has a number, time or side that the other lacks: p1_ED does not match p1_ES.
     """
 
     def told(name):
@@ -149,10 +149,10 @@ def _similar_images(file, keys, shortened):
 
 
 def _take_images(files, layout, has_masks):
-    """Put the images into a layout; return what masks may call them.
+    """Put the images into a layout; return the names under which masks may refer to them: (shortened, sure).
 
-    That is {(subset, name): images} of their names `loosely`, without an affix or up to any mark, and the set of those
-    names that lack nothing but an affix. A mask in no subset (None) may be of an image in any.
+    shortened: {(subset, name): images} for their names, read `loosely`, in full, without an affix, and cut at any mark.
+    sure: the set of (subset, name) that lack only an affix. A mask in no subset (None) may match an image in any.
     """
     shortened, sure = defaultdict(list), set()
     for file in files:
@@ -176,7 +176,7 @@ def _take_images(files, layout, has_masks):
 
 
 def _drop_channel_number(layout):
-    """Take the _0000 away that nnU-Net puts after the names of images with one channel."""
+    """Remove the _0000 that nnU-Net appends to the names of images with one channel."""
     keys = list(layout.images)
     mask_names = [path.name.split(".")[0] for paths in layout.masks.values() for path in paths]
     if all(name.endswith("_0000") for _, name in keys) and not any(name.endswith("_0000") for name in mask_names):

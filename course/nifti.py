@@ -1,4 +1,4 @@
-"""NIfTI volumes: where their voxels lie, and what values they hold."""
+"""NIfTI volumes: where their voxels lie, and which values they hold."""
 
 import gzip
 import itertools
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 MAX_VOXELS = 2**28  # of one volume: 512 x 512 x 1024
 MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}  # a header may give another unit
-HUGE = 100  # mm; no voxel is longer
-NEARLY = 1e-3  # this far from a whole number is as good as whole
-MANY_LABELS = 16  # more values than this are no list of structures
+HUGE = 100  # mm; no real voxel is longer
+NEARLY = 1e-3  # values this close to a whole number count as whole
+MANY_LABELS = 16  # more values than this are not a list of structures
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Grid:
     spacing: tuple[float, float, float] | None  # in mm along each axis; None: the header does not say
     axes: tuple[str, str, str] | None  # the sides of the body that the axes run to, such as ("R", "A", "S")
     told: tuple[str, ...] = ()  # keys of `course.notes.TOLD`
-    header: "nibabel.Nifti1Header | None" = None  # as it was read
+    header: "nibabel.Nifti1Header | None" = None  # as read
 
     def turned(self, axes: tuple[str, str, str]) -> "Grid":
         """Return the grid with its axes swapped and flipped so that they run to `axes`."""
@@ -51,9 +51,9 @@ class Grid:
         )
 
     def distance_to(self, other: "Grid") -> float:
-        """Return how far apart two grids of one shape have the same voxel, at most, in voxels of this grid.
+        """Return the largest distance between the same voxel in two grids of one shape, in voxels of this grid.
 
-        Where one of them does not say where it lies, only their spacings are compared.
+        If one of them does not say how it lies in the body, only their spacings are compared.
         """
         if not self.spacing or not other.spacing:
             return 0.0
@@ -65,7 +65,7 @@ class Grid:
 
     @property
     def says_nothing(self) -> bool:
-        """Tell whether the header holds nothing but what a program writes that knows nothing: the identity."""
+        """Tell whether the header holds only the identity, as written by programs that know no spacing or position."""
         return not self.spacing or (
             np.allclose(self.spacing, 1) and (self.axes is None or np.allclose(self.affine, np.eye(4)))
         )
@@ -78,7 +78,7 @@ def _change(axes, wanted):
 
 
 def turn_values(values: np.ndarray, axes: tuple | None, wanted: tuple | None) -> np.ndarray:
-    """Swap and flip the axes of an array, that run to `axes`, so that they run to `wanted`; None leaves it."""
+    """Swap and flip the axes of an array from `axes` to `wanted`; if either is None, return it unchanged."""
     from nibabel.orientations import apply_orientation
 
     return values if None in (axes, wanted) or axes == wanted else apply_orientation(values, _change(axes, wanted))
@@ -86,20 +86,20 @@ def turn_values(values: np.ndarray, axes: tuple | None, wanted: tuple | None) ->
 
 @contextmanager
 def _opened(path):
-    """Give an opened volume, its three lengths (a flat one is one slice deep) and its stream; say so if it is damaged.
+    """Give an opened volume, its shape (a 2-D one gets a third axis of length 1) and its stream.
 
-    Whether a file is packed by gzip is told by its content: its name may be wrong.
+    Compression by gzip is recognised by the content, since the name may be wrong. Raises CourseError as `read_grid`.
     """
     import nibabel
 
-    with one_sentence(f"{end_of_path(path)} is damaged or no NIfTI file", "copy it again"), open(path, "rb") as stored:
+    with one_sentence(f"{end_of_path(path)} is damaged or not NIfTI", "copy it again"), open(path, "rb") as stored:
         stream = gzip.GzipFile(fileobj=stored) if stored.peek(2)[:2] == b"\x1f\x8b" else stored
         start = stream.read(nibabel.Nifti2Header.sizeof_hdr)
         kinds = [
             kind for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image) if kind.header_class.may_contain_header(start)
         ]
         if not kinds:
-            raise ValueError("it does not begin as one")
+            raise ValueError("it does not begin like one")
         stream.seek(0)
         volume = kinds[0].from_stream(stream)
         shape = volume.shape
@@ -109,22 +109,22 @@ def _opened(path):
         if len(shape) != 3:
             raise CourseError(
                 f"{end_of_path(path)} has {len(shape)} axes {shape}; this course reads 3-D volumes of one "
-                "channel: save the channel or time that you want as a 3-D file."
+                "channel: save the channel or time point that you want as a 3-D file."
             )
         if not 0 < np.prod(shape, dtype=np.int64) <= MAX_VOXELS:
             raise CourseError(f"{end_of_path(path)} claims the size {shape}: volumes have 1 to {MAX_VOXELS:,} voxels.")
         dtype = volume.get_data_dtype()
         if dtype.kind not in "iufb":
-            raise CourseError(f"{end_of_path(path)} holds {dtype} values: save it as grey values, one number a voxel.")
+            raise CourseError(f"{end_of_path(path)} holds {dtype} values: save it with one grey value for each voxel.")
         yield volume, shape, stream
 
 
 def read_grid(path: Path) -> Grid:
-    """Read where the voxels of a 3-D NIfTI volume lie, from its header alone.
+    """Read the grid of a 3-D NIfTI volume from its header alone.
 
-    The spacing is that of the affine; where the affine is of unit length, and pixdim is not, that of pixdim.
-    Raises CourseError for a file that is no NIfTI or is damaged, has another number of axes than three (or two: one
-    slice), more than MAX_VOXELS voxels, or values that are not real numbers.
+    The spacing is that of the affine or, if the affine has unit lengths and pixdim does not, that of pixdim.
+    Raises CourseError for a file that is not NIfTI or is damaged, does not have three axes (or two, as a single slice),
+    has more than MAX_VOXELS voxels, or values that are not real numbers.
     """
     from nibabel import aff2axcodes
     from nibabel.affines import voxel_sizes
@@ -133,7 +133,7 @@ def read_grid(path: Path) -> Grid:
         header = volume.header
         unit = MILLIMETRES.get(header.get_xyzt_units()[0], 1.0)
         affine, pixdim = volume.affine * [[unit], [unit], [unit], [1]], np.abs(header["pixdim"][1:4]) * unit
-        with volume.file_map["image"].get_prepare_fileobj("rb") as file:  # as it is stored: nibabel reads 0 as 1
+        with volume.file_map["image"].get_prepare_fileobj("rb") as file:  # as stored: nibabel turns 0 into 1
             stored = type(header).from_fileobj(file, check=False)["pixdim"][1 : 1 + min(3, len(volume.shape))]
         is_coded = [int(header[code]) > 0 for code in ("sform_code", "qform_code")]
         is_placed, is_known = any(is_coded), (is_coded[0], (stored != 0).all())
@@ -163,7 +163,7 @@ def read_grid(path: Path) -> Grid:
 
 
 def _axes_of_qform(header):
-    """Return the sides of the body that the axes run to by the qform of a header, or None where it is no rotation."""
+    """Return the sides of the body that the axes run to by a header's qform, or None if it is not a rotation."""
     from nibabel import aff2axcodes
     from nibabel.spatialimages import HeaderDataError
 
@@ -172,33 +172,33 @@ def _axes_of_qform(header):
 
 
 def read_values(path: Path) -> np.ndarray:
-    """Read the values of a 3-D NIfTI volume, in their dtype (float where the file scales them).
+    """Read the values of a 3-D NIfTI volume, in their own dtype (float if the file scales them).
 
     Raises CourseError as `read_grid` does, and for values that are not finite.
     """
     with _opened(path) as (volume, shape, stream):
         values = np.asanyarray(volume.dataobj).reshape(shape)
-        while stream.read(2**24):  # to the end, where gzip has a checksum
+        while stream.read(2**24):  # to the end, where gzip checks its checksum
             pass
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise CourseError(
-            f"{end_of_path(path)} holds values that are not finite (NaN or infinite): mend the volume first."
+            f"{end_of_path(path)} holds values that are not finite (NaN or infinite): repair the volume first."
         )
     return values
 
 
 def read_labels(path: Path, chosen: set[float] | None = None) -> tuple[np.ndarray, list[float], tuple[str, ...]]:
-    """Read a label volume; return its values, those that occur, and what must be told of it: keys of `TOLD`.
+    """Read a label volume; return (values, the values that occur, keys of `TOLD` that must be reported).
 
-    Values near whole numbers are rounded. A soft label from 0 to 1 is 1 from one half on, and a blurred one from 0 to
-    a larger number, or one where that number was `chosen`, is that number from its half on. Others that are not whole
-    are rounded if labels were `chosen`, else they raise CourseError, as does what `read_values` refuses.
+    Values near whole numbers are rounded. Soft labels from 0 to 1 become 1 from one half on. Labels from 0 to a larger
+    number that are blurred, or of which that number was `chosen`, become that number from half of it on. Other labels
+    that are not whole are rounded if labels were `chosen`, else they raise CourseError, as `read_values` does.
     """
     values = read_values(path)
     present = np.unique(values)
     largest, whole = float(present[-1]), np.floor(present + 0.5)
     far = np.abs(present - whole).max()
-    is_alone = largest > MANY_LABELS and chosen in (None, {largest})  # it may be the one structure
+    is_alone = largest > MANY_LABELS and chosen in (None, {largest})  # it may be the only structure
     if 0 < far <= NEARLY:
         values, told = np.floor(values + 0.5), "rounded"
     elif len(present) <= 2 or (far == 0 and len(present) <= MANY_LABELS):
@@ -213,8 +213,8 @@ def read_labels(path: Path, chosen: set[float] | None = None) -> tuple[np.ndarra
         values, told = np.floor(values + 0.5), "rounded"
     else:
         raise CourseError(
-            f"{end_of_path(path)} holds {len(present):,} values from {present[0]:.4g} to {largest:.4g} that are no "
-            "whole numbers, so its labels have run into one another: resample it by nearest neighbour, or choose "
+            f"{end_of_path(path)} holds {len(present):,} values from {present[0]:.4g} to {largest:.4g} that are not "
+            "whole numbers, so its labels are mixed by interpolation: resample it by nearest neighbour, or choose "
             "the label with foreground=..., and all are rounded."
         )
     return values, np.unique(values).tolist(), (told,)
@@ -223,7 +223,7 @@ def read_labels(path: Path, chosen: set[float] | None = None) -> tuple[np.ndarra
 def _is_blurred(values, largest, is_whole):
     """Tell whether a volume of many values shows one structure, `largest`, whose border is blurred.
 
-    Whole numbers may as well be many structures: then most of what is not 0 must be the largest itself.
+    Whole numbers may also be many structures, so for these most non-zero values must be the largest itself.
     """
     if is_whole:
         return 2 * np.count_nonzero(values == largest) >= np.count_nonzero(values)
@@ -233,7 +233,7 @@ def _is_blurred(values, largest, is_whole):
 
 
 def foreground_values(foreground: float | str | list | None, names: dict[str, int]) -> set[float] | None:
-    """Return the numbers of the labels that are foreground, or None for "what is not background".
+    """Return the numbers of the labels that are foreground, or None for "everything but the background".
 
     `foreground` is None, a number, a name, or a list of these; `names` maps the names to numbers.
     Raises CourseError for a name that `names` does not have.
@@ -254,17 +254,17 @@ def foreground_values(foreground: float | str | list | None, names: dict[str, in
 def read_label_names(folder: Path) -> tuple[dict[str, int], str]:
     """Return the label names of a decathlon `dataset.json` as {name: number}, and the dataset's name.
 
-    Both are empty where there is no such file. Raises CourseError for one that is not JSON.
+    Both are empty if there is no such file. Raises CourseError if it is not JSON.
     """
     path = folder / "dataset.json"
     if not path.is_file():
         return {}, ""
-    with one_sentence(f"{path.name} is not readable as JSON", "mend it or take it away"):
+    with one_sentence(f"{path.name} is not readable as JSON", "correct or remove it"):
         described = json.loads(path.read_text(encoding="utf-8-sig"))
     labels = described.get("labels") if isinstance(described, dict) else None
     if not isinstance(labels, dict):
         return {}, ""
-    # {"1": "left atrium"}, or the other way round as nnU-Net writes it
+    # {"1": "left atrium"}, or the reverse as nnU-Net writes it
     entries = [(key, value) if str(key).isdigit() else (value, key) for key, value in labels.items()]
     names = {str(name): int(number) for number, name in entries if str(number).isdigit()}
     return names, str(described.get("name", ""))

@@ -1,4 +1,4 @@
-"""One batch at a time writes into a folder: who that is, how others see that it lives, and what ends with it."""
+"""Only one batch at a time writes into a folder: which one, how others see that it is alive, and what ends with it."""
 
 import contextlib
 import itertools
@@ -26,7 +26,7 @@ def _read(folder):
 
 
 def owner_of(folder: Path | str) -> str | None:
-    """Return the name of the batch that writes into a folder, None if there is none, "" while it is being written."""
+    """Return the name of the batch that writes into a folder, None if there is none, "" while the file is written."""
     text = _read(folder)
     return text if text is None else text.partition("\n")[0]
 
@@ -45,14 +45,14 @@ def _wait_until_free(folder):
 
 @contextlib.contextmanager
 def own(folder: Path | str) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Make this process the one batch that writes into `folder`; give (its name, a function to call every second).
+    """Make this process the only batch that writes into `folder`; give (its name, a function to call every second).
 
-    The rule: the owner writes a new number into OWNER_FILE every BEAT seconds. Where the number stands still for
-    PATIENCE seconds, its batch was killed, and the folder is taken over. It needs no lock and compares no clocks, so
-    it holds on the disk of another machine and on Google Drive.
+    The owner writes a new number into OWNER_FILE every BEAT seconds. If the number does not change for PATIENCE
+    seconds, its batch was killed, and the folder is taken over. This needs no lock and compares no clocks, so it works
+    on the disk of another machine and on Google Drive.
 
-    Raises CourseError if a batch is at work in the folder, or its disk is full; the function raises it too if another
-    has taken the folder over or the file is gone.
+    Raises CourseError if another batch is at work in the folder, or its disk is full; the function also raises it if
+    another batch has taken the folder over or the file is gone.
     """
     _wait_until_free(folder)
     batch = f"process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex}"
@@ -66,12 +66,12 @@ def own(folder: Path | str) -> Iterator[tuple[str, Callable[[], None]]]:
             Path(folder, OWNER_FILE).write_text(f"{batch}\n{next(numbers)}", encoding="utf-8")
 
     def beat():
-        """Write a number where it is time; raise CourseError if the folder has another owner."""
+        """Write a number if it is time; raise CourseError if the folder has another owner, or none."""
         owner = owner_of(folder)
         if owner is None:
             raise CourseError(f"{OWNER_FILE} in {folder} was deleted while the batch was at work: start it again.")
         if owner != batch:
-            raise CourseError(f"Another batch has taken {folder} over, and goes on with its runs: this one ends.")
+            raise CourseError(f"Another batch has taken over {folder} and continues its runs: this one ends.")
         if time.monotonic() - written >= BEAT:
             write()
 
@@ -85,14 +85,14 @@ def own(folder: Path | str) -> Iterator[tuple[str, Callable[[], None]]]:
 
 
 def end_with_owner(folder: Path | str, batch: str) -> None:
-    """End this kernel when `batch` no longer owns the folder. That its own process is gone, Jupyter's kernel sees."""
+    """End this kernel when `batch` no longer owns the folder. Jupyter's kernel itself notices if its parent is gone."""
 
     def watch():
         """Wait until the folder has another owner or none, then end the process."""
         owner = batch
         while owner in (batch, ""):
             time.sleep(WATCH_INTERVAL)
-            with contextlib.suppress(OSError):  # a shared disk that does not answer now: look again
+            with contextlib.suppress(OSError):  # a shared disk may not answer for a moment: look again
                 owner = owner_of(folder)
         os._exit(1)
 

@@ -1,4 +1,4 @@
-"""Whose the images of a dataset are, and whether each has its mask."""
+"""Which patient each image of a dataset belongs to, and whether each image has its mask."""
 
 import re
 import unicodedata
@@ -15,7 +15,7 @@ from course.workspace import CourseError, end_of_path
 HEART_SUBSETS = {patient: subset for subset, patients in HEART_SLICES.items() for patient in patients}
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
 KINDS = {"class", "grade", "stage", "type", "group", "category", "birads", "site", "center", "centre", "hospital"}
-PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1, by its words; after a slice may follow any name
+PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1; any name with a number may follow "slice"
     r"((?P<word>(?P<is_slice>slice)|image|img|im|frame|z)[ _.-]?)?(?P<slice>\d+)[ _.-]"
     r"(?P<patient>(?(is_slice)[^\W\d_].*\d|(patient|pat|subject|subj|sub|case|(?(word)p|patient))[ _-]?\d+))",
     re.IGNORECASE,
@@ -40,9 +40,9 @@ def _compile_pattern(patient_pattern):
 
 
 def excluded_names(exclude) -> tuple[str, ...]:
-    """Return the names to exclude as a tuple, without suffix and their accents in the encoding that names have here.
+    """Return the names to exclude as a tuple, without suffix, in Unicode's NFC form.
 
-    Raises CourseError for anything but a text or several.
+    Raises CourseError for anything but a string or several strings.
     """
     names = [exclude] if isinstance(exclude, str) else exclude or ()
     if not isinstance(names, (list, tuple, set)) or not all(isinstance(name, str) for name in names):
@@ -52,14 +52,14 @@ def excluded_names(exclude) -> tuple[str, ...]:
 
 
 def _check_files(layout: Layout, exclude, names_of):
-    """Drop excluded files and check that what remains is whole; `names_of(key)` is what may be excluded."""
+    """Drop excluded files and check that the rest is complete; `names_of(key)` are the names that can be excluded."""
     images, masks = layout.images, layout.masks
     known = {name for key in [*images, *masks] for name in names_of(key)}
     for entry in exclude:
         if entry not in known:
             raise CourseError(
                 f"exclude names {entry!r}, which is neither a patient nor a file of this dataset: "
-                f"it has {', '.join(end_of_path(name) for name in sorted(known)[:3])} and so on."
+                f"its names are {', '.join(end_of_path(name) for name in sorted(known)[:3])} and so on."
             )
     before = {subset for subset, _ in [*images, *masks]}
     for files in (images, masks):
@@ -86,17 +86,17 @@ def _check_files(layout: Layout, exclude, names_of):
     refuse(without_image, what, advice + left_over)
     outside = [path for (subset, _), path in images.items() if subset is None]
     if len(outside) < len(images):
-        refuse(outside, "lies outside train, valid and test", "move it into one of them, or away.")
+        refuse(outside, "lies outside train, valid and test", "move it into one of them, or out of the dataset.")
 
 
 def pairs_of_pictures(
     layout: Layout, patient_pattern: str | None, exclude: tuple
 ) -> tuple[list[Pair], dict[str, str], list[str]]:
-    """Return the pairs of a layout of pictures, {patient: person}, and notes.
+    """Return (pairs of a layout of pictures, {patient: person}, notes).
 
     patient_pattern: regular expression with the group `patient` and perhaps `slice` that a whole name must match; None
-    where each file is a patient of its own. With PATIENT_PATTERN names are read further, for slices that are called so,
-    a patient after a slice, and for times and sides of one patient. A pair's `mask` is the first of several.
+    if each file is a patient of its own. With PATIENT_PATTERN names may also say "slice", give the patient after the
+    slice, and give times and sides of one patient. If an image has several masks, a pair's `mask` is the first.
     """
     pattern, is_default = _compile_pattern(patient_pattern), patient_pattern == PATIENT_PATTERN
     repeated = Counter(name for _, name in layout.images)
@@ -129,22 +129,22 @@ def pairs_of_pictures(
     counts = Counter(pair.patient for pair in pairs)
     words = {re.sub(r"[\d _.-]", "", patient).casefold() for patient in counts}
     kinds = [name for name, count in counts.items() if count > 1 and (words <= KINDS or not re.search(r"\d", name))]
-    if is_default and kinds:  # normal beside covid19 too
+    if is_default and kinds:  # as normal beside covid19
         names = ", ".join(end_of_path(name) for name in sorted(counts, key=lambda name: (name not in kinds, name))[:3])
         more.append(f"{names} are taken as patients; if they are kinds of pictures, give patient_pattern=None.")
     return pairs, people, notes + more
 
 
 def _drop_common_patient(layout, matches):
-    """Take each file as a patient of its own where all names share one beginning, or begin with subsets; return notes.
+    """Take each file as a patient of its own if all names share one beginning, or begin with subsets; return notes.
 
-    Raises CourseError where names tell of subsets, and folders do not.
+    Raises CourseError if names give subsets and folders do not.
     """
     found = {match["patient"] if match else "" for match in matches.values()}
     subsets = {subset for subset, _ in layout.images}
     are_subsets = all(name.casefold() in SUBSET_WORDS for name in found)
     for place, how in (0, "begin"), (-1, "end"):
-        words = {(words_of(name) or [""])[place] for name in matches}  # of testA_1 the first is test
+        words = {(words_of(name) or [""])[place] for name in matches}  # the first word of testA_1 is test
         if None in subsets and words <= set(SUBSET_WORDS) and len({SUBSET_WORDS[word] for word in words}) > 1:
             listed_words = " or ".join(sorted(words))
             raise CourseError(
@@ -156,15 +156,15 @@ def _drop_common_patient(layout, matches):
         matches[name] = None
     names = " or ".join(f"{end_of_path(name)}_" for name in sorted(found))
     return [
-        f"All names begin with {names}, which is taken for the dataset's name: each file is taken as a patient of its "
+        f"All names begin with {names}, which is taken as the dataset's name: each file is taken as a patient of its "
         "own; if it is not, give a patient_pattern."
     ]
 
 
 def group_people(pairs: list[Pair], are_volumes: bool = False) -> tuple[dict[str, str], list[str]]:
-    """Return {patient: person} for patients that are times or sides of one person, and notes that tell it.
+    """Return ({patient: person}, notes); patients whose names are times or sides of one person are joined.
 
-    Where names only look alike that is told, with the pattern that would join them or, of volumes, other advice.
+    Names that only look alike are not joined: a note gives the pattern that would join them or, for volumes, advice.
     """
     patients = list(dict.fromkeys(pair.patient for pair in pairs))
     people = people_of(patients)
@@ -197,9 +197,9 @@ def group_people(pairs: list[Pair], are_volumes: bool = False) -> tuple[dict[str
 
 
 def _with_slices(pattern, pairs):
-    """Return a pattern that joins patients with a group `slice`, where the names of all pairs have one to tell.
+    """Add a group `slice` to a pattern that joins patients, if all names have a slice number; return the pattern.
 
-    P1z03 has: a number of its own after the patient's.
+    P1z03 has one: a second number after the patient's.
     """
     if all(pair.slice is not None for pair in pairs):
         return pattern + r"[ _.-]\D*(?P<slice>\d+)"
@@ -215,11 +215,11 @@ def _with_slices(pattern, pairs):
 def check_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incomplete: bool) -> list[str]:
     """Drop excluded volumes from a layout, put the heart data into the report's subsets, and return notes.
 
-    Raises CourseError for what is no whole set of volumes.
+    Raises CourseError if the volumes are not a complete set.
     """
     _check_files(layout, exclude, lambda key: {key[1]})
     pictures = [path for path in layout.paths if file_suffix(path.name) not in VOLUMES]
-    refuse(pictures, "is a picture among NIfTI volumes", "give a folder with one kind.")
+    refuse(pictures, "is a picture among NIfTI volumes", "give a folder with only one of the two.")
     several = [paths[1] for paths in layout.masks.values() if len(paths) > 1]
     refuse(several, "is a second mask of one volume", "keep one for each volume.")
     if not is_heart:

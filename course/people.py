@@ -1,29 +1,29 @@
-"""Which patients are one person, by their names: several times or sides of one, or names spelled in two ways."""
+"""Which patients are one person, by their names: several times or sides of one person, or two spellings of a name."""
 
 import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-LAST_PART = r"(?P<patient>.+)[ _.-][^ _.-]+"  # joins the patients whose names differ in their last part
+LAST_PART = r"(?P<patient>.+)[ _.-][^ _.-]+"  # joins patients whose names differ in their last part
 LAST = re.compile(r"(_[^_]*|[ .-]\(?(\d+|[^\W\d_]+)\)?)$")  # a last part: anna_x1, anna-2, anna (2), but not benign-p0
-# What names add to a patient's own for one of several times, frames, views or sides.
+# What is added to a patient's name for one of several times, frames, views or sides.
 NUMBERED = "time|timepoint|tp|t|frame|phase|visit|session|ses|scan|day|week|month|year|view"
 DAY = "(0[1-9]|[12]\\d|3[01])"
-DATE = rf"((19|20)\d\d[_.-]?(0[1-9]|1[0-2])[_.-]?{DAY}|{DAY}[_.-]{DAY}[_.-](19|20)\d\d)"  # day or month first too
+DATE = rf"((19|20)\d\d[_.-]?(0[1-9]|1[0-2])[_.-]?{DAY}|{DAY}[_.-]{DAY}[_.-](19|20)\d\d)"  # year, day or month first
 TIME_OR_SIDE = re.compile(
     rf"ed|es|left|right|l|r|od|os|pre|post|before|after|baseline|followup|({NUMBERED})\d+|{DATE}", re.IGNORECASE
 )
 SLICE = re.compile(r"(slice|image|img|im|sl|s)?\d*", re.IGNORECASE)
-# A folder or word before what may be the patient's own name, which holds letters and a number: axial-p1, ct_p1.
+# A folder or word before what may be the patient's own name, with letters and a number: axial-p1, ct_p1.
 BEFORE = re.compile(r"(?P<place>[^ _.-]+-|[^\W\d_]*[ _.])(?P<own>(?=.*[^\W\d_]).*\d.*)", re.DOTALL)
 
 
 def person(patient: str) -> str:
-    """Return the name of a patient without what tells one of several times or sides: patient3_ED is of patient3.
+    """Return a patient's name without the words for a time or side: patient3 for patient3_ED.
 
-    Image_01L and Image_01R are the two sides of Image_01, L7 and R7 of 7. A name of nothing else stays as it is, and so
-    does scan3_slice07, whose scan is the patient.
+    Image_01L and Image_01R are the two sides of Image_01, L7 and R7 of 7. A name with no other words stays as it is,
+    and so does scan3_slice07, whose scan is the patient.
     """
     name = re.sub(r"(?<=\d)([LR]|O[DS])$|^([LR]|O[DS])(?=\d)", "", patient)
     name = re.sub(rf"(?<!\d){DATE}(?!\d)", "20000101", name)  # one word too
@@ -36,9 +36,9 @@ def person(patient: str) -> str:
 
 
 def people_of(patients: Iterable[str]) -> dict[str, str]:
-    """Return {patient: person}: p1_ED and p1_ES become p1; p2_ED stays, unless another patient is p2 as well.
+    """Return {patient: person}: p1_ED and p1_ES become p1; p2_ED stays, unless another patient becomes p2 too.
 
-    If all would be one person whose name has no number, as in CT_scan_01 and CT_scan_02, nobody is joined.
+    If all would become one person without a number, as CT_scan_01 and CT_scan_02 would, no patients are joined.
     """
     people = {patient: person(patient) for patient in patients}
     shared = Counter(people.values())
@@ -48,17 +48,17 @@ def people_of(patients: Iterable[str]) -> dict[str, str]:
 
 
 def loosely(name: str) -> str:
-    """Return a name as people read it: without capitals and zeros before a number, all marks between words alike."""
+    """Return a name for comparison: in lower case, without leading zeros, with the same mark between all words."""
     return re.sub(r"[ .-](?=\w)", "_", re.sub(r"(?<!\d)0+(?=\d)", "", name.casefold()))
 
 
 def look_alike(patients: Iterable[str]) -> tuple[list[str], str]:
-    r"""Return the first two or more patients who may be one by their names, or [], and what joins such patients.
+    r"""Return (the first patients who may be one by their names, or [], a pattern that joins such patients).
 
-    That is a regular expression with the group `patient`, or "" where names are `loosely` the same (P1, p01).
-    What all names begin with, as la_003 and la_004 do, is the dataset's name. Where few words stand before many names,
-    they are of places or kinds (axial-p1, coronal-p1). Else what follows is compared up to its first number (P1-dia,
-    P1-sys), and then up to its last part (A_1, A_2).
+    The pattern is a regular expression with the group `patient`, or "" if names are `loosely` the same (P1, p01).
+    A beginning that all names share, as in la_003 and la_004, is the dataset's name. A few words before many names are
+    places or kinds (axial-p1, coronal-p1). Otherwise the rest is compared up to its first number (P1-dia, P1-sys), then
+    up to its last part (A_1, A_2).
     """
     patients = sorted(patients)
     common = re.sub(r"\d+$", "", os.path.commonprefix(patients))
@@ -71,7 +71,7 @@ def look_alike(patients: Iterable[str]) -> tuple[list[str], str]:
         if before and not SLICE.fullmatch(before["own"]):
             own[before["own"]].append(patient)
             places.add(before["place"])
-        is_time = part[1] and part[2] and (endings[part[2]] > 1 or not part[2][0].isalnum())  # P1ED, no random 1a7
+        is_time = part[1] and part[2] and (endings[part[2]] > 1 or not part[2][0].isalnum())  # P1ED, not a random 1a7
         numbered[part[1] if is_time else part[0]].append(patient)
         marked[LAST.sub("", part[0]) or part[0]].append(patient)
     same = [names for names in spelled.values() if len(names) > 1]
@@ -83,7 +83,7 @@ def look_alike(patients: Iterable[str]) -> tuple[list[str], str]:
         return shared[0], rf"{re.escape(common)}[^ _.-]*[ _.-](?P<patient>.+)"
     of_number = rf"(?P<patient>{re.escape(common)}\D*\d+).*"
     for stems, most, pattern in (numbered, len(patients), of_number), (marked, len(marked), LAST_PART):
-        several = [names for names in stems.values() if 1 < len(names) <= most]  # many after few words: of places
+        several = [names for names in stems.values() if 1 < len(names) <= most]  # a stem with more names is a place
         if several and len(stems) > 1:
             return several[0], pattern
     return [], ""

@@ -1,4 +1,4 @@
-"""Where a picture lies, how it is read, and what its pixels tell."""
+"""Where a picture is stored, how it is read, and what is measured on its pixels."""
 
 import hashlib
 import os
@@ -13,9 +13,9 @@ from course.greys import GreyRange, are_crowded, to_greys
 from course.workspace import CourseError, end_of_path, parallel
 
 SUBSETS = ("train", "valid", "test")
-MAX_LABEL_COLOURS = 16  # in a mask of more colours these are no labels
+MAX_LABEL_COLOURS = 16  # in a mask with more colours, the colours are not labels
 MAX_PIXELS = 50_000_000  # of one picture
-THUMBNAIL = 32  # pixels on a side of the small pictures that are compared to find near-copies
+THUMBNAIL = 32  # pixels on a side of the small pictures that are compared to find near-duplicates
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF")
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif")
 VOLUMES = (".nii.gz", ".nii")
@@ -26,17 +26,17 @@ UNREAD = (
 )
 TEXTS = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".cfg", ".ini", ".log")
 DESCRIPTIONS = (*TEXTS, ".pdf", ".html", ".docx", ".xlsx", ".py", ".ipynb", ".sh", ".m")  # all others may be data
-PHOTOMETRIC, BITS_PER_SAMPLE, SAMPLE_FORMAT = 262, 258, 339  # tags of TIFF
+PHOTOMETRIC, BITS_PER_SAMPLE, SAMPLE_FORMAT = 262, 258, 339  # TIFF tags
 
 
 def file_suffix(name: str) -> str:
-    """Return the suffix of `name` in lower case, `.nii.gz` counted as one."""
+    """Return the suffix of `name` in lower case; `.nii.gz` counts as one suffix."""
     name = name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else os.path.splitext(name)[1]
 
 
 def find_picture(path: str | os.PathLike) -> Path:
-    """Return the absolute path of a picture that is to be answered for; raises CourseError if there is no such file."""
+    """Return the absolute path of a picture to segment; raises CourseError if there is no such file."""
     place = Path(os.path.expanduser(path)).absolute()
     if not place.is_file():
         raise CourseError(f"There is no picture at {place}: give the path of one.")
@@ -44,12 +44,12 @@ def find_picture(path: str | os.PathLike) -> Path:
 
 
 def is_stray(name: str) -> bool:
-    """Tell whether a file or folder of this name is no data but a trace of a system or editor, or a CD's index."""
+    """Tell whether a file or folder of this name was left by a system or an editor, or is the index of a DICOM CD."""
     return name.startswith(".") or name.lower() in ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "dicomdir")
 
 
 def may_be_data(path: Path) -> bool:
-    """Tell whether a file that is not read may be data all the same: not a text, a description or a program."""
+    """Tell whether a file that the course does not read may still be data: not a text, a description or a program."""
     if path.suffix or not path.is_file():
         return file_suffix(path.name) not in DESCRIPTIONS
     with open(path, "rb") as file:
@@ -67,7 +67,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def refuse_dicom(paths: list[Path]) -> None:
-    """Raise CourseError if one of the files that are no pictures and no volumes is DICOM."""
+    """Raise CourseError if one of these files, which are neither pictures nor volumes, is DICOM."""
     for path in paths:
         if is_dicom(path):
             raise CourseError(
@@ -78,7 +78,7 @@ def refuse_dicom(paths: list[Path]) -> None:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the pixels of a pair tell: measured once, when they are read."""
+    """What is measured on the pixels of a pair, once, when they are read."""
 
     size: tuple[int, int]  # height, width
     channels: int  # of the image as it is stored
@@ -95,11 +95,11 @@ class Facts:
     thumbnail: np.ndarray  # uint8, THUMBNAIL x THUMBNAIL
     palette: dict[tuple, int]  # colour (RGBA) -> the label that the mask gives it; empty for masks of greys
     crowded: bool  # see `are_crowded`
-    told: tuple[str, ...]  # keys of TOLD: what must not be done in silence
+    told: tuple[str, ...]  # keys of TOLD: what was done to the pair and must be reported
 
     @property
     def is_constant(self) -> bool:
-        """Tell whether the image has one single grey value: such images are alike without being copies."""
+        """Tell whether the image has a single grey value: such images are identical without being copies."""
         return self.greys.low == self.greys.high
 
     def foreground_pixels(self, mask_values: list) -> int:
@@ -109,7 +109,7 @@ class Facts:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """An image and its mask, where they belong, and what was seen in them; what is not known yet is None."""
+    """An image and its mask, where they belong, and what was measured on them; what is not known yet is None."""
 
     subset: str | None
     name: str
@@ -126,35 +126,35 @@ def reading_order(pair: Pair) -> tuple:
 
 
 class Picture(NamedTuple):
-    """A picture as it was read, turned upright where its file asks for that."""
+    """A picture as it was read, turned upright if its file says so."""
 
-    pixels: np.ndarray  # of shape (height, width), uint8 or as deep as the file is
-    channels: int  # as it is stored
+    pixels: np.ndarray  # (height, width), uint8 or of the file's own bit depth
+    channels: int  # as stored
     plain: bool  # an 8-bit PNG that needs no conversion
     lossy: bool  # a JPEG
-    orientation: int  # 1 to 8, what EXIF says of how the stored pixels lie; 1 is upright
-    palette: dict[tuple, int]  # colour -> label, where a palette or colours tell the labels
+    orientation: int  # of the stored pixels by EXIF, 1 to 8; 1 is upright
+    palette: dict[tuple, int]  # colour -> label, if a palette or colours define the labels
 
 
 def read_picture(path: Path, labels: bool = False) -> Picture:
-    """Read a picture in one channel of grey or, with `labels`, of labels.
+    """Read a picture as one channel of grey values or, with `labels`, of labels.
 
-    Label pictures hold the label itself: the number in a palette of colours, the transparency where that alone tells
-    the pixels apart, else the grey. Raises CourseError for a file that cannot be read, holds several pictures, too many
-    pixels or values that are not finite, would lose bits, or holds labels that are different colours of one grey.
+    The labels are the indices of a colour palette, or the alpha values if pixels differ only in these, else the grey
+    values. Raises CourseError for a file that cannot be read, holds several pictures, too many pixels or values that
+    are not finite, would lose bits, or has labels in different colours that become the same grey.
     """
     try:
-        # Opened as a file: Pillow maps a TIFF that it gets by name, and then misreads one that is to be turned.
+        # Opened as a file: Pillow memory-maps a TIFF given by name, and then misreads one that has to be turned
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as picture:
             _check_readable(path, picture)
-            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)  # TIFF forgets it once it is loaded
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)  # lost once a TIFF is loaded
             orientation = orientation if orientation in range(1, 9) else 1
             picture.load()
             is_upright = orientation == 1 or picture.format == "TIFF"
             upright = picture if is_upright else ImageOps.exif_transpose(picture)
             palette = _label_palette(upright) if labels else {}
             label = np.asarray(upright) if palette else _label_of_alpha(upright) if labels else None
-            lossy = picture.format in ("JPEG", "MPO")  # no colour in it is quite what it was
+            lossy = picture.format in ("JPEG", "MPO")  # its colours are not exact
             pixels = _grey(path, picture, upright, labels and not lossy) if label is None else label
             if labels and not lossy and label is None and upright.mode in ("P", "RGB", "RGBA"):  # greys of colours
                 colours = [colour for _, colour in upright.convert("RGBA").getcolors(MAX_LABEL_COLOURS) or []]
@@ -175,7 +175,7 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
 
 
 def _check_readable(path, picture):
-    """Refuse an opened picture of which a part would be lost, before its pixels are read."""
+    """Raise CourseError if part of an opened picture would be lost, before its pixels are read."""
     name = end_of_path(path)
     if picture.width * picture.height > MAX_PIXELS:
         raise CourseError(
@@ -183,30 +183,30 @@ def _check_readable(path, picture):
             f"more than {MAX_PIXELS:,} are refused; exclude it."
         )
     if min(picture.size) < 2:
-        raise CourseError(f"{name} has {picture.width} x {picture.height} pixels, a line and no picture: exclude it.")
+        raise CourseError(f"{name} has {picture.width} x {picture.height} pixels, which is only a line: exclude it.")
     frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":  # a photo by a phone: what follows is a preview or the like
+    if frames > 1 and picture.format != "MPO":  # a phone's photo, in which the further frames are previews
         raise CourseError(
             f"{name} holds {frames} pictures, of which only the first would be read: save each in a file of its own, "
             "such as NAME_0.png, NAME_1.png and so on."
         )
     if picture.mode in ("RGB", "RGBA", "LA", "CMYK") and any(";16" in str(tile[3]) for tile in picture.tile):
         raise CourseError(
-            f"{name} has 16 bits for each of several channels, of which eight would be lost: save it as a grey picture."
+            f"{name} has several channels of 16 bits each, of which eight would be lost: save it as a grey picture."
         )
 
 
 def _as_stored(picture):
-    """Return the pixels of a picture as they lie in its file."""
+    """Return the pixels of a picture as they are stored in its file."""
     pixels = picture.pixels.T if picture.orientation > 4 else picture.pixels
     rows, columns = (-1 if picture.orientation in turned else 1 for turned in ((3, 4, 6, 7), (2, 3, 7, 8)))
     return pixels[::rows, ::columns]
 
 
 def _label_palette(picture):
-    """Return {colour: number} of the palette's colours that occur, for a mask with a palette, else an empty dictionary.
+    """Return {colour: index} for the palette colours that occur in a mask, or {} if it has no palette.
 
-    A palette of opaque greys is no list of labels but a grey picture, packed: its numbers are in any order.
+    A palette of opaque greys does not define labels: it only packs a grey picture, with its indices in any order.
     """
     if picture.mode != "P":
         return {}
@@ -219,35 +219,35 @@ def _label_palette(picture):
 
 
 def _label_of_alpha(picture):
-    """Return the labels (uint8) of a mask in which some pixels are transparent, else None."""
+    """Return the labels of a mask with some transparent pixels, uint8 (height, width), or None if it has none."""
     if picture.mode not in ("RGBA", "LA", "PA"):
         return None
     pixels = np.asarray(picture.convert("RGBA")).reshape(-1, 4)
     alpha = pixels[:, 3]
     is_one_colour = (pixels == pixels[0]).all()
-    if (alpha == alpha[0]).all() and not (is_one_colour and alpha[0] == 0):  # an empty mask is transparent all over
+    if (alpha == alpha[0]).all() and not (is_one_colour and alpha[0] == 0):  # an empty mask is wholly transparent
         return None
     opaque = pixels[alpha > 0, :3]
     if is_one_colour or (opaque == opaque[0]).all():
         labels = alpha
-    else:  # the colours are the labels, and what is transparent is background
+    else:  # the colours are the labels, and transparent pixels are background
         labels = np.where(alpha > 0, np.asarray(picture.convert("L")).ravel(), np.uint8(0))
     return labels.reshape(picture.height, picture.width)
 
 
 def _grey(path, picture, upright, labels):
-    """Return the pixels in one channel; `labels` must not become alike by that."""
-    is_signed = picture.format == "TIFF" and picture.tag_v2.get(SAMPLE_FORMAT, (1,))[0] == 2  # Pillow passes it over
+    """Return the pixels as one grey channel; raise CourseError if different `labels` would become the same grey."""
+    is_signed = picture.format == "TIFF" and picture.tag_v2.get(SAMPLE_FORMAT, (1,))[0] == 2  # Pillow ignores it
     if upright.mode == "L" and is_signed and not labels:
         return np.asarray(upright).view(np.int8).astype(np.int16)
     if upright.mode == "F" or upright.mode.startswith("I"):
         pixels = np.asarray(upright)
-        pixels = pixels.astype(pixels.dtype.newbyteorder("="))  # big-endian ones are the same picture
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="))  # the same hash for big-endian files
         if upright.mode == "I" and picture.format == "TIFF" and not is_signed:
             pixels = pixels.view(np.uint32).astype(np.float64)
         if not np.isfinite(pixels).all():
             raise CourseError(
-                f"{end_of_path(path)} holds values that are not finite (NaN or infinite): mend the picture first."
+                f"{end_of_path(path)} holds values that are not finite (NaN or infinite): repair the picture first."
             )
         if picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == 0:  # stored with white as 0
             is_unsigned = pixels.dtype == np.uint16
@@ -259,16 +259,16 @@ def _grey(path, picture, upright, labels):
     if colours and len(colours) > np.count_nonzero(np.bincount(grey.ravel())):
         raise CourseError(
             f"{end_of_path(path)} has colours that are the same in grey: save it as a grey picture "
-            "with a grey of its own for each label."
+            "with a different grey value for each label."
         )
     return grey
 
 
 def read_pair(image: Path, mask: Path) -> tuple[Picture, Picture, tuple[str, ...]]:
-    """Read an image and its mask on one grid; return both, and which keys of `TOLD` must be told of them.
+    """Read an image and its mask on one grid; return (image, mask, keys of `TOLD` that must be reported).
 
-    Where only one of the two files asks to be turned (EXIF), both are taken upright if their sizes then agree, else
-    as they are stored. Raises CourseError as `read_picture` does, and for two sizes.
+    If their EXIF orientations differ, both are turned upright if their sizes then agree, else taken as they are stored.
+    Raises CourseError as `read_picture` does, and if the sizes differ.
     """
     pair = read_picture(image), read_picture(mask, labels=True)
     told = ()
@@ -299,7 +299,7 @@ def _values(pixels):
 
 
 def _is_outline(drawn):
-    """Tell whether a mask is a line, in which no 3 x 3 pixels fit, around an area larger than itself."""
+    """Tell whether a mask is a line, too thin for 3 x 3 pixels, around an area larger than itself."""
     columns = drawn[:-2] & drawn[1:-1] & drawn[2:]
     if not drawn.any() or (columns[:, :-2] & columns[:, 1:-1] & columns[:, 2:]).any():
         return False
@@ -339,9 +339,9 @@ def measure_pair(pair: Pair) -> Pair:
 
 
 def measure_pairs(pairs: list[Pair], progress: bool) -> list[Pair]:
-    """Read every pair once and return them with their Facts.
+    """Read every pair once and return all with their Facts.
 
-    Raises CourseError for the first bad one, and as `check_palettes` does.
+    Raises CourseError for the first bad pair, and as `check_palettes` does.
     """
     pairs = parallel(measure_pair, pairs, "reading images and masks", progress)
     check_palettes([(pair.mask, pair.facts.palette) for pair in pairs])
@@ -349,9 +349,9 @@ def measure_pairs(pairs: list[Pair], progress: bool) -> list[Pair]:
 
 
 def check_palettes(palettes: list[tuple[Path, dict]]) -> None:
-    """Refuse masks, given as (path, palette), of which two give a colour two labels, or a label two colours.
+    """Raise CourseError if two masks, given as (path, palette), give a colour two labels, or a label two colours.
 
-    Such numbers were given file by file, and mean nothing. Raises CourseError.
+    Their labels were then numbered file by file, and do not mean the same structure.
     """
     first, first_colour = {}, {}
     for path, palette in palettes:

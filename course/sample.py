@@ -1,11 +1,11 @@
-"""A made-up chest MRI to practise on where the real heart data cannot be fetched.
+"""A made-up chest MRI to practise on if the real heart data cannot be downloaded.
 
 Every patient is one three-dimensional scene of smooth shapes, cut into sagittal slices: a torso with lungs, spine and
-belly, and a heart whose left atrium is to be found among chambers and vessels full of the same bright blood. Place,
-build, contrast, coil shading and noise differ from patient to patient. It resembles anatomy; it does not teach it.
+belly, and a heart whose left atrium has to be found among chambers and vessels full of the same bright blood. Position,
+build, contrast, coil shading and noise differ from patient to patient. It resembles anatomy but does not teach it.
 
-All lengths are in millimetres. What is drawn is float32, and cosines are taken in float64, so that the pixels do not
-depend on the machine.
+All lengths are in millimetres. Drawing is in float32, with cosines computed in float64, so the pixels do not depend on
+the machine.
 """
 
 import os
@@ -19,15 +19,15 @@ from course.workspace import parallel
 PATIENTS = {"train": 12, "valid": 4, "test": 4}
 FIELD_OF_VIEW = 400.0  # height and width of a slice
 SLAB = 120.0  # from the first slice (patient's left) to the last (right)
-EDGE = 3.0  # over this length one tissue fades into the next
-BEND = 10.0  # the furthest that a place is moved to bend the shapes
+EDGE = 3.0  # length over which one tissue fades into the next
+BEND = 10.0  # largest shift of a point when the shapes are bent
 TEXTURE_WAVES = 16
 
-# Brightness of the tissues. The other chambers and vessels differ from patient to patient, within BLOOD.
+# Brightness of the tissues. That of other chambers and vessels varies from patient to patient, within BLOOD.
 LUNG, STOMACH, AROUND_HEART, WALL, MUSCLE, BONE = 0.05, 0.12, 0.12, 0.18, 0.22, 0.30
 FAT, MYOCARDIUM, SPINAL_CANAL, SPLEEN, ATRIUM, BLOOD = 0.38, 0.42, 0.50, 0.85, 0.92, (0.90, 1.15)
 
-# Places are (z to the patient's right, y down, x forward), those of the heart from the middle of the left atrium.
+# Points are (z to the patient's right, y down, x forward); those of the heart are relative to the left atrium's centre.
 CHAMBERS = [  # centre, radii, thickness of the wall, its brightness
     ((-32, 26, 50), (32, 32, 38), 10, MYOCARDIUM),  # left ventricle
     ((4, 12, 66), (34, 42, 22), 4, WALL),  # right ventricle
@@ -54,12 +54,12 @@ def make_sample(
 ) -> dict:
     """Draw the made-up patients and write them to `folder/SUBSET/{images,masks}/sample_PATIENT_SLICE.png`.
 
-    patients: numbers of patients by subset; patients are numbered from 1 through all subsets, slices from 0. Images and
-    masks are 8-bit RGB of size x size pixels with three equal channels, masks 0 or 255. A patient's pixels depend on
-    nothing but seed, patient number, slices and size. Files of the same name are overwritten.
+    patients: number of patients in each subset; patients are numbered from 1 through all subsets, slices from 0. Images
+    and masks are 8-bit RGB of size x size pixels with three equal channels, masks 0 or 255. A patient's pixels depend
+    only on seed, patient number, slices and size. Files of the same name are overwritten.
 
     Returns {"spacing": [row, column, slice]} in millimetres. Raises ValueError for a negative seed, for slices or size
-    below 1, and for patients that are no whole numbers by subset.
+    below 1, and if `patients` does not give whole numbers.
     """
     if not (isinstance(patients, dict) and all(isinstance(count, int) for count in patients.values())):
         raise ValueError(f"patients must be numbers by subset, such as {PATIENTS}, not {patients!r}")
@@ -68,7 +68,7 @@ def make_sample(
     subsets = [subset for subset, count in patients.items() for _ in range(count)]
 
     def write_patient(patient_and_subset):
-        """Draw one patient and write the pictures."""
+        """Draw one patient and write its pictures."""
         patient, subset = patient_and_subset
         for kind, volume in zip(("images", "masks"), draw_patient(seed, patient, slices, size)):
             target = Path(folder, subset, kind)
@@ -82,7 +82,7 @@ def make_sample(
 
 
 def draw_patient(seed: int, patient: int, slices: int = 20, size: int = 320) -> tuple[np.ndarray, np.ndarray]:
-    """Return image and mask of one patient: two uint8 arrays (slices, size, size), the mask 0 or 255."""
+    """Return (image, mask) of one patient, both uint8 (slices, size, size); the mask holds 0 and 255."""
     rng = np.random.default_rng([seed, patient])
     grid = _voxel_grid(rng, slices, size)
     scene = np.zeros((slices, size, size), np.float32)
@@ -95,21 +95,21 @@ def draw_patient(seed: int, patient: int, slices: int = 20, size: int = 320) -> 
 
 
 def _centres(count, length):
-    """Middles of `count` equal steps over `length` mm, from the middle of the whole."""
+    """Return the centres of `count` equal steps over `length` mm, relative to the middle."""
     return ((np.arange(count) + 0.5) / count - 0.5) * length
 
 
 def _voxel_grid(rng, slices, size):
-    """Three float32 arrays (slices, size, size): z, y, x in mm from the middle of the scan.
+    """Return z, y and x of the voxels in mm from the middle of the scan: three float32 arrays (slices, size, size).
 
-    Slow waves bend them, so that no shape drawn on them stays exact.
+    Slow waves bend them, so that no shape drawn on them is exact.
     """
     z = _centres(slices, SLAB)[:, None, None]
     y = _centres(size, FIELD_OF_VIEW)[None, :, None]
     x = y.reshape(1, 1, size)
 
     def waves(along):
-        """Two waves of 70 to 160 mm along an axis, shifting from slice to slice."""
+        """Return two waves of 70 to 160 mm along an axis, shifting from slice to slice."""
         phases = (along / rng.uniform(11, 25) + z / 40 + rng.uniform(0, 2 * np.pi) for _ in range(2))
         return sum(rng.uniform(0, BEND / 4) * np.cos(phase) for phase in phases)
 
@@ -118,7 +118,7 @@ def _voxel_grid(rng, slices, size):
 
 
 def _texture(rng, slices, size):
-    """Smooth random field, float32 (slices, size, size), mean 0, deviation 1: waves of 10 to 40 mm every way."""
+    """Return a smooth random field, float32 (slices, size, size), mean 0, deviation 1: in waves of 10 to 40 mm."""
     z, line = _centres(slices, SLAB), _centres(size, FIELD_OF_VIEW)
     fields = []
     for _ in range(2):
@@ -133,14 +133,14 @@ def _texture(rng, slices, size):
 
 
 def _paint(scene, shape, brightness):
-    """Cover the part of the scene that lies inside a shape, with a soft edge."""
+    """Paint the part of the scene inside a shape, with a soft edge."""
     where, depth = shape
     cover = np.clip(depth / EDGE + 0.5, 0, 1)
     scene[where] += cover * (brightness - scene[where])
 
 
 def _nearby(grid, low, high):
-    """The voxels that may lie between two corners (z, y, x) in mm, as three slices into the grid."""
+    """Return the voxels that may lie between two corners (z, y, x) in mm, as three slices into the grid."""
     lengths = SLAB, FIELD_OF_VIEW, FIELD_OF_VIEW
     lines = (_centres(count, length) for count, length in zip(grid[0].shape, lengths))
     reach = BEND + EDGE
@@ -148,7 +148,7 @@ def _nearby(grid, low, high):
 
 
 def _ellipsoid(grid, centre, radii):
-    """A shape: the voxels around an ellipsoid, and how many mm they lie below its surface (negative outside)."""
+    """Return a shape: the voxels around an ellipsoid, and their depth below its surface in mm (negative outside)."""
     centre, radii = np.float32(centre), np.float32(radii)
     where = _nearby(grid, centre - radii, centre + radii)
     squares = sum(((axis[where] - c) / r) ** 2 for axis, c, r in zip(grid, centre, radii))
@@ -156,7 +156,7 @@ def _ellipsoid(grid, centre, radii):
 
 
 def _tube(grid, start, end, radius):
-    """A shape as `ellipsoid` gives it: a straight tube with round ends."""
+    """Return a shape, as `_ellipsoid` does: a straight tube with round ends."""
     start, end, radius = np.float32(start), np.float32(end), np.float32(radius)
     where = _nearby(grid, np.minimum(start, end) - radius, np.maximum(start, end) + radius)
     step = end - start
@@ -166,13 +166,13 @@ def _tube(grid, start, end, radius):
 
 
 def _rungs(scene, heart):
-    """A wave from -1 to 1 down the scan, as ribs and vertebrae follow each other: float32 (rows, 1)."""
+    """Return a wave from -1 to 1 down the scan, with the period of ribs and vertebrae: float32 (rows, 1)."""
     y = _centres(scene.shape[1], FIELD_OF_VIEW)[:, None]
     return np.cos(2 * np.pi / 25 * (y - heart[1])).astype(np.float32)
 
 
 def _draw_torso(rng, scene, grid, heart, grain):
-    """Chest wall, lungs and belly around a left atrium that will be centred on `heart`."""
+    """Draw chest wall, lungs and belly around a left atrium that will be centred on `heart`."""
     z, y, x = (axis - middle for axis, middle in zip(grid, heart))
     narrowing = np.minimum(grid[1], 0) ** 2 / 700  # towards the neck
     half_width = 112 * rng.uniform(0.92, 1.08) - grid[0] ** 2 / 400 - narrowing
@@ -191,7 +191,7 @@ def _draw_torso(rng, scene, grid, heart, grain):
 
 
 def _draw_spine(scene, grid, heart):
-    """Vertebrae with the discs between them, and the spinal canal, behind a left atrium centred on `heart`."""
+    """Draw vertebrae with the discs between them, and the spinal canal, behind a left atrium centred on `heart`."""
     where = _nearby(grid, heart + (-26, -300, -90), heart + (34, 300, -46))
     z, _, x = (axis[where] - middle for axis, middle in zip(grid, heart))
     column = np.minimum(16 - np.abs(x + 68), 24 - np.abs(z - 4))  # half a vertebra is 16 deep and 24 wide
@@ -202,12 +202,12 @@ def _draw_spine(scene, grid, heart):
 
 
 def _draw_heart(rng, scene, grid, heart):
-    """Chambers and vessels, the left atrium last. Returns the atrium's voxels, a bool array of the scene's shape."""
+    """Draw chambers and vessels, the left atrium last; return the atrium's voxels, bool of the scene's shape."""
     scale, turn = rng.uniform(0.88, 1.12), rng.uniform(-0.2, 0.2)
     rotation = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
 
     def place(point):
-        """Where in the scan a point lies, given in the heart's own mm."""
+        """Return the position in the scan of a point given in the heart's own mm."""
         return heart + scale * (rotation * point).sum(axis=1)
 
     for centre, radii, wall, wall_brightness in CHAMBERS:
@@ -237,7 +237,7 @@ def _draw_heart(rng, scene, grid, heart):
 
 
 def _expose(rng, scene, grain):
-    """What the scanner makes of a scene: contrast, coil shading and Rician noise. Grey values as uint8."""
+    """Return a scene as a scanner shows it, in uint8 greys: with contrast, coil shading and Rician noise."""
     line = _centres(scene.shape[1], 2.0)  # -1 to 1 over the field of view
     y, x = line[:, None], line[None, :]
     across = 0.65 + 1.2 * (x - rng.uniform(-0.15, 0.15)) ** 2  # strongest next to the coils on chest and back

@@ -1,7 +1,7 @@
-"""A patient's scan as hospitals keep it: read from NIfTI, DICOM or pictures, turned as the network knows it, and back.
+"""Read a patient's scan from NIfTI, DICOM or pictures, turn it to the network's orientation, and back.
 
-A scan is an array of voxels with an *affine*, the 4 x 4 matrix that says where in the patient each voxel lies: it takes
-the three indices of a voxel to millimetres towards the patient's right, front and head ("RAS", as NIfTI counts).
+A scan is an array of voxels with an *affine*, the 4 x 4 matrix that says where in the patient each voxel lies: it maps
+the three indices of a voxel to millimetres towards the patient's right, front and head ("RAS", as in NIfTI).
 """
 
 import os
@@ -30,11 +30,11 @@ from course.workspace import CourseError, end_of_path, listed, one_sentence, who
 if TYPE_CHECKING:
     import nibabel
 
-NUMBERED = re.compile(r"(.*?)(?<!\d)(?<!^-)(?<![\W_]-)(\d+)(\D*)")  # a name's last number; after a minus it is none
+NUMBERED = re.compile(r"(.*?)(?<!\d)(?<!^-)(?<![\W_]-)(\d+)(\D*)")  # a name's last number, if no minus precedes it
 READ_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TO_SAVE = "save volumes as NIfTI (SimpleITK can do it), pictures as PNG"
-SAVED_HERE = b"found by the U-Net course"  # in the header of what is saved
-UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head: a volume of these axes as the import turns it
+SAVED_HERE = b"found by the U-Net course"  # in the header of saved files
+UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head, as the import turns a volume with these axes
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,17 @@ class Scan:
     """A scan as it was read."""
 
     name: str
-    values: np.ndarray  # (i, j, k), as deep as the file is
+    values: np.ndarray  # (i, j, k), of the file's own bit depth
     affine: np.ndarray  # (4, 4), indices to mm
-    knows_space: bool  # False: nothing says how large a voxel is
-    is_placed: bool = True  # False: nothing says how the patient lies
-    is_grey: bool = False  # True: pictures of 8 bits, whose greys are taken as they are
+    knows_space: bool  # False: the size of a voxel is unknown
+    is_placed: bool = True  # False: the orientation in the patient is unknown
+    is_grey: bool = False  # True: pictures of 8 bits, whose greys are used unchanged
     header: "nibabel.Nifti1Header | None" = None  # of a NIfTI file
     notes: tuple[str, ...] = ()
 
     @property
     def voxel_millilitres(self) -> float:
-        """Volume of one voxel in millilitres: the affine's determinant, in mm^3, by 1000."""
+        """Volume of one voxel in millilitres: the affine's determinant, in mm^3, divided by 1000."""
         return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000)
 
     @property
@@ -70,14 +70,14 @@ def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
     """Read a scan: a NIfTI volume, a folder of slices (pictures, or one DICOM series), or a zip or tar of either.
 
     spacing: of pictures without a geometry.json (see `course.geometry`), [row, column, slice] in mm.
-    Raises CourseError for what cannot be read as one volume, and for a spacing where the files hold their own.
+    Raises CourseError if the files cannot be read as one volume, and if a spacing is given but they hold their own.
     """
     path = Path(os.path.abspath(os.path.expanduser(path)))  # "." has no name
     if not path.exists():
         raise CourseError(f"There is no scan at {path}: give a NIfTI file, a folder of slices, or a zip.")
     if path.is_file() and (file_suffix(path.name) in PICTURES or is_dicom(path)):
         if not is_dicom(path):
-            read_picture(path)  # refuses a file of several pictures, or a damaged one, in its own words
+            read_picture(path)  # has its own messages for a damaged file, or one with several pictures
         raise CourseError(f"{path.name} is a single slice: give the folder that holds all slices of the scan.")
     if path.is_dir() or file_suffix(path.name) in (*VOLUMES, *UNREAD):
         return _read_files(path, scan_name(path), spacing)
@@ -87,7 +87,7 @@ def read_scan(path: str | Path, spacing: Sequence[float] | None = None) -> Scan:
 
 
 def scan_name(path: Path) -> str:
-    """Return what a scan is called, and what is made of it: the name of its folder, or of its file without suffix."""
+    """Return the name of a scan, also used for its results: that of its folder, or of its file without suffix."""
     if path.is_dir():
         return path.name
     return path.name[: len(path.name) - len(file_suffix(path.name))].removesuffix(".tar")
@@ -95,19 +95,19 @@ def scan_name(path: Path) -> str:
 
 def _read_nifti(path: Path, name: str) -> Scan:
     grid, values = read_grid(path), read_values(path)
-    # Programs that know nothing of the patient write the spacing alone; scanners never begin at 0, 0, 0 exactly
+    # Programs that do not know the position write only the spacing; scanners never begin at exactly 0, 0, 0
     is_placed = grid.axes is not None and not np.allclose(grid.affine, np.diag(np.abs(np.diag(grid.affine))))
     notes = told_sentences({path: (*grid.told, *(() if is_placed else ("no_axes",)))})
     affine = grid.affine if grid.spacing else np.eye(4)
     if np.linalg.matrix_rank(affine[:3, :3]) < 3:
-        raise CourseError(f"The affine of {path.name} lays all voxels into a plane: mend its header.")
+        raise CourseError(f"The affine of {path.name} puts all voxels into one plane: correct its header.")
     return Scan(name, values, affine, grid.spacing is not None, is_placed, header=grid.header, notes=tuple(notes))
 
 
 def read_truth(path: str | Path, scan: Scan) -> tuple[np.ndarray, list[str]]:
-    """Return the true mask of a scan, uint8 of its shape, 0 and 1, from a NIfTI file, and what must be told of it.
+    """Read the true mask of a scan from a NIfTI file; return (mask, sentences). The mask is uint8, 0 and 1.
 
-    Raises CourseError where it lies elsewhere than the scan, has another shape, or holds several labels.
+    Raises CourseError if its shape or affine differs from the scan's, or if it holds several labels.
     """
     path = Path(os.path.expanduser(path))
     truth = read_scan(path)
@@ -116,16 +116,16 @@ def read_truth(path: str | Path, scan: Scan) -> tuple[np.ndarray, list[str]]:
             f"The truth {truth.name} has another shape or affine than the scan {scan.name}: resample it onto the scan."
         )
     if file_suffix(path.name) not in VOLUMES:
-        raise CourseError(f"The truth {path.name} is no NIfTI file: save the mask as NAME.nii.gz.")
+        raise CourseError(f"The truth {path.name} is not a NIfTI file: save the mask as NAME.nii.gz.")
     values, present, told = read_labels(path)
     labels = [value for value in present if value]
     if len(labels) > 1:
-        raise CourseError(f"The truth {truth.name} holds several labels ({listed(labels)}): save the atrium's alone.")
+        raise CourseError(f"The truth {truth.name} holds several labels ({listed(labels)}): save only the atrium's.")
     return (values != 0).astype(np.uint8), told_sentences({path: told})
 
 
 def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan:
-    """Read the one scan that a file, or the files of a folder, hold."""
+    """Read the one scan in a file or folder."""
     files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
     files = [file for file in files if not any(map(is_stray, file.relative_to(place.parent).parts[1:]))]
     volumes = [file for file in files if file_suffix(file.name) in VOLUMES]
@@ -156,7 +156,7 @@ def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan
 
 
 def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence[float] | None) -> Scan:
-    """Stack pictures in the order of the last number in their names; geometry.json may say how they lie."""
+    """Stack pictures in the order of the last number in their names; geometry.json may give spacing and axes."""
     pairs = [Pair(None, file.stem, name, None, file, file) for file in files]
     geometry = picture_geometry(pairs, folder, spacing)[name]
     parts_of = {file: parts for file in files if (parts := NUMBERED.fullmatch(file.stem))}
@@ -165,12 +165,12 @@ def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence
     if len(alike) > 1:
         one, other, *_ = (end_of_path(file.relative_to(folder)) for file in alike.values())
         raise CourseError(
-            f"The names of {name}'s pictures differ in more than their last number ({one}, {other}), so they may be of "
-            "two scans: give the folder of one scan, or call them slice_000.png and so on."
+            f"The names of {name}'s pictures differ in more than their last number ({one}, {other}), so they may be "
+            "from two scans: give the folder of one scan, or call them slice_000.png and so on."
         )
     if len(file_of) < len(files):
         raise CourseError(
-            f"The pictures of {name} are not numbered, each once and without a minus: "
+            f"The pictures of {name} do not each have a number of their own without a minus: "
             "call them slice_000.png and so on."
         )
     numbers = sorted(file_of)
@@ -178,30 +178,30 @@ def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence
         first = next(number + 1 for number in numbers if number + 1 not in file_of)
         raise CourseError(f"{name} lacks the slice {first} ({missing:,} missing): a volume needs all of them.")
     spacing = geometry["spacing"]
-    told = f"{name} does not say how large a pixel is: give spacing=[row, column, slice] in mm (make segment: SPACING)."
+    told = f"The pixel size of {name} is unknown: give spacing=[row, column, slice] in mm (make segment: SPACING)."
     values = _stack([read_picture(file_of[number]).pixels for number in numbers], name)
     return _scan_of_pictures(name, values, geometry["axes"], spacing, () if spacing else (told,))
 
 
 def _stack(pictures: Sequence[np.ndarray], name: str) -> np.ndarray:
-    """Return pictures stacked as a volume; raise CourseError where they differ in size or type."""
+    """Return pictures stacked as a volume; raise CourseError if they differ in size or type."""
     kinds = sorted({f"{picture.shape} {picture.dtype}" for picture in pictures})
     if len(kinds) > 1:
         raise CourseError(
-            f"The pictures of {name} differ in size or type ({kinds[0]}, {kinds[1]}), so they are no volume: "
+            f"The pictures of {name} differ in size or type ({kinds[0]}, {kinds[1]}), so they are not one volume: "
             "give a scan whose slices are alike."
         )
     return stacked(pictures)
 
 
 def _scan_of_pictures(name, values, axes, spacing, notes=()) -> Scan:
-    """Return stacked pictures as a scan: axes and spacing of their rows, columns and slices, None: as imported."""
+    """Return stacked pictures as a scan; axes and spacing are of rows, columns and slices, None if unknown."""
     from nibabel import orientations
 
     row, column, depth = axes or UPRIGHT
     sizes = [spacing[1], spacing[0], spacing[2]] if spacing else [1.0, 1.0, 1.0]
     stored = orientations.axcodes2ornt((column, OPPOSITE[row], depth))
-    affine = np.linalg.inv(orientations.inv_ornt_aff(stored, values.shape))  # to voxels counted right, front, head
+    affine = np.linalg.inv(orientations.inv_ornt_aff(stored, values.shape))  # to voxels counted to right, front, head
     affine[stored[:, 0].astype(int)] *= np.array(sizes)[:, None]
     is_grey = values.dtype == np.uint8
     return Scan(name, values, affine, spacing is not None, axes is not None, is_grey, notes=notes)
@@ -210,7 +210,7 @@ def _scan_of_pictures(name, values, axes, spacing, notes=()) -> Scan:
 def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -> tuple[Scan, np.ndarray]:
     """Return a patient of the dataset as a scan, and the true mask (uint8, 0 and 1) as an array of its shape.
 
-    Raises CourseError where the patient's pictures differ in size.
+    Raises CourseError if the patient's pictures differ in size.
     """
     names = [pair["name"] for pair in description["subsets"][subset] if pair["patient"] == patient]
     slices = [read_slice(description, work_dir, subset, name) for name in names]
@@ -222,9 +222,9 @@ def patient_scan(description: dict, work_dir: Path, subset: str, patient: str) -
 
 
 def to_pictures(scan: Scan, axes: Sequence[str]) -> tuple[np.ndarray, list[float]]:
-    """Turn a scan as the network knows it; return (pictures, spacing).
+    """Turn a scan to the network's orientation; return (pictures, spacing).
 
-    axes: to which side of the patient (R, L, A, P, S, I) rows, columns and slices of the pictures run. pictures:
+    axes: the sides of the patient (R, L, A, P, S, I) to which rows, columns and slices of the pictures run. pictures:
     (slices, height, width) in the scan's own values; spacing: [row, column, slice] in mm.
     """
     from nibabel import affines
@@ -236,29 +236,29 @@ def to_pictures(scan: Scan, axes: Sequence[str]) -> tuple[np.ndarray, list[float
 
 
 def from_pictures(pictures: np.ndarray, scan: Scan, axes: Sequence[str]) -> np.ndarray:
-    """Turn pictures (slices, height, width) back into the array of the scan that they were made of."""
+    """Turn pictures (slices, height, width) back into an array in the orientation of the scan they were made from."""
     row, column, depth = axes
     return turn_values(pictures, (depth, row, column), scan.axes)
 
 
 def scan_axes(scan: Scan, axes: Sequence[str] | None) -> tuple[tuple[str, str, str], list[str]]:
-    """Return the axes to turn a scan to, so that it lies as the pictures of a training, and what is guessed thereby.
+    """Return the axes to which a scan is turned, to match the training's pictures, and a list of what is guessed.
 
-    axes: of the training's pictures, None where its dataset does not say. A scan that does not say how the patient lies
-    is taken as the import takes it: slices along the last axis, turned upright by numpy.rot90.
+    axes: of the training's pictures, None if its dataset does not say. A scan without an orientation is treated as in
+    the import: slices along the last axis, turned upright by numpy.rot90.
     """
     if not scan.is_placed:
         return picture_axes(scan.axes), []
     if axes is None:
         return UPRIGHT, [
-            f"How {scan.name} is to be turned is a guess, since the training's dataset does not say how its patients "
-            "lie: rows are taken to run to the back, columns to the right, slices to the head."
+            f"The orientation of {scan.name} for the network is a guess, since the training's dataset does not say how "
+            "its patients lie: rows are taken to run to the back, columns to the right, slices to the head."
         ]
     return tuple(axes), []
 
 
 def scan_greys(pictures: np.ndarray, scan: Scan) -> tuple[np.ndarray, list[str]]:
-    """Return the pictures of a scan as greys, uint8, scaled as the import scales a volume, and what must be told."""
+    """Return (uint8 pictures of a scan, sentences), with its values scaled to greys as the import scales a volume."""
     if scan.is_grey:
         return pictures, []
     greys, told = greys_of(pictures)
@@ -266,15 +266,15 @@ def scan_greys(pictures: np.ndarray, scan: Scan) -> tuple[np.ndarray, list[str]]
 
 
 def centred(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return pictures (slices, height, width) cut or filled up with 0 to another size, their middle kept.
+    """Crop pictures (slices, height, width) to another size, or pad them with 0, around their middle.
 
-    Back at the former size, what was cut off is 0 and all else lies where it lay.
+    A second call restores the first size: what was cropped is 0, and the rest is at its old place.
     """
     resized = np.zeros((len(pictures), height, width), pictures.dtype)
     common = np.minimum(pictures.shape, resized.shape)
 
     def middle(stack):
-        """Return the part of a stack that both have."""
+        """Return the slices of the middle part of a stack that both sizes share."""
         begins = (stack.shape - common) // 2
         return tuple(map(slice, begins, begins + common))
 
@@ -286,9 +286,9 @@ def centred(pictures: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
-    """Save an array of a scan's shape as NIfTI, laid in the patient as the scan is, whole or not at all.
+    """Save an array of a scan's shape as NIfTI, at the scan's place in the patient, whole or not at all.
 
-    Raises CourseError where there is a volume that was not saved here, such as a mask that a person has drawn.
+    Raises CourseError if `path` holds a volume that was not saved here, such as a mask drawn by a person.
     """
     import nibabel
 
@@ -304,7 +304,7 @@ def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
         volume = nibabel.Nifti1Image(values, scan.affine)
         volume.set_sform(scan.affine, code="scanner")
         volume.set_qform(scan.affine, code="scanner")
-    else:  # both of the header's ways to place the volume stay as they are, with their codes
+    else:  # sform and qform of the header stay as they are, with their codes
         shape = scan.header.get_data_shape()  # it may have an axis more or less, of length 1
         volume = nibabel.Nifti1Image(values.reshape(shape), None, scan.header.copy(), dtype=values.dtype)
     volume.header["descrip"] = SAVED_HERE
@@ -313,7 +313,7 @@ def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
 
 
 def _holds_answers(folder):
-    """Tell whether all volumes in a folder are masks and probabilities, as 07 saves them."""
+    """Tell whether all volumes in a folder are masks and probabilities saved by 07."""
     names = [file.name for file in folder.glob("*.nii.gz")] if folder.is_dir() else []
     return bool(names) and all(name.endswith(("_mask.nii.gz", "_probability.nii.gz")) for name in names)
 
@@ -321,9 +321,9 @@ def _holds_answers(folder):
 def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
     """Return the scans in a folder, sorted, or the folder itself if it is one, and sentences on what is passed over.
 
-    Scans are NIfTI volumes, archives, and folders of slices; the masks of others, by their names, and folders of
-    earlier answers are passed over.
-    Raises CourseError where there is none, where two have one `scan_name`, and where slices lie beside scans.
+    Scans are NIfTI volumes, archives, and folders of slices. Masks of other scans, by their names, and folders with
+    earlier results are passed over.
+    Raises CourseError if there is no scan, if two have one `scan_name`, and if slices lie beside scans.
     """
     folder = Path(os.path.abspath(os.path.expanduser(folder)))
     if folder.is_file():
@@ -338,7 +338,7 @@ def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
         elif entry.is_dir() or entry.name.lower().endswith((*VOLUMES, *READ_ARCHIVES)):
             other = scan_of.setdefault(scan_name(entry).casefold(), entry)
             if other is not entry:
-                raise CourseError(f"{other.name} and {entry.name} would get one answer: give each a name of its own.")
+                raise CourseError(f"{other.name} and {entry.name} would get the same output name: rename one of them.")
         elif file_suffix(entry.name) in PICTURES or is_dicom(entry):
             slices.append(entry)
         elif file_suffix(entry.name) in UNREAD:
@@ -354,7 +354,7 @@ def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
     passed = [
         (answers, "its volumes are masks that were found in other scans."),
         (unread, f"its type is not read; {TO_SAVE}."),
-        (masks, "by its name it is a mask; a scan can be given alone."),
+        (masks, "by its name it is a mask; if it is a scan, give it alone."),
     ]
     notes = [note for paths, why in passed if scans for note in sentences_about(paths, "was passed over", why)]
     return scans or [*scan_of.values()] or [folder], notes

@@ -1,7 +1,7 @@
-"""Where a dataset comes from: a download, or a stranger's archive.
+"""Where a dataset comes from: a download, or an archive.
 
-Nothing of an archive is trusted: no path leaves the folder, no link is made, nothing is overwritten, and there is a
-bound on how many bytes come out.
+An archive is not trusted: no path leaves the folder, no link is made, nothing is overwritten, and the number of bytes
+that come out is limited.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ MAX_HEADER = 2**20  # bytes of a long name in a tar archive
 HEART_URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task02_Heart.tar"
 HEART_SIZE = 455_721_472
 HEART_MD5 = "06ee59366e1e5124267b774dbd654057"
-ATTEMPTS = 4  # to download, in a row, that bring nothing new
-WAIT = 1.0  # seconds between them, doubled each time
-TIMEOUT = 30  # seconds of silence of a server
+ATTEMPTS = 4  # downloads in a row that bring nothing new
+WAIT = 1.0  # seconds between attempts, doubled each time
+TIMEOUT = 30  # seconds without an answer from the server
 
 # The report's split, and the number of slices of each volume: 1160, 569 and 542 in all.
 HEART_SLICES = {
@@ -49,7 +49,7 @@ HEART_SLICES = {
 
 
 class _Entry(tarfile.TarInfo):
-    """An entry whose header is no bomb: long names and the like, which `tarfile` reads whole, are short."""
+    """An entry with a header of limited size: `tarfile` reads long names and the like whole into memory."""
 
     @classmethod
     def frombuf(cls, buf, encoding, errors):
@@ -76,13 +76,13 @@ def _open_archive(archive):
 
 
 def _members(packed):
-    """Yield (name, bytes, entry) of what is no folder in an opened zip or tar archive."""
+    """Yield (name, bytes, entry) for everything but folders in an opened zip or tar archive."""
     if isinstance(packed, zipfile.ZipFile):
         for entry in packed.infolist():
             if entry.flag_bits & 1:
                 name = Path(packed.filename).name
                 raise CourseError(f"{name} is locked with a password: unpack it and give the folder.")
-            with suppress(UnicodeError):  # macOS writes UTF-8 without saying so
+            with suppress(UnicodeError):  # macOS writes UTF-8 names without the flag
                 entry.filename = entry.filename.encode("cp437").decode("utf-8")
             entry.filename = entry.filename.replace("\\", "/")
             if not entry.is_dir():
@@ -99,7 +99,7 @@ def _members(packed):
 
 
 def is_data(parts: tuple[str, ...]) -> bool:
-    """Tell whether an archive's entry may be data, or says how they lie or are called, by its folders and name."""
+    """Tell whether an archive's entry may be data, a `dataset.json` or a `geometry.json`, by its folders and name."""
     is_wanted = file_suffix(parts[-1]) not in DESCRIPTIONS or parts[-1] in ("dataset.json", "geometry.json")
     return is_wanted and not any(is_stray(part) for part in parts)
 
@@ -112,10 +112,10 @@ def unpack(
 ) -> None:
     """Unpack the pictures, volumes and descriptions of a zip or tar archive into a new folder.
 
-    What `is_wanted`, given the folders and name of a file, says no to is passed over. `progress` is called with the
-    number of bytes of each file. Raises CourseError for a file that is no archive, is damaged or locked, or holds more
-    than MAX_UNPACKED bytes, a link, a path that leads out of the folder, or the same name twice (also where only case
-    or accents' encoding differ).
+    `is_wanted` gets the folders and name of each file; files for which it is false are skipped. `progress` is called
+    with the number of bytes of each file. Raises CourseError for a file that is not an archive, is damaged or locked,
+    or holds more than MAX_UNPACKED bytes, a link, a path that leads out of the folder, or the same name twice (even if
+    case or the encoding of accents differ).
     """
     seen, declared = set(), 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def unpack(
             declared += size
             if declared > MAX_UNPACKED:
                 raise CourseError(
-                    f"{archive.name} unpacks to more than {MAX_UNPACKED / 2**30:.3g} GB: if that is no mistake, unpack "
+                    f"{archive.name} unpacks to more than {MAX_UNPACKED / 2**30:.3g} GB: if that is right, unpack "
                     "it and give the folder."
                 )
             parts = PurePosixPath(name).parts
@@ -150,7 +150,7 @@ def unpack(
 
 @contextmanager
 def _archive_errors(archive):
-    """Turn what `zipfile`, `tarfile` and what they unpack with raise into one sentence; they have no common error."""
+    """Turn errors of `zipfile`, `tarfile` and their decoders, which have no common class, into one CourseError."""
     try:
         yield
     except CourseError:
@@ -165,7 +165,7 @@ def _archive_errors(archive):
 
 
 def _continue_download(url, part, size, bar):
-    """Ask for what `part` lacks and append it; start again where the server refuses ranges."""
+    """Request the rest of `part` and append it; start again if the server does not support ranges."""
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
@@ -187,10 +187,10 @@ def _continue_download(url, part, size, bar):
 
 
 def download(url: str, path: Path, size: int, md5: str, progress: bool = True) -> Path:
-    """Download `url` to `path`, continuing where a broken download stopped, and return the path.
+    """Download `url` to `path`, continuing where an earlier download stopped, and return the path.
 
-    What has arrived waits in `path` + ".part"; only a file of `size` bytes with this `md5` becomes `path`.
-    Raises CourseError when the server cannot be reached or refuses, or the file is not the expected one.
+    Partial downloads are kept in `path` + ".part"; only a file of `size` bytes with this `md5` becomes `path`.
+    Raises CourseError if the server cannot be reached or refuses, or if the file is not the expected one.
     """
     part = path.with_name(path.name + ".part")
     best = part.stat().st_size if part.exists() else 0
@@ -200,9 +200,9 @@ def download(url: str, path: Path, size: int, md5: str, progress: bool = True) -
             try:
                 _continue_download(url, part, size, bar)
             except urllib.error.HTTPError as error:
-                if error.code < 500 and error.code not in (408, 416, 429):  # 416: it has no more than has arrived
+                if error.code < 500 and error.code not in (408, 416, 429):  # 416: all it has is already here
                     raise CourseError(
-                        f"{url} cannot be had: the server answers {error.code} {error.reason}."
+                        f"{url} cannot be downloaded: the server answers {error.code} {error.reason}."
                     ) from error
                 reason = f"the server answers {error.code}"
             except (OSError, http.client.HTTPException) as error:
@@ -217,7 +217,7 @@ def download(url: str, path: Path, size: int, md5: str, progress: bool = True) -
             if failures == ATTEMPTS:
                 raise CourseError(
                     f"{url} could not be downloaded ({reason}; {best:,} of {size:,} bytes are here): "
-                    "check the network and run this again, it goes on from there."
+                    "check the network and run this again; it continues from there."
                 )
             time.sleep(WAIT * 2 ** (failures - 1))
     with open(part, "rb") as file:
@@ -234,10 +234,10 @@ def download(url: str, path: Path, size: int, md5: str, progress: bool = True) -
 
 
 def fetch_heart(folder: Path, progress: bool = True) -> Path:
-    """Return the official heart data below `folder`: what is there already, else the downloaded archive.
+    """Return the path of the official heart data below `folder`; download the archive if they are not there.
 
     Looks for `Task02_Heart.tar`, then `Task02_Heart/`.
-    Raises CourseError where the archive can neither be found nor downloaded.
+    Raises CourseError if the archive can neither be found nor downloaded.
     """
     for present in (folder / "Task02_Heart.tar", folder / "Task02_Heart"):
         if present.exists():

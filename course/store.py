@@ -1,4 +1,4 @@
-"""Where converted data live: built aside, put in place whole, and kept as one archive where that place is Drive."""
+"""Where converted data are kept: built in a temporary folder, then moved into place, as one archive on Drive."""
 
 import filecmp
 import os
@@ -31,15 +31,15 @@ _unpacking = threading.Lock()
 
 
 def import_copies(work_dir: Path) -> list[Path]:
-    """Return what imports converted, as against what a user keeps beside it in `work_dir/dataset`."""
+    """Return what imports converted, without what a user keeps beside it in `work_dir/dataset`."""
     return [place for place in (work_dir / "dataset").glob("imported-*") if IMPORTED.fullmatch(place.name)]
 
 
 @contextmanager
 def building_folder(work_dir: Path):
-    """Give a folder to build in, inside `work_dir` or, if that is on Drive, on the local disk; it is gone afterwards.
+    """Give a folder to build in, inside `work_dir` or, if that is on Drive, on the local disk; remove it afterwards.
 
-    What killed imports left goes first, see `remove_leftovers`. Errors of the disk become one sentence.
+    Leftovers of killed imports are removed first, see `remove_leftovers`. Disk errors become a CourseError.
     """
     place = workspace.COLAB_FOLDER if is_on_drive(work_dir) else work_dir
     try:
@@ -50,7 +50,7 @@ def building_folder(work_dir: Path):
         try:
             yield building
         finally:
-            shutil.rmtree(building, ignore_errors=True)  # what another program holds goes the next time
+            shutil.rmtree(building, ignore_errors=True)  # a file that another program holds is removed next time
             if is_new and not any(work_dir.iterdir()):
                 work_dir.rmdir()
     except OSError as error:
@@ -62,18 +62,18 @@ def building_folder(work_dir: Path):
 
 
 def find_place(work_dir: Path, dataset: str) -> Path:
-    """Return the place below `work_dir/dataset` for a converted dataset: a folder, or on Drive an archive.
+    """Return the path below `work_dir/dataset` for a converted dataset: a folder, or an archive on Drive.
 
-    dataset: the fingerprint by which it is named, so that earlier data keep theirs. On Drive thousands of small files
-    are slow.
+    dataset: its fingerprint, which becomes part of the name, so that earlier data are kept. An archive is used on Drive
+    because thousands of small files are slow there.
     """
     return work_dir / "dataset" / f"imported-{dataset[:12]}{'.tar' if is_on_drive(work_dir) else ''}"
 
 
 def put_in_place(root: Path, place: Path) -> None:
-    """Put a converted dataset where `find_place` said; of an archive, the files go to Colab's local disk.
+    """Move a converted dataset to the path from `find_place`; if that is an archive, its files go to the local disk.
 
-    What holds the very same files already stays untouched, and what was altered there is replaced.
+    A place that already holds the same files is left untouched; one with altered files is replaced.
     """
     place.parent.mkdir(exist_ok=True)
     folder = place
@@ -90,7 +90,7 @@ def put_in_place(root: Path, place: Path) -> None:
 
 
 def _pack(root):
-    """Write a folder's files to one tar beside it, the same files always as the same bytes; return its path."""
+    """Write a folder's files to a tar archive beside it, byte for byte the same for the same files; return its path."""
 
     def anonymous(entry):
         """Return an entry without its time and owner."""
@@ -109,17 +109,17 @@ def _same_files(one, other):
 
 
 def forget_earlier(work_dir: Path, root: str, source: Path) -> None:
-    """Remove what earlier imports converted, except `root`, which is in use, and what was imported from `source`."""
+    """Remove what earlier imports converted, except `root`, which is in use, and what holds `source`."""
     for place in import_copies(work_dir):
         if place != work_dir / root and place.resolve() not in (Path(root), source, *source.parents):
             if place.is_dir():
-                shutil.rmtree(place, ignore_errors=True)  # a file that another program holds goes the next time
+                shutil.rmtree(place, ignore_errors=True)  # a file that another program holds is removed next time
             else:
                 place.unlink(missing_ok=True)
 
 
 def _unpacked(archive):
-    """Return the folder that an archive is unpacked to: on Colab's local disk, or beside it."""
+    """Return the folder to which an archive is unpacked: on Colab's local disk, or beside it."""
     return (workspace.COLAB_FOLDER / "dataset" if is_on_drive(archive) else archive.parent) / archive.stem
 
 
@@ -135,9 +135,9 @@ def read_description(work_dir: str | os.PathLike) -> dict:
 def dataset_root(description: dict, work_dir) -> Path:
     """Return the folder that holds `{train,valid,test}/{images,masks}/NAME.png` of a description.
 
-    Converted files lie inside the work folder, which may be moved with them; files that were canonical
-    already are where the user has them. An archive on Drive is unpacked to the local disk, once a machine.
-    Raises CourseError where that is not there, or the disk has no room.
+    Converted files lie inside the work folder, which may be moved with them; files that were already in canonical form
+    stay where the user has them. An archive on Drive is unpacked to the local disk, once on each machine.
+    Raises CourseError if the archive is missing, or the disk has no room.
     """
     root = Path(work_dir) / description["root"]
     if not (root.suffix == ".tar" and IMPORTED.fullmatch(root.name)):
@@ -167,7 +167,7 @@ def _unpack(archive, folder):
 def pair_paths(description: dict, work_dir, subset: str, name: str) -> tuple[Path, Path]:
     """Return the paths of the image and of the mask called `name` of a subset.
 
-    A fold gives patients another subset; their files stay where they are. Raises CourseError where one is gone.
+    A fold moves patients to another subset, but their files stay where they are. Raises CourseError if one is missing.
     """
     stored_in = {} if subset == "test" else description.get("stored_in", {})
     folder = dataset_root(description, work_dir) / stored_in.get(name, subset)
@@ -179,13 +179,13 @@ def pair_paths(description: dict, work_dir, subset: str, name: str) -> tuple[Pat
 
 
 def read_slice(description: dict, work_dir, subset: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return image and mask of a slice, (height, width): uint8 and bool, True where the structure is drawn."""
+    """Return (image, mask) of a slice, both (height, width): uint8, and bool, True where the structure is drawn."""
     image, mask = (read_picture(path).pixels for path in pair_paths(description, work_dir, subset, name))
     return image, mask == description["mask_values"][1]
 
 
 def state_of(root: Path) -> str:
-    """Return a hash of names, lengths and times of the last change of all files of a dataset in canonical form."""
+    """Return a hash of the names, sizes and modification times of all files of a dataset in canonical form."""
     files = [path for subset in SUBSETS for path in sorted(root.glob(f"{subset}/*/*.png")) if not is_stray(path.name)]
     return fingerprint([[path.name, path.stat().st_size, int(path.stat().st_mtime)] for path in files])
 
@@ -193,7 +193,7 @@ def state_of(root: Path) -> str:
 def check_unchanged(description: dict) -> None:
     """Raise CourseError if files that are used where the user has them have changed since their import.
 
-    Where none of them is there any more, nothing is said: not all that needs a description reads them.
+    If the whole folder is gone, nothing is raised, since not every reader of a description needs the files.
     """
     root = Path(description.get("root", ""))
     if "state" in description and root.is_dir() and state_of(root) != description["state"]:

@@ -1,6 +1,6 @@
-"""How far to trust a network on a scan: what it learned from, and in what the scan differs.
+"""How far to trust a network on a scan: what it learned from, and how the scan differs.
 
-A network answers any picture. It has only learned what the answers to pictures like those of its training are.
+A network predicts a mask for any picture, but it has only learned to do so for pictures like its training data.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,15 +15,15 @@ from course.store import read_description
 from course.workspace import CourseError
 
 SIDE = 32  # pixels on a side of the typical picture
-MARGIN = 0.05  # of likeness, below the least alike of the training patients
-UNLIKELY = 20  # times the spacing of the training: one of the two is in another unit
-ROOM = 1.5  # a scan's figure may be smaller or larger than all of training by this factor
+MARGIN = 0.05  # by which the likeness may fall below that of the least typical training patient
+UNLIKELY = 20  # ratio to the training's spacing from which one of the two must be in another unit
+ROOM = 1.5  # factor by which a scan's figure may lie outside the range of training
 
 
 def typical_picture(volume: np.ndarray) -> np.ndarray:
-    """Return the mean of the middle half of a volume's slices, SIDE x SIDE, of mean 0 and length 1, as one row.
+    """Return the mean of the middle half of a volume's slices, reduced to SIDE x SIDE, flat, with mean 0 and norm 1.
 
-    volume: (slices, height, width). A volume of one grey value gives zeros.
+    volume: (slices, height, width). A volume of a single grey value gives zeros.
     """
     quarter = len(volume) // 4
     middle = volume[quarter : len(volume) - quarter].astype(np.float32).mean(axis=0)
@@ -33,16 +33,16 @@ def typical_picture(volume: np.ndarray) -> np.ndarray:
 
 
 def likeness(picture: np.ndarray, others: Sequence[np.ndarray]) -> float:
-    """Return the correlation, -1 to 1, of a typical picture with the mean of others."""
+    """Return the correlation, from -1 to 1, of a typical picture with the mean of others."""
     mean = np.mean(others, axis=0)
     return float(picture @ mean / max(np.linalg.norm(mean), 1e-6))
 
 
 def describe_training(volumes: Iterable[tuple[str, np.ndarray]], millilitres: dict[str, float]) -> dict:
-    """Return what a network learned from, as JSON can hold it: what `differences` holds a scan against.
+    """Describe what a network learned from, as a dict for JSON, with which `differences` compares a scan.
 
-    volumes: of each training patient its name and pictures, (slices, height, width) in [0, 1]. millilitres: the
-    atrium's volume in each. The least likeness is of a patient with the mean of all the others.
+    volumes: for each training patient its name and pictures, (slices, height, width) in [0, 1]. millilitres: the
+    volume of each patient's atrium. The least likeness is that of one patient to the mean of all others.
     """
     pictures, brightness = {}, []
     for patient, volume in volumes:
@@ -66,9 +66,9 @@ def describe_training(volumes: Iterable[tuple[str, np.ndarray]], millilitres: di
 def learned_from(work_dir: Path) -> dict:
     """Return what the network of a work folder learned from, measured on its train arrays.
 
-    `axes` (see `course.geometry`) and `spacing` ([row, column, slice] in mm), None where unknown, and `size` ([height,
-    width] in pixels) of the first train patient; `spacing_range`, where any is known; `notes`: a sentence, in a list,
-    where pictures show pieces of the body of several sizes; and what `describe_training` returns.
+    `axes` (see `course.geometry`) and `spacing` ([row, column, slice] in mm), None if unknown, and `size` ([height,
+    width] in pixels) are those of the first train patient. `spacing_range` (None if unknown), `notes` (a sentence if
+    fields of view differ in size) and what `describe_training` returns are those of all train patients.
     Raises CourseError if the arrays of 02 are not there.
     """
     description = read_description(work_dir)
@@ -92,14 +92,14 @@ def learned_from(work_dir: Path) -> dict:
 
 
 def _on_fields(fields, first):
-    """Return a sentence, in a list, where the fields of view, {patient: [height, width] in mm}, differ by a tenth."""
+    """Return a list with a sentence if the fields of view, {patient: [height, width] in mm}, differ by over 10 %."""
     low, high = (limit(list(fields.values()) or [[1, 1]], axis=0) for limit in (np.min, np.max))
     if first not in fields or (high <= 1.1 * low).all():
         return []
     smallest, largest, taken = (" x ".join(f"{side:.0f}" for side in field) for field in (low, high, fields[first]))
     return [
-        f"The training's pictures show {smallest} to {largest} mm, and of a scan the middle {taken} mm are looked at, "
-        f"as of {first}: what lies outside is not found, and 05, which takes each picture whole, may answer otherwise."
+        f"The training's pictures show {smallest} to {largest} mm, but of a scan only the middle {taken} mm are used, "
+        f"as of {first}: what lies outside is not found, and 05, which uses whole pictures, may find another mask."
     ]
 
 
@@ -113,22 +113,22 @@ TURNS = {
 
 
 def _is_far(value, low, high):
-    """Tell whether a figure lies outside the range of the training by more than ROOM."""
+    """Tell whether a figure lies outside the range of training by more than the factor ROOM."""
     return not low / ROOM <= value <= high * ROOM
 
 
 def check_scale(spacing: Sequence[float], learned: dict) -> None:
-    """Raise CourseError where a scan's voxels are so much smaller or larger than in training that no body is so."""
+    """Raise CourseError if a scan's voxels are so much smaller or larger than in training that a unit must be wrong."""
     for name, ours, theirs in zip(("row", "column", "slice"), spacing, learned["spacing"]):
         if not 1 / UNLIKELY < ours / theirs < UNLIKELY:
             raise CourseError(
                 f"The {name} spacing of the scan is {ours:g} mm, in training it was {theirs:g} mm, so one of the two "
-                "is wrong: mend that of the scan (of a volume in its header), or that of the dataset."
+                "is wrong: correct that of the scan (of a volume in its header), or that of the dataset."
             )
 
 
 def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: dict) -> list[str]:
-    """Return in what a scan differs from what the network learned from, as sentences.
+    """Return sentences on how a scan differs from what the network learned from.
 
     volume: the scan's pictures as the network gets them, (slices, height, width) in [0, 1]. spacing: the scan's own.
     """
@@ -136,8 +136,8 @@ def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: di
     alike = likeness(typical_picture(volume), [typical])
     if alike < least - MARGIN:
         told.append(
-            f"It does not look like the pictures that the network learned from (likeness {alike:.2f}; of those the "
-            f"least is {least:.2f}): do not trust the mask."
+            f"It does not look like the pictures that the network learned from (likeness {alike:.2f}, theirs is at "
+            f"least {least:.2f}): do not trust the mask."
         )
     turned = {name: likeness(typical_picture(turn(volume)), [typical]) for name, turn in TURNS.items()}
     best = max(turned, key=turned.get)
@@ -145,7 +145,7 @@ def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: di
         told.append(f"It looks as if it were {best} (likeness {turned[best]:.2f} that way, {alike:.2f} as it is).")
     low, high = learned["brightness"]
     if not volume.any():
-        told.append("It is black all over.")
+        told.append("It is completely black.")
     elif _is_far(median := np.median(volume[volume > 0]), low, high):
         told.append(f"Its median brightness is {median:.2f}; in training it was {low:.2f} to {high:.2f}.")
     if spacing and learned["spacing"]:

@@ -1,4 +1,4 @@
-"""NIfTI volumes become pairs of pictures: in one orientation, along one axis, with one structure."""
+"""NIfTI volumes are written as pairs of pictures: in one orientation, along one axis, with one structure."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -27,28 +27,28 @@ from course.pictures import Pair
 from course.sources import HEART_SLICES
 from course.workspace import CourseError, end_of_path, listed, parallel
 
-THICK = 1.2  # an axis whose spacing is this many times that of the others is the one that slices follow
-EVEN = 1.01  # the last axis may be the one that slices follow if its spacing is so many times that of the others
-SHORT = 2  # an axis this many times shorter than the last one may be the one that slices follow
+THICK = 1.2  # slices follow the axis whose spacing is more than this many times that of the others
+EVEN = 1.01  # below this ratio, the last axis' spacing does not show that slices follow it
+SHORT = 2  # slices may follow another axis than the last if that is this many times shorter
 
 
 @dataclass(frozen=True)
 class LabelledVolume:
-    """An image volume and its labels, by their headers."""
+    """An image volume and its labels, as their headers describe them."""
 
     image: Path
     label: Path
-    grid: Grid  # of the image, as it is to be turned
-    axes: tuple[str, str, str] | None  # as the image is stored
-    label_axes: tuple[str, str, str] | None  # as the labels are stored; the same as the image's where they say nothing
+    grid: Grid  # of the image, in the orientation that it is to be written in
+    axes: tuple[str, str, str] | None  # of the image as stored
+    label_axes: tuple[str, str, str] | None  # of the labels as stored; the image's if their header says nothing
     told: tuple[str, ...]  # keys of `course.notes.TOLD`
 
 
 def read_headers(image: Path, label: Path) -> LabelledVolume:
-    """Read the headers of a volume and of its labels, and check that both lie on one grid.
+    """Read the headers of a volume and of its labels, and check that both lie on the same grid.
 
-    Labels whose axes run another way are fine where they lie on it once they are turned, and so are those whose
-    header says nothing. Raises CourseError for two shapes, and for voxels more than half a voxel from their labels.
+    Labels in another orientation are fine if they fit once they are turned, and so are labels whose header says
+    nothing. Raises CourseError if the shapes differ, or if labels lie more than half a voxel from the image.
     """
     grid, labels = read_grid(image), read_grid(label)
     turned, told, label_axes = labels, [], grid.axes
@@ -57,7 +57,7 @@ def read_headers(image: Path, label: Path) -> LabelledVolume:
     elif grid.axes and labels.axes and grid.axes != labels.axes:
         turned, told, label_axes = labels.turned(grid.axes), ["labels_turned"], labels.axes
     if turned.shape != grid.shape:
-        lying = f", {turned.shape} when they are turned to lie as it does" if "labels_turned" in told else ""
+        lying = f", {turned.shape} once they are turned to its orientation" if "labels_turned" in told else ""
         raise CourseError(
             f"{image.name} has the shape {grid.shape} but its labels {labels.shape}{lying}: "
             "they must be drawn on the same grid."
@@ -75,7 +75,7 @@ def read_headers(image: Path, label: Path) -> LabelledVolume:
 
 
 def slice_axis(grid: Grid) -> int | None:
-    """Return the axis that the slices of a volume follow: the one of length 1, or of the thickest voxels, or None."""
+    """Return the axis that a volume's slices follow: the one of length 1, or with the thickest voxels, or None."""
     single = [axis for axis, length in enumerate(grid.shape) if length == 1]
     if len(single) == 1:
         return single[0]
@@ -86,12 +86,12 @@ def slice_axis(grid: Grid) -> int | None:
 
 
 def common_slice_axis(volumes: list[LabelledVolume]) -> int:
-    """Return the axis that slices follow in all volumes: that of the thick ones, unless they are few, else the last.
+    """Return the axis that slices follow in all volumes: each one's `slice_axis`, or the last if most have none.
 
-    Raises CourseError where two volumes have other ones.
+    Raises CourseError if it differs between volumes.
     """
     first, axes = {}, [slice_axis(volume.grid) for volume in volumes]
-    others = 2 if 2 * axes.count(None) > len(axes) else None  # most are as thick one way as another
+    others = 2 if 2 * axes.count(None) > len(axes) else None  # most are about isotropic
     for volume, axis in zip(volumes, axes):
         axis = others if axis is None else axis
         if axis is not None:
@@ -100,14 +100,14 @@ def common_slice_axis(volumes: list[LabelledVolume]) -> int:
         (axis, one), (other_axis, other) = list(first.items())[:2]
         raise CourseError(
             f"The slices of {end_of_path(one)} follow axis {axis + 1}, those of {end_of_path(other)} axis "
-            f"{other_axis + 1}, by their thickness (the last where that is even): such pictures show different planes; "
+            f"{other_axis + 1}, by their thickness (the last if it is even): such pictures show different planes; "
             "give volumes of one plane, or exclude the others."
         )
     return next(iter(first), 2)
 
 
 def _follow_one_way(volumes):
-    """Tell whether the slices of oblique volumes follow one axis as it is stored, less than 45 degrees apart."""
+    """Tell whether all volumes' slices follow the same stored axis, in directions less than 45 degrees apart."""
     axes = {slice_axis(volume.grid) for volume in volumes}
     if len(axes) > 1 or None in axes:
         return False
@@ -119,26 +119,26 @@ def _follow_one_way(volumes):
 def picture_axes(axes: tuple[str, str, str], along: int = 2) -> tuple[str, str, str]:
     """Return the sides of the body that rows, columns and slices run to, for slices that follow the axis `along`."""
     columns, rows = (axis for number, axis in enumerate(axes) if number != along)
-    return OPPOSITE[rows], columns, axes[along]  # numpy.rot90 turns the rows round
+    return OPPOSITE[rows], columns, axes[along]  # numpy.rot90 reverses the rows
 
 
 def upright(values: np.ndarray, along: int) -> np.ndarray:
-    """Return the slices of a volume that follow an axis as an array (slice, row, column), each turned by `rot90`."""
+    """Return the slices of a volume along an axis, each turned by `rot90`: an array (slice, row, column)."""
     return np.rot90(np.moveaxis(values, along, 0), axes=(1, 2))
 
 
 def stacked(pictures: np.ndarray | list[np.ndarray]) -> np.ndarray:
-    """Return the volume whose slices, along its last axis, are `upright` these pictures (slice, row, column)."""
+    """Return the volume whose `upright` slices along its last axis are these pictures (slice, row, column)."""
     return np.moveaxis(np.rot90(pictures, -1, axes=(1, 2)), 0, -1)
 
 
 def write_volume(
     volume: LabelledVolume, slices: list[Pair], foreground: set | None, along: int
 ) -> tuple[list[float], dict, dict[Path, tuple[str, ...]]]:
-    """Write a volume and its labels as 8-bit RGB PNG, where the pairs of its `slices` say.
+    """Write a volume and its labels as 8-bit RGB PNG files, at the paths of the pairs in `slices`.
 
-    foreground: label numbers, or None for all that are not 0. along: the axis that slices follow. The greys are those
-    of `GreyRange.window`, of the whole volume; masks are 0 or 255.
+    foreground: label numbers, or None for all except 0. along: the axis that slices follow. Greys are scaled by the
+    `GreyRange.window` of the whole volume; masks are 0 or 255.
     Returns (the values of the label volume, `geometry_of`, {path: keys of `course.notes.TOLD`}).
     """
     grid = volume.grid
@@ -171,11 +171,11 @@ def pairs_of_volumes(
     folder: Path,
     progress: bool,
 ) -> tuple[list[Pair], dict[str, str], dict[str, dict], list[str]]:
-    """Write the slices of volumes below `folder`; return pairs, {patient: person}, {patient: `geometry_of`}, and notes.
+    """Write the slices of volumes below `folder`; return (pairs, {patient: person}, {patient: `geometry_of`}, notes).
 
-    The arguments are those of `import_dataset`; the heart data are also known by the names of task and patients.
-    Each volume is a patient; but volumes of one slice are pictures, whose patients their names tell.
-    Raises CourseError for what does not fit together, and where the structure has to be chosen.
+    The arguments are those of `import_dataset`; the heart data are also recognised by the names of task and patients.
+    Each volume is a patient, but volumes of a single slice are pictures, whose names give their patients.
+    Raises CourseError if files do not fit together, and if the structure has to be chosen.
     """
     label_names, task = read_label_names(layout.paths[0].parent.parent)
     is_heart = is_heart or (task == "LeftAtrium" and {name for _, name in layout.images} <= set(HEART_SUBSETS))
@@ -189,7 +189,7 @@ def pairs_of_volumes(
     is_flat = set(depths) == {1}
     if not is_flat and patient_pattern not in (PATIENT_PATTERN, None):
         raise CourseError(
-            "patient_pattern is for pictures: each volume is taken as a patient of its own; where a patient has "
+            "patient_pattern is for pictures: each volume is taken as a patient of its own; if a patient has "
             "several, put them all into train, all into valid or all into test, and leave the pattern out."
         )
     if is_heart:
@@ -205,22 +205,22 @@ def pairs_of_volumes(
     patients = [of_volume[0].patient for of_volume in slices]
     people, of_people = {}, []
     if is_flat:
-        named, people, of_people = pairs_of_pictures(layout, patient_pattern, ())  # notes name the user's files
+        named, people, of_people = pairs_of_pictures(layout, patient_pattern, ())  # so notes name the user's files
         pairs = [replace(one, image=pair.image, mask=pair.mask) for one, pair in zip(named, pairs)]
         patients = [pair.patient for pair in pairs]
     elif not is_heart:
         notes.append("Each volume is taken as a patient of its own.")
         people, of_people = group_people(pairs, are_volumes=True) if patient_pattern else ({}, [])
     geometry = merged(zip(patients, geometries))
-    if is_heart:  # it is known how they lie
+    if is_heart:  # their orientation is known
         geometry = {patient: {**entry, "axes": list(SAGITTAL)} for patient, entry in geometry.items()}
     return pairs, people, geometry, notes + of_people
 
 
 def _slices_of_volumes(keys, depths, is_flat, by_subset, folder):
-    """Return for each volume, whose key is (subset, name), the pairs of its slices, which are to lie below `folder`.
+    """Return for each volume the pairs of its slices, to be written below `folder`; keys: its (subset, name).
 
-    Each volume is a patient; by_subset: those of one name in several subsets are several. is_flat: all are one slice.
+    Each is a patient; by_subset: one name in several subsets means several patients. is_flat: all are single slices.
     """
     repeated, slices = Counter(name for _, name in keys), []
     for (subset, name), depth in zip(keys, depths):
@@ -237,19 +237,19 @@ def _slices_of_volumes(keys, depths, is_flat, by_subset, folder):
 
 
 def _check_heart_slices(depths):
-    """Hold the heart data, {(subset, patient): number of slices}, against the report's number."""
+    """Raise CourseError if {(subset, patient): number of slices} of the heart data differ from the report's."""
     for (subset, patient), depth in depths.items():
         if depth != HEART_SLICES[subset][patient]:
             raise CourseError(
                 f"{patient} has {depth} slices where the report has {HEART_SLICES[subset][patient]}: the heart data "
-                "are not whole; get them anew, or exclude this patient."
+                "are incomplete; get them again, or exclude this patient."
             )
 
 
 def _in_one_orientation(volumes):
-    """Return volumes turned to the orientation of most of those whose header says one, and the slices' axis.
+    """Return (volumes turned to the most common orientation in their headers, the axis that slices follow).
 
-    Oblique ones that lead one way stay as they are.
+    They stay as they are if turning would mix slice axes, and `_follow_one_way` holds without it.
     """
     known = Counter(volume.grid.axes for volume in volumes if volume.grid.axes)
     [(axes, _)] = known.most_common(1) or [(None, 0)]
@@ -269,7 +269,7 @@ def _in_one_orientation(volumes):
 
 
 def _check_labels(labels, foreground, chosen, label_names):
-    """Refuse label volumes that leave open, or do not hold, what the structure is; return notes on what was chosen.
+    """Raise CourseError if label volumes leave the structure open, or do not hold it; return notes on the choice.
 
     labels: {path: the values that the label volume holds}.
     """
@@ -279,7 +279,7 @@ def _check_labels(labels, foreground, chosen, label_names):
     if chosen is None and len(structures) > 1:
         held = listed(structures)
         known = listed([f"{number} {name!r}" for name, number in label_names.items()])
-        soft = " (if it is one whose edge is blurred, save its labels with two values)"
+        soft = " (if it is one structure with a blurred edge, save its labels with two values)"
         more = soft if len(structures) > MANY_LABELS else ignored_hint(structures)
         example = max(labels, key=lambda path: len(labels[path]))
         raise CourseError(
@@ -291,26 +291,26 @@ def _check_labels(labels, foreground, chosen, label_names):
         raise CourseError(f"foreground={foreground!r}: {missing} is in no label volume, they hold {held}.")
     if (chosen or {*structures}) & present in (set(), present):
         raise CourseError(
-            f"The label volumes hold {held} alone (soft labels count from one half on), so nothing in them, or all of "
-            "it, is the structure: give labels in which it is drawn on a background of another value."
+            f"The label volumes hold only {held} (soft labels count from one half on), so all of their voxels or none "
+            "are the structure: give labels in which it is drawn on a background of another value."
         )
     return chosen_sentences(chosen, sorted(present))
 
 
 def _sentences_on_slices(volumes, along):
-    """Return a sentence on the axis that slices follow, in a list, where it is not plain."""
+    """Return a list with a sentence on the axis that slices follow, if it is not obvious."""
     if along != 2:
         return [
             f"Slices were taken along the {('first', 'second')[along]} axis of the volumes, since voxels are thickest "
-            "there in half of them or more, or there is only one."
+            "along it in at least half of them, or there is only one slice."
         ]
     for volume in volumes:
         grid = volume.grid
         is_even = not grid.spacing or grid.spacing[2] < EVEN * max(grid.spacing[:2])
         if is_even and grid.shape[2] >= SHORT * min(grid.shape[:2]):
             return [
-                f"{end_of_path(volume.image)} has {' x '.join(map(str, grid.shape))} voxels, about as thick one "
-                "way as another: slices were taken along the last axis; if they follow another, save it with its real "
+                f"{end_of_path(volume.image)} has {' x '.join(map(str, grid.shape))} voxels of about the same size "
+                "along each axis: slices were taken along the last axis; if they follow another, save it with its real "
                 "spacing."
             ]
     return []

@@ -130,10 +130,10 @@ def test_a_scan_in_another_order_of_slices_is_found(take, scans, masks):
 
 
 DOUBTS = {  # a sentence: how often it is told, and of what
-    "image that another patient has too": (1, lambda scans, masks: np.copyto(scans["p3"][1], scans["p1"][1])),
+    "image that another patient also has": (1, lambda scans, masks: np.copyto(scans["p3"][1], scans["p1"][1])),
     "image that its patient has twice": (1, lambda scans, masks: np.copyto(scans["p2"][2], scans["p2"][0])),
-    "image of one single grey value": (12, lambda scans, masks: [volume[:3].fill(0) for volume in scans.values()]),
-    "slice of a patient in whom nothing is drawn": (SLICES, lambda scans, masks: masks["p2"].fill(0)),
+    "image of a single grey value": (12, lambda scans, masks: [volume[:3].fill(0) for volume in scans.values()]),
+    "slice of a patient whose masks are all empty": (SLICES, lambda scans, masks: masks["p2"].fill(0)),
 }
 
 
@@ -201,8 +201,8 @@ def test_of_too_many_pictures_the_same_places_of_each_patient_are_compared(take,
     description = take(scans, masks)
     assert findings(description) == {"p2 (train) and p3 (valid) look like copies of one scan": 2}
     assert description["notes"] == [
-        "Copies that were changed were looked for among 8 of the 16 pictures, the same places of each patient's stack; "
-        "identical ones among all."
+        "Near-duplicates were searched for among 8 of the 16 pictures, the same slices of each patient; "
+        "identical pictures among all."
     ]
 
 
@@ -294,21 +294,21 @@ def test_an_inverted_image_is_found(take, scans, masks):
     scans["p2"][2] = 255 - scans["p2"][2]
     noise = np.random.default_rng(0).integers(0, 200, (SIZE // 2, SIZE // 2)).repeat(2, axis=0).repeat(2, axis=1)
     scans["p3"][1] = (noise + (255 - scans["p3"][1]) / 5).astype(np.uint8)  # somewhat like an inverted one
-    assert findings(take(scans, masks)) == {"image that looks inverted beside the others": 1}
+    assert findings(take(scans, masks)) == {"image that looks inverted compared with the others": 1}
 
 
 def test_masks_at_the_border_and_masks_that_cover_most_are_found(take, scans, masks):
     masks["p2"][0][10:12, 0] = 255
     masks["p3"][1][2:-2, 2:-2] = 255
     description = take(scans, masks)
-    assert findings(description) == {"mask that touches the border": 1, "mask that covers more than half": 1}
+    assert findings(description) == {"mask that touches the border": 1, "mask that covers over half the picture": 1}
     assert audit_rows(description)[0] == (1, "mask that touches the border", "train/p2_000")
 
 
 @pytest.mark.parametrize("thickness", [1, 2, 3])
 def test_masks_that_are_outlines_are_found(thickness, take, scans, masks):
     masks["p2"] *= ~ndimage.binary_erosion(masks["p2"] > 0, np.ones((1, 3, 3)), thickness)
-    found = {"mask that is a thin line around an area, and counts as that": SLICES}
+    found = {"mask that is a thin line around an area, not filled in": SLICES}
     assert findings(take(scans, masks)) == (found if thickness < 3 else {})  # what is thicker may be a ring
 
 

@@ -200,10 +200,10 @@ STRAYS = {".DS_Store": b"", "__MACOSX/a.png": b""}
 
 case("no such path", r"nowhere does not exist: check its spelling", lambda folder: folder / "nowhere")
 case("drive that is not mounted", r"MyDrive/heart\.zip does not exist: mount Drive first", given, DRIVE)
-case("empty text", r"dataset='' is nothing to read", given, "")
-case("nothing", r"dataset=None is nothing to read", given, None)
-case("a number", r"dataset=7 is nothing to read", given, 7)
-case("a web address", r"https://example\.org/heart\.zip is an address: download it", given, ADDRESS)
+case("empty text", r"dataset='' names no dataset", given, "")
+case("nothing", r"dataset=None names no dataset", given, None)
+case("a number", r"dataset=7 names no dataset", given, 7)
+case("a web address", r"https://example\.org/heart\.zip is a web address: download the file", given, ADDRESS)
 case("an empty folder", r"empty is not a dataset: it holds no picture and no volume", files, "empty", {})
 case("texts", r"notes is not a dataset: it holds only .*a\.txt and the like", files, "notes", TEXT)
 case("strays", r"strays is not a dataset: it holds no picture and no volume", files, "strays", STRAYS)
@@ -292,7 +292,7 @@ for name in ("heart.tar", "heart.tar.gz"):
     case(f"a {name} that was cut", f"{name} is damaged", changed, cut, tar_with, name, (ONE, NOISE))
 wrong_byte = partial(alter, place=30_000)
 case("a tar with a wrong byte", "heart.tar.gz is damaged", changed, wrong_byte, tar_with, "heart.tar.gz", (ONE, NOISE))
-case("a zip bomb", r"heart\.zip unpacks to more than 0\.0625 GB: if that is no mistake", zip_with, [(ONE, BOMB)])
+case("a zip bomb", r"heart\.zip unpacks to more than 0\.0625 GB: if that is right", zip_with, [(ONE, BOMB)])
 for name in (ONE, "notes.txt"):  # the second is not read
     case(f"a tar bomb {name}", r"unpacks to more than 0\.0625 GB", tar_with, "heart.tar.gz", (name, BOMB))
 case("a bomb in a name", rf"heart\.tar\.gz {NO_ARCHIVE}", tar_with, "heart.tar.gz", ("a" * 2**21, b""))
@@ -308,7 +308,7 @@ def images_of_dicom(folder):
 
 
 TWO_SUFFIXES = {"train/images/p1_000.png": "train/images/p1_000.jpg"}
-NO_TEXT = r"holds letters that no system can show"
+NO_TEXT = r"holds characters that cannot be shown"
 IN_TWO = {f"train/{kind}/p1_000.png": f"test/{kind}/p1_004.png" for kind in ("images", "masks")}
 OUTSIDE = "train/p1", "valid/p2", "test/p3", "p5"
 EVERYBODY = ["p1", "p2", "p3", "p4"]
@@ -394,19 +394,19 @@ case("a picture that was cut", UNREADABLE, with_image, cut)
 case("a picture with a wrong byte", UNREADABLE, with_image, partial(alter, place=20))
 case("a link to nothing", UNREADABLE, with_image, link_to_nothing)
 case("a large bomb", rf"{IMAGE}png claims 9000 x 9000 pixels: more than 50,000,000 are", with_image, png(9000, 9000))
-case("a picture of one row", rf"{IMAGE}png has 9 x 1 pixels, a line and no picture", with_image, png(9, 1))
+case("a picture of one row", rf"{IMAGE}png has 9 x 1 pixels, which is only a line", with_image, png(9, 1))
 case("a huge bomb", rf"{UNREADABLE} \(Image size \(4000000000 pixels\) exceeds limit", with_image, png(100_000, 40_000))
 case("three pages", rf"{IMAGE}tif holds 3 pictures, {ONLY_FIRST}", with_image, pages(3), "p1_000.tif")
-case("colours of sixteen bits", rf"{IMAGE}png has 16 bits for each of several channels", with_image, SIXTEEN_BITS)
+case("colours of sixteen bits", rf"{IMAGE}png has several channels of 16 bits each", with_image, SIXTEEN_BITS)
 MASK = r"train/masks/p1_000\.png"
-MANY = rf"{MASK} holds more than two values, and most masks do not; all hold"
+MANY = rf"{MASK} holds more than two values, but most masks do not; all together hold"
 NO_FOREGROUND = r"foreground=\[7\] does not divide the masks' values in two: they hold 0, 255"
 NO_NAMES = r"foreground='wall' is not a label of this dataset: it knows only numbers"
 case("a mask of another size", rf"{IMAGE}png has 24 x 24 pixels but its mask 20 x 20", with_masks, mask(size=20))
-case("three values", rf"{MANY} 0, 128, 255: mend or exclude it", with_masks, with_corner("L", 255, 128))
+case("three values", rf"{MANY} 0, 128, 255: correct or exclude it", with_masks, with_corner("L", 255, 128))
 case("masks in two conventions", r"and other masks hold 3 values \(0, 1, 255\)", with_masks, mask(1))
-case("a photo as mask", rf"{MANY} 0, 1, .*, 255: mend or exclude it", with_masks, picture())
-ALL_EMPTY = r"All masks are empty: .*p\d_000\.png and the others hold the value 0"
+case("a photo as mask", rf"{MANY} 0, 1, .*, 255: correct or exclude it", with_masks, picture())
+ALL_EMPTY = r"All masks are empty: .*p\d_000\.png and the others hold only the value 0"
 case("no masks", ALL_EMPTY, with_masks, mask(0), "*/masks/*")
 RED, GREEN = [0, 0, 0, 255, 0, 0], [0, 0, 0, 0, 130, 0]
 TWO_COLOURS = r"has {} in the colour \(255, 0, 0, 255\), .*p1_001\.png in \(0, 130, 0, 255\), so it may be two"
@@ -480,7 +480,7 @@ def labels(values, dtype=np.int16):
     return np.resize(np.array(values, dtype), 192).reshape(8, 6, 4)
 
 
-DAMAGED = r"case_0\.nii\.gz is damaged or no NIfTI file"
+DAMAGED = r"case_0\.nii\.gz is damaged or not NIfTI"
 ELSEWHERE = r"The labels of .*/imagesTr/case_0\.nii\.gz lie elsewhere, up to"
 TURNED = [[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]  # axes that run to P, R, S
 ASIDE = [[2, 0, 0, 1.2], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]
@@ -488,14 +488,14 @@ TWO_MM = np.diag([2, 2, 2, 1])
 TWO_PLANES = r"The slices of .*case_0\.nii\.gz follow axis 1, those of .*case_1\.nii\.gz axis 3, by their thick.*: such"
 SEVERAL = r"labels hold more than one structure \(1, 2(?:55)?; the names are 0 'background', 1 'cavity', 2 'wall'\)"
 NO_LABEL = r"foreground='valve' is not a label of this dataset: .*'cavity' \(1\), 'wall' \(2\)"
-RUN_TOGETHER = r"case_0\.nii\.gz holds 192 values from 0 to 2 that are no whole numbers.*choose the label with fore"
+RUN_TOGETHER = r"case_0\.nii\.gz holds 192 values from 0 to 2 that are not whole numbers.*choose the label with fore"
 PATTERN = {"patient_pattern": r"(?P<patient>case)_\d"}
 
 case("a pattern for volumes", r"patient_pattern is for pictures: each volume is taken as", make_task, **PATTERN)
 by_the_header = rf"{ELSEWHERE} 7 voxels away, by the spacing, origin and direction"
 case("labels turned elsewhere", by_the_header, with_grids, np.diag([1, 1, 1.01, 1]), TURNED, (8, 8, 4))
 by_the_voxel = rf"{ELSEWHERE} 0\.6 voxels away.* or, if they fit it voxel by voxel, give"
-TURNED_AWAY = r"the shape \(8, 6, 4\) but its labels \(8, 6, 4\), \(6, 8, 4\) when they are turned to lie as it does"
+TURNED_AWAY = r"the shape \(8, 6, 4\) but its labels \(8, 6, 4\), \(6, 8, 4\) once they are turned to its orientation"
 case("labels turned away", TURNED_AWAY, with_grids, TWO_MM, TURNED)
 case("labels at another origin", by_the_voxel, with_grids, TWO_MM, ASIDE)
 case("volumes of two planes", TWO_PLANES, volumes_of_two_planes)
@@ -512,7 +512,7 @@ for name, values, told in [
 case("axes that are no numbers", DAMAGED, with_volume, axes_that_are_no_numbers())
 case("a volume that was cut", DAMAGED, with_volume, cut)
 case("a volume with a wrong byte", rf"{DAMAGED} \(CRC check failed", with_volume, spoil_checksum)
-case("a plain volume that was cut", r"case_0\.nii is damaged or no NIfTI file", with_volume, unpack_and_cut)
+case("a plain volume that was cut", r"case_0\.nii is damaged or not NIfTI", with_volume, unpack_and_cut)
 case("a text called volume", DAMAGED, with_volume, b"not a volume")
 HUGE = r"case_0\.nii\.gz claims the size \(30000, 30000, 30000\)"
 case("a huge volume", HUGE, with_volume, header_of_a_huge_volume())
@@ -529,7 +529,7 @@ case("a thousand labels", THOUSAND, a_thousand_labels)
 case("a label name that is not there", NO_LABEL, make_task, foreground="valve")
 NOBODY_HAS = r"foreground='wall': 2 is in no label volume, they hold 0, 1"
 case("a label that nobody has", NOBODY_HAS, make_task, foreground="wall")
-ALONE = r"The label volumes hold {} alone .*, so nothing in them, or all of it, is the structure"
+ALONE = r"The label volumes hold only {} .*, so all of their voxels or none are the structure"
 case("all labels chosen", ALONE.format("0, 1"), make_task, foreground=[0, 1])
 case("a picture among volumes", r"labelsTr/case_0\.png is a picture among NIfTI volumes", a_picture_among_volumes)
 case("a broken description", r"dataset\.json is not readable as JSON", with_volume, b"{", "dataset.json")
@@ -548,8 +548,8 @@ for described, told in [
     ("spacing: 1", r"geometry\.json is not readable as JSON"),
     ([1, 1, 1], r"geometry\.json must hold \{\"spacing\": \[row, column, slice\], \"axes\""),
     (ZERO, r"geometry\.json, p2: a spacing is three numbers above 0"),
-    ({"spacings": [1, 1, 1]}, r"geometry\.json: spacing and axes are expected there, and nothing else"),
-    ({"patients": {"q1": {}, "p9": {}}}, r"geometry\.json describes 'p9', who is no patient of this"),
+    ({"spacings": [1, 1, 1]}, r"geometry\.json: only spacing and axes are expected there"),
+    ({"patients": {"q1": {}, "p9": {}}}, r"geometry\.json describes 'p9', who is not a patient of this"),
 ]:
     case(f"geometry {described}", told, with_geometry, described)
 BOTH = r"geometry\.json and spacing=\[1, 1, 1\] both give a spacing: leave one out"

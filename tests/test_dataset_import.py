@@ -219,9 +219,9 @@ def test_pictures_are_taken_however_they_are_stored(way, tmp_path, work_dir):
 
 
 def test_a_folder_far_up_that_names_no_three_subsets_is_no_subset(tmp_path, work_dir):
-    """All below training/: so this is no subset, and the patients are split by chance."""
+    """All below training/: so this is no subset, and the patients are split at random."""
     description = take(write(tmp_path / "source", "training/heart/{kind}/{name}.png"), work_dir)
-    assert set(places(description)) == set(PLACES) and any("split by chance" in note for note in description["notes"])
+    assert set(places(description)) == set(PLACES) and any("split at random" in note for note in description["notes"])
 
 
 def test_several_label_values_can_be_chosen(tmp_path, work_dir):
@@ -288,7 +288,7 @@ def test_without_subsets_patients_are_split_in_the_reports_proportions(patients,
     description = take(without_subsets(tmp_path / "source", patients, 1), work_dir)
     assert tuple(list(places(description).values()).count(subset) for subset in SUBSETS) == expected
     assert sum(map(len, description["subsets"].values())) == patients
-    assert "split by chance (seed 0)" in description["notes"][0]
+    assert "split at random (seed 0)" in description["notes"][0]
 
 
 @pytest.mark.parametrize("place", ["p{patient}/{kind}/{index:03d}.png", "all/p{patient}/{index:03d}{ending}.png"])
@@ -661,7 +661,7 @@ def test_numbers_are_listed_with_all_their_digits():
 
 def test_options_of_an_import_are_refused_where_the_dataset_was_imported_before(dataset, work_dir, tmp_path):
     take(dataset, work_dir)
-    expected = "give exclude, foreground, allow_incomplete, spacing and patient_pattern where it is imported"
+    expected = "give exclude, foreground, allow_incomplete, spacing and patient_pattern in the import"
     options = {"exclude": "a", "foreground": 1, "allow_incomplete": True, "patient_pattern": None, "spacing": [1, 1, 1]}
     for name, value in options.items():
         with pytest.raises(workspace.CourseError, match=expected):

@@ -119,7 +119,7 @@ READ = {
     "blurred": (smoothed, "is blurred: masks are not two-valued, their values above 127.5"),
     "blurred and red": (in_red, "is blurred: masks are not two-valued, their values above 38"),
     "a red JPEG": (red_jpeg, "is blurred: masks are not two-valued, their values above 38"),
-    "a JPEG of 0 and 1": (Jpeg, "is a JPEG of the values 0 and 1, which its noise"),
+    "a JPEG of 0 and 1": (Jpeg, "is a JPEG of the values 0 and 1, close enough for"),
     "a JPEG kept as PNG": (jpeg, "is blurred: masks are not two-valued, their values above 127.5"),
 }
 
@@ -148,7 +148,7 @@ def test_inverted_masks_are_told_and_can_be_turned_round(make, value, tmp_path):
     drawn, notes = take(tmp_path / "source", tmp_path / "work", inverted)
     assert (drawn == ~STRUCTURE).all()
     assert notes.startswith(f"The masks may be inverted: the value {value} covers {share:.0%} of the pictures")
-    assert notes.endswith("if the structure is what is left, give foreground=0.")
+    assert notes.endswith("if the structure is the rest, give foreground=0.")
     drawn, notes = take(tmp_path / "source", tmp_path / "turned", inverted, foreground=np.int64(0))
     assert (drawn == STRUCTURE).all() and notes == ""
 
@@ -219,10 +219,10 @@ def test_labels_are_asked_for_in_a_sentence_of_ordinary_length(case, tmp_path):
 @pytest.mark.parametrize(
     "make, hint",
     [
-        (lambda seed: STRUCTURE * (1 if seed % 2 else 255), "no mask holds two beside 0, so they may all be one"),
+        (lambda seed: STRUCTURE * (1 if seed % 2 else 255), "no mask holds two besides 0, so they may all be one"),
         (
             lambda seed: 255 * STRUCTURE[..., None] * np.eye(3)[np.arange(WIDTH) // 12 % 2],
-            "they are the colours 0 (0, 0, 0), 76 (255, 0, 0), 150 (0, 255, 0)",
+            "their colours are 0 (0, 0, 0), 76 (255, 0, 0), 150 (0, 255, 0)",
         ),
     ],
 )

@@ -129,7 +129,7 @@ READ = {  # what lies where, what the pictures are called, and words of the note
             "mask/2{n}_training_mask.png": all_white,
         },
         "2{n}_training",
-        ["second person", "field of view"],
+        ["second annotator", "field of view"],
     ),
     "retina, FOV": (
         {"images/{n}_dr.png": picture, "manual1/{n}_dr.tif": mask, "FOV/{n}_dr.png": all_white},
@@ -139,13 +139,13 @@ READ = {  # what lies where, what the pictures are called, and words of the note
     "two annotators in one folder": (
         {"Image_0{p}{side}.png": picture, "Image_0{p}{side}_1stHO.png": mask, "Image_0{p}{side}_2ndHO.png": of_another},
         "Image_0{p}{side}",
-        ["second person", "'Image_00L' and 'Image_00R' are taken as times or sides of one patient (3 such"],
+        ["second annotator", "'Image_00L' and 'Image_00R' are taken as times or sides of one patient (3 such"],
     ),
     "cars": (CARS, "car{n}_01", ["test/bus0_01.png (and 5 more) was passed over"]),
     "number of a channel": (
         {"imagesTr/case_{n}_0000.png": picture, "labelsTr/case_{n}.png": mask, "imagesTs/c_{n}_0000.png": picture},
         "case_{n}",
-        ["has no mask: nothing of test has one"],
+        ["has no mask: no image of test has one"],
     ),
     "several masks of one": (SEVERAL, "benign ({n})", ["_mask_1.png (and 5 more) is one of several masks"]),
     "cells": (
@@ -175,12 +175,12 @@ READ = {  # what lies where, what the pictures are called, and words of the note
     "numbers in folders of patients with names": (
         {"{who}/images/{t}.png": picture, "{who}/masks/{t}.png": mask},
         "{who}_{t}",
-        ["The folders are taken as the patients, anna and 5 more, since the names in them differ in their numbers"],
+        ["The folders are taken as the patients, anna and 5 more, since the names in them differ only in"],
     ),
     "studies in folders of patients": (
         {"{who}/st1/images/{t}.png": picture, "{who}/st1/masks/{t}.png": mask},
         "{who}_st1_{t}",
-        ["The folders are taken as the patients, anna/st1 and 5 more, since the names in them differ in their numbers"],
+        ["The folders are taken as the patients, anna/st1 and 5 more, since the names in them differ only in"],
     ),
     "archives of one folder, unpacked side by side": (
         {"data-2024-00{t}/data/images/{n}.png": picture, "data-2024-00{p}/data/masks/{n}.png": mask},
@@ -203,7 +203,7 @@ READ = {  # what lies where, what the pictures are called, and words of the note
         "p{n}_axial",
         [
             "p0_drawn.png (and 5 more) is taken as the mask of an image whose name is only similar: the first is of "
-            "source/images/p0_axial.png; see whether"
+            "source/images/p0_axial.png; check that"
         ],
     ),
     "masks in no subset": ({"{subset}/p{n}_0.png": picture, "masks/p{n}_0.png": mask}, "p{n}_0", []),
@@ -245,7 +245,7 @@ def test_a_folder_of_a_patient_without_masks_is_passed_over(tmp_path):
     templates = {"train/p{p}/images/{n}.png": picture, "train/p{p}/masks/{n}.png": mask}
     lay_out(tmp_path / "source", templates, 10)
     put(tmp_path, "source/test/p9/images/99.png", picture(99))
-    told = ["The folders are taken as the patients, p0 and 5 more", "p9/images/99.png has no mask: nothing of test has"]
+    told = ["The folders are taken as the patients, p0 and 5 more", "p9/images/99.png has no mask: no image of test"]
     names = {f"p{seed // 2}_{seed}": seed for seed in range(10)}
     hold(tmp_path / "source", names, told, tmp_path / "work")
 
@@ -275,7 +275,7 @@ def test_predictions_and_overlays_are_passed_over(tmp_path):
     lay_out(folder, {"train/images/p{n}.png": picture, "train/masks/p{n}.png": mask}, 6)
     lay_out(folder, {"train/masks/p{n}_overlay.png": picture, "train/predicted_masks/p{n}.png": mask}, 5)
     lay_out(folder, {"test/images/q{n}.png": picture, "test/predicted_masks/q{n}.png": mask}, 4)
-    told = ["q0.png (and 13 more) was passed over: by its name it is no mask that a person drew", "nothing of test has"]
+    told = ["q0.png (and 13 more) was passed over: by its name it is not a mask drawn by a person", "no image of test"]
     hold(folder, {f"p{seed}": seed for seed in range(6)}, told, tmp_path / "work")
 
 
@@ -368,7 +368,7 @@ REFUSED = {  # what lies where, and the sentence
     "modalities": (
         {f"B_{{n:03d}}/B_{{n:03d}}_{kind}.png": picture for kind in ("t1", "t2", "pd", "dwi", "flair")}
         | {"B_{n:03d}/B_{n:03d}_seg.png": mask},
-        r"B_000_seg.png has several images \(B_000_dwi, B_000_flair, B_000_pd, B_000_t1 ...\), as channels or modal",
+        r"B_000_seg.png has several images \(B_000_dwi, B_000_flair, B_000_pd, B_000_t1 ...\), such as channels or",
     ),
     "channels": (
         {"imagesTr/case_{n}_0000.png": picture, "imagesTr/case_{n}_0001.png": picture, "labelsTr/case_{n}.png": mask},
@@ -392,7 +392,7 @@ REFUSED = {  # what lies where, and the sentence
             "vessels/{n}.png": mask,
             "mask/{n}_mask.png": lambda seed: all_white(seed) * (np.hypot(*np.mgrid[-15:15, -20:20]) < 15),
         },
-        r"mask/0_mask.png \(and 5 more\) covers most .* field of view does: if source/vessels/0.png and the like show",
+        r"mask/0_mask.png \(and 5 more\) covers most .* field of view does: put source/vessels/0.png and",
     ),
     "two structures below a folder called after them": (
         {"CT-Seg/c{n}.png": picture, "Lung_Mask/c{n}.png": mask, "Infection_Mask/c{n}.png": mask},
@@ -464,7 +464,7 @@ REFUSED = {  # what lies where, and the sentence
             "masks/p{n}_mask_0.png": lambda seed: 255 - UPPER(seed),
             "masks/p{n}_mask_1.png": lambda seed: 255 - LOWER(seed),
         },
-        "All masks are full: source/masks/p0_mask_0.png and the others hold the value 255 alone; .* lesser value",
+        "All masks are full: source/masks/p0_mask_0.png and the others hold only the value 255; .* smaller value",
     ),
     "several masks of two values each": (
         {"images/{n}.png": picture, "masks/{n}_mask_1.png": mask, "masks/{n}_mask_2.png": lambda n: mask(n + 9) // 5},
@@ -588,7 +588,7 @@ def test_test_is_drawn_from_train_where_it_is_missing_or_has_no_masks(tmp_path):
     description, _ = take(folder, tmp_path / "work")
     who = patients(description)
     assert who["valid"] == {"p6", "p7"} and len(who["test"]) == 2 and len(who["train"]) == 4
-    told = "test/images/p8_0.png (and 1 more) has no mask: nothing of test has one, so all of it is passed over."
+    told = "test/images/p8_0.png (and 1 more) has no mask: no image of test has one, so all of test is left out."
     assert description["notes"][0] == told
     assert description["notes"][1].startswith("The dataset has no test: it was drawn from the patients of train")
 
@@ -701,7 +701,7 @@ def test_words_before_all_numbers_of_several_subsets_are_nobody(name, drawn, wor
     description, found = take(tmp_path / "source", tmp_path / "work")
     assert together(found) == {f"{name}_{{n}}".format(**said(seed)): seed for seed in range(6)}
     assert patients(description)["train"] == {f"{name}_{{n}}".format(**said(seed)) for seed in (0, 3)}
-    assert description["notes"][0].startswith(f"All names begin with {words}, which is taken for the dataset's name")
+    assert description["notes"][0].startswith(f"All names begin with {words}, which is taken as the dataset's name")
 
 
 @pytest.mark.parametrize("name", ["scan{}_slice{}", "scan_{:03d}_slice_{:02d}", "MRI_scan_{:02d}_{:03d}", "scan {} {}"])
@@ -812,7 +812,7 @@ def test_volumes_for_test_with_labels_are_test_and_without_are_passed_over(tmp_p
     description = import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
     assert set().union(*patients(description).values()) == {"c0", "c1", "c2"}
     assert description["notes"][0] == (
-        "source/imagesTs/c3_0000.nii.gz (and 1 more) has no mask: nothing of test has one, so all of it is passed over."
+        "source/imagesTs/c3_0000.nii.gz (and 1 more) has no mask: no image of test has one, so all of test is left out."
     )
 
 

@@ -167,7 +167,7 @@ def test_a_hundred_patients_are_split_into_51_25_and_24():
     split, notes = folds.fill_subsets(pairs, 3)
     assert {subset: len(found) for subset, found in subsets(split).items()} == {"train": 51, "valid": 25, "test": 24}
     assert [one.name for one in split] == [one.name for one in pairs]
-    told = "its patients were split by chance (seed 3) into 51 train, 25 valid, 24 test."
+    told = "its patients were split at random (seed 3) into 51 train, 25 valid, 24 test."
     assert notes == [f"The dataset has no subsets: {told}"]
     only = [pair(f"p{number:02}", subset="valid") for number in range(100)]
     assert "no subsets but valid: its patients" in folds.fill_subsets(only, 3)[1][0]
@@ -178,7 +178,7 @@ def test_a_hundred_patients_are_split_into_51_25_and_24():
         assert (len(found["train"]), len(found[missing])) == (20 - count, count)
         assert found[present] == {"x"}
         counts = ", ".join(f"{len(found[subset])} {subset}" for subset in helpers.SUBSETS)
-        told = "it was drawn from the patients of train, by chance (seed 3)"
+        told = "it was drawn from the patients of train, at random (seed 3)"
         assert notes == [f"The dataset has no {missing}: {told}; {counts}."]
     assert folds.fill_subsets(split, 3) == (split, [])
 

@@ -98,7 +98,7 @@ def test_a_batch_whose_folder_is_deleted_ends_with_what_is_true(tmp_path):
 
 
 def test_who_was_taken_over_ends_and_leaves_the_file_to_the_other(tmp_path):
-    told = "Another batch has taken .* over, and goes on with its runs"
+    told = "Another batch has taken over .* and continues its runs"
     with pytest.raises(CourseError, match=told), ownership.own(tmp_path) as (_, beat):
         (tmp_path / "owner.txt").write_text("another\n0")
         beat()

@@ -316,7 +316,7 @@ def test_patients_are_dark_whose_every_picture_is(tmp_path):
     ]
     sentences = faint_sentences(pairs)
     assert "images/1.png (and 1 more) is very dark" in sentences[0]
-    assert "images/3.png (and 1 more) has next to no contrast" in sentences[1] and faint_sentences(pairs[4:]) == []
+    assert "images/3.png (and 1 more) has almost no contrast" in sentences[1] and faint_sentences(pairs[4:]) == []
     assert faint_sentences([*pairs[2:], measured(tmp_path, "6.png", dark * 3, "lit")]) == []
 
 
@@ -349,11 +349,11 @@ MARKED = np.where(COUNTED < 4, 255, IMAGE // 12).astype(np.uint8)  # 1.7 % of th
 DOUBTED = {  # image, ending, options, image as it is imported, what is told
     "outlier": (OUTLIER, "png", {}, np.where(COUNTED, GREYS, 255), "png holds a few values far brighter than all"),
     "negative": (NEGATIVE, "tif", {}, GREYS, "tif holds negative values: the smallest value became black"),
-    "turned alone": (IMAGE, "png", exif(3), IMAGE[::-1, ::-1], "png says in EXIF that it is turned, and its mask does"),
-    "as stored": (IMAGE, "png", exif(6), IMAGE, "only as it is stored: EXIF was passed over"),
+    "turned alone": (IMAGE, "png", exif(3), IMAGE[::-1, ::-1], "png is turned by EXIF and its mask is not"),
+    "as stored": (IMAGE, "png", exif(6), IMAGE, "only as it is stored: EXIF was ignored"),
     "marker": (MARKED, "png", {}, MARKED, "png holds values far from all others"),
     "dark": (IMAGE // 12, "png", {}, IMAGE // 12, "png is very dark"),
-    "flat": (230 + IMAGE // 12, "png", {}, 230 + IMAGE // 12, "png has next to no contrast"),
+    "flat": (230 + IMAGE // 12, "png", {}, 230 + IMAGE // 12, "png has almost no contrast"),
 }
 
 

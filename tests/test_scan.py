@@ -123,7 +123,7 @@ def test_a_scan_whose_header_says_nothing_lies_as_it_is_stored(tmp_path, body):
     header["sform_code"], header["srow_x"], header["srow_y"] = 1, (2, 0, 0, 5), (0, 3, 0, 5)  # and srow_z is all 0
     nibabel.save(nibabel.Nifti1Image(body, None, header), tmp_path / "scan.nii")
     scan = scans.read_scan(tmp_path / "scan.nii")
-    assert not scan.is_placed and not scan.knows_space and "does not say the spacing" in scan.notes[0]
+    assert not scan.is_placed and not scan.knows_space and "does not give its voxel spacing" in scan.notes[0]
     with pytest.raises(CourseError, match="that of a volume is read from its header"):
         scans.read_scan(tmp_path / "scan.nii", spacing=[1, 1, 3])
     pictures, spacing = scans.to_pictures(scan, scans.scan_axes(scan, ["I", "A", "R"])[0])
@@ -291,7 +291,7 @@ def test_a_truth_is_1_where_a_label_is_and_lies_where_the_scan_lies(tmp_path, bo
         scans.read_truth(save(tmp_path / "b.nii", (body % 3).astype(np.uint8), affine()), scan)
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as packed:
         packed.write(save(tmp_path / "c.nii", labels, affine()), "c.nii")
-    with pytest.raises(CourseError, match=r"The truth c\.zip is no NIfTI file: save the mask as"):
+    with pytest.raises(CourseError, match=r"The truth c\.zip is not a NIfTI file: save the mask as"):
         scans.read_truth(tmp_path / "c.zip", scan)
     for other in ((labels[1:], affine()), (labels, affine(origin=(-3.0, 5.0, 7.1)))):
         with pytest.raises(CourseError, match="The truth b has another shape or affine than the scan scan"):
@@ -366,10 +366,10 @@ SERIES = {  # what is changed in a good series
     "spacing 0": ({"PixelSpacing": [0, 1]}, "has a PixelSpacing of 0"),
     "frames empty, slope empty": ({"NumberOfFrames": "", "RescaleSlope": "", "RescaleIntercept": ""}, "read as DICOM"),
     "slope NaN": ({"RescaleSlope": "nan", "RescaleIntercept": 0}, "not finite"),
-    "numbers of colours": ({"PhotometricInterpretation": "PALETTE COLOR"}, "000.dcm is no single slice of grey values"),
-    "lowest and highest white": ({"PhotometricInterpretation": lambda n: f"MONOCHROME{1 + n % 2}"}, "in what is white"),
-    "several frames": ({"NumberOfFrames": 4}, "no single slice of grey values"),
-    "colours": ({"SamplesPerPixel": 3}, "no single slice of grey values"),
+    "numbers of colours": ({"PhotometricInterpretation": "PALETTE COLOR"}, "000.dcm is not a single slice of grey"),
+    "lowest and highest white": ({"PhotometricInterpretation": lambda n: f"MONOCHROME{1 + n % 2}"}, "tion: give one"),
+    "several frames": ({"NumberOfFrames": 4}, "not a single slice of grey values"),
+    "colours": ({"SamplesPerPixel": 3}, "not a single slice of grey values"),
     "pixels cut short": ({"PixelData": b"\0\0"}, r"\d\.dcm cannot be read as DICOM .*dcm2niix"),
     "sizes": ({"PixelSpacing": lambda n: [1, 1 + (n > 3)]}, "differ in size, spacing, direction"),
     "directions": ({"ImageOrientationPatient": lambda n: [1, 0, 0, 0, int(n > 0), int(n < 1)]}, "differ in size, sp"),
@@ -401,10 +401,10 @@ FILES = {  # what is given of a folder, and what lies in it
     "dates": ("", ["20261127101500.png", "20271127101500.png"], r"\(9,999,999,999 missing\)"),
     "two types": ("", ["0.png", "1.tif"], r"differ in size or type \(\(4, 4\) int32, \(4, 4\) uint8\)"),
     "two sizes": ("", ["0.png", "1.bmp"], r"differ in size or type \(\(4, 4\) uint8, \(8, 4\) uint8\)"),
-    "flat affine": ("", ["flat.nii"], "The affine of flat.nii lays all voxels into a plane"),
+    "flat affine": ("", ["flat.nii"], "The affine of flat.nii puts all voxels into one plane"),
     "wrong geometry": ("", ["0.png", "geometry.json"], "geometry.json is not readable as JSON"),
-    "a number twice": ("", ["a1.png", "a01.png"], "are not numbered, each once"),
-    "minus": ("", ["p_-12.png", "p_-11.png"], "are not numbered, each once and without a minus"),
+    "a number twice": ("", ["a1.png", "a01.png"], "do not each have a number of their own"),
+    "minus": ("", ["p_-12.png", "p_-11.png"], "do not each have a number of their own without a minus"),
     "two patients": ("", ["p1_0.png", "p1_1.png", "p2_2.png"], r"last number \(p1_1\.png, p2_2\.png\), .* two scans"),
     "two folders": ("", ["a/0.png", "b/1.png"], r"last number \(a/0\.png, b/1\.png\), so .*: give the folder of one"),
 }
@@ -445,7 +445,7 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
     with pytest.raises(CourseError, match="There is no scan"):
         scans.find_scans(tmp_path / "nothing")
     save(tmp_path / "b.nii", body, affine())
-    with pytest.raises(CourseError, match=r"b\.nii and b\.nii\.gz would get one answer"):
+    with pytest.raises(CourseError, match=r"b\.nii and b\.nii\.gz would get the same output name"):
         scans.find_scans(tmp_path)
     (tmp_path / "b.nii").rename(tmp_path / "a" / "old.nii")
     with pytest.raises(CourseError, match=r"holds slices such as 000\.dcm beside scans such as old\.nii"):
