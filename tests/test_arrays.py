@@ -75,7 +75,7 @@ def test_hundreds_of_slices_are_prepared_once_each_and_keep_their_order(tmp_path
     assert X[:, 0, 1, 0].tolist() == list(range(600))
 
 
-def test_patients_are_left_out_of_train_alone(tmp_path):
+def test_patients_are_left_out_of_train_only(tmp_path):
     record, _ = make(tmp_path, leave_out=["a"])
     assert [entry["name"] for entry in record["slices"]["train"]] == ["b_0"]
     assert len(arrays.load_arrays(tmp_path, "train")[0]) == 1
@@ -86,7 +86,7 @@ def test_patients_are_left_out_of_train_alone(tmp_path):
     assert read_json(tmp_path / "npy" / "arrays.json", "02") == record  # nothing was lost
 
 
-def test_arrays_are_made_again_only_where_they_have_to_be(tmp_path):
+def test_arrays_are_made_again_only_when_needed(tmp_path):
     record, _ = make(tmp_path)
     assert make(tmp_path) == (record, [])
     subsets = {**SUBSETS, "train": entries("b", 2)}
@@ -104,7 +104,7 @@ def test_arrays_are_made_again_only_where_they_have_to_be(tmp_path):
         assert make(tmp_path, **change) == (changed, [])
 
 
-def test_what_a_dataset_is_called_and_where_it_lies_does_not_change_its_arrays(tmp_path):
+def test_renaming_or_moving_a_dataset_does_not_change_its_arrays(tmp_path):
     record, _ = make(tmp_path)
     places = ("name", "source", "root", "taken_from", "stored_in")
     for name in (*places, "as_imported", "notes", "audit", "folds", "spacing", "geometry"):
@@ -112,7 +112,7 @@ def test_what_a_dataset_is_called_and_where_it_lies_does_not_change_its_arrays(t
 
 
 @pytest.mark.parametrize("kind", ["X", "y"])
-def test_a_file_that_is_missing_or_another_is_told_and_made_again(tmp_path, kind):
+def test_a_missing_or_altered_array_file_is_reported_and_made_again(tmp_path, kind):
     record, _ = make(tmp_path)
     path = tmp_path / "npy" / f"valid_{kind}.npy"
     whole = path.read_bytes()
@@ -128,7 +128,7 @@ def test_a_file_that_is_missing_or_another_is_told_and_made_again(tmp_path, kind
         make(tmp_path)
 
 
-def test_a_preparation_of_hours_keeps_its_own_drafts_and_clears_those_of_one_that_was_killed(tmp_path):
+def test_a_long_preparation_keeps_its_drafts_and_clears_those_of_a_killed_one(tmp_path):
     def pass_two_hours():
         """Writing through a memory map leaves the time of a folder's last change as it is."""
         for folder in (tmp_path / "npy").glob(".*"):
@@ -140,7 +140,7 @@ def test_a_preparation_of_hours_keeps_its_own_drafts_and_clears_those_of_one_tha
     assert len(asked) == 7 and len(list((tmp_path / "npy").iterdir())) == 10 == len(record["files"]) + 1
 
 
-def test_an_interrupted_preparation_leaves_no_record_and_no_half_file(tmp_path, monkeypatch):
+def test_an_interrupted_preparation_leaves_no_record_and_no_partial_file(tmp_path, monkeypatch):
     make(tmp_path)
     monkeypatch.delitem(VALUES, "c")  # a patient of valid
     with pytest.raises(KeyError):
@@ -149,7 +149,7 @@ def test_an_interrupted_preparation_leaves_no_record_and_no_half_file(tmp_path, 
     assert {path.name.partition("_")[2] for path in (tmp_path / "npy").iterdir()} == {"X.npy", "y.npy", "share.npy"}
 
 
-def test_arrays_of_the_folder_that_the_dataset_was_taken_from_are_used_and_watched(tmp_path):
+def test_arrays_of_the_work_folder_a_dataset_was_taken_from_are_used_and_checked(tmp_path):
     make(tmp_path / "one")
     taken = {**DESCRIPTION, "taken_from": str(tmp_path / "one")}
     record, asked = make(tmp_path / "below", taken)
@@ -198,7 +198,7 @@ def test_arrays_on_drive_are_made_on_the_local_disk_and_read_from_a_copy_there(d
 
 
 @pytest.mark.parametrize("full", ["local", "drive", None])
-def test_both_disks_need_room_for_six_bytes_a_pixel(full, drive, tmp_path, monkeypatch):
+def test_both_disks_need_room_for_six_bytes_per_pixel(full, drive, tmp_path, monkeypatch):
     """X takes four bytes, y and share one each; the largest subset has three slices of 2 x 2 pixels."""
     places = {"local": tmp_path, "drive": drive / "npy"}
     free = {place: 3 * 4 * 6 - (name == full) for name, place in places.items()}
@@ -228,7 +228,7 @@ def test_a_record_of_other_settings_or_data_is_refused(tmp_path):
             read(tmp_path)
 
 
-def test_a_subset_in_which_nothing_is_drawn_is_refused(tmp_path):
+def test_a_subset_whose_masks_are_all_empty_is_refused(tmp_path):
     with pytest.raises(CourseError, match="^No mask of valid holds a pixel at 2 x 2 pixels: choose a larger"):
         make(tmp_path, {**DESCRIPTION, "subsets": {**SUBSETS, "valid": entries("faint", 1)}})
     assert not [*(tmp_path / "npy").glob("valid_*")]

@@ -51,7 +51,7 @@ def planned(count, **values):
         *[("2,0", 5, ["2", "0"]), (" GPU-b ", 5, ["GPU-b"]), ("1,-1,2", 5, ["1"])],
     ],
 )
-def test_there_is_a_worker_for_each_gpu_that_sees_it_alone(machine, monkeypatch, chosen, runs, expected):
+def test_each_gpu_has_a_worker_that_sees_no_other_gpu(machine, monkeypatch, chosen, runs, expected):
     machine(3)
     if chosen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
@@ -60,7 +60,7 @@ def test_there_is_a_worker_for_each_gpu_that_sees_it_alone(machine, monkeypatch,
 
 
 @pytest.mark.parametrize("chosen", ["", "-1", "-1,0"])
-def test_hidden_gpus_are_left_alone(machine, monkeypatch, chosen):
+def test_hidden_gpus_are_not_used(machine, monkeypatch, chosen):
     machine(3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert len(planned(9)) == 4 and not any("CUDA_VISIBLE_DEVICES" in worker for worker in planned(9))
@@ -76,7 +76,7 @@ def test_hidden_gpus_are_left_alone(machine, monkeypatch, chosen):
         (9, {"profile": "full", "batch_size": 64}, 1),  # too large for this memory: it is tried all the same
     ],
 )
-def test_without_a_gpu_cores_runs_and_memory_bound_the_workers(machine, count, values, expected):
+def test_without_a_gpu_cores_runs_and_memory_limit_the_number_of_workers(machine, count, values, expected):
     each = {"TF_NUM_INTRAOP_THREADS": str(4 // expected), "TF_CPP_MIN_LOG_LEVEL": "3"}
     assert planned(count, **values) == [each] * expected
 
@@ -94,12 +94,12 @@ def test_the_largest_run_of_a_grid_decides_how_many_fit(machine):
         *[("full", "report", 16, 2930), ("full", "best", None, 1334)],
     ],
 )
-def test_the_memory_reckoned_with_is_what_was_measured_and_up_to_one_gib_more(profile, recipe, batch_size, measured):
+def test_the_estimate_of_memory_is_at_most_one_gib_above_the_measurement(profile, recipe, batch_size, measured):
     needed = workers.memory_needed(run_of(profile, recipe, batch_size=batch_size)) / 2**20
     assert measured < needed < measured + 1024
 
 
-def test_memory_grows_with_the_batch_with_the_square_of_the_size_and_at_least_what_answering_takes():
+def test_the_estimate_of_memory_grows_with_batch_and_area_and_covers_prediction():
     def above_a_process(**values):
         return workers.memory_needed(run_of("full", **values)) - workers.MEMORY_OF_A_PROCESS
 
@@ -109,7 +109,7 @@ def test_memory_grows_with_the_batch_with_the_square_of_the_size_and_at_least_wh
     assert above_a_process(recipe="best", dataset="/pictures") == 800 * 16 * 256 * 256 + 2**30
 
 
-def test_workers_have_the_environment_that_was_planned_beside_the_users_own(tmp_path, monkeypatch):
+def test_workers_get_the_planned_environment_in_addition_to_the_users(tmp_path, monkeypatch):
     """They also find the course, wherever they start, and no worker is profiled."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(workers, "plan_workers", lambda runs: [{"CUDA_VISIBLE_DEVICES": name} for name in "ab"])
@@ -129,7 +129,7 @@ def test_workers_have_the_environment_that_was_planned_beside_the_users_own(tmp_
         assert client.dashboard_link.startswith("http://127.0.0.1:")
 
 
-def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
+def test_an_unreachable_scheduler_is_explained_in_one_sentence(monkeypatch):
     import distributed
 
     original = distributed.Client
@@ -260,7 +260,7 @@ print("OUTCOMES", json.dumps({name: outcome["state"] for name, outcome in outcom
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_a_training_loses_nothing_and_nothing_is_run_twice_to_the_end(start, tmp_path):
+def test_a_worker_killed_during_training_loses_nothing_and_no_run_is_completed_twice(start, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -301,7 +301,7 @@ def test_a_worker_killed_in_a_training_loses_nothing_and_nothing_is_run_twice_to
 
 
 @pytest.mark.slow
-def test_a_batch_that_is_stopped_says_one_sentence_and_leaves_no_process(start, course, tmp_path):
+def test_a_stopped_batch_prints_one_sentence_and_leaves_no_process(start, course, tmp_path):
     shutil.copy(COURSE_FOLDER / "notebooks" / "00_run_all.ipynb", course / "notebooks")
     folder = tmp_path / "runs" / "sample-smoke"
     run_dir = folder / "recipe-best_seed-0_epochs-200"

@@ -81,7 +81,7 @@ def test_a_clean_dataset_raises_no_doubt(take, scans, masks):
         plot_twins(description, "data")
 
 
-def test_the_table_tells_what_the_dataset_is(take, scans, masks):
+def test_the_table_describes_the_dataset(take, scans, masks):
     masks["p3"][:2] = 0
     description = take(scans, masks)
     row = description["audit"]["subsets"]["valid"]
@@ -123,7 +123,7 @@ def test_one_scan_under_two_names_is_found_by_content_with_the_dice_of_its_annot
         assert [extent(outline)[3] for outline in panel.collections] == [38.5 if patient == "p1" else 41.5]
 
 
-def test_a_scan_in_another_order_of_slices_is_found(take, scans, masks):
+def test_a_copy_of_a_scan_with_its_slices_reordered_is_found(take, scans, masks):
     scans["p3"] = scans["p2"][::-1]
     [twin] = take(scans, masks)["twins"]
     assert twin["patients"] == [["train", "p2"], ["valid", "p3"]] and twin["slices"] == SLICES
@@ -186,7 +186,7 @@ def in_frame(pixels, kind):
 
 
 @pytest.mark.parametrize("kind", ["round", "square", "white", "touching"])
-def test_different_pictures_in_one_frame_are_no_copies_but_a_copy_in_it_is(kind, take, masks):
+def test_a_shared_frame_does_not_make_copies_but_a_copy_inside_it_is_found(kind, take, masks):
     places = {f"p{number}": ("train", "valid", "test")[number % 3] for number in range(9)}
     scans = {patient: np.stack([in_frame(pixels, kind) for pixels in scan(n)]) for n, patient in enumerate(places)}
     masks = dict.fromkeys(places, masks["p1"])
@@ -195,7 +195,7 @@ def test_different_pictures_in_one_frame_are_no_copies_but_a_copy_in_it_is(kind,
     assert findings(take(scans, masks, places)) == {"p4 (valid) and p5 (test) look like copies of one scan": SLICES}
 
 
-def test_of_too_many_pictures_the_same_places_of_each_patient_are_compared(take, scans, masks, monkeypatch):
+def test_among_too_many_pictures_the_same_positions_in_each_patient_are_compared(take, scans, masks, monkeypatch):
     monkeypatch.setattr(audit, "MAX_COMPARED", 2 * len(PLACES))
     scans["p3"] = np.stack([COPIES["brighter"](pixels).astype(np.uint8) for pixels in scans["p2"]])
     description = take(scans, masks)
@@ -211,12 +211,12 @@ def pair_of(patient, thumbnail):
     return SimpleNamespace(patient=patient, name=f"{patient}_0", facts=SimpleNamespace(thumbnail=thumbnail))
 
 
-def test_more_patients_than_can_be_compared_are_evenly_chosen(monkeypatch):
+def test_patients_are_chosen_evenly_if_there_are_too_many_to_compare(monkeypatch):
     monkeypatch.setattr(audit, "MAX_COMPARED", 5)
     assert [pair.patient for pair in audit._compared([pair_of(number, None) for number in range(9)])] == [0, 2, 4, 6, 8]
 
 
-def test_an_even_part_within_a_picture_is_no_frame():
+def test_a_uniform_region_inside_a_picture_is_not_a_frame():
     """What differs there alone is no copy, though all around it is the same."""
     pictures = [np.random.default_rng(0).integers(100, 160, (32, 32)).astype(np.uint8) for _ in range(2)]
     for picture, grey in zip(pictures, (20, 240)):
@@ -224,7 +224,7 @@ def test_an_even_part_within_a_picture_is_no_frame():
     assert audit.near_copies([pair_of("p", pictures[0]), pair_of("q", pictures[1])], set()) == {}
 
 
-def test_what_all_pictures_have_in_common_makes_no_copies():
+def test_a_pattern_common_to_all_pictures_does_not_make_copies():
     rng = np.random.default_rng(0)
     common, *own = rng.normal(0, 1, (7, 32, 32))
     drawn = [np.clip(128 + 30 * common + 10 * noise, 0, 255).astype(np.uint8) for noise in own]  # correlation 0.9
@@ -258,12 +258,12 @@ def test_ten_thousand_pictures_are_compared_in_seconds_and_little_memory():
     tracemalloc.stop()
 
 
-def test_pictures_that_are_all_alike_take_no_more_than_their_number():
+def test_identical_pictures_give_a_number_of_pairs_linear_in_their_number():
     pairs = [pair_of(f"p{number:04d}", scan(0)[0, ::2, ::2]) for number in range(600)]
     assert len(audit.near_copies(pairs, set())) < 30 * len(pairs)
 
 
-def test_titles_show_names_with_dollars_letter_by_letter(take, scans, masks, tmp_path):
+def test_dollar_signs_in_titles_are_drawn_literally(take, scans, masks, tmp_path):
     places = {"a$^$": "train", "b$x_$": "train", "c": "valid", "d": "test"}
     scans = dict(zip(places, scans.values()))
     scans["b$x_$"] = scans["a$^$"]
@@ -274,7 +274,7 @@ def test_titles_show_names_with_dollars_letter_by_letter(take, scans, masks, tmp
     assert plot_twins(description, tmp_path / "data").axes[0].get_title() == r"a\$^\$_000, train"
 
 
-def test_almost_empty_pictures_are_no_near_copies(take, scans, masks):
+def test_almost_empty_pictures_are_not_near_duplicates(take, scans, masks):
     for number, patient in enumerate(PLACES):
         scans[patient][:] = 0
         scans[patient][:, 20, 20] = 40
@@ -282,7 +282,7 @@ def test_almost_empty_pictures_are_no_near_copies(take, scans, masks):
     assert findings(take(scans, masks)) == {}
 
 
-def test_many_near_copies_are_summed_up(take, masks):
+def test_many_near_duplicates_are_summarised(take, masks):
     places = {f"p{number:02d}": ("train", "valid", "test")[number % 3] for number in range(8)}
     scans = {patient: np.clip(scan(0) + number, 0, 255).astype(np.uint8) for number, patient in enumerate(places)}
     found = findings(take(scans, dict.fromkeys(places, masks["p1"]), places))

@@ -595,13 +595,13 @@ def test_bad_input_gets_one_sentence_and_changes_nothing(name, earlier, tmp_path
     assert caught.value._render_traceback_() == [f"CourseError: {caught.value}"]
 
 
-def test_a_work_folder_that_did_not_exist_does_not_appear(tmp_path):
+def test_bad_input_does_not_create_a_work_folder(tmp_path):
     with pytest.raises(CourseError):
         import_dataset(tmp_path / "nowhere", tmp_path / "data", progress=False)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_as_work_folder_gets_a_sentence(tmp_path):
+def test_a_file_given_as_work_folder_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "data").write_text("")
     with pytest.raises(CourseError, match="data cannot be made or written to"):
         import_dataset(make_dataset(tmp_path / "good"), tmp_path / "data", progress=False)

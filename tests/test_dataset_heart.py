@@ -122,7 +122,7 @@ CUT = {
 
 
 @pytest.mark.parametrize(("cuts", "ranges_seen"), CUT.values(), ids=CUT)
-def test_a_cut_connection_is_continued_where_it_stopped(cuts, ranges_seen, serve, tmp_path):
+def test_a_broken_download_resumes_where_it_stopped(cuts, ranges_seen, serve, tmp_path):
     server = serve(CONTENT, cuts=cuts)
     assert get(server.url(), tmp_path / "file").read_bytes() == CONTENT
     assert server.ranges_seen == ranges_seen
@@ -130,20 +130,20 @@ def test_a_cut_connection_is_continued_where_it_stopped(cuts, ranges_seen, serve
 
 
 @pytest.mark.parametrize("name", ["Task02_Heart.tar", "moved"])
-def test_a_part_from_an_earlier_day_is_continued_after_a_redirect_too(name, serve, tmp_path):
+def test_a_partial_download_from_an_earlier_day_resumes_even_after_a_redirect(name, serve, tmp_path):
     server = serve(CONTENT)
     (tmp_path / "file.part").write_bytes(CONTENT[:250_000])
     assert get(server.url(name), tmp_path / "file").read_bytes() == CONTENT
     assert server.ranges_seen == ["bytes=250000-"]
 
 
-def test_a_whole_part_needs_no_network(tmp_path):
+def test_a_part_file_that_is_complete_needs_no_network(tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT)
     assert get("http://127.0.0.1:9/", tmp_path / "file").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("ranges", [False, "all"])
-def test_a_server_that_refuses_ranges_is_asked_for_all(ranges, serve, tmp_path):
+def test_a_server_that_refuses_ranges_is_asked_for_the_whole_file(ranges, serve, tmp_path):
     server = serve(CONTENT, ranges=ranges, cuts=[100_000])
     assert get(server.url(), tmp_path / "file").read_bytes() == CONTENT
 
@@ -161,7 +161,7 @@ REFUSED = {  # what is served, how, the sentence, the number of requests, and wh
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_not_the_file_is_refused_and_only_what_may_help_is_tried_again(case, serve, tmp_path):
+def test_wrong_content_is_refused_and_only_errors_that_may_pass_are_retried(case, serve, tmp_path):
     content, options, sentence, requests, left = REFUSED[case]
     server = serve(content, **options)
     with pytest.raises(CourseError, match=sentence):
@@ -171,13 +171,13 @@ def test_what_is_not_the_file_is_refused_and_only_what_may_help_is_tried_again(c
     assert server.times_sent < 500  # what has no end is not written beyond the size
 
 
-def test_a_short_file_is_refused_though_a_part_of_it_is_here(serve, tmp_path):
+def test_a_file_that_is_too_short_is_refused_even_with_a_partial_download(serve, tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT[:250_000])
     with pytest.raises(CourseError, match="is 299,000 bytes long where 300,000 are expected"):
         get(serve(SHORT).url(), tmp_path / "file")
 
 
-def test_a_full_disk_is_no_broken_connection(tmp_path, monkeypatch):
+def test_a_full_disk_is_not_reported_as_a_broken_connection(tmp_path, monkeypatch):
     full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
     monkeypatch.setattr(urllib.request, "urlopen", full)
     with pytest.raises(OSError, match="No space left"):
@@ -185,7 +185,7 @@ def test_a_full_disk_is_no_broken_connection(tmp_path, monkeypatch):
     assert full.call_count == 1
 
 
-def test_a_part_that_is_too_long_is_deleted(tmp_path):
+def test_a_part_file_that_is_too_long_is_deleted(tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT + b"more")
     with pytest.raises(CourseError, match=DAMAGED):
         get("http://127.0.0.1:9/", tmp_path / "file")
@@ -274,7 +274,7 @@ def write_archive(path, patients):
     return path
 
 
-def test_an_archive_that_the_user_has_is_taken(tmp_path):
+def test_the_users_own_archive_is_used(tmp_path):
     path = write_archive(tmp_path / "Mein Herz.tar", FEW)
     options = {"allow_incomplete": True, "progress": False}
     by_source = import_dataset("heart", tmp_path / "one", heart_source=path, **options)
@@ -286,7 +286,7 @@ def test_an_archive_that_the_user_has_is_taken(tmp_path):
     assert "incomplete, as allowed" in note
 
 
-def test_an_unpacked_folder_in_the_work_folder_is_taken(tmp_path):
+def test_an_unpacked_folder_in_the_work_folder_is_used(tmp_path):
     unpack(write_archive(tmp_path / "heart.tar", FEW), tmp_path)
     (tmp_path / "Task02_Heart" / "imagesTr" / "._la_003.nii.gz").write_bytes(b"Mac OS X")
     description = import_dataset("heart", tmp_path, allow_incomplete=True, progress=False)
@@ -304,7 +304,7 @@ WITHOUT_TWO = {patient: 3 for patient in PATIENTS if patient not in ("la_004", "
         ({**PATIENTS, "la_029": 108}, {}, "la_029 has 108 slices where the report has 109"),
     ],
 )
-def test_heart_data_that_are_not_whole_are_refused(patients, options, sentence, tmp_path):
+def test_incomplete_heart_data_are_refused(patients, options, sentence, tmp_path):
     path = write_archive(tmp_path / "heart.tar", patients)
     with pytest.raises(CourseError, match=sentence):
         import_dataset("heart", tmp_path, heart_source=path, progress=False, **options)
@@ -333,7 +333,7 @@ def test_volumes_of_another_task_are_split_by_patient_with_their_spacing(title, 
     assert description["notes"][0] == "Each volume is taken as a patient of its own."
 
 
-def test_another_task_is_no_heart_though_its_patients_are_called_so(tmp_path):
+def test_another_task_is_not_taken_for_heart_even_with_the_same_patient_names(tmp_path):
     task, names = write_task(tmp_path / "Task00", title="Organ"), ["la_003", "la_004", "la_005", "la_007"]
     for number, name in enumerate(names):
         for kind in ("imagesTr", "labelsTr"):
@@ -386,7 +386,7 @@ def test_the_real_volumes_become_the_real_slices(heart, nifti, tmp_path):
             assert np.abs(image.astype(int) - real_image)[32:-32, 32:-32].max() <= 1
 
 
-def test_the_real_volumes_alone_are_told_to_be_incomplete(nifti, tmp_path):
+def test_the_real_volumes_alone_are_reported_as_incomplete(nifti, tmp_path):
     with pytest.raises(CourseError, match="18 of 20 patients are missing"):
         import_dataset(nifti, tmp_path, progress=False)
     assert os.listdir(tmp_path) == []

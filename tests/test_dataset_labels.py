@@ -125,7 +125,7 @@ READ = {
 
 
 @pytest.mark.parametrize("case", READ)
-def test_the_structure_is_found_and_what_was_assumed_is_told(case, tmp_path):
+def test_the_structure_is_found_and_assumptions_are_reported(case, tmp_path):
     make, words = READ[case]
     drawn, notes = take(tmp_path / "source", tmp_path / "work", make)
     assert np.mean(drawn != STRUCTURE) < (0.01 if words else 1e-9)
@@ -140,7 +140,7 @@ def test_the_structure_is_found_and_what_was_assumed_is_told(case, tmp_path):
         (palette((200, 0, 0), (255, 255, 255)), 1),
     ],
 )
-def test_inverted_masks_are_told_and_can_be_turned_round(make, value, tmp_path):
+def test_inverted_masks_are_reported_and_can_be_inverted_back(make, value, tmp_path):
     def inverted(labels):
         return make(labels if value == 255 else ~labels)
 
@@ -153,7 +153,7 @@ def test_inverted_masks_are_told_and_can_be_turned_round(make, value, tmp_path):
     assert (drawn == STRUCTURE).all() and notes == ""
 
 
-def test_a_mask_that_was_halved_is_blurred_though_it_holds_few_values(tmp_path):
+def test_a_mask_shrunk_to_half_counts_as_blurred_although_it_holds_few_values(tmp_path):
     rows, columns = np.mgrid[: 2 * HEIGHT, : 2 * WIDTH]
     disc = np.hypot(rows - 43, columns - 37) < 25
     of_four = disc.reshape(HEIGHT, 2, WIDTH, 2).sum(axis=(1, 3))
@@ -163,7 +163,7 @@ def test_a_mask_that_was_halved_is_blurred_though_it_holds_few_values(tmp_path):
 
 
 @pytest.mark.parametrize("make", [jpeg, red_jpeg, smoothed])
-def test_the_end_that_is_chosen_of_blurred_masks_is_its_half(make, tmp_path):
+def test_choosing_the_highest_or_lowest_value_of_blurred_masks_takes_that_half(make, tmp_path):
     make(STRUCTURE).save(tmp_path / "mask.png")
     highest = read_picture(tmp_path / "mask.png", labels=True).pixels.max()
     for value, structure, side in ((highest, STRUCTURE, "above"), (0, ~STRUCTURE, "below")):
@@ -178,7 +178,7 @@ def test_exactly_half_is_not_called_inverted(tmp_path):
 
 
 @pytest.mark.parametrize("is_inverted", [False, True])
-def test_where_the_border_lies_tells_large_structures_from_inverted_masks(is_inverted, tmp_path):
+def test_the_border_distinguishes_large_structures_from_inverted_masks(is_inverted, tmp_path):
     box = np.zeros((HEIGHT, WIDTH), np.uint8)
     box[5:-5, 5:-5] = 255  # 67 %
     _, notes = take(tmp_path / "source", tmp_path / "work", lambda _: grey(255 - box if is_inverted else box))
@@ -207,7 +207,7 @@ ASKED = {
 
 
 @pytest.mark.parametrize("case", ASKED)
-def test_labels_are_asked_for_in_a_sentence_of_ordinary_length(case, tmp_path):
+def test_the_user_is_asked_for_unclear_labels_in_a_short_sentence(case, tmp_path):
     make, words = ASKED[case]
     with pytest.raises(CourseError, match=f"and other masks hold {words}") as caught:
         take(tmp_path / "source", tmp_path / "work", make)
@@ -226,7 +226,7 @@ def test_labels_are_asked_for_in_a_sentence_of_ordinary_length(case, tmp_path):
         ),
     ],
 )
-def test_the_sentence_that_asks_tells_what_the_values_may_be(make, hint, tmp_path):
+def test_the_question_says_what_the_values_may_mean(make, hint, tmp_path):
     seeds = iter(range(100))
     with pytest.raises(CourseError, match=r"hold 3 values .* choose which") as caught:
         take(tmp_path / "source", tmp_path / "work", lambda _: grey(make(next(seeds))))
@@ -249,20 +249,20 @@ EMPTY = r"All masks of (train|valid|test) are empty"  # p2 alone is in its subse
         *[(grey(TIP), EMPTY), (grey(LARGER_TIP), OTHER_VALUES), (grey(BLOCKS), OTHER_VALUES), (Jpeg(BLOCKS), EMPTY)],
     ],
 )
-def test_masks_whose_value_is_background_beside_blurred_ones_are_refused(drawn, sentence, tmp_path):
+def test_masks_that_become_background_beside_blurred_ones_are_refused(drawn, sentence, tmp_path):
     made = iter([smoothed(STRUCTURE), smoothed(STRUCTURE), drawn])
     with pytest.raises(CourseError, match=sentence) if sentence else nullcontext():
         take(tmp_path / "source", tmp_path / "work", lambda _: next(made))
 
 
-def test_the_chosen_label_is_taken_and_the_rest_is_told_to_be_background(tmp_path):
+def test_the_chosen_label_is_used_and_the_rest_is_reported_as_background(tmp_path):
     make = labels_with_ignored(16)
     drawn, notes = take(tmp_path / "source", tmp_path / "work", make, foreground=1)
     assert (drawn == (np.asarray(make(STRUCTURE)) == 1)).all()
     assert notes == "Of the masks' values 1 is the structure, as chosen; 0, 2, 3, 4, 5, 6, ..., 255 is background."
 
 
-def test_masks_without_anything_are_nothing_whatever_their_colour(tmp_path):
+def test_fully_transparent_masks_are_empty_whatever_their_colour(tmp_path):
     """A mask drawn with opacity that is empty everywhere is white and wholly transparent."""
     empty = grey(np.full((HEIGHT, WIDTH, 4), (255, 255, 255, 0)))
     made = iter([drawn_on_nothing(STRUCTURE)] * 3)

@@ -327,7 +327,7 @@ def test_the_check_says_one_sentence_whatever_the_reader_wrote(answer, is_right,
         (ValueError("x" * 500), f"ValueError: {'x' * 150}."),
     ],
 )
-def test_of_an_error_the_first_line_is_told(error, told, capsys):
+def test_only_the_first_line_of_an_error_is_shown(error, told, capsys):
     def fails(number):
         raise error
 

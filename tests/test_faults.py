@@ -5,7 +5,7 @@ from tools import plant_faults
 from tools.common import copy_course
 
 
-def test_the_text_of_each_fault_stands_in_its_file_once_and_its_test_is_there(tmp_path):
+def test_the_text_of_each_fault_is_in_its_file_once_and_its_test_exists(tmp_path):
     copy = copy_course(tmp_path / "copy")
     for fault in plant_faults.read_faults():
         path = copy / fault["file"]

@@ -22,7 +22,7 @@ def close_figures():
     plt.close("all")
 
 
-def test_a_table_is_html_beside_the_plain_text():
+def test_a_table_has_html_and_plain_text():
     shown = helpers.table([["a<b", 1, "2"], ["c", 2.5, "-"]], ["name", "how many", "as text"])
     assert repr(shown) == "name  how many  as text\n----  --------  -------\na<b          1  2\nc          2.5  -"
     page = xml.etree.ElementTree.fromstring(shown._repr_html_())
@@ -56,7 +56,7 @@ def test_the_figure_of_the_dataset_shows_each_patients_largest_mask_beside_its_s
     assert len(helpers.plot_pairs(one, small_dataset).axes) == 2
 
 
-def test_a_convolution_is_drawn_at_one_place_in_numbers():
+def test_a_convolution_is_drawn_with_the_numbers_at_one_place():
     picture = np.random.default_rng(0).random((9, 12)).astype("float32")
     weights = np.arange(-4.0, 5).reshape(3, 3)
     whole, near, products, answer = helpers.plot_convolution(picture, weights, 4, 7).axes

@@ -123,7 +123,7 @@ def test_surface_distances_of_a_single_picture_are_measured_in_the_picture():
     assert mean == pytest.approx(np.mean(ways)) and percentile == pytest.approx(np.percentile(ways, 95))
 
 
-def test_equal_masks_lie_on_each_other_and_an_empty_one_nowhere():
+def test_equal_masks_have_distance_0_and_an_empty_mask_has_none():
     mask = np.zeros((3, 8, 8), bool)
     mask[1, 2:5, 2:5] = True
     assert surface_distances(mask, mask, (1, 1, 1)) == (0, 0)
@@ -131,7 +131,7 @@ def test_equal_masks_lie_on_each_other_and_an_empty_one_nowhere():
     assert surface_distances(~mask & False, mask, (1, 1, 1)) is None
 
 
-def test_the_bootstrap_interval_is_that_of_all_resamplings():
+def test_the_bootstrap_interval_agrees_with_all_possible_resamplings():
     values = [0.81, 0.9, 0.95, 0.87, 0.93]
     means = [np.mean(drawn) for drawn in itertools.product(values, repeat=5)]
     low, high = bootstrap_interval(values)

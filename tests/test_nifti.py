@@ -125,14 +125,14 @@ def test_spacing_and_sides_of_the_body_are_read_from_the_header(tmp_path, affine
 
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
-def test_a_volume_is_read_whatever_its_name_says_of_its_packing(tmp_path, kind):
+def test_a_volume_is_read_even_if_its_name_is_wrong_about_its_compression(tmp_path, kind):
     for name, other in (("a.nii", "b.nii.gz"), ("b.nii.gz", "a.nii")):
         nibabel.save(kind(VALUES, np.diag([2, 3, 4, 1])), tmp_path / name)
         misnamed = (tmp_path / name).rename(tmp_path / other)
         assert read_grid(misnamed).spacing == (2, 3, 4) and np.array_equal(read_values(misnamed), VALUES)
 
 
-def test_a_turned_grid_keeps_every_voxel_where_it_is(tmp_path):
+def test_a_reoriented_grid_keeps_every_voxel_in_place(tmp_path):
     affine = np.array([[0, 0, 4, 5], [-2, 0, 0, 6], [0, 3, 0, 7], [0, 0, 0, 1.0]])  # axes that run to P, S, R
     grid = read_grid(save(tmp_path / "a.nii", VALUES, affine))
     turned = grid.turned(("R", "A", "S"))
@@ -141,7 +141,7 @@ def test_a_turned_grid_keeps_every_voxel_where_it_is(tmp_path):
     assert np.allclose(turned.affine @ [3, 4, 2, 1], affine @ [1, 2, 3, 1])
 
 
-def test_voxels_of_metres_are_told(tmp_path):
+def test_voxels_of_metres_are_reported(tmp_path):
     description, *_ = imported(make(tmp_path / "source", unit="meter"), tmp_path / "data")
     assert any("images/c0.nii has voxels longer than 10 cm, by its header" in note for note in description["notes"])
 
@@ -180,7 +180,7 @@ def shifted(axis, millimetres, spacing=(2, 2, 2)):
         (np.diag([-2, -2, 2, 1]), {"affine": np.eye(4)}, ("labels_unplaced",)),
     ],
 )
-def test_labels_lie_on_the_grid_of_their_image_or_it_is_told_or_refused(tmp_path, image, label, told):
+def test_labels_off_the_grid_of_their_image_are_reported_or_refused(tmp_path, image, label, told):
     paths = save(tmp_path / "i.nii", VALUES, image), save(tmp_path / "l.nii", LABEL, **label)
     if told is None:
         with pytest.raises(CourseError, match=r"The labels of .*i\.nii lie elsewhere, up to [\d.]+ voxels away"):
@@ -190,7 +190,7 @@ def test_labels_lie_on_the_grid_of_their_image_or_it_is_told_or_refused(tmp_path
         assert volume.told == told and volume.label_axes == volume.grid.axes
 
 
-def test_labels_that_lie_another_way_are_turned_onto_their_image(tmp_path):
+def test_labels_in_another_orientation_are_turned_onto_their_image(tmp_path):
     folder = make(tmp_path / "source")
     from_right_to_left = [[-1, 0, 0, 5], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]  # the same places
     save(folder / "masks" / "c0.nii", LABEL[::-1], from_right_to_left)
@@ -199,7 +199,7 @@ def test_labels_that_lie_another_way_are_turned_onto_their_image(tmp_path):
     assert [note for note in description["notes"] if "images/c0.nii has another orientation than its labels" in note]
 
 
-def test_volumes_that_lie_in_different_ways_are_brought_into_one(tmp_path):
+def test_volumes_in_different_orientations_are_brought_into_one(tmp_path):
     """The first volume has its axes swapped and flipped (S, L, P for R, A, S); its pictures come out as the others'."""
     swapped = [[0, -1, 0, 5], [0, 0, -1, 7], [2, 0, 0, 0], [0, 0, 0, 1]]
     values, label = (array.transpose(2, 0, 1)[:, ::-1, ::-1] for array in (VALUES, LABEL))
@@ -212,7 +212,7 @@ def test_volumes_that_lie_in_different_ways_are_brought_into_one(tmp_path):
 
 
 @pytest.mark.parametrize(("thick", "spacing"), [(2, [1, 1, 2]), (0, None)])
-def test_a_volume_that_does_not_say_how_it_lies_is_taken_as_it_is_and_told(tmp_path, thick, spacing):
+def test_a_volume_without_an_orientation_is_read_as_stored_and_reported(tmp_path, thick, spacing):
     folder = make(tmp_path / "source", pixdim=(1, 1, 1, thick), **UNPLACED)
     description, images, masks = imported(folder, tmp_path / "data")
     hold(images, masks)
@@ -296,7 +296,7 @@ def test_pictures_of_thick_slices_along_the_last_axis_have_no_note(tmp_path):
         *[((10, 12, 20), 1, True), ((11, 12, 20), 1, False)],
     ],
 )
-def test_a_short_axis_of_even_voxels_is_doubted(tmp_path, shape, thick, told):
+def test_a_short_axis_of_cubic_voxels_raises_a_doubt(tmp_path, shape, thick, told):
     for case in range(3):
         for kind in ("images", "masks"):
             values = np.resize(VALUES % 2 + case * (kind == "images"), shape)
@@ -307,7 +307,7 @@ def test_a_short_axis_of_even_voxels_is_doubted(tmp_path, shape, thick, told):
     assert len(doubts) == told and all(f"images/c0.nii has {size} voxels" in note for note in doubts)
 
 
-def test_flat_volumes_are_pictures_whose_names_tell_the_patient(tmp_path):
+def test_flat_volumes_are_pictures_whose_names_hold_the_patient(tmp_path):
     for patient in range(4):
         for number in range(2):
             name = f"p{patient}_{number:03d}.nii"
@@ -347,7 +347,7 @@ IGNORED[5] = 255
         (VALUES, 1 - LABEL, {"foreground": 0}, VALUES, LABEL, ""),
     ],
 )
-def test_what_is_done_to_greys_and_labels_is_told(tmp_path, image, drawn, options, values, label, told):
+def test_changes_to_greys_and_labels_are_reported(tmp_path, image, drawn, options, values, label, told):
     folder = make(tmp_path / "source", image, drawn)
     description, images, masks = imported(folder, tmp_path / "data", **options)
     hold(images, masks, values=values, label=label)
@@ -355,7 +355,7 @@ def test_what_is_done_to_greys_and_labels_is_told(tmp_path, image, drawn, option
 
 
 @pytest.mark.parametrize("share", [0.017, 0.3])
-def test_a_marker_that_takes_the_greys_from_all_others_is_told(tmp_path, share):
+def test_a_marker_that_leaves_few_greys_to_the_rest_is_reported(tmp_path, share):
     marked = np.where(VALUES < share * VALUES.size, 30000, VALUES)
     notes = import_dataset(make(tmp_path / "source", marked), tmp_path / "data", progress=False)["notes"]
     assert [note for note in notes if note.startswith("source/images/c0.nii holds values far from all others")]
@@ -379,7 +379,7 @@ TINY = np.where(LABEL, np.float32(0.9999), np.float32(0.0002))
         (IGNORED, None, IGNORED, [0, 1, 255], ()),  # a few whole numbers are labels, not the blur of the largest
     ],
 )
-def test_labels_become_whole(tmp_path, values, chosen, expected, present, told):
+def test_labels_become_whole_numbers(tmp_path, values, chosen, expected, present, told):
     path = save(tmp_path / "l.nii", values)
     if expected is None:
         with pytest.raises(CourseError, match=r"l\.nii holds 4 values from 0 to 2\.1 that are not whole numbers"):
@@ -406,7 +406,7 @@ def blurred(dtype, between, above=60):
         (blurred(np.uint8, 61), False),
     ],
 )
-def test_a_blurred_label_of_a_large_number_is_that_from_its_half_on(tmp_path, values, is_soft):
+def test_a_blurred_label_of_a_large_number_is_cut_at_half_of_it(tmp_path, values, is_soft):
     path = save(tmp_path / "l.nii", values)
     is_whole = values.dtype == np.uint8
     for chosen in (None, {255}):
@@ -424,13 +424,13 @@ def test_a_blurred_label_of_a_large_number_is_that_from_its_half_on(tmp_path, va
 # --- the geometry of a dataset --------------------------------------------------------------------------
 
 
-def test_a_spacing_is_common_to_a_thousandth():
+def test_spacings_within_a_thousandth_count_as_equal():
     one, near, far = ({"spacing": [1, 2, step], "axes": None} for step in (3, 3.0029, 3.0031))
     assert common_spacing({"a": one, "b": near}) == [1, 2, 3] and common_spacing({"a": one, "b": far}) is None
     assert common_spacing({"a": one, "b": {"spacing": None, "axes": None}}) is None
 
 
-def test_what_one_patient_has_in_two_ways_is_unknown():
+def test_geometry_on_which_a_patients_files_disagree_is_unknown():
     entries = [geometry_of([1, 1, 2], "IAR"), geometry_of([1, 1, 3], "IAR"), geometry_of([1, 1, 2], "IAL")]
     assert merged([("p", entries[0]), ("p", entries[1]), ("q", entries[0])]) == {
         "p": {"spacing": None, "axes": ["I", "A", "R"]},
@@ -439,7 +439,7 @@ def test_what_one_patient_has_in_two_ways_is_unknown():
     assert merged([("p", entries[0]), ("p", entries[2])])["p"] == {"spacing": [1, 1, 2], "axes": None}
 
 
-def test_a_geometry_file_beside_volumes_is_told_to_be_passed_over(tmp_path):
+def test_a_geometry_file_beside_volumes_is_reported_as_passed_over(tmp_path):
     folder = make(tmp_path / "source")
     for place in (folder, folder / "images"):
         (place / "geometry.json").write_text(json.dumps({"spacing": [9, 9, 9]}))

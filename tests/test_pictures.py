@@ -43,11 +43,11 @@ def labels_of(path):
 
 @pytest.mark.parametrize("name", ["a.png", "a.gif", "a.bmp", "a.tif"])
 @pytest.mark.parametrize("colours", [[255, 255, 255, 200, 0, 0], [0, 0, 0, 0, 0, 130], [9, 200, 9, 0, 0, 0]])
-def test_the_number_in_a_palette_of_colours_is_the_label(tmp_path, name, colours):
+def test_the_index_in_a_palette_of_colours_is_the_label(tmp_path, name, colours):
     assert np.array_equal(labels_of(save(tmp_path / name, MASK, colours)).pixels, MASK)
 
 
-def test_a_mask_that_holds_the_background_of_a_palette_alone_is_empty(tmp_path):
+def test_a_mask_that_holds_only_the_background_of_a_palette_is_empty(tmp_path):
     found = labels_of(save(tmp_path / "a.png", MASK * 0, [255, 255, 255, 200, 0, 0]))
     assert (found.pixels == 0).all() and not found.plain and found.palette == {(255, 255, 255, 255): 0}
 
@@ -59,13 +59,13 @@ def test_a_palette_of_greys_is_a_grey_picture_in_any_order(tmp_path, greys):
     assert found.palette == {(grey, grey, grey, 255): grey for grey in greys}
 
 
-def test_black_is_no_background_in_one_mask_and_the_structure_in_another(tmp_path):
+def test_black_cannot_be_background_in_one_mask_and_structure_in_another(tmp_path):
     one, other = save(tmp_path / "a.png", MASK, [200, 0, 0, 0, 0, 0]), save(tmp_path / "b.png", MASK * 0, [0, 0, 0])
     with pytest.raises(CourseError, match=r"colour \(0, 0, 0, 255\) is label 1 in .*a.png and 0 in .*b.png"):
         check_palettes([(path, labels_of(path).palette) for path in (one, other)])
 
 
-def test_a_palette_whose_numbers_differ_in_transparency_alone_tells_the_label(tmp_path):
+def test_a_palette_whose_entries_differ_only_in_transparency_gives_the_label(tmp_path):
     path = save(tmp_path / "a.png", MASK, [0, 0, 0, 0, 0, 0], transparency=bytes([0, 255]))
     assert np.array_equal(labels_of(path).pixels, MASK)
 
@@ -90,7 +90,7 @@ def rgba(colour, background, alpha=(0, 255)):
         (rgba((7, 7, 7), (7, 7, 7), (90, 90)), (7, 7)),
     ],
 )
-def test_transparency_is_the_label_where_it_tells_the_pixels_apart(tmp_path, pixels, expected):
+def test_transparency_is_the_label_if_it_distinguishes_the_pixels(tmp_path, pixels, expected):
     found = labels_of(save(tmp_path / "a.png", pixels))
     assert np.array_equal(found.pixels, np.where(MASK, expected[1], expected[0]))
     assert found.plain == (pixels[..., 3].min() == pixels[..., 3].max() and expected != (0, 0))
@@ -104,12 +104,12 @@ def test_colours_on_a_transparent_ground_are_labels_and_the_ground_is_background
     assert np.array_equal(labels_of(save(tmp_path / "a.png", pixels)).pixels, expected)
 
 
-def test_the_image_of_a_palette_is_its_grey_and_not_its_number(tmp_path):
+def test_an_image_with_a_palette_is_its_greys_not_its_indices(tmp_path):
     found = read_picture(save(tmp_path / "a.gif", MASK, [255, 255, 255, 20, 20, 20]))
     assert np.array_equal(found.pixels, 255 - MASK * 235)
 
 
-def test_a_photo_of_a_phone_that_holds_a_preview_too_is_read(tmp_path):
+def test_a_phones_photo_with_an_embedded_preview_is_read(tmp_path):
     more = [Image.fromarray(IMAGE // 2)]
     path = save(tmp_path / "a.jpg", IMAGE, format="MPO", save_all=True, append_images=more, quality=100)
     found = read_picture(path)
@@ -148,7 +148,7 @@ FILES = {"png": {}, "tif": {}, "compressed.tif": {"compression": "tiff_lzw"}}
 
 @pytest.mark.parametrize("ending", FILES)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_image_and_a_mask_that_are_both_turned_are_turned(tmp_path, ending, orientation):
+def test_image_and_mask_are_both_turned_if_both_have_an_orientation(tmp_path, ending, orientation):
     image = save(tmp_path / f"i.{ending}", IMAGE, **exif(orientation), **FILES[ending])
     mask = save(tmp_path / f"m.{ending}", MASK, **exif(orientation), **FILES[ending])
     found, drawn, told = read_pair(image, mask)
@@ -160,7 +160,7 @@ def test_an_image_and_a_mask_that_are_both_turned_are_turned(tmp_path, ending, o
 @pytest.mark.parametrize("ending", FILES)
 @pytest.mark.parametrize("alone", ["image", "mask"])
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_where_one_alone_is_turned_it_fits_the_other_or_it_is_told(tmp_path, ending, alone, orientation):
+def test_if_only_one_of_a_pair_is_turned_it_fits_the_other_or_is_reported(tmp_path, ending, alone, orientation):
     """Half a turn fits either way: it is told. A quarter fits in one way only."""
     turned = {**exif(orientation), **FILES[ending]}
     image = save(tmp_path / f"i.{ending}", IMAGE, **(turned if alone == "image" else {}))
@@ -172,7 +172,7 @@ def test_where_one_alone_is_turned_it_fits_the_other_or_it_is_told(tmp_path, end
     assert told == (("turned_alone",) if is_half else ("stored",))
 
 
-def test_a_quarter_turn_of_the_image_alone_that_makes_it_fit_is_no_doubt(tmp_path):
+def test_a_quarter_turn_of_the_image_that_makes_it_fit_raises_no_doubt(tmp_path):
     image = save(tmp_path / "i.png", np.ascontiguousarray(IMAGE.T), **exif(6))
     found, _, told = read_pair(image, save(tmp_path / "m.png", MASK))
     assert np.array_equal(found.pixels, upright(IMAGE.T, 6)) and told == ()
@@ -194,11 +194,11 @@ DEEP = IMAGE.astype(np.uint16) * 257
 @pytest.mark.parametrize(
     ("stored", "white", "values"), [(65535 - DEEP, 0, DEEP), (DEEP, 1, DEEP), (-IMAGE.astype(np.float32), 0, IMAGE)]
 )
-def test_numbers_with_white_as_zero_are_read_the_right_way_round(tmp_path, stored, white, values):
+def test_pictures_that_store_white_as_zero_are_inverted(tmp_path, stored, white, values):
     assert np.array_equal(read_picture(save(tmp_path / "a.tif", stored, tiffinfo={262: white})).pixels, values)
 
 
-def test_signed_bytes_and_large_numbers_without_sign_keep_their_order(tmp_path):
+def test_signed_bytes_and_large_unsigned_numbers_keep_their_order(tmp_path):
     signed = save(tmp_path / "a.tif", (IMAGE.astype(int) - 128).astype(np.int8).view(np.uint8), tiffinfo={339: 2})
     assert np.array_equal(read_picture(signed).pixels, IMAGE.astype(int) - 128)
     assert np.array_equal(read_picture(signed, labels=True).pixels, IMAGE ^ 128)  # -1 may be a mask's 255
@@ -209,7 +209,7 @@ def test_signed_bytes_and_large_numbers_without_sign_keep_their_order(tmp_path):
     assert np.array_equal(read_picture(unsigned).pixels, values)
 
 
-def test_sixteen_bits_are_the_same_in_both_orders_of_bytes(tmp_path):
+def test_sixteen_bits_are_read_in_both_byte_orders(tmp_path):
     one, other = (read_picture(save(tmp_path / "a.tif", IMAGE.astype(order))).pixels for order in ("<u2", ">u2"))
     assert one.dtype == other.dtype and np.array_equal(one, other)
 
@@ -223,11 +223,11 @@ def test_sixteen_bits_are_the_same_in_both_orders_of_bytes(tmp_path):
         (np.array([-9000] * 30 + [*range(1001)]), (-9000, 5, 995, 1000)),  # a ground of a few per cent
     ],
 )
-def test_a_range_is_measured_at_the_half_percent(values, spread):
+def test_a_range_is_measured_at_the_0_5_and_99_5_percentiles(values, spread):
     assert GreyRange.of(values) == spread
 
 
-def test_the_widest_range_holds_all():
+def test_the_widest_range_holds_every_range():
     assert GreyRange.widest([GreyRange(1, 5, 7, 9), GreyRange(2, 3, 8, 8)]) == (1, 3, 8, 9)
 
 
@@ -305,7 +305,7 @@ def test_what_is_measured_of_a_pair(tmp_path, place):
     assert inner.border_values == {0} and inner.image_hash == facts.image_hash and inner.mask_hash != facts.mask_hash
 
 
-def test_patients_are_dark_whose_every_picture_is(tmp_path):
+def test_a_patient_is_dark_if_every_picture_is(tmp_path):
     dark = np.minimum(IMAGE // 10, 25)
     pairs = [
         measured(tmp_path, "1.png", dark, "dark"),
@@ -358,7 +358,7 @@ DOUBTED = {  # image, ending, options, image as it is imported, what is told
 
 
 @pytest.mark.parametrize("case", DOUBTED)
-def test_what_is_done_to_an_image_is_told(tmp_path, case):
+def test_changes_to_an_image_are_reported(tmp_path, case):
     pixels, ending, options, expected, told = DOUBTED[case]
     description, image, mask = imported(make(tmp_path / "s", pixels, ending=ending, **options), tmp_path / "data")
     assert np.array_equal(image, expected) and np.array_equal(mask, MASK * 255)
@@ -442,26 +442,26 @@ WRONG = [[], [1, 1], [1, 1, 1, 1], [1, 1, True], ["1", 1, 1], [1, 1, 0], [1, 1, 
 
 
 @pytest.mark.parametrize("spacing", WRONG)
-def test_a_spacing_is_three_numbers_above_zero(spacing):
+def test_a_spacing_that_is_not_three_positive_numbers_is_refused(spacing):
     with pytest.raises(CourseError, match="a spacing is three numbers above 0"):
         picture_geometry([], Path(), spacing)
 
 
 @pytest.mark.parametrize("axes", [["I", "A"], ["I", "A", "X"], ["I", "A", "P"], [*IAR, "L"], {"I": 1}, [1, 2, 3], 3])
-def test_axes_are_one_of_each_two_sides(tmp_path, axes):
+def test_axes_that_do_not_name_each_direction_once_are_refused(tmp_path, axes):
     (make(tmp_path) / "geometry.json").write_text(json.dumps({"patients": {"p0": {"axes": axes}}}))
     with pytest.raises(CourseError, match=r"geometry\.json, p0: axes are three letters, one of R and L, one of A"):
         imported(tmp_path, tmp_path / "data")
 
 
-def test_a_geometry_of_windows_may_tell_of_patients_that_are_excluded(tmp_path):
+def test_a_geometry_file_from_windows_may_name_excluded_patients(tmp_path):
     described = {"spacing": [1, 2, 3], "patients": {"p1": {"spacing": [4, 5, 6]}}}
     (make(tmp_path / "source") / "geometry.json").write_text(json.dumps(described), encoding="utf-8-sig")
     description, *_ = imported(tmp_path / "source", tmp_path / "data", exclude=["p1"])
     assert description["spacing"] == [1, 2, 3] and "p1" not in description["geometry"]
 
 
-def test_a_geometry_comes_out_of_an_archive(tmp_path):
+def test_a_geometry_file_is_read_from_an_archive(tmp_path):
     folder = make(tmp_path / "source")
     (folder / "geometry.json").write_text('{"spacing": [1, 2, 3]}')
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "source")

@@ -86,7 +86,7 @@ def test_pixels_of_a_patient_do_not_depend_on_the_other_patients(tmp_path):
             assert np.array_equal(few[f"{subset}/{name}"], many[f"test/{name}"])
 
 
-def test_pixels_are_those_of_other_machines_and_versions():
+def test_pixels_are_the_same_on_other_machines_and_versions():
     """Sums that were noted down once. A last digit of a cosine may move a pixel by one grey value, no more."""
     image, mask = draw_patient(seed=0, patient=1)
     of_bands = image.reshape(SLICES, 8, SIZE // 8, SIZE).sum(axis=(0, 2, 3), dtype=int)  # from the neck down

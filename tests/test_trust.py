@@ -41,7 +41,7 @@ def test_likeness_is_the_correlation_with_the_mean_of_the_others():
     assert trust.likeness(one, [one]) == pytest.approx(1)
 
 
-def test_what_was_learned_from_is_described(learned):
+def test_the_training_patients_are_described(learned):
     assert learned["patients"] == 8 and learned["millilitres"] == [85, 120]
     brightness = [float(np.median(volume[volume > 0])) for volume in map(pictures, range(1, 9))]
     assert learned["brightness"] == [min(brightness), max(brightness)]
@@ -57,7 +57,7 @@ def test_a_black_patient_has_no_brightness():
     assert described["brightness"] == [min(medians), max(medians)]
 
 
-def test_what_was_learned_from_is_measured_on_the_train_arrays(work_dir):
+def test_the_training_patients_are_measured_on_the_train_arrays(work_dir):
     description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
     helpers.prepare_arrays(description, work_dir, 32, progress=False)
     learned = trust.learned_from(work_dir)
@@ -108,14 +108,14 @@ def test_a_patient_like_those_of_the_training_passes(learned):
         (lambda volume: np.random.default_rng(0).random(volume.shape), "does not look like"),
     ],
 )
-def test_what_differs_is_told(learned, change, sentence):
+def test_what_differs_is_reported(learned, change, sentence):
     assert sentence in " ".join(trust.differences(change(pictures(2)), [1.25, 1.25, 6.0], learned))
 
 
 @pytest.mark.parametrize(
     ("spacing", "named"), [([2, 1.25, 6], "row"), ([1.25, 0.5, 6], "column"), ([1.25, 1.25, 1], "slice")]
 )
-def test_another_spacing_is_told_with_its_axis(learned, spacing, named):
+def test_another_spacing_is_reported_with_its_axis(learned, spacing, named):
     [sentence] = trust.differences(pictures(2), spacing, learned)
     assert f"Its {named} spacing" in sentence
     assert not trust.differences(pictures(2), None, learned)
@@ -126,7 +126,7 @@ def test_another_spacing_is_told_with_its_axis(learned, spacing, named):
     assert "row spacing is 3.10 mm; in training it was 1.25 to 2.00 mm." in sentence
 
 
-def test_a_volume_far_outside_those_of_the_training_is_told(learned):
+def test_a_volume_far_outside_those_of_the_training_is_reported(learned):
     for inside in (85 / 1.5 + 0.1, 120 * 1.5 - 0.1):
         assert not trust.volume_difference(inside, learned)
     for outside in (85 / 1.5 - 0.1, 120 * 1.5 + 0.1):
