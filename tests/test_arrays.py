@@ -1,4 +1,4 @@
-"""The arrays of a made-up dataset without files: every value, what is recorded, found again, and refused."""
+"""Arrays of a made-up dataset without files: their values, their record, when they are reused and when refused."""
 
 import os
 import time
@@ -32,7 +32,7 @@ VALUES = {"a": 1, "b": 2, "c": 3, "d": 4, "faint": 0.5}
 
 
 def make(work_dir, description=DESCRIPTION, leave_out=(), size=2, code="code", meanwhile=lambda: None):
-    """Make arrays of pictures that are told by patient and slice; return the record and which slices were prepared."""
+    """Make arrays of pictures that differ by patient and slice; return the record and the slices that were prepared."""
     asked = []
 
     def prepare(subset, entry):
@@ -116,7 +116,7 @@ def test_a_missing_or_altered_array_file_is_reported_and_made_again(tmp_path, ki
     record, _ = make(tmp_path)
     path = tmp_path / "npy" / f"valid_{kind}.npy"
     whole = path.read_bytes()
-    other = whole[:-1] + bytes([whole[-1] ^ 1])  # as long
+    other = whole[:-1] + bytes([whole[-1] ^ 1])  # of the same length
     for damage in (lambda: path.write_bytes(whole[:-1]), lambda: path.write_bytes(other), path.unlink):
         damage()
         again, asked = make(tmp_path)
@@ -130,7 +130,7 @@ def test_a_missing_or_altered_array_file_is_reported_and_made_again(tmp_path, ki
 
 def test_a_long_preparation_keeps_its_drafts_and_clears_those_of_a_killed_one(tmp_path):
     def pass_two_hours():
-        """Writing through a memory map leaves the time of a folder's last change as it is."""
+        """Make the folders look two hours old: writing through a memory map does not update their time."""
         for folder in (tmp_path / "npy").glob(".*"):
             os.utime(folder, (time.time() - 7200,) * 2)
 
@@ -167,7 +167,7 @@ def test_arrays_of_the_work_folder_a_dataset_was_taken_from_are_used_and_checked
 
 @pytest.fixture()
 def drive(tmp_path, monkeypatch):
-    """A folder for the course on the Drive of Colab, whose local disk is `tmp_path`."""
+    """A folder for the course on Colab's Drive; the local disk is `tmp_path`."""
     monkeypatch.setattr(workspace, "COLAB_FOLDER", tmp_path)
     folder = tmp_path / "drive" / "MyDrive" / "course"
     folder.mkdir(parents=True)
@@ -189,7 +189,7 @@ def test_arrays_on_drive_are_made_on_the_local_disk_and_read_from_a_copy_there(d
     assert y[-1, -1, -1, 0] == 7, "it was copied once"
     kept.unlink()
     [y] = arrays.load_arrays(drive, "test", ["y"])
-    assert y[-1, -1, -1, 0] == 0, "and is copied again where it is gone"
+    assert y[-1, -1, -1, 0] == 0, "and is copied again if it is gone"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drive", "npy"]  # no draft is left
     make(drive, size=3)
     [other] = arrays.load_arrays(drive, "test", ["y"])
@@ -199,7 +199,7 @@ def test_arrays_on_drive_are_made_on_the_local_disk_and_read_from_a_copy_there(d
 
 @pytest.mark.parametrize("full", ["local", "drive", None])
 def test_both_disks_need_room_for_six_bytes_per_pixel(full, drive, tmp_path, monkeypatch):
-    """X takes four bytes, y and share one each; the largest subset has three slices of 2 x 2 pixels."""
+    """X takes four bytes, y and share one each. The largest subset has three slices of 2 x 2 pixels."""
     places = {"local": tmp_path, "drive": drive / "npy"}
     free = {place: 3 * 4 * 6 - (name == full) for name, place in places.items()}
     monkeypatch.setattr(arrays.shutil, "disk_usage", lambda place: types.SimpleNamespace(free=free[place]))

@@ -1,4 +1,4 @@
-"""What augmentation does to pictures and masks, against independent computations; and the same under XLA."""
+"""Augmentation of pictures and masks agrees with independent computations, with and without XLA."""
 
 import math
 
@@ -35,7 +35,7 @@ def flat(count, value, size=SIZE):
 
 @pytest.fixture(scope="module")
 def crops():
-    """Of the crops of 250 pictures: for every pixel which column and row it shows, and 1 where that is inside."""
+    """Crops of 250 pictures: for each pixel the column and row it comes from, and 1 if that is inside the picture."""
     rows, columns = np.broadcast_to(np.mgrid[:SIZE, :SIZE][:, None], (2, 250, SIZE, SIZE)).astype(np.float32)
     channels = np.stack([columns, rows, np.ones_like(rows)], axis=-1)
     return run(flat(250, 0.5), channels)[1]
@@ -43,7 +43,7 @@ def crops():
 
 @pytest.fixture(scope="module")
 def maps(crops):
-    """Of each crop that lies inside its picture, by least squares: x = a u + b v + c and y = d u + e v + f."""
+    """The map x = a u + b v + c, y = d u + e v + f of each crop that lies inside its picture, by least squares."""
     v, u = np.mgrid[:CROP, :CROP] - (CROP - 1) / 2
     inside = [crop for crop in crops if crop[..., 2].min() > 0.999]
     assert len(inside) > 60
@@ -54,7 +54,7 @@ def maps(crops):
 def test_crops_are_rotated_by_up_to_20_degrees_either_way(maps):
     angles = np.degrees(np.arctan2(maps[:, 1, 0], maps[:, 0, 0]))
     assert -20.01 < angles.min() < -18 and 18 < angles.max() < 20.01
-    across = np.sum(maps[:, :, 0] * maps[:, :, 1], axis=1)  # turned and stretched, but not sheared
+    across = np.sum(maps[:, :, 0] * maps[:, :, 1], axis=1)  # rotated and stretched, but not sheared
     assert np.abs(across).max() < 1e-3
 
 
@@ -115,7 +115,7 @@ def test_contrast_shading_and_spots_stay_within_their_limits(monkeypatch):
     inside = run(flat(300, 1), flat(300, 1), crop_size=16)[1].min(axis=(1, 2, 3)) > 0.999
 
     def factors(cells):
-        """The logarithm of what white is multiplied by, where only fields of so many cells count: by their first."""
+        """Log of the factor on white, with only the fields of this many cells in effect, set to their first cell."""
 
         def first_cell(field, size):
             return tf.fill([1, size, size, 1], 1.0) * field[:, :1, :1, None] * (field.shape[1:] == (cells, cells))
@@ -136,7 +136,7 @@ def test_one_picture_in_five_is_blurred(monkeypatch):
     for results, mean in ((as_they_are, lambda images: images), (one_more, lambda images: images + 1)):
         monkeypatch.setattr(helpers, "neighbours_mean", mean)
         results.append(run(flat(500, 0.5), flat(500, 0.5), crop_size=8)[0])
-    share = (one_more[0] - as_they_are[0]).mean(axis=(1, 2, 3))  # of the blurred picture in the result
+    share = (one_more[0] - as_they_are[0]).mean(axis=(1, 2, 3))  # the weight of the blurred picture
     assert np.mean(share > 1e-5) == pytest.approx(0.2, abs=0.05)
     assert share.min() > -1e-5 and 0.9 < share.max() < 1.00001
 

@@ -1,4 +1,4 @@
-"""The batch hands parameters on, refuses what cannot work before anything runs, and says which cell failed."""
+"""The batch passes parameters on, refuses what cannot work before anything runs, and says which cell failed."""
 
 import contextlib
 import json
@@ -62,7 +62,7 @@ def test_a_dead_kernel_and_an_endless_cell_are_reported(tmp_path, monkeypatch, w
 
 
 def test_a_kernel_that_does_not_start_raises_a_separate_error(tmp_path, monkeypatch, write_notebook):
-    """It is not the notebook's: dask starts the run again."""
+    """The notebook is not at fault, so dask starts the run again."""
     write_notebook(tmp_path / "notebooks" / "01_made_up.ipynb", "seed = 0  # a number")
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
     kernel = {"argv": ["false"], "display_name": "Python 3", "language": "python"}
@@ -100,7 +100,7 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
         ({"sead": [0]}, "names 'sead', which no notebook takes"),
         *[({"work_dir": ["a"]}, "names 'work_dir'"), ({"open_test": [True]}, "names 'open_test'")],
         *[({"seed": 0}, "give a list"), ({"seed": []}, "give a list"), ({"seed": [0, 0]}, "no value twice")],
-        ({"foreground": [1, "1"]}, "no value twice"),  # their runs would have one folder
+        ({"foreground": [1, "1"]}, "no value twice"),  # their runs would share a folder
         ("seed", "grid is 'seed': give a dict of lists"),
         ({"recipe": [["report"]]}, r"no recipe \['report'\]"),
         ({"dataset": [5]}, "no dataset at 5"),
@@ -153,7 +153,7 @@ def test_runs_of_one_dataset_share_one_task_for_its_arrays(tmp_path):
     def keys(**changed):
         return [future.key for future in batch._share(client, tmp_path, {**CHOICE, **changed}, seed=0)]
 
-    with Client(n_workers=0, processes=False, dashboard_address=":0") as client:  # nothing runs: no worker
+    with Client(n_workers=0, processes=False, dashboard_address=":0") as client:  # without a worker nothing runs
         assert keys() == keys(seed=1) == keys(recipe="crops")
         assert keys()[0] == keys(image_size=64)[0] and keys()[1] != keys(image_size=64)[1]
         assert keys()[1] != keys(recipe="report")[1] and keys()[1] != keys(fold=1)[1]
@@ -248,7 +248,7 @@ def test_runs_named_without_and_with_their_dataset_share_a_folder(tmp_path, monk
     for name in (earlier, "recipe-best_seed-1", "recipe-best_seed-2"):
         (tmp_path / name).mkdir()
     helpers.write_json(tmp_path / earlier / "run.json", {"parameters": {"dataset": dataset}})
-    (tmp_path / "recipe-best_seed-1" / "run.json").write_text('{"parame')  # damaged: its run is made anew
+    (tmp_path / "recipe-best_seed-1" / "run.json").write_text('{"parame')  # damaged: the run is done again
     (tmp_path / "recipe-best_seed-2" / "run.json").write_text("{}")
     monkeypatch.setattr(batch, "fetch_heart", lambda *_: None)
     monkeypatch.setattr(batch, "open_cluster", lambda *_: 1 / 0)
@@ -341,7 +341,7 @@ def test_a_run_whose_kernel_does_not_start_is_tried_three_times(
     [outcome] = helpers.read_json(tmp_path / "runs" / "batch.json", "00")["runs"].values()
     assert outcome["state"] == state
     assert starts == [batch.NOTEBOOKS[0]] * failures + list(batch.NOTEBOOKS if failures < 3 else [])
-    assert all("\n" not in text for text in shown)  # of one run a line tells enough
+    assert all("\n" not in text for text in shown)  # one line is enough for one run
     assert outcome.get("message", "") == ("" if failures < 3 else "RuntimeError: Kernel didn't respond")
 
 
@@ -488,14 +488,14 @@ def test_a_complete_run_is_repeated_only_if_its_inputs_change(work_dir, tmp_path
             helpers.write_json(run_dir / file, {})
 
     def states(run, open_test=True):
-        """What becomes of a run that is started twice."""
+        """The states in which a run ends when it is started twice."""
         return [run_one(tmp_path, run, work_dir / "dataset.json", open_test)["state"] for _ in range(2)]
 
     monkeypatch.setattr(batch, "run_notebook", run_notebook)
     once, longer = ["complete", "reused"], {**CHOICE, "epochs": 3}
     assert states(CHOICE, open_test=False) == once
     moved = shutil.copytree(work_dir, tmp_path / "moved") / "dataset.json"
-    assert run_one(tmp_path, CHOICE, moved, False)["shared"]["path"] == str(moved)  # not where it lay before
+    assert run_one(tmp_path, CHOICE, moved, False)["shared"]["path"] == str(moved)  # not its former place
     assert states(CHOICE) == once and states(longer) == once
     description = helpers.read_json(work_dir / "dataset.json", "01")
     helpers.write_json(work_dir / "dataset.json", {**description, "fingerprint": "other"})
@@ -508,7 +508,7 @@ def test_a_complete_run_is_repeated_only_if_its_inputs_change(work_dir, tmp_path
     for name in ("results/metrics.json", "results/best_median_worst.png", "model/history.csv", "npy/arrays.json"):
         (tmp_path / "run" / name).unlink()  # the report could not be written without it
         assert states(longer) == once
-    helpers.write_json(tmp_path / "run" / "results" / "metrics.json", {"threshold": 0.3})  # 05 by hand in its folder
+    helpers.write_json(tmp_path / "run" / "results" / "metrics.json", {"threshold": 0.3})  # 05 was run here by hand
     assert states(longer) == once
 
 

@@ -1,4 +1,4 @@
-"""The report of a batch: its figures are right, and the page needs nothing but itself."""
+"""The report of a batch: its figures are right, and the page is self-contained."""
 
 import base64
 import csv
@@ -125,7 +125,7 @@ def test_each_patient_is_a_dot_in_the_row_of_its_group_and_the_mean_a_line(batch
     assert list(axes.get_yticks()) == [0, 1]
     assert axes.get_xlabel() == "Dice of a patient's volume"
     assert axes.get_title() == "Patients of valid; the line is the mean"
-    assert axes.get_ylim() == (1.5, -0.5)  # the first group above
+    assert axes.get_ylim() == (1.5, -0.5)  # the first group at the top
     plt.close(figure)
 
 

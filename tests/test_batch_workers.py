@@ -1,7 +1,6 @@
 """Workers: how many there are, which GPU each sees, and that nothing is lost when one is killed or a batch is stopped.
 
-In the slow tests the course is a copy whose notebooks are short, but train, save and resume with the very functions of
-helpers.py.
+In the slow tests the course is a copy with short notebooks that train, save and resume with functions of helpers.py.
 """
 
 import json
@@ -30,7 +29,7 @@ def run_of(profile="smoke", recipe="report", **values):
 
 @pytest.fixture()
 def machine(tmp_path, monkeypatch):
-    """A machine of four cores and 8 GiB; give it GPUs by their number."""
+    """A machine with four cores and 8 GiB; call it with a number of GPUs."""
     import dask.system
     import distributed.system
 
@@ -73,7 +72,7 @@ def test_hidden_gpus_are_not_used(machine, monkeypatch, chosen):
         (3, {}, 3),  # as many as runs
         (9, {"profile": "full"}, 1),  # 32 slices of 256x256 at once: two do not fit into 8 GiB
         (9, {"profile": "full", "batch_size": 16}, 2),
-        (9, {"profile": "full", "batch_size": 64}, 1),  # too large for this memory: it is tried all the same
+        (9, {"profile": "full", "batch_size": 64}, 1),  # too large for this memory, but tried anyway
     ],
 )
 def test_without_a_gpu_cores_runs_and_memory_limit_the_number_of_workers(machine, count, values, expected):
@@ -86,7 +85,7 @@ def test_the_largest_run_of_a_grid_decides_how_many_fit(machine):
     assert len(workers.plan_workers(runs)) == 1
 
 
-# MiB of anonymous memory at the highest, as docs/BATCH.md has them
+# Peak anonymous memory in MiB, as in docs/BATCH.md
 @pytest.mark.parametrize(
     ("profile", "recipe", "batch_size", "measured"),
     [
@@ -110,7 +109,7 @@ def test_the_estimate_of_memory_grows_with_batch_and_area_and_covers_prediction(
 
 
 def test_workers_get_the_planned_environment_in_addition_to_the_users(tmp_path, monkeypatch):
-    """They also find the course, wherever they start, and no worker is profiled."""
+    """They also find the course wherever they start, and no worker is profiled."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(workers, "plan_workers", lambda runs: [{"CUDA_VISIBLE_DEVICES": name} for name in "ab"])
     monkeypatch.chdir(tmp_path)
@@ -124,7 +123,7 @@ def test_workers_get_the_planned_environment_in_addition_to_the_users(tmp_path, 
         assert sorted(seen) == [[False, "a", str(tmp_path)], [False, "b", str(tmp_path)]]
         assert list(client.run(batch.compared_names, {"recipe": [1, 2]}).values()) == [["recipe"]] * 2
         assert set(client.nthreads().values()) == {1}
-        assert {worker["memory_limit"] for worker in client.scheduler_info()["workers"].values()} == {0}  # none
+        assert {worker["memory_limit"] for worker in client.scheduler_info()["workers"].values()} == {0}  # no limit
         assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures) == workers.RETRIES == 2
         assert client.dashboard_link.startswith("http://127.0.0.1:")
 
@@ -244,7 +243,7 @@ def read(path):
 
 
 def is_running(process):
-    """Whether a process is there and no zombie."""
+    """Whether a process exists and is not a zombie."""
     done = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
     return done.stdout[:1] not in ("", "Z")
 
@@ -309,7 +308,7 @@ def test_a_stopped_batch_prints_one_sentence_and_leaves_no_process(start, course
     wait_for(lambda: read(run_dir / "model" / "training.json").get("epochs", 0) >= 2)
     processes = list(map(int, (run_dir / "processes.txt").read_text().split()))
     assert all(map(is_running, processes))
-    started.terminate()  # Ctrl-C comes to the same; but in the background of a shell it is ignored
+    started.terminate()  # Ctrl-C has the same effect, but a background process of a shell ignores it
     assert started.wait(60) == 1
     printed = (tmp_path / "process-0.log").read_text()
     assert printed.endswith(f"{terminal.STOPPED}\n") and "\x1b" not in printed

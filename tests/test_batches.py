@@ -1,4 +1,4 @@
-"""The batches of training and judging: whole, in order, from memory or from the arrays, in the step or before it."""
+"""Batches for training and evaluation: full, in order, from memory or the arrays, made in the step or before it."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_pictures_too_large_for_memory_are_read_from_the_arrays_into_the_same_ba
     pictures = make_pictures()
     settings = {**SETTINGS, "augment": True, "crop_share": 0.5}
     held = as_arrays(helpers.training_batches(pictures, settings))
-    assert 2 * batches.MOST_HELD == 2**30  # pictures and masks together take a GiB at most
+    assert 2 * batches.MOST_HELD == 2**30  # pictures and masks together take at most one GiB
     monkeypatch.setattr(TrainingPictures, "take", None)
     for room in (0, 1):
         monkeypatch.setattr(batches, "MOST_HELD", pictures.pixels + room)
@@ -96,7 +96,7 @@ def test_pictures_have_the_masks_and_planes_that_the_recipe_asks_for(work_dir, s
 
 
 def make_model(compiled):
-    """A network that answers every pixel with the same, which it learns."""
+    """A network that predicts one value for all pixels, which it learns."""
     import keras
 
     image = keras.Input((None, None, 1), name="image")

@@ -1,4 +1,4 @@
-"""The audit: what it finds, and that it finds nothing where there is nothing."""
+"""The audit finds what is wrong with a dataset, and nothing in a clean one."""
 
 import io
 import time
@@ -26,7 +26,7 @@ SLICES = 4
 
 
 def scan(seed):
-    """A volume of smooth shapes: uint8 (SLICES, SIZE, SIZE), neighbouring slices alike, another seed another scan."""
+    """A volume of smooth shapes, different for each seed; uint8 (SLICES, SIZE, SIZE). Neighbouring slices are alike."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 255, (11, 11)), rng.uniform(0, 255, (11, 11))
     smooth = [np.asarray(Image.fromarray(values.astype(np.float32)).resize((SIZE, SIZE), 3)) for values in coarse]
@@ -54,7 +54,7 @@ def masks():
 
 @pytest.fixture()
 def take(tmp_path):
-    """A function that writes images and masks and returns what the import says."""
+    """A function that writes images and masks and returns the description of their import."""
 
     def function(scans, masks, places=PLACES):
         for patient, subset in places.items():
@@ -95,7 +95,7 @@ def test_the_table_describes_the_dataset(take, scans, masks):
 def test_one_scan_under_two_names_is_found_by_content_with_the_dice_of_its_annotations(take, scans, masks, tmp_path):
     scans["p4"] = scans["p1"]
     masks["p4"] = np.stack([disc(33)] * SLICES)
-    masks["p1"][0, 30:32] = 0  # so that most is drawn in p1_001
+    masks["p1"][0, 30:32] = 0  # so that p1_001 has the largest mask
     description = take(scans, masks)
     one, other = masks["p1"] > 0, masks["p4"] > 0
     dice = 2 * (one & other).sum() / (one.sum() + other.sum())
@@ -129,7 +129,7 @@ def test_a_copy_of_a_scan_with_its_slices_reordered_is_found(take, scans, masks)
     assert twin["patients"] == [["train", "p2"], ["valid", "p3"]] and twin["slices"] == SLICES
 
 
-DOUBTS = {  # a sentence: how often it is told, and of what
+DOUBTS = {  # a sentence: how often it is counted, and the change that causes it
     "image that another patient also has": (1, lambda scans, masks: np.copyto(scans["p3"][1], scans["p1"][1])),
     "image that its patient has twice": (1, lambda scans, masks: np.copyto(scans["p2"][2], scans["p2"][0])),
     "image of a single grey value": (12, lambda scans, masks: [volume[:3].fill(0) for volume in scans.values()]),
@@ -207,7 +207,7 @@ def test_among_too_many_pictures_the_same_positions_in_each_patient_are_compared
 
 
 def pair_of(patient, thumbnail):
-    """A picture without a file."""
+    """Stands in for a pair, without files."""
     return SimpleNamespace(patient=patient, name=f"{patient}_0", facts=SimpleNamespace(thumbnail=thumbnail))
 
 
@@ -217,7 +217,7 @@ def test_patients_are_chosen_evenly_if_there_are_too_many_to_compare(monkeypatch
 
 
 def test_a_uniform_region_inside_a_picture_is_not_a_frame():
-    """What differs there alone is no copy, though all around it is the same."""
+    """Pictures that differ only there are not copies, although their surroundings are equal."""
     pictures = [np.random.default_rng(0).integers(100, 160, (32, 32)).astype(np.uint8) for _ in range(2)]
     for picture, grey in zip(pictures, (20, 240)):
         picture[8:24, 8:24] = grey
@@ -269,7 +269,7 @@ def test_dollar_signs_in_titles_are_drawn_literally(take, scans, masks, tmp_path
     scans["b$x_$"] = scans["a$^$"]
     description = take(scans, dict(zip(places, masks.values())), places)
     for figure in (plot_twins(description, tmp_path / "data"), plot_findings(description, tmp_path / "data")):
-        figure.canvas.draw()  # raised ParseException
+        figure.canvas.draw()  # once raised ParseException
     assert plain_text("a$^$_0") == r"a\$^\$_0"
     assert plot_twins(description, tmp_path / "data").axes[0].get_title() == r"a\$^\$_000, train"
 
@@ -309,7 +309,7 @@ def test_masks_at_the_border_and_masks_that_cover_most_are_found(take, scans, ma
 def test_masks_that_are_outlines_are_found(thickness, take, scans, masks):
     masks["p2"] *= ~ndimage.binary_erosion(masks["p2"] > 0, np.ones((1, 3, 3)), thickness)
     found = {"mask that is a thin line around an area, not filled in": SLICES}
-    assert findings(take(scans, masks)) == (found if thickness < 3 else {})  # what is thicker may be a ring
+    assert findings(take(scans, masks)) == (found if thickness < 3 else {})  # a thicker outline may be a ring
 
 
 @pytest.mark.slow

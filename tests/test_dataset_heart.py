@@ -32,9 +32,9 @@ CONTENT = np.random.default_rng(0).bytes(300_000)
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """A server on loopback that serves `content` and counts; the options say how it misbehaves.
+    """A server on loopback that serves `content` and counts requests; the options say how it misbehaves.
 
-    cuts: after how many bytes to cut the next connections. ranges: True, False, or "all", which promises a range and
+    cuts: after how many bytes the next connections break. ranges: True, False, or "all", which promises a range and
     sends all. repeats: how often it sends the content.
     """
 
@@ -85,12 +85,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
                 server.times_sent += 1
         except ConnectionError:
-            return  # the other side has had enough
+            return  # the client has hung up
 
 
 @pytest.fixture()
 def serve():
-    """A function that starts a Server for some bytes; all are stopped in the end."""
+    """A function that starts a Server for some bytes; all are stopped at the end."""
     servers = []
 
     def start(content, **options):
@@ -168,7 +168,7 @@ def test_wrong_content_is_refused_and_only_errors_that_may_pass_are_retried(case
         get(server.url(), tmp_path / "file")
     assert len(server.ranges_seen) == requests
     assert os.listdir(tmp_path) == left
-    assert server.times_sent < 500  # what has no end is not written beyond the size
+    assert server.times_sent < 500  # an endless response is not read beyond the expected size
 
 
 def test_a_file_that_is_too_short_is_refused_even_with_a_partial_download(serve, tmp_path):
@@ -262,7 +262,7 @@ def test_the_heart_data_come_from_the_server_in_the_reports_split(serve, tmp_pat
     with Image.open(root / "train" / "images" / "la_003_077.png") as picture:
         assert (picture.mode, picture.size) == ("RGB", (12, 10))
     assert fetch_heart(tmp_path) == tmp_path / "Task02_Heart.tar"
-    assert len(server.ranges_seen) == 2  # the archive that is there is not fetched again
+    assert len(server.ranges_seen) == 2  # the archive is not fetched again
 
 
 FEW = {"la_003": 130, "la_018": 122, "la_030": 110}
@@ -282,7 +282,7 @@ def test_the_users_own_archive_is_used(tmp_path):
     assert slices_of_patients(by_path) == slices_of_patients(by_source) == FEW_IN_SUBSETS
     assert by_source["fingerprint"] == by_path["fingerprint"]
     assert by_source["root"] == by_path["root"]
-    [note] = by_source["notes"]  # nothing of imagesTs, which has no labels
+    [note] = by_source["notes"]  # nothing about imagesTs, which has no labels
     assert "incomplete, as allowed" in note
 
 
@@ -324,11 +324,11 @@ def write_task(folder, labels=(1,), names=None, title="Organ"):
     return folder
 
 
-@pytest.mark.parametrize("title", ["Organ", "LeftAtrium"])  # of other patients than the heart data
+@pytest.mark.parametrize("title", ["Organ", "LeftAtrium"])  # with other patients than the heart data
 def test_volumes_of_another_task_are_split_by_patient_with_their_spacing(title, tmp_path):
     description = import_dataset(write_task(tmp_path / "Task00", title=title), tmp_path / "data", progress=False)
     assert [len(found) for found in slices_of_patients(description).values()] == [2, 1, 1]
-    assert description["spacing"] == [3, 2, 4]  # the row runs along the second axis after the turn
+    assert description["spacing"] == [3, 2, 4]  # after the turn, rows run along the second axis
     assert description["subsets"]["test"][0]["size"] == [6, 8]
     assert description["notes"][0] == "Each volume is taken as a patient of its own."
 
@@ -356,7 +356,7 @@ def test_labels_are_chosen_by_name_or_number_and_several_are_one_foreground(tmp_
 
 @pytest.fixture()
 def nifti(heart):
-    """The folder of the real volumes, beside that of the real slices."""
+    """The folder of the real volumes, beside the folder of the real slices."""
     folder = heart.parent / "heart-nifti" / "Task02_Heart"
     if not folder.is_dir() and os.environ.get("CI") != "true":
         pytest.skip("beside HEART_DATASET there is no heart-nifti/Task02_Heart")
@@ -371,7 +371,7 @@ def test_the_real_volumes_become_the_real_slices(heart, nifti, tmp_path):
         files = [[tmp_path / kind / f"{name}.png" for kind in ("images", "masks")] for name in names]
         slices = [Pair(subset, name, patient, number, *files[number]) for number, name in enumerate(names)]
         volume = read_headers(*pair)
-        assert slice_axis(volume.grid) is None  # all voxels are cubes: the last axis is taken
+        assert slice_axis(volume.grid) is None  # no axis is thick: the last one is used
         _, geometry, told = write_volume(volume, slices, None, along=2)
         assert geometry == {"spacing": [1.25, 1.25, 1.37], "axes": ["P", "R", "S"]}  # as the header claims
         assert not any(told.values())

@@ -1,4 +1,4 @@
-"""The data door: what it takes, what it leaves in the work folder, and that it is never half of anything."""
+"""The import: what it reads, what it leaves in the work folder, and that nothing is ever left half written."""
 
 import contextlib
 import errno
@@ -30,14 +30,14 @@ PLACES = {"p1": "train", "p2": "train", "p3": "valid", "p4": "test"}
 
 
 def picture(seed):
-    """A picture whose largest value is 255, so that a scale by the maximum leaves it alone."""
+    """A picture whose maximum is 255, so that scaling by the maximum does not change it."""
     pixels = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE + 4)).astype(np.uint8)
     pixels[0, 0] = 255
     return pixels
 
 
 def mask(seed):
-    """A two-valued mask (0, 1) with a disc that lies elsewhere for each seed."""
+    """A mask of 0 and 1 with a disc whose place depends on the seed."""
     rows, columns = np.mgrid[:SIZE, : SIZE + 4]
     row, column = np.random.default_rng(seed).integers(14, 26, 2)
     return ((rows - row) ** 2 + (columns - column) ** 2 < 64).astype(np.uint8)
@@ -51,7 +51,7 @@ TRUTH = {
 
 
 def saved(change=lambda values: values, **options):
-    """Return a function (pixels, path) that saves what `change` makes of pixels, as Pillow is told by the options."""
+    """Return a function (pixels, path) that saves `change(pixels)` with these options of Pillow."""
 
     def save(values, path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def write(folder, place="{subset}/{kind}/{name}.png", save_image=save_plain, sav
 
 
 def written(description, work_dir):
-    """Return {name: (image, mask as 0 and 1)} and hold that all files are in canonical form."""
+    """Return {name: (image, mask as 0 and 1)} and assert that all files are in canonical form."""
     root, pixels = dataset_root(description, work_dir), {}
     for subset in SUBSETS:
         for pair in description["subsets"][subset]:
@@ -93,7 +93,7 @@ def written(description, work_dir):
     return pixels
 
 
-def hold_truth(description, work_dir, tolerance=0):
+def check_truth(description, work_dir, tolerance=0):
     pixels = written(description, work_dir)
     assert set(pixels) == set(TRUTH)
     for name, (image, drawn) in TRUTH.items():
@@ -119,7 +119,7 @@ def work_dir(tmp_path):
     return tmp_path / "work folder ü"
 
 
-# --- what it takes --------------------------------------------------------------------------------------
+# --- what it reads --------------------------------------------------------------------------------------
 
 
 def test_a_canonical_folder_is_used_in_place(dataset, work_dir):
@@ -130,7 +130,7 @@ def test_a_canonical_folder_is_used_in_place(dataset, work_dir):
     assert description["subsets"]["test"][1] == {"name": "p4_001", "patient": "p4", "slice": 1, "size": [40, 44]}
     assert description["notes"] == [] and description["twins"] == [] and description["excluded"] == []
     assert json.loads((work_dir / "dataset.json").read_text(encoding="utf-8")) == description
-    hold_truth(description, work_dir)
+    check_truth(description, work_dir)
 
 
 def pack_zip(folder, path):
@@ -158,11 +158,11 @@ def test_an_archive_is_unpacked_into_the_work_folder(pack, name, dataset, work_d
     assert description["root"].startswith("dataset/")
     assert sorted(os.listdir(work_dir)) == ["dataset", "dataset.json"]
     assert description["fingerprint"] == take(dataset, tmp_path / "other")["fingerprint"]
-    hold_truth(description, work_dir)
+    check_truth(description, work_dir)
 
 
 def test_names_with_accents_in_a_macos_zip_are_read_as_in_its_folder(dataset, work_dir, tmp_path, monkeypatch):
-    """It writes UTF-8, accents apart, and does not say so."""
+    """macOS writes decomposed UTF-8 without setting the flag for it."""
     for path in sorted(dataset.rglob("p1_*.png")):
         path.rename(path.with_name(path.name.replace("p1_", "pu\u0308_")))
     monkeypatch.setattr(zipfile.ZipInfo, "_encodeFilenameFlags", lambda entry: (entry.filename.encode(), 0))
@@ -215,11 +215,11 @@ def test_pictures_are_read_however_they_are_stored(way, tmp_path, work_dir):
         (folder / rename[0]).rename(folder / rename[1])
     description = take(folder, work_dir)
     assert places(description) == PLACES
-    hold_truth(description, work_dir, tolerance)
+    check_truth(description, work_dir, tolerance)
 
 
 def test_a_top_folder_named_training_alone_is_not_a_subset(tmp_path, work_dir):
-    """All below training/: so this is no subset, and the patients are split at random."""
+    """Everything lies below training/, so it is not a subset, and the patients are split at random."""
     description = take(write(tmp_path / "source", "training/heart/{kind}/{name}.png"), work_dir)
     assert set(places(description)) == set(PLACES) and any("split at random" in note for note in description["notes"])
 
@@ -227,7 +227,7 @@ def test_a_top_folder_named_training_alone_is_not_a_subset(tmp_path, work_dir):
 def test_several_label_values_can_be_chosen(tmp_path, work_dir):
     corner = np.pad(np.ones((3, 3), np.uint8), [(0, SIZE - 3), (0, SIZE + 1)])
     folder = write(tmp_path / "source", save_mask=saved(lambda values: 2 * values + corner))
-    hold_truth(take(folder, work_dir, foreground=2), work_dir)
+    check_truth(take(folder, work_dir, foreground=2), work_dir)
     both = written(take(folder, work_dir, foreground=[1, 2]), work_dir)
     assert both["p1_000"][1].sum() == TRUTH["p1_000"][1].sum() + 9
 
@@ -258,18 +258,18 @@ def test_data_of_an_unsupported_type_are_reported(is_packed, dataset, work_dir, 
     description = take(pack_zip(dataset, tmp_path / "data.zip") if is_packed else dataset, work_dir)
     [note] = description["notes"]
     assert "p5.webp (and 4 more) was passed over: .7z, .mha, .svs, .webp, files without ending are not read" in note
-    hold_truth(description, work_dir)
+    check_truth(description, work_dir)
 
 
 def test_a_circular_link_is_not_followed_for_ever(dataset, work_dir):
     (dataset / "train" / "again").symlink_to(dataset, target_is_directory=True)
-    hold_truth(take(dataset, work_dir), work_dir)
+    check_truth(take(dataset, work_dir), work_dir)
 
 
 def test_a_link_does_not_hide_the_folder_it_points_to(dataset, work_dir):
     for subset, kind in (("train", "images"), ("train", "masks"), ("test", "images")):
         (dataset / subset / f"a_link_{len(kind)}").symlink_to(dataset / subset / kind, target_is_directory=True)
-    hold_truth(take(dataset, work_dir), work_dir)
+    check_truth(take(dataset, work_dir), work_dir)
 
 
 # --- patients and subsets -------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def test_without_subsets_patients_are_split_in_the_reports_proportions(patients,
 
 @pytest.mark.parametrize("place", ["p{patient}/{kind}/{index:03d}.png", "all/p{patient}/{index:03d}{ending}.png"])
 def test_numbered_files_in_a_folder_for_each_patient_are_split_by_patient(place, tmp_path, work_dir):
-    """The numbers run on over the patients, so that each file has a name of its own."""
+    """The numbers run on from patient to patient, so each file name is unique."""
     for number in range(15):
         for kind, ending, values in (("images", "", picture(number)), ("masks", "_mask", white(mask(number)))):
             path = place.format(patient=number // 3, kind=kind, ending=ending, index=number)
@@ -402,13 +402,13 @@ def test_importing_the_same_dataset_again_changes_nothing(packed, work_dir):
 def test_an_altered_copy_is_not_taken_for_the_dataset(packed, work_dir):
     root = dataset_root(take(packed, work_dir), work_dir)
     Image.fromarray(picture(99)).save(root / "train" / "images" / "p1_000.png")
-    hold_truth(take(packed, work_dir), work_dir)
+    check_truth(take(packed, work_dir), work_dir)
     assert len(os.listdir(work_dir / "dataset")) == 1
 
 
 def test_another_dataset_replaces_the_earlier_copy(packed, work_dir):
     earlier = take(packed, work_dir)
-    mine = ["imported-mine", "202406151230", "202406151231.tar"]  # names much like those of copies
+    mine = ["imported-mine", "202406151230", "202406151231.tar"]  # names similar to those of our copies
     for name in mine[:2]:
         (work_dir / "dataset" / name / "labels").mkdir(parents=True)
     (work_dir / "dataset" / mine[2]).write_bytes(b"mine")
@@ -420,24 +420,24 @@ def test_another_dataset_replaces_the_earlier_copy(packed, work_dir):
 def test_a_work_folder_can_be_moved(packed, work_dir, tmp_path):
     description = take(packed, work_dir)
     work_dir.rename(tmp_path / "moved")
-    hold_truth(description, tmp_path / "moved")
+    check_truth(description, tmp_path / "moved")
 
 
 def test_our_own_copy_can_be_imported_again(packed, work_dir):
     root = dataset_root(take(packed, work_dir), work_dir)
-    hold_truth(take(root, work_dir), work_dir)
+    check_truth(take(root, work_dir), work_dir)
 
 
 @pytest.mark.parametrize("place", ["source", "work folder ü", "work folder ü/dataset"])
 def test_a_users_folder_is_read_wherever_it_lies_and_never_changed(place, tmp_path, work_dir):
     folder = write(tmp_path / place, "{subset}/{kind}/{name}.bmp")
     before = {path: path.read_bytes() for path in folder.rglob("*.bmp")}
-    for _ in range(2):  # the second time our own copies lie beside it
-        hold_truth(take(folder, work_dir), work_dir)
+    for _ in range(2):  # the second time our own copies are there too
+        check_truth(take(folder, work_dir), work_dir)
     assert {path: path.read_bytes() for path in folder.rglob("*.bmp")} == before
 
 
-# --- killed, or without room ----------------------------------------------------------------------------
+# --- killed, or out of disk space -----------------------------------------------------------------------
 
 KILLED = """
 import json, os, signal, sys
@@ -531,7 +531,7 @@ def test_without_disk_space_the_earlier_data_stay_and_one_sentence_says_so(packe
     monkeypatch.undo()
     assert sorted(os.listdir(work_dir)) == ["dataset", "dataset.json"]
     assert json.loads((work_dir / "dataset.json").read_text(encoding="utf-8")) == description
-    hold_truth(description, work_dir)
+    check_truth(description, work_dir)
 
 
 FULL = """
@@ -587,9 +587,9 @@ def test_an_upload_is_kept_in_the_work_folder(packed, monkeypatch, work_dir):
     pretend_colab(monkeypatch, {"data.zip": packed.read_bytes()})
     path = importing.upload_file(work_dir)
     assert path == work_dir / "uploaded" / "data.zip"
-    hold_truth(take(path, work_dir), work_dir)
+    check_truth(take(path, work_dir), work_dir)
     before = (work_dir / "dataset.json").read_bytes()
-    pretend_colab(monkeypatch, {"dataset.json": b"{}"})  # called as a file of the course
+    pretend_colab(monkeypatch, {"dataset.json": b"{}"})  # named like a file of the course
     assert importing.upload_file(work_dir).read_bytes() == b"{}" and (work_dir / "dataset.json").read_bytes() == before
 
 
@@ -651,7 +651,7 @@ def test_a_file_can_have_the_longest_name_that_a_disk_allows(tmp_path):
     path = tmp_path / f"{'n' * 244}.weights.h5"
     with workspace.whole_file(path) as temporary:
         temporary.write_text("weights")
-        assert temporary.name.endswith(".weights.h5")  # Keras looks at it
+        assert temporary.name.endswith(".weights.h5")  # Keras checks the ending
     assert path.read_text() == "weights"
 
 

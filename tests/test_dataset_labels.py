@@ -1,4 +1,4 @@
-"""Which values of a mask are the structure: the right pixels, a note, or one sentence that asks."""
+"""Which values of a mask are the structure: found, assumed with a note, or asked for in one sentence."""
 
 import io
 from contextlib import nullcontext
@@ -15,7 +15,7 @@ from course.workspace import CourseError
 
 HEIGHT, WIDTH = 48, 64
 STRUCTURE = np.zeros((HEIGHT, WIDTH), bool)
-LEFT = np.arange(WIDTH) < 12  # of the structure a part
+LEFT = np.arange(WIDTH) < 12  # part of the structure
 STRUCTURE[10:34, 8:20] = STRUCTURE[26:34, 8:40] = True
 
 
@@ -24,7 +24,7 @@ def grey(values):
 
 
 class Jpeg:
-    """A mask that is saved as a JPEG, whatever its file is called."""
+    """A mask that is saved as a JPEG, whatever its file name."""
 
     def __init__(self, values):
         self.values = values
@@ -34,7 +34,7 @@ class Jpeg:
 
 
 def palette(*colours, transparent=None):
-    """A function that makes an indexed picture of labels."""
+    """Return a function that makes a picture with this palette from labels."""
 
     def make(labels):
         picture = Image.frombytes("P", (WIDTH, HEIGHT), labels.astype(np.uint8).tobytes())
@@ -47,7 +47,7 @@ def palette(*colours, transparent=None):
 
 
 def drawn_on_nothing(labels):
-    """Black ink on a ground that is transparent: in grey nothing would be seen."""
+    """Black on a transparent background: converted to grey, nothing would be visible."""
     return grey(np.dstack([np.zeros((HEIGHT, WIDTH, 3)), labels * 255]))
 
 
@@ -62,7 +62,7 @@ def red_jpeg(labels):
 
 
 def ground_cut_away(labels):
-    """A white ground, made transparent, around a structure of two greys."""
+    """A white background, made transparent, around a structure of two greys."""
     ground = np.where(labels, np.where(LEFT, 90, 200), 255)
     return grey(np.dstack([ground, ground, ground, labels * 255]))
 
@@ -78,7 +78,7 @@ def once_a_jpeg(values, quality):
 
 
 def jpeg(labels):
-    """A mask that once was a JPEG, kept as PNG: waves of grey around its edges."""
+    """A mask that was once a JPEG, stored as PNG: grey ringing around its edges."""
     return once_a_jpeg(labels * 255, 70)
 
 
@@ -93,7 +93,7 @@ def labels_with_ignored(count):
 
 
 def a_ramp(labels):
-    """Forty labels, each a stripe: values in between are no edges."""
+    """Forty labels, each a stripe: the values in between are not blurred edges."""
     return grey(np.where(labels, 255, np.minimum(np.arange(WIDTH) * 2, 78)))
 
 
@@ -237,9 +237,9 @@ TIP = np.zeros((HEIGHT, WIDTH), np.uint8)
 TIP[8:11, 8:11] = 100
 LARGER_TIP = np.where(np.eye(HEIGHT, WIDTH, 1) * (np.arange(WIDTH) == 12), 100, TIP).astype(np.uint8)
 BLOCKS = np.zeros((HEIGHT, WIDTH), np.uint8)
-BLOCKS[8:24, 16:24] = 40  # whole blocks of a JPEG, which keeps them as they are
+BLOCKS[8:24, 16:24] = 40  # whole 8x8 blocks, which JPEG keeps unchanged
 OTHER_VALUES = r"p2_0\.png holds two values, neither above 127\.5, and other masks are blurred and reach 255: save"
-EMPTY = r"All masks of (train|valid|test) are empty"  # p2 alone is in its subset
+EMPTY = r"All masks of (train|valid|test) are empty"  # p2 is alone in its subset
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_the_chosen_label_is_used_and_the_rest_is_reported_as_background(tmp_pat
 
 
 def test_fully_transparent_masks_are_empty_whatever_their_colour(tmp_path):
-    """A mask drawn with opacity that is empty everywhere is white and wholly transparent."""
+    """An empty mask of a program that draws in the alpha channel is white and fully transparent."""
     empty = grey(np.full((HEIGHT, WIDTH, 4), (255, 255, 255, 0)))
     made = iter([drawn_on_nothing(STRUCTURE)] * 3)
     drawn, _ = take(tmp_path / "source", tmp_path / "work", lambda labels: next(made))

@@ -1,7 +1,6 @@
-"""Small datasets laid out as people really have them: which file is the mask, whose the picture is, which subset.
+"""Small datasets in layouts that people use: which file is the mask, which patient it belongs to, which subset.
 
-What is read comes out as the very pixels that were put in; what is taken for granted is told; what cannot be known gets
-one sentence.
+The pixels come out as they were put in; assumptions are reported; what is ambiguous is refused in one sentence.
 """
 
 import re
@@ -30,7 +29,7 @@ def picture(seed):
 
 
 def mask(seed):
-    """An L of 0 and 255, elsewhere for each seed up to 100: no flip or turn leaves it as it is."""
+    """An L of 0 and 255, in another place for each seed up to 100; every flip or rotation changes it."""
     values = np.zeros((HEIGHT, WIDTH), np.uint8)
     row, column = divmod(seed % 100, 10)
     values[3 + row : 15 + row, 3 + 2 * column : 6 + 2 * column] = 255
@@ -39,7 +38,7 @@ def mask(seed):
 
 
 def put(folder, name, values):
-    """Save a picture or, where the name says so, a volume of four such slices; bytes become a file as they are."""
+    """Save a picture or, if the name is that of a volume, four such slices; bytes are written as they are."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(values, bytes):
@@ -71,8 +70,8 @@ def together(found):
     return {name: seed for subset in SUBSETS for name, seed in found[subset].items()}
 
 
-def said(seed):
-    """What a template of a path may name: the seed's number, half, last bit and the like."""
+def fields(seed):
+    """The fields that a template of a path may name: the seed's number, half, last bit and the like."""
     return {
         "n": seed,
         "p": seed // 2,
@@ -85,17 +84,17 @@ def said(seed):
 
 
 def lay_out(folder, templates, count=6):
-    """For each seed put what the functions of it make: {template of the path: function}."""
+    """For each seed save what the functions make of it; templates is {template of the path: function}."""
     for seed in range(count):
         for template, make in templates.items():
-            put(folder, template.format(**said(seed)), make(seed))
+            put(folder, template.format(**fields(seed)), make(seed))
 
 
 # --- which folder is the mask ---------------------------------------------------------------------------
 
 
 def part_of_mask(where):
-    """A function of the seed that makes its mask with nothing but a part of it."""
+    """Return a function that makes one part of the mask of a seed."""
 
     def make(seed):
         values = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -120,7 +119,7 @@ SEVERAL = {
     "{kind}/benign ({n})_mask.png": LOWER,
     "{kind}/benign ({n})_mask_1.png": UPPER,
 }
-READ = {  # what lies where, what the pictures are called, and words of the notes
+READ = {  # the files, the names of the pictures, and words of the notes
     "retina": (
         {
             "images/2{n}_training.tif": picture,
@@ -216,7 +215,7 @@ READ = {  # what lies where, what the pictures are called, and words of the note
 
 
 def hold(folder, names, words, work_dir):
-    """Hold that a folder is read as {name: seed}, and that its notes are short and have these words."""
+    """Assert that a folder is read as {name: seed}, and that its notes are short and contain these words."""
     description, found = take(folder, work_dir)
     assert together(found) == names
     for word in words:
@@ -228,7 +227,7 @@ def hold(folder, names, words, work_dir):
 def test_each_image_gets_its_own_mask_and_files_passed_over_are_reported(case, tmp_path):
     templates, name, words = READ[case]
     lay_out(tmp_path / "source", templates)
-    hold(tmp_path / "source", {name.format(**said(seed)): seed for seed in range(6)}, words, tmp_path / "work")
+    hold(tmp_path / "source", {name.format(**fields(seed)): seed for seed in range(6)}, words, tmp_path / "work")
 
 
 def test_superpixels_beside_pictures_of_lesions_are_passed_over(tmp_path):
@@ -356,7 +355,7 @@ def test_an_images_name_is_its_masks_name_without_the_word_for_mask(mask, images
 
 def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
     lay_out(tmp_path / "source", {"images/{n}.png": picture, "masks/{n}.png": mask}, 3)
-    put(tmp_path / "source", "thumbs.db/0.png", picture(0))  # a stray
+    put(tmp_path / "source", "thumbs.db/0.png", picture(0))  # a stray file
     monkeypatch.setattr(layout, "MAX_FILES", 6)
     assert len(together(take(tmp_path / "source", tmp_path / "work")[1])) == 3
     (tmp_path / "source" / "notes.txt").write_text("one more")
@@ -364,7 +363,7 @@ def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
         take(tmp_path / "source", tmp_path / "work")
 
 
-REFUSED = {  # what lies where, and the sentence
+REFUSED = {  # the files, and the sentence
     "modalities": (
         {f"B_{{n:03d}}/B_{{n:03d}}_{kind}.png": picture for kind in ("t1", "t2", "pd", "dwi", "flair")}
         | {"B_{n:03d}/B_{n:03d}_seg.png": mask},
@@ -478,7 +477,7 @@ REFUSED = {  # what lies where, and the sentence
 
 
 def refuse(folder, sentence, work_dir):
-    """Hold that a folder is refused with one sentence of ordinary length, and that nothing is left."""
+    """Assert that a folder is refused in one sentence of ordinary length, and that nothing is left."""
     with pytest.raises(CourseError, match=sentence) as caught:
         take(folder, work_dir)
     assert len(str(caught.value)) < 400
@@ -521,7 +520,7 @@ def test_two_time_points_of_a_patient_in_two_subsets_are_reported(tmp_path):
     ],
 )
 def test_masks_with_conflicting_palettes_are_refused(odd, is_turned, sentence, tmp_path):
-    """Two masks for each of five images and one for p5, of one palette but for the odd one."""
+    """Two masks for each of five images and one for p5; all but the odd one have the same palette."""
     for seed in range(6):
         put(tmp_path, f"source/images/p{seed}.png", picture(seed))
         for name in [f"p{seed}_mask_1", f"p{seed}_mask_2"] if seed < 5 else ["p5"]:
@@ -544,7 +543,7 @@ def test_masks_with_conflicting_palettes_are_refused(odd, is_turned, sentence, t
     ],
 )
 def test_the_structure_is_the_union_of_an_images_masks(parts, options, tmp_path):
-    """The label that was chosen, though a greater one lies over it; and numbers that PNG does not hold."""
+    """Also if a higher label lies over the chosen one, and with numbers that are too large for PNG."""
     masks = {f"masks/p{{n}}_mask_{number}.tif": part for number, part in enumerate(parts)}
     lay_out(tmp_path / "source", {"images/p{n}.png": picture, **masks})
     _, found = take(tmp_path / "source", tmp_path / "work", **options)
@@ -699,8 +698,8 @@ def test_words_in_front_of_all_numbers_are_not_patients(name, drawn, words, tmp_
     places = {f"{{subset}}/images/{name}_{{n}}.png": picture, f"{{subset}}/labels/{drawn}_{{n}}.png": mask}
     lay_out(tmp_path / "source", places)
     description, found = take(tmp_path / "source", tmp_path / "work")
-    assert together(found) == {f"{name}_{{n}}".format(**said(seed)): seed for seed in range(6)}
-    assert patients(description)["train"] == {f"{name}_{{n}}".format(**said(seed)) for seed in (0, 3)}
+    assert together(found) == {f"{name}_{{n}}".format(**fields(seed)): seed for seed in range(6)}
+    assert patients(description)["train"] == {f"{name}_{{n}}".format(**fields(seed)) for seed in (0, 3)}
     assert description["notes"][0].startswith(f"All names begin with {words}, which is taken as the dataset's name")
 
 
@@ -709,7 +708,7 @@ def test_slices_of_one_scan_stay_together_and_those_of_several_apart(name, tmp_p
     source = with_names(tmp_path / "source", [name.format(p, n) for p in range(6) for n in range(3)])
     description, found = take(source, tmp_path / "work")
     notes = " ".join(description["notes"])
-    if "patient_pattern=" in notes:  # the slices are no numbers after a last "_": what is advised is right
+    if "patient_pattern=" in notes:  # the slice is not a number after the last "_": the advised pattern is right
         pattern = notes.partition("patient_pattern='")[2].partition("'")[0].replace("\\\\", "\\")
         description, found = take(source, tmp_path / "joined", patient_pattern=pattern)
     assert len(set().union(*patients(description).values())) == 6

@@ -1,4 +1,4 @@
-"""Converted data on Google Drive, with a stand-in for it: one archive there, the files on a machine's own disk."""
+"""Converted data on a stand-in for Google Drive: one archive on Drive, the files on the machine's own disk."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Scores are taken at the right resolution, over the right slices, and written down completely."""
+"""Scores are computed at the right resolution, over the right slices, and recorded completely."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ matplotlib.use("agg")
 
 
 class Judge:
-    """Stands in for a network that is asked for its loss alone."""
+    """Stands in for a network that is asked only for its loss."""
 
     def evaluate(self, batches, verbose, return_dict):
         assert all(len(X) == len(y) for X, y in batches.as_numpy_iterator())
@@ -30,7 +30,7 @@ class Judge:
 
 
 class Copying:
-    """Stands in for a network that answers each picture with itself, and remembers the shapes it saw."""
+    """Stands in for a network that predicts each picture itself, and remembers the shapes it saw."""
 
     def __init__(self, jit_compile=False):
         self.shapes, self.jit_compile = [], jit_compile
@@ -42,7 +42,7 @@ class Copying:
 
 
 def evaluate(work_dir, subset, probabilities, threshold=0.5, largest_component=False):
-    """The metrics of a network that answered with these probabilities."""
+    """The metrics of a network that predicted these probabilities."""
     return helpers.evaluate_subset(Judge(), work_dir, subset, probabilities, threshold, largest_component)[0]
 
 
@@ -54,7 +54,7 @@ def prepared(work_dir):
 
 
 def store(model, work_dir, **record):
-    """Keep a model as 04 does; return what it was made from."""
+    """Store a model as 04 does; return what it was made from."""
     path = work_dir / "model" / "best.keras"
     path.parent.mkdir(exist_ok=True)
     model.save(path)
@@ -109,7 +109,7 @@ def distances(metrics, patient):
 
 
 def test_missing_slices_keep_their_place_in_distances(prepared, capsys):
-    """One slice is drawn and another found: how far they are apart depends on what is missing between them."""
+    """The truth is in one slice and the prediction in another: their distance depends on the slices missing between."""
     record = helpers.read_json(prepared / "npy" / "arrays.json", "02")
     slices = record["slices"]["valid"]
     [patient] = {pair["patient"] for pair in slices}
@@ -212,7 +212,7 @@ def test_results_are_not_written_or_used_for_another_network(prepared):
     metrics_file = helpers.write_results(model, prepared, settings, {})
     written = metrics_file.read_bytes()
     another = helpers.create_model(image_size=64)
-    for changes in ({"epochs": 8}, {"made_from": "other data"}):  # 04 went on, or learned from something else
+    for changes in ({"epochs": 8}, {"made_from": "other data"}):  # trained further, or on other data
         store(another, prepared, **{**record, **changes})
         with pytest.raises(helpers.CourseError, match="ran with another network than the one in model/: run 05"):
             helpers.chosen_segmentation(prepared)
@@ -246,7 +246,7 @@ def test_the_trained_model_is_loaded_in_safe_mode_and_evaluates_as_it_was_traine
 
 def test_the_returned_masks_are_the_ones_that_are_scored(prepared):
     probabilities = truth(prepared, "test")
-    probabilities[:, 0, 0] = 0.9  # a piece of its own
+    probabilities[:, 0, 0] = 0.9  # a separate component
     for largest_component in (False, True):
         metrics, _, masks = helpers.evaluate_subset(Judge(), prepared, "test", probabilities, 0.5, largest_component)
         assert masks[:, 0, 0].all() != largest_component and masks.dtype == bool
@@ -329,7 +329,7 @@ def test_smaller_slices_are_padded_at_the_end_to_the_patients_largest(by_hand, m
 
 
 def test_the_metrics_a_training_prints_agree_with_a_count_by_hand():
-    """Four pixels, answered by a network that hands them on."""
+    """Four pixels, through a network that returns its input."""
     import keras
 
     image = keras.Input((2, 2, 1))
@@ -337,7 +337,7 @@ def test_the_metrics_a_training_prints_agree_with_a_count_by_hand():
     model = keras.Model(image, copy(image))
     helpers.compile_model(model, 0.001, "bce_dice_loss")
     answer = np.array([0.75, 0.25, 0.5, 0.25], np.float32).reshape(1, 2, 2, 1)
-    truth = np.array([1, 0.5, 0, 0.25], np.float32).reshape(1, 2, 2, 1)  # soft: from one half on a pixel is atrium
+    truth = np.array([1, 0.5, 0, 0.25], np.float32).reshape(1, 2, 2, 1)  # soft: a pixel counts as atrium from one half
     printed = model.evaluate(answer, truth, verbose=0, return_dict=True)
     assert printed["accuracy"] == 0.5  # the first and the last are right
     assert printed["iou"] == pytest.approx(1 / 3)  # one found, one missed, one invented
@@ -353,7 +353,7 @@ def test_best_median_worst_and_worst_large_slice_with_truth_and_prediction(by_ha
     work_dir, probabilities = by_hand
     _, counts, masks = helpers.evaluate_subset(Judge(), work_dir, "valid", probabilities, 0.5)
     record = helpers.read_json(work_dir / "npy" / "arrays.json", "02")
-    record["slices"]["valid"][0]["name"] = "a$^$_000"  # would be a formula, and a wrong one
+    record["slices"]["valid"][0]["name"] = "a$^$_000"  # Matplotlib would take it for a formula, an invalid one
     helpers.write_json(work_dir / "npy" / "arrays.json", record)
     figure = helpers.plot_predictions(work_dir, "valid", counts, masks)
     figure.canvas.draw()
@@ -370,7 +370,7 @@ def test_best_median_worst_and_worst_large_slice_with_truth_and_prediction(by_ha
         assert np.array_equal(close.images[0].get_array(), X[row, ..., 0])
         [box] = whole.lines
         (left, right), (bottom, top) = close.get_xlim(), close.get_ylim()
-        assert (left, right) != whole.get_xlim() and bottom > top  # row 0 is above
+        assert (left, right) != whole.get_xlim() and bottom > top  # row 0 is at the top
         corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
         assert list(zip(box.get_xdata(), box.get_ydata())) == corners
     truth, prediction = figure.axes[1].collections
@@ -480,7 +480,7 @@ def test_a_subset_is_predicted_in_as_many_planes_as_asked_for(prepared):
         (2, [1, 1, 1], (16, 16), []),
         (3, [2, 1, 3], (16, 16), [(16, 64, 16, 1), (16, 16, 32, 1)]),  # 60 and 30 pixels deep, and padding
         (3, None, (16, 16), [(16, 24, 16, 1), (16, 16, 24, 1)]),
-        (3, None, (16, 32), []),  # 20 slices of unknown distance are 10 pixels deep: too few
+        (3, None, (16, 32), []),  # 20 slices of unknown spacing are 10 pixels deep: too few
         (3, None, (32, 16), []),
     ],
 )

@@ -1,6 +1,6 @@
-"""Folds are drawn by patient, once; a fold changes who is valid.
+"""Folds are drawn once, by patient; a fold changes which patients are valid.
 
-A dataset is taken from another work folder as it is.
+A dataset taken from another work folder is used as it is.
 """
 
 import copy
@@ -90,7 +90,7 @@ def test_a_missing_dataset_json_or_one_that_has_lost_its_files_is_refused(work_d
 
 
 def pair(patient, number=0, subset=None, scan=None, constant=False, drawn=1):
-    """A slice whose picture is known by the name `scan`; without one no other slice has it."""
+    """A slice; slices with the same `scan` show the same picture. Without `scan` the picture is unique."""
     name = f"{patient}_{number}"
     facts = SimpleNamespace(
         image_hash=scan or f"{subset}/{name}",
@@ -108,7 +108,7 @@ def subsets(pairs):
     return found
 
 
-PEOPLE = {  # a patient, and who that is
+PEOPLE = {  # a patient, and the person that it is
     **{"patient3_ED": "patient3", "p1_time_2": "p1", "sub-01_ses-02": "sub-01", "P7-Frame05.left": "P7"},
     **{"Image_01L": "Image_01", "OD07": "07", "L7": "7", "scan3_p7": "p7", "pre_p2": "p2"},
     **{"20200105_p1": "p1", "p1_2020-01-31_dr": "p1_dr", "AB_31.01.2020": "AB", "AB_01-31-2020": "AB"},
@@ -240,7 +240,7 @@ def test_folds_are_at_most_five_and_as_even_as_people_allow(groups, sizes):
     drawn = folds.draw_folds(pairs, 0, people)
     assert sorted(map(len, drawn)) == sizes and drawn == [sorted(fold) for fold in drawn]
     assert sorted(sum(drawn, [])) == sorted(people)
-    for person in people.values():  # is in one fold
+    for person in people.values():  # each is in one fold
         names = {patient for patient, one in people.items() if one == person}
         assert len([fold for fold in drawn if names & {*fold}]) == 1
 

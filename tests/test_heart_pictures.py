@@ -103,7 +103,7 @@ def test_the_median_patient_of_a_run_comes_with_its_slices_masks_and_predictions
     asked = []
 
     def answer(model, work_dir, subset, planes):
-        """Return 0.8 where there is atrium, 0.7 elsewhere: the threshold tells them apart."""
+        """Return 0.8 where there is atrium, 0.7 elsewhere: the threshold lies between them."""
         asked.append((model, subset, planes))
         return 0.7 + 0.1 * np.asarray(helpers.load_arrays(work_dir, subset)[1][..., 0], np.float32)
 

@@ -1,4 +1,4 @@
-"""What 06 compares differs in one thing alone: who is in train, or what the skip connections bring."""
+"""The networks that 06 compares differ in one thing only: who is in train, or what the skip connections carry."""
 
 import csv
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_the_trainings_differ_only_in_the_slices_they_learn_from(monkeypatch):
     assert learned["by patient"] == learned["skips cut"] == without_twin
     assert learned["with the twin"] == list(range(9))
     by_slice, half = set(learned["by slice"]), measure_leaks.held_out(SLICES["valid"])
-    assert len(by_slice) == len(learned["by slice"]) == len(without_twin)  # as many, none of them twice
+    assert len(by_slice) == len(learned["by slice"]) == len(without_twin)  # as many slices, none of them twice
     assert {number - 100 for number in by_slice if number >= 100} == set(np.flatnonzero(~half))  # none it is scored on
     assert {number for number in by_slice if number < 100} < set(without_twin)
 

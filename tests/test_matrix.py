@@ -1,6 +1,6 @@
-"""The environments of `make matrix` are what they are called.
+"""The environments of `make matrix` are what their names say.
 
-They are both ends of the ranges, and Colab's versions, which satisfy them.
+They are both ends of the ranges, and Colab's versions, which lie within them.
 """
 
 import json

@@ -32,7 +32,7 @@ def inputs_of(layer):
 
 
 def in_the_reports_order(model):
-    """The layers from image to mask: from the mask back, each layer stands behind the first that it reads."""
+    """The layers from image to mask, found by following the first input of each layer back from the mask."""
     chain = [model.layers[-1]]
     while type(chain[-1]).__name__ != "InputLayer":
         chain.append(model.get_layer(inputs_of(chain[-1])[0]))
@@ -126,9 +126,9 @@ def test_a_step_in_float16_keeps_gradients_that_would_be_zero_unscaled():
     X = np.random.default_rng(0).random((2, 16, 16, 1), np.float32)
     y = (X > 0.9).astype(np.float32)
     result = model.train_on_batch(X, y, return_dict=True)
-    assert 1 < result["loss"] < 3  # as it is, not as it was scaled
+    assert 1 < result["loss"] < 3  # unscaled
     moved = np.abs(model.get_layer("down1_conv1").get_weights()[0] - before)
-    assert int(model.optimizer.iterations) == 1 and 0 < moved.max() <= 0.0011  # Adam's first step is the rate
+    assert int(model.optimizer.iterations) == 1 and 0 < moved.max() <= 0.0011  # Adam's first step is the learning rate
 
 
 def test_the_full_profile_stops_where_tensorflow_has_no_gpu(monkeypatch):
@@ -146,7 +146,7 @@ def test_the_full_profile_stops_where_tensorflow_has_no_gpu(monkeypatch):
 
 
 def with_one_normalization(arithmetic, trainable):
-    """Return a network whose one batch normalisation holds numbers that all differ."""
+    """Return a network with one batch normalisation whose numbers all differ."""
     keras.utils.set_random_seed(0)
     image = keras.Input((None, None, 1))
     x = keras.layers.Conv2D(5, 3, use_bias=False, padding="same", dtype=arithmetic)(image)

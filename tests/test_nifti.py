@@ -1,4 +1,4 @@
-"""Volumes at the door: where their voxels lie, which way they are cut, and what their labels mean."""
+"""The import of volumes: where their voxels lie, along which axis they are sliced, and what their labels mean."""
 
 import json
 
@@ -15,14 +15,14 @@ from course.volumes import common_slice_axis, read_headers, slice_axis
 from course.workspace import CourseError
 
 SHAPE = (6, 8, 5)
-VALUES = np.arange(240, dtype=np.int16).reshape(SHAPE)  # the largest is 239: every voxel has a grey of its own
+VALUES = np.arange(240, dtype=np.int16).reshape(SHAPE)  # the largest is 239: every voxel has its own grey value
 LABEL = np.zeros(SHAPE, np.uint8)
 LABEL[1:3, 2:7, 1:4] = 1
-LABEL[3:5, 2:4, 1:3] = 1  # no flip or swap of axes leaves it as it is
+LABEL[3:5, 2:4, 1:3] = 1  # every flip or swap of axes changes it
 
 
 def save(path, values, affine=None, unit=None, **fields):
-    """Save a volume; further fields of the header are written as they are, whatever nibabel thinks of them."""
+    """Save a volume; further fields of the header are written as given, without nibabel's checks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     volume = nibabel.Nifti1Image(values, np.eye(4) if affine is None else np.array(affine, float))
     if unit:
@@ -77,8 +77,8 @@ def greys(values, white=239):
     return np.rint(np.minimum(values, white) * (255 / white))
 
 
-def hold(images, masks, along=2, values=VALUES, label=LABEL):
-    """Hold the pictures of a volume against its slices along an axis."""
+def check_slices(images, masks, along=2, values=VALUES, label=LABEL):
+    """Assert that the pictures of a volume are its slices along an axis."""
     assert np.array_equal(images, greys(expected_slices(values, along)))
     assert np.array_equal(masks, expected_slices(label, along) * 255)
 
@@ -195,16 +195,16 @@ def test_labels_in_another_orientation_are_turned_onto_their_image(tmp_path):
     from_right_to_left = [[-1, 0, 0, 5], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]  # the same places
     save(folder / "masks" / "c0.nii", LABEL[::-1], from_right_to_left)
     description, images, masks = imported(folder, tmp_path / "data")
-    hold(images, masks)
+    check_slices(images, masks)
     assert [note for note in description["notes"] if "images/c0.nii has another orientation than its labels" in note]
 
 
 def test_volumes_in_different_orientations_are_brought_into_one(tmp_path):
-    """The first volume has its axes swapped and flipped (S, L, P for R, A, S); its pictures come out as the others'."""
+    """The first volume has its axes swapped and flipped (S, L, P for R, A, S); its pictures look like the others'."""
     swapped = [[0, -1, 0, 5], [0, 0, -1, 7], [2, 0, 0, 0], [0, 0, 0, 1]]
     values, label = (array.transpose(2, 0, 1)[:, ::-1, ::-1] for array in (VALUES, LABEL))
     description, images, masks = imported(make(tmp_path / "source", values, label, affine=swapped), tmp_path / "data")
-    hold(images, masks)
+    check_slices(images, masks)
     for case in ("c0", "c1"):
         assert description["geometry"][case] == {"spacing": [1, 1, 2], "axes": ["P", "R", "S"]}
     assert description["spacing"] == [1, 1, 2]
@@ -215,7 +215,7 @@ def test_volumes_in_different_orientations_are_brought_into_one(tmp_path):
 def test_a_volume_without_an_orientation_is_read_as_stored_and_reported(tmp_path, thick, spacing):
     folder = make(tmp_path / "source", pixdim=(1, 1, 1, thick), **UNPLACED)
     description, images, masks = imported(folder, tmp_path / "data")
-    hold(images, masks)
+    check_slices(images, masks)
     assert description["geometry"]["c0"] == {"spacing": spacing, "axes": None}
     assert [note for note in description["notes"] if "c0.nii does not say how it lies in the body" in note]
 
@@ -247,7 +247,7 @@ def test_volumes_without_a_thick_axis_follow_the_others(tmp_path):
 
 
 def test_oblique_volumes_keep_the_axis_that_is_thick_in_all_if_it_leads_one_way(tmp_path):
-    """Turned by 40 and by 50 degrees, which makes other axes of the body the nearest ones; or by a right angle."""
+    """Rotated by 40 and by 50 degrees, so that the nearest axes of the body differ; or by a right angle."""
     for number, degrees in enumerate((40, 50, 40, 40)):
         cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
@@ -257,7 +257,7 @@ def test_oblique_volumes_keep_the_axis_that_is_thick_in_all_if_it_leads_one_way(
         for kind, content in (("images", values), ("masks", LABEL)):
             save(tmp_path / "source" / kind / f"c{number}.nii", content, affine)
     description, images, masks = imported(tmp_path / "source", tmp_path / "data")
-    hold(images, masks)
+    check_slices(images, masks)
     assert description["spacing"] == [1.5, 1, 8] and not any("swapped" in note for note in description["notes"])
     assert [description["geometry"][case]["axes"] for case in ("c0", "c1")] == [["P", "R", "S"], ["I", "R", "P"]]
     affine[:3, :3] = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]) * (1, 1.5, 8)
@@ -275,7 +275,7 @@ def test_thick_slices_along_another_axis_become_the_pictures(tmp_path, along, wo
     for case in range(1, 4):
         save(folder / "images" / f"c{case}.nii", VALUES + case, np.diag([*spacing, 1]))
     description, images, masks = imported(folder, tmp_path / "data")
-    hold(images, masks, along)
+    check_slices(images, masks, along)
     expected = {0: ([2, 1.5, 5], ["I", "A", "R"]), 1: ([2, 1, 5], ["I", "R", "A"])}[along]
     assert description["geometry"]["c2"] == {"spacing": expected[0], "axes": expected[1]}
     told = f"along the {word} axis of the volumes, since voxels are thickest"
@@ -284,7 +284,7 @@ def test_thick_slices_along_another_axis_become_the_pictures(tmp_path, along, wo
 
 def test_pictures_of_thick_slices_along_the_last_axis_have_no_note(tmp_path):
     description, images, masks = imported(make(tmp_path / "source"), tmp_path / "data")
-    hold(images, masks)
+    check_slices(images, masks)
     assert description["geometry"]["c0"] == {"spacing": [1, 1, 2], "axes": ["P", "R", "S"]}
     assert not any("axis" in note or "thick" in note for note in description["notes"])
 
@@ -350,7 +350,7 @@ IGNORED[5] = 255
 def test_changes_to_greys_and_labels_are_reported(tmp_path, image, drawn, options, values, label, told):
     folder = make(tmp_path / "source", image, drawn)
     description, images, masks = imported(folder, tmp_path / "data", **options)
-    hold(images, masks, values=values, label=label)
+    check_slices(images, masks, values=values, label=label)
     assert not told or [note for note in description["notes"] if told in note]
 
 
@@ -390,7 +390,7 @@ def test_labels_become_whole_numbers(tmp_path, values, chosen, expected, present
 
 
 def blurred(dtype, between, above=60):
-    """A label of 255 that is 0 elsewhere but for some values from a quarter to three quarters of it."""
+    """A volume of `above` voxels of 255, `between` voxels from a quarter to three quarters of it, and 0 elsewhere."""
     values = np.zeros(SHAPE, dtype)
     values.flat[:above] = 255
     values.flat[above : above + between] = np.linspace(64, 191, between)

@@ -1,4 +1,4 @@
-"""The committed notebooks are whole, alike in form, and really compared by nbval."""
+"""The committed notebooks are complete, uniform in form, and really compared by nbval."""
 
 import ast
 import dis
@@ -88,7 +88,7 @@ def test_the_parameters_have_the_documented_defaults():
 
 
 def names_of(cell):
-    """Return (the names that a cell gives a value, those that it uses or its functions use)."""
+    """Return (the names that a cell assigns, the names that it or its functions use)."""
     codes = [compile(cell.source, "", "exec")]
     for code in codes:
         codes += [part for part in code.co_consts if inspect.iscode(part)]
@@ -99,14 +99,14 @@ def names_of(cell):
 
 @each_notebook
 def test_a_cell_can_be_run_again_with_the_same_result(path):
-    """A parameter, and what one cell hands to another, is given a value in one cell alone."""
+    """A parameter, or a name that one cell passes to another, is assigned in one cell only."""
     cells = code_cells(read(path))
     [parameters] = [number for number, cell in enumerate(cells) if "parameters" in tags(cell)]
     names = list(map(names_of, cells))
-    for name in set().union(*(assigned for assigned, _ in names)) - {"work_dir", "out", "scan"}:  # taken as they become
+    for name in set().union(*(assigned for assigned, _ in names)) - {"work_dir", "out", "scan"}:  # may be reassigned
         assigning = [number for number, (assigned, _) in enumerate(names) if name in assigned]
-        is_handed_on = any(name in used - assigned for assigned, used in names) or parameters in assigning
-        assert len(assigning) == 1 or not is_handed_on, (name, assigning)
+        is_passed_on = any(name in used - assigned for assigned, used in names) or parameters in assigning
+        assert len(assigning) == 1 or not is_passed_on, (name, assigning)
 
 
 @each_notebook

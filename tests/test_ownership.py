@@ -32,7 +32,7 @@ def test_the_owner_keeps_counting_and_leaves_nothing_behind(tmp_path, monkeypatc
     with ownership.own(tmp_path) as (batch, beat):
         assert batch.startswith(f"process {os.getpid()} on ") and ownership.owner_of(tmp_path) == batch
         beat()
-        assert file.read_text() == f"{batch}\n0"  # so soon it writes nothing
+        assert file.read_text() == f"{batch}\n0"  # too soon to write again
         monkeypatch.setattr(ownership, "BEAT", 0)
         beat()
         beat()
@@ -49,7 +49,7 @@ def test_a_full_disk_ends_the_batch_with_a_sentence(tmp_path, monkeypatch):
     assert not (tmp_path / "owner.txt").exists()
 
 
-@pytest.mark.parametrize("first", ["process 7 on another, abc\n0", ""])  # it may just be writing
+@pytest.mark.parametrize("first", ["process 7 on another, abc\n0", ""])  # it may be writing it just now
 def test_a_running_batch_is_not_disturbed(tmp_path, first):
     ended = threading.Event()
 

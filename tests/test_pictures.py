@@ -19,7 +19,7 @@ from course.workspace import CourseError
 HEIGHT, WIDTH = 12, 20
 MASK = np.zeros((HEIGHT, WIDTH), np.uint8)
 MASK[2:9, 3:6] = 1
-MASK[7:9, 3:12] = 1  # an L: no flip or turn leaves it as it is
+MASK[7:9, 3:12] = 1  # an L: every flip or rotation changes it
 IMAGE = np.random.default_rng(0).integers(30, 200, (HEIGHT, WIDTH)).astype(np.uint8)
 
 
@@ -116,7 +116,7 @@ def test_a_phones_photo_with_an_embedded_preview_is_read(tmp_path):
     assert np.abs(found.pixels - IMAGE.astype(int)).max() < 12 and found.lossy and not found.plain
 
 
-# --- how it lies ----------------------------------------------------------------------------------------
+# --- orientation ---------------------------------------------------------------------------------------
 
 # Where the row and the column of the upright picture are found in the stored one, by the table of the EXIF standard:
 # orientation -> (stored row, stored column) of upright (row, column), with the last row and column of the stored one.
@@ -161,7 +161,7 @@ def test_image_and_mask_are_both_turned_if_both_have_an_orientation(tmp_path, en
 @pytest.mark.parametrize("alone", ["image", "mask"])
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_if_only_one_of_a_pair_is_turned_it_fits_the_other_or_is_reported(tmp_path, ending, alone, orientation):
-    """Half a turn fits either way: it is told. A quarter fits in one way only."""
+    """A half turn fits either way, so it is reported. A quarter turn fits in one way only."""
     turned = {**exif(orientation), **FILES[ending]}
     image = save(tmp_path / f"i.{ending}", IMAGE, **(turned if alone == "image" else {}))
     mask = save(tmp_path / f"m.{ending}", MASK, **(turned if alone == "mask" else {}))
@@ -203,7 +203,7 @@ def test_signed_bytes_and_large_unsigned_numbers_keep_their_order(tmp_path):
     assert np.array_equal(read_picture(signed).pixels, IMAGE.astype(int) - 128)
     assert np.array_equal(read_picture(signed, labels=True).pixels, IMAGE ^ 128)  # -1 may be a mask's 255
     values = IMAGE.astype(np.uint32) << 24
-    unsigned = save(tmp_path / "b.tif", values.view(np.int32))  # Pillow writes that they are signed
+    unsigned = save(tmp_path / "b.tif", values.view(np.int32))  # Pillow marks them as signed
     tag = np.array([339, 3, 1, 0, 2], "<u2")
     unsigned.write_bytes(unsigned.read_bytes().replace(tag.tobytes(), np.array([339, 3, 1, 0, 1], "<u2").tobytes()))
     assert np.array_equal(read_picture(unsigned).pixels, values)
@@ -220,7 +220,7 @@ def test_sixteen_bits_are_read_in_both_byte_orders(tmp_path):
         (np.random.default_rng(0).permutation(1001).astype(np.uint16).reshape(7, 143), (0, 5, 995, 1000)),
         (np.array([-4.5, 2.0]), (-4.5, 2.0, 2.0, 2.0)),
         (np.array([0] * 9980 + [*range(100, 120)]), (0, 100, 119, 119)),  # nearly all is background: the others count
-        (np.array([-9000] * 30 + [*range(1001)]), (-9000, 5, 995, 1000)),  # a ground of a few per cent
+        (np.array([-9000] * 30 + [*range(1001)]), (-9000, 5, 995, 1000)),  # a background of a few per cent
     ],
 )
 def test_a_range_is_measured_at_the_0_5_and_99_5_percentiles(values, spread):
@@ -334,7 +334,7 @@ def make(folder, image=None, ending="png", **options):
 
 
 def imported(folder, work_dir, name="p0_0", **options):
-    """Return the description, and image and mask of a picture as they lie in the work folder."""
+    """Return the description, and image and mask of a picture as stored in the work folder."""
     description = import_dataset(folder, work_dir, progress=False, **options)
     [subset] = [key for key, pairs in description["subsets"].items() if name in {pair["name"] for pair in pairs}]
     paths = pair_paths(description, work_dir, subset, name)
@@ -346,7 +346,7 @@ OUTLIER = np.where(COUNTED, COUNTED, 65535).astype(np.uint16)
 NEGATIVE = (COUNTED * 10.0 - 1000).astype(np.float32)
 GREYS = np.rint(COUNTED / 239 * 255)
 MARKED = np.where(COUNTED < 4, 255, IMAGE // 12).astype(np.uint8)  # 1.7 % of the pixels
-DOUBTED = {  # image, ending, options, image as it is imported, what is told
+DOUBTED = {  # image, ending, options, image as it is imported, what is reported
     "outlier": (OUTLIER, "png", {}, np.where(COUNTED, GREYS, 255), "png holds a few values far brighter than all"),
     "negative": (NEGATIVE, "tif", {}, GREYS, "tif holds negative values: the smallest value became black"),
     "turned alone": (IMAGE, "png", exif(3), IMAGE[::-1, ::-1], "png is turned by EXIF and its mask is not"),
@@ -404,7 +404,7 @@ PASSED_OVER = "source/geometry.json was passed over: only one above all images a
             {"p0": ([1, 2, 3], None), "p1": ([4, 5, 6], ["P", "L", "S"]), "p2": ([1, 2, 3], None)},
             ["from patient to patient: p0 1 x 2 x 3 mm, p1 4 x 5 x 6 mm.", "p0 unknown, p1 P L S (rows, columns"],
         ),
-        (  # the nearest file counts, and differences are told once
+        (  # the nearest file counts, and differences are reported once
             {
                 "source": {"spacing": [9, 9, 9]},
                 "source/scans": {"patients": {f"p{n}": {"spacing": [1, 1, n + 1], "axes": IAR} for n in (0, 1, 2)}},

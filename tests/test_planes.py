@@ -1,4 +1,4 @@
-"""A patient's slices as a volume, and its cuts in three planes, against values by hand."""
+"""A patient's slices as a volume, and its cuts in three planes, compared with values found by hand."""
 
 import numpy as np
 import pytest
@@ -21,9 +21,9 @@ def rows_of_volumes(slices, spacing=(1, 1, 1), image_size=160):
     [
         (range(8), [(0, 8)]),
         (range(7), []),
-        ([None, None, *range(9)], [(2, 11)]),  # what has no number stays outside
+        ([None, None, *range(9)], [(2, 11)]),  # slices without a number stay out
         ([*range(1, 11), *range(13, 20), *range(21, 29)], [(0, 10), (17, 25)]),  # 11 and 12 are missing, and 20
-        ([*range(5, 14), 13, *range(14, 22)], [(0, 9), (9, 18)]),  # two of one number are no neighbours
+        ([*range(5, 14), 13, *range(14, 22)], [(0, 9), (9, 18)]),  # two slices with one number are not neighbours
         (range(0, 200, 10), [(0, 20)]),  # numbers may go in steps
         ([*range(0, 100, 10), *range(120, 200, 10)], [(0, 10), (10, 18)]),
     ],
@@ -103,7 +103,7 @@ def test_averages_run_along_the_given_axis():
 
 
 def make_volume(slices=20, size=16):
-    """Whole greys, and masks with a box that has other ends along each axis, in slices 4 to 15 of 20."""
+    """Whole-number greys, and masks of a box with different ends along each axis, in slices 4 to 15 of 20."""
     greys = np.random.default_rng(0).integers(0, 256, (slices, size, size, 1), np.uint8)
     y = np.zeros_like(greys)
     y[4:16, 3:9, 5:7] = 1

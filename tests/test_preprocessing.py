@@ -1,4 +1,4 @@
-"""A slice as 02 prepares it, and the arrays of a whole dataset. What is recorded of them test_arrays holds."""
+"""A slice as 02 prepares it, and the arrays of a whole dataset. Their record is tested in test_arrays."""
 
 import os
 import subprocess

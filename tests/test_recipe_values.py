@@ -1,10 +1,10 @@
-"""A value that a setting of a recipe cannot take is refused by name; the ends of each range are where they are told."""
+"""An invalid value of a recipe's setting is refused by name; each range ends where its message says."""
 
 import pytest
 
 import helpers
 
-VALUES = {  # what each setting may be, and what it may not
+VALUES = {  # valid and invalid values of each setting
     "image_size": ([16, 24, 256], [0, 8, 15, 20, 16.0, True, "32"]),
     "learning_rate": ([1e-9, 0.001, 9.99], [0, 10, -0.001, True, "fast"]),
     "activation": (["relu", "elu", "selu", "gelu", "silu", "leaky_relu", "tanh"], ["sigmoid", 0]),

@@ -1,6 +1,6 @@
 """Every file says what it was made from, and no notebook uses it with anything else.
 
-Epochs are made up here: what a training keeps is asked, not what it learns.
+Epochs are made up here: the tests ask what a training keeps, not what it learns.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def begin(work_dir, settings=SETTINGS):
 
 
 def train(work_dir, losses, settings=SETTINGS, finish=False):
-    """Go on for an epoch for each of the losses on valid; after epoch e each bias is e + 1. Return the model."""
+    """Train one epoch for each validation loss; after epoch e each bias is e + 1. Return the model."""
     model, callbacks, first_epoch = begin(work_dir, settings)
     for epoch, loss in enumerate(losses, start=first_epoch):
         callbacks[1].on_epoch_begin(epoch)
@@ -217,7 +217,7 @@ def test_a_dataset_changed_in_place_is_not_mixed_with_what_was_made_from_it(smal
     write_json(tmp_path / "run" / "settings.json", SETTINGS)
     mask = own / "valid" / "masks" / f"{description['subsets']['valid'][0]['name']}.png"
     Image.fromarray(255 - np.array(Image.open(mask))).save(mask)
-    os.utime(mask, (1, 1))  # as old as it may be
+    os.utime(mask, (1, 1))  # with a very old date
     of_run = read_json(tmp_path / "run" / "dataset.json", "")
     for use in (
         lambda: helpers.prepare_arrays(description, work_dir, 16, progress=False),
@@ -235,7 +235,7 @@ def test_a_dataset_changed_in_place_is_not_mixed_with_what_was_made_from_it(smal
     with pytest.raises(helpers.CourseError, match=f"{mask.name} of the dataset is gone: put it back, or run 01"):
         helpers.pair_paths(again, work_dir, "valid", mask.stem)
     shutil.rmtree(own)
-    training.training_inputs(work_dir, SETTINGS)  # a network still answers scans where its dataset is not at hand
+    training.training_inputs(work_dir, SETTINGS)  # a network can be used on scans without its dataset
 
 
 def test_a_sentence_names_three_settings_at_most():
@@ -266,7 +266,7 @@ def test_an_interrupted_training_is_reported_when_its_weights_are_used(folder, c
 
 
 def edit_weights(work_dir, of_layers):
-    """Let `of_layers` change what resume.weights.h5 holds of the layers."""
+    """Let `of_layers` change the layers in resume.weights.h5."""
     with h5py.File(work_dir / "model" / "resume.weights.h5", "a") as file:
         of_layers(file)
 
@@ -327,7 +327,7 @@ def test_a_training_without_a_readable_record_is_kept(folder, capsys):
 
 
 def test_older_weights_of_the_same_training_resume_from_their_own_epoch(folder, capsys):
-    """As when Drive has kept an older state: of the newer history the rows of that state are used."""
+    """As when Drive has kept an older state: the newer history is used up to that state."""
     settings = {**SETTINGS, "monitor": None}
     choose_settings(folder, monitor=None)
     train(folder, [0.5, 0.4], settings)
@@ -400,7 +400,7 @@ def test_a_replaced_training_is_kept_beside_those_replaced_before(folder, capsys
     for name in ("looks.npz", "curves.png"):
         assert (earlier / "1" / name).read_bytes() == b"of the first" and not (folder / "model" / name).exists()
     begin(folder, {**SETTINGS, "epochs": 7})
-    begin(folder, {**SETTINGS, "epochs": 6})  # the one before has not got through an epoch: it is not worth keeping
+    begin(folder, {**SETTINGS, "epochs": 6})  # the one before has not finished an epoch: it is not worth keeping
     assert sorted(path.name for path in earlier.iterdir()) == ["1", "2", "3"]
 
 
@@ -447,7 +447,7 @@ def test_a_kill_while_the_earlier_training_is_moved_away_loses_nothing(folder, m
     ],
 )
 def test_a_training_ends_after_its_epochs_or_when_it_no_longer_improves(folder, changes, losses, stops, kept):
-    """Also where it was killed before that could be recorded."""
+    """Also if it was killed before that could be recorded."""
     settings = {**SETTINGS, "epochs": 9, **changes}
     model = train(folder, losses, settings)
     assert model.stop_training is stops and kept_bias(folder) == kept and record_of(folder)["complete"] is False
@@ -492,7 +492,7 @@ def test_a_network_in_another_arithmetic_does_not_replace_the_training(folder):
         "run 03_model again, which takes the arithmetic of the training, then this notebook. Nothing was changed."
     )
     assert contents(folder) == before and not (folder / "model" / "earlier").exists()
-    assert begin(folder, {**SETTINGS, "learning_rate": 0.5})[2] == 0  # another training: there is nothing to go on with
+    assert begin(folder, {**SETTINGS, "learning_rate": 0.5})[2] == 0  # another training: there is nothing to resume
 
 
 def test_a_training_in_float16_resumes_with_its_loss_scale(folder):
@@ -591,7 +591,7 @@ def test_a_hash_of_code_covers_what_it_names_and_no_comments(monkeypatch, tmp_pa
 
 
 def test_a_hash_of_code_is_the_same_in_every_version_of_python():
-    """Fields that 3.12 and 3.13 have added or leave out are empty."""
+    """Fields of the syntax tree that Python 3.12 and 3.13 have added or left out are empty."""
     shapes = [code_shape(text) for text in ("def f(): pass", "def f(): return", "def f(): return None")]
     assert len(set(map(str, shapes))) == 3
     name, body = ("name", "'f'"), ("body", [["Pass"]])
@@ -613,7 +613,7 @@ def test_code_edited_since_its_import_cannot_be_hashed(monkeypatch, tmp_path, ed
 LAMBDAS = [
     {"loss": lambda value: value + 1},
     {
-        "loss": lambda value: value + 1  # this line alone is no Python
+        "loss": lambda value: value + 1  # this line alone is not valid Python
     },
     {"loss": lambda value: value + 2},
 ]

@@ -1,4 +1,4 @@
-"""A scan is read from whatever holds it, turned as the network knows it, and its mask lies where the scan lies."""
+"""A scan is read from any format, turned to the axes of the training, and its mask lies where the scan lies."""
 
 import itertools
 import re
@@ -39,7 +39,7 @@ def as_imported(values):
 
 
 def turned(values, space, order, flips):
-    """A volume with its axes exchanged and flipped, and the affine that leaves every voxel where it is."""
+    """A volume with its axes exchanged and flipped, and the affine that keeps every voxel in place."""
     matrix = np.zeros((4, 4))
     matrix[3, 3] = 1
     for new, (old, flip) in enumerate(zip(order, flips)):
@@ -61,7 +61,7 @@ def save(path, values, space, sform=1, qform=1):
 
 
 def save_series(folder, values, space, **changes):
-    """Write a volume as a DICOM series, in shuffled order of files; the tags follow from the affine by hand."""
+    """Write a volume as a DICOM series with its files in shuffled order; the tags are derived from the affine here."""
     folder.mkdir(parents=True, exist_ok=True)
     lps = np.diag([-1, -1, 1, 1]) @ space
     steps = np.linalg.norm(lps[:3, :3], axis=0)
@@ -207,7 +207,7 @@ def test_a_mask_is_read_in_the_place_of_its_scan_whatever_its_unit_and_axes(tmp_
 def test_a_mask_drawn_by_a_person_is_not_overwritten(tmp_path, body, content):
     scan = scans.read_scan(save(tmp_path / "p1.nii.gz", body, affine()))
     for _ in range(2):
-        scans.save_volume(np.uint8(scan.values > 9), scan, tmp_path / "out" / "p1_mask.nii.gz")  # its own it may
+        scans.save_volume(np.uint8(scan.values > 9), scan, tmp_path / "out" / "p1_mask.nii.gz")  # its own, replaced
     theirs = tmp_path / "p1_mask.nii.gz"
     save(theirs, body, affine()) if content == "a mask" else theirs.write_text(content)
     before = theirs.read_bytes()
@@ -333,7 +333,7 @@ def test_a_scan_is_named_after_the_given_path_and_brings_its_spacing(tmp_path, b
     (series / "DICOMDIR").write_bytes(bytes(128) + b"DICM")  # the index of a CD
     with zipfile.ZipFile(tmp_path / "c.3.zip", "w") as packed:
         for file in series.iterdir():
-            packed.write(file, f"export/{file.stem}")  # hospitals give no endings
+            packed.write(file, f"export/{file.stem}")  # hospitals export without file extensions
     given = save(tmp_path / "a.1.nii.gz", body, affine()), save(tmp_path / "b.2" / "image.nii", body, affine()).parent
     for path, name in zip((*given, tmp_path / "c.3.zip", series), ("a.1", "b.2", "c.3", "d.4")):
         scan = scans.read_scan(path)
@@ -348,7 +348,7 @@ def test_a_scan_is_named_after_the_given_path_and_brings_its_spacing(tmp_path, b
 # --- what cannot be read ------------------------------------------------------------------------------------
 
 
-SERIES = {  # what is changed in a good series
+SERIES = {  # what is changed in a valid series
     "two series": (
         {"SeriesInstanceUID": lambda n: f"1.2.{n // 8}", "SeriesDescription": "cine"},
         r"holds 2 series: cine \(8 files, .*scan/000\.dcm\), cine \(5 files, .*scan/056\.dcm\)",
@@ -385,7 +385,7 @@ def test_a_series_that_is_not_a_single_volume_is_refused_in_one_sentence(tmp_pat
     assert len(str(raised.value)) < 400
 
 
-FILES = {  # what is given of a folder, and what lies in it
+FILES = {  # the path that is given, the files in the folder, and the sentence
     "nothing": ("x", [], "There is no scan at"),
     "empty": ("", [], "holds no volume, no picture and no DICOM file"),
     "a pair of files": ("a.img", ["a.img", "a.hdr"], r"a\.img is of a type that is not read: save volumes as NIf"),

@@ -103,7 +103,7 @@ def test_scans_with_one_name_do_not_overwrite_each_other(tmp_path, capsys, monke
     (links / "anna.2.nii").symlink_to(tmp_path / "store" / "2" / "scan.nii")
 
     def execute(_, executed, parameters, **__):
-        """Answer a scan as 07 does, with no more than its name and a volume."""
+        """Stand in for 07, with nothing but the name of the scan and a volume."""
         name = scan_name(Path(parameters["scan"]))
         answer = {"name": name, "millilitres": 1.0, "knows_space": False, "notes": ["told"], "warnings": ["warned"]}
         helpers.write_json(Path(parameters["out"]) / f"{name}.json", answer)

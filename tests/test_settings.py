@@ -1,4 +1,4 @@
-"""Choices are made once, checked, and travel as a file; a step whose input is missing says what to run."""
+"""Choices are made once, checked, and passed on as a file; a step whose input is missing says what to run."""
 
 import errno
 import itertools
@@ -90,7 +90,7 @@ def test_windows_has_no_gpu_for_tensorflow(monkeypatch, tmp_path):
         ([P100], None, "float32"),
         ([A100], None, "mixed_bfloat16"),
         ([("NVIDIA B200", "10.0")], None, "mixed_bfloat16"),
-        ([A100, T4], None, "mixed_float16"),  # the weakest that may be used
+        ([A100, T4], None, "mixed_float16"),  # the weakest of those in use
         ([A100, T4], "0", "mixed_bfloat16"),
         ([A100, T4, P100], "0,1", "mixed_float16"),
         ([A100, T4], "GPU-12ab", "mixed_float16"),
@@ -134,7 +134,7 @@ def test_the_time_is_estimated_from_the_cards_peak_or_the_cores(monkeypatch, tmp
         ({"avx2", "avx512f", "avx512_bf16"}, "mixed_bfloat16", 260e9),
         ({"avx2", "avx512f", "avx512_bf16", "amx_bf16"}, "mixed_bfloat16", 520e9),
         ({"avx2", "avx512f", "avx512_bf16", "amx_bf16"}, "float32", 160e9),
-        (set(), "float32", 70e9),  # where it is not known what the CPU can do
+        (set(), "float32", 70e9),  # if it is not known what the CPU can do
     ):
         monkeypatch.setattr(machine, "cpu_flags", lambda flags=flags: flags)
         assert machine.estimate_seconds(operations, 10, arithmetic) == pytest.approx(10 * 0.02 + 1)
@@ -149,7 +149,7 @@ def test_the_plan_says_device_work_and_time(work_dir, monkeypatch):
     asked = []
     monkeypatch.setattr(recipes, "device_name", lambda: "Tesla T4")
     monkeypatch.setattr(recipes, "estimate_seconds", lambda *given: asked.append(given) or 310)
-    assert helpers.training_plan(work_dir, settings, 1040) == (  # 5 pictures of each slice in an epoch
+    assert helpers.training_plan(work_dir, settings, 1040) == (  # 5 pictures per slice in an epoch
         "Device: Tesla T4. Arithmetic: mixed_float16. 26,000 steps of 4 pictures of 152 x 152 pixels: "
         "about 5 minutes, by an estimate."
     )
@@ -291,7 +291,7 @@ def test_a_missing_input_names_the_notebook_to_run_first(work_dir, tmp_path):
             step()
 
 
-@pytest.mark.parametrize("work_dir", [5, "a\0b"])  # papermill makes a number of `-p work_dir 5`
+@pytest.mark.parametrize("work_dir", [5, "a\0b"])  # papermill turns `-p work_dir 5` into a number
 def test_a_work_folder_that_is_not_a_path_is_refused(work_dir):
     with pytest.raises(helpers.CourseError, match="The work folder .* is no path .*: give the path of a folder"):
         helpers.open_work_folder(work_dir)
@@ -324,7 +324,7 @@ def test_a_work_folder_with_a_file_of_another_program_is_refused(work_dir, name)
     with pytest.raises(helpers.CourseError, match=f"{name} in .* was not written by the course: choose another work"):
         helpers.open_work_folder(work_dir)
     assert (work_dir / name).read_text() == theirs
-    (work_dir / name).write_text(theirs[:9])  # damaged, which the lesson that reads it tells
+    (work_dir / name).write_text(theirs[:9])  # damaged: the lesson that reads it says so
     assert helpers.open_work_folder(work_dir) == work_dir.resolve()
 
 
@@ -340,7 +340,7 @@ def test_a_read_only_work_folder_is_opened_but_not_written_to(monkeypatch, tmp_p
 
 
 def stand_in_colab(monkeypatch, folder, mount):
-    """Let the course find itself in Colab, with `folder` in place of /content."""
+    """Make the course believe that it is in Colab, with `folder` in place of /content."""
     colab = types.SimpleNamespace(drive=types.SimpleNamespace(mount=mount))
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     monkeypatch.setattr(workspace, "COLAB_FOLDER", folder)
@@ -367,7 +367,7 @@ def test_in_colab_the_work_folder_is_on_drive_which_is_mounted_once(monkeypatch,
 
 def test_a_drive_that_is_not_mounted_is_reported_with_what_to_do(monkeypatch, tmp_path):
     class MessageError(Exception):
-        """Colab's own, where the user does not allow it."""
+        """Colab's own error, if the user refuses access."""
 
     refused = MessageError("Error: credential propagation was unsuccessful " + "x" * 500)
     stand_in_colab(monkeypatch, Path("/content"), Mock(side_effect=refused))
@@ -395,7 +395,7 @@ def test_json_files_are_readable_by_people(tmp_path):
 
 
 class Pip:
-    """Stands in for pip: remembers what it was told, with the constraints, and ends with a code."""
+    """Stands in for pip: remembers its arguments and the constraints, and returns a code."""
 
     def __init__(self, monkeypatch, code=0, said=""):
         self.calls, self.code, self.said = [], code, said
@@ -408,13 +408,13 @@ class Pip:
 
 
 def hide(monkeypatch, *names):
-    """Let these packages be missing."""
+    """Make these packages look uninstalled."""
     found = machine.importlib.util.find_spec
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None if name in names else found(name))
 
 
 class Nameless:
-    """A damaged package, as Python 3.14 and the library importlib_metadata tell of it."""
+    """A damaged package, as Python 3.14 and the library importlib_metadata report it."""
 
     @property
     def name(self):

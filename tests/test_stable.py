@@ -19,7 +19,7 @@ def course(tmp_path):
 
 
 def files(folder):
-    """What lies in a folder, with times and sizes."""
+    """The files in a folder, with times and sizes."""
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
 
 

@@ -15,7 +15,7 @@ from course.workspace import COURSE_FOLDER, CourseError
 
 
 class Terminal(io.StringIO):
-    """Of 20 columns; `seen` is what stands in it."""
+    """A terminal of 20 columns; `seen` is what it shows."""
 
     def isatty(self):
         return True
@@ -116,7 +116,7 @@ def test_notebook_00_is_run_and_its_copy_kept_only_after_success(tmp_path, monke
     shown = capfd.readouterr()
     assert shown.out == "all is well\n"
     if printed is None:
-        assert "Traceback: 1 / 0" in shown.err  # a fault of the course: all that helps to find it
+        assert "Traceback: 1 / 0" in shown.err  # a fault of the course: everything that helps to find it
     else:
         assert shown.err == printed
 

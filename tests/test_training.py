@@ -18,7 +18,7 @@ SETTINGS = helpers.new_settings("sample", "smoke", "report", 0) | CHOSEN
 
 
 def prepare(work_dir, settings=SETTINGS):
-    """Do what 01 to 03 do, with a small network that has every layer that keeps a state between steps."""
+    """Do what 01 to 03 do, with a small network that has every kind of layer with a state."""
     import keras
     from keras import layers
 
@@ -34,7 +34,7 @@ def prepare(work_dir, settings=SETTINGS):
 
 
 def train(work_dir, settings=SETTINGS, stop_after=None):
-    """What 04 does; `stop_after` epochs the power fails."""
+    """What 04 does; the power fails after `stop_after` epochs."""
     import keras
 
     pictures = helpers.load_training_pictures(work_dir, settings)
@@ -152,7 +152,7 @@ def test_early_stopping_counts_the_epochs_before_an_interruption_and_keeps_the_b
     valid = helpers.load_arrays(work_dir, "valid")
     assert kept.evaluate(*valid, verbose=0, return_dict=True)["loss"] == pytest.approx(losses[0], rel=1e-4)
     ended = {path.name: path.read_bytes() for path in (work_dir / "model").iterdir()}
-    train(work_dir, settings)  # has come to its end: not one batch more
+    train(work_dir, settings)  # it has ended: not one batch more
     assert {path.name: path.read_bytes() for path in (work_dir / "model").iterdir()} == ended
 
 

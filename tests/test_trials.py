@@ -1,4 +1,4 @@
-"""A trial's row says what came of it, and its changes do what they are named after."""
+"""A trial's row gives its results, and its changes do what their names say."""
 
 import csv
 
@@ -99,4 +99,4 @@ def test_a_trial_learns_from_some_patients_and_predicts_the_others(work_dir, tmp
 
     untrained = weights("best_train_0_64", "untrained.keras")
     first, second = weights("best_train_0_64", "best.keras"), weights("low_resolution_train_0_64", "best.keras")
-    assert len({part.tobytes() for part in (untrained, first, second)}) == 3  # each was trained in its own way
+    assert len({part.tobytes() for part in (untrained, first, second)}) == 3  # each is trained differently

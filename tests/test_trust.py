@@ -1,4 +1,4 @@
-"""A scan is held against what the network learned from: what is alike passes, what differs is told."""
+"""A scan is compared with the training patients: what is alike passes, what differs is reported."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def pictures(patient, seed=0):
 
 @pytest.fixture(scope="module")
 def learned():
-    """What a network learned from eight patients of the sample."""
+    """The description of a training on eight patients of the sample."""
     volumes = {f"p{number}": pictures(number) for number in range(1, 9)}
     described = trust.describe_training(volumes.items(), {f"p{number}": 80.0 + 5 * number for number in range(1, 9)})
     return {**described, "spacing": [1.25, 1.25, 6.0], "spacing_range": [[1.25, 1.25, 6.0]] * 2}
@@ -85,7 +85,7 @@ def test_the_training_patients_are_measured_on_the_train_arrays(work_dir):
     [sentence] = several["notes"]
     small, large = (f"{factor * height * row:.0f} x {width * column:.0f} mm" for factor in (1, 2))
     assert f"show {small[:-3]} to {large}, but of a scan only the middle {small} are used, as of {first}:" in sentence
-    geometry |= {first: geometry[third], third: geometry[first]}  # how much of a scan is looked at is not known then
+    geometry |= {first: geometry[third], third: geometry[first]}  # the field of view is unknown then
     helpers.write_json(work_dir / "dataset.json", {**description, "geometry": geometry})
     assert trust.learned_from(work_dir)["notes"] == []
 
@@ -134,7 +134,7 @@ def test_a_volume_far_outside_those_of_the_training_is_reported(learned):
 
 
 def test_the_field_of_view_is_that_of_the_training_in_mm():
-    """A scan of pixels half as large: twice as many of them show the same piece of the body."""
+    """In a scan with pixels half as large, twice as many of them cover the same field of view."""
     learned = {"spacing": [2.0, 2.0, 5.0], "size": [40, 48]}
     rng = np.random.default_rng(0)
     scan = np.kron(rng.integers(0, 255, (3, 40, 48)), np.ones((1, 2, 2))).astype(np.uint8)
