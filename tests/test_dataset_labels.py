@@ -46,7 +46,7 @@ def palette(*colours, transparent=None):
     return make
 
 
-def drawn_on_nothing(labels):
+def black_on_transparent(labels):
     """Black on a transparent background: converted to grey, nothing would be visible."""
     return grey(np.dstack([np.zeros((HEIGHT, WIDTH, 3)), labels * 255]))
 
@@ -110,12 +110,12 @@ def take(folder, work_dir, make, **options):
 
 
 READ = {
-    "a palette with a white ground": (palette((255, 255, 255), (200, 0, 0)), ""),
+    "a palette with a white background": (palette((255, 255, 255), (200, 0, 0)), ""),
     "a palette of one grey twice": (palette((10, 10, 10), (30, 0, 0), (0, 15, 0)), ""),
-    "a palette with a black ground": (palette((0, 0, 0), (0, 0, 255)), ""),
+    "a palette with a black background": (palette((0, 0, 0), (0, 0, 255)), ""),
     "a palette of greys": (palette((0, 0, 0), (255, 255, 255)), ""),
-    "a palette whose ground is transparent": (palette((9, 9, 200), (255, 0, 0), transparent=0), ""),
-    "black ink on nothing": (drawn_on_nothing, ""),
+    "a palette whose background is transparent": (palette((9, 9, 200), (255, 0, 0), transparent=0), ""),
+    "black on a transparent background": (black_on_transparent, ""),
     "blurred": (smoothed, "is blurred: masks are not two-valued, their values above 127.5"),
     "blurred and red": (in_red, "is blurred: masks are not two-valued, their values above 38"),
     "a red JPEG": (red_jpeg, "is blurred: masks are not two-valued, their values above 38"),
@@ -135,7 +135,7 @@ def test_the_structure_is_found_and_assumptions_are_reported(case, tmp_path):
 @pytest.mark.parametrize(
     "make, value",
     [
-        (palette((255, 255, 255), (0, 0, 0)), 255),  # greys: the ground is white
+        (palette((255, 255, 255), (0, 0, 0)), 255),  # greys: the background is white
         (lambda labels: grey(np.where(labels, 0, 255)), 255),
         (palette((200, 0, 0), (255, 255, 255)), 1),
     ],
@@ -265,7 +265,7 @@ def test_the_chosen_label_is_used_and_the_rest_is_reported_as_background(tmp_pat
 def test_fully_transparent_masks_are_empty_whatever_their_colour(tmp_path):
     """An empty mask of a program that draws in the alpha channel is white and fully transparent."""
     empty = grey(np.full((HEIGHT, WIDTH, 4), (255, 255, 255, 0)))
-    made = iter([drawn_on_nothing(STRUCTURE)] * 3)
+    made = iter([black_on_transparent(STRUCTURE)] * 3)
     drawn, _ = take(tmp_path / "source", tmp_path / "work", lambda labels: next(made))
     assert (drawn == STRUCTURE).all()
     for number in range(3, 6):

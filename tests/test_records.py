@@ -279,14 +279,14 @@ def change_bias(file):
 
 
 DAMAGES = {
-    "history.csv is another": rewrite("history.csv", lambda whole: whole.replace(b"1.4", b"1.5", 1)),
-    "history.csv lacks its end": rewrite("history.csv", lambda whole: whole[:-8]),
+    "history.csv is altered": rewrite("history.csv", lambda whole: whole.replace(b"1.4", b"1.5", 1)),
+    "history.csv is truncated": rewrite("history.csv", lambda whole: whole[:-8]),
     "history.csv is gone": remove("history.csv"),
-    "the weights lack their end": rewrite("resume.weights.h5", lambda whole: whole[: len(whole) // 2]),
-    "the weights lack a part": lambda work_dir: edit_weights(work_dir, lambda file: file.pop("layers")),
-    "the weights are others": lambda work_dir: edit_weights(work_dir, change_bias),
+    "the weights are truncated": rewrite("resume.weights.h5", lambda whole: whole[: len(whole) // 2]),
+    "the weights lack their layers": lambda work_dir: edit_weights(work_dir, lambda file: file.pop("layers")),
+    "the weights are altered": lambda work_dir: edit_weights(work_dir, change_bias),
     "the weights are gone": remove("resume.weights.h5"),
-    "the best weights are others": rewrite("best.keras", lambda whole: b"other"),
+    "the best weights are altered": rewrite("best.keras", lambda whole: b"other"),
     "the best weights are gone": remove("best.keras"),
 }
 
@@ -404,7 +404,7 @@ def test_a_replaced_training_is_kept_beside_those_replaced_before(folder, capsys
     assert sorted(path.name for path in earlier.iterdir()) == ["1", "2", "3"]
 
 
-@pytest.mark.parametrize("epochs", [8, 9], ids=["of other settings", "of the same"])
+@pytest.mark.parametrize("epochs", [8, 9], ids=["other settings", "same settings"])
 def test_one_of_two_simultaneous_trainings_in_a_folder_ends(folder, epochs):
     _, callbacks, _ = begin(folder, {**SETTINGS, "epochs": 9})
     train(folder, [0.3], {**SETTINGS, "epochs": epochs})
