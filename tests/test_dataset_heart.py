@@ -105,7 +105,7 @@ def serve():
 
 
 @pytest.fixture(autouse=True)
-def quickly(monkeypatch):
+def short_waits(monkeypatch):
     monkeypatch.setattr(sources, "ATTEMPTS", 3)
     monkeypatch.setattr(sources, "WAIT", 0.001)
 

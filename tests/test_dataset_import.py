@@ -74,8 +74,8 @@ def write(folder, place="{subset}/{kind}/{name}.png", save_image=save_plain, sav
         for kind, values, save in zip(("images", "masks"), pixels, (save_image, save_mask)):
             subset, patient, index = PLACES[name[:2]], *name.split("_")
             ending = "_mask" if kind == "masks" else ""
-            said = {"subset": subset, "kind": kind, "name": name, "patient": patient, "index": index, "ending": ending}
-            save(values, folder / place.format(**said))
+            parts = {"subset": subset, "kind": kind, "name": name, "patient": patient, "index": index, "ending": ending}
+            save(values, folder / place.format(**parts))
     return folder
 
 
@@ -304,7 +304,7 @@ def test_numbered_files_in_a_folder_for_each_patient_are_split_by_patient(place,
     assert slices == [12, 13, 14]
 
 
-def test_the_split_depends_on_the_seed_alone(tmp_path, work_dir):
+def test_the_split_depends_only_on_the_seed(tmp_path, work_dir):
     folder = without_subsets(tmp_path / "source", 12)
     first, again, other = (places(take(folder, work_dir, seed=seed)) for seed in (1, 1, 2))
     assert first == again != other
@@ -429,7 +429,7 @@ def test_our_own_copy_can_be_imported_again(packed, work_dir):
 
 
 @pytest.mark.parametrize("place", ["source", "work folder ü", "work folder ü/dataset"])
-def test_a_users_folder_is_read_wherever_it_lies_and_never_changed(place, tmp_path, work_dir):
+def test_a_users_folder_is_read_wherever_it_is_and_never_changed(place, tmp_path, work_dir):
     folder = write(tmp_path / place, "{subset}/{kind}/{name}.bmp")
     before = {path: path.read_bytes() for path in folder.rglob("*.bmp")}
     for _ in range(2):  # the second time our own copies are there too
@@ -605,7 +605,7 @@ def test_an_upload_outside_colab_says_what_to_do(work_dir):
         importing.upload_file(work_dir)
 
 
-def test_the_counts_are_those_of_each_subset(dataset, work_dir):
+def test_counts_are_given_for_each_subset(dataset, work_dir):
     rows = dataset_counts(take(dataset, work_dir))
     assert rows == [("train", 6, 6, "40x44x1", 2), ("valid", 3, 3, "40x44x1", 1), ("test", 3, 3, "40x44x1", 1)]
 

@@ -580,7 +580,7 @@ def patients(description):
     return {subset: {pair["patient"] for pair in pairs} for subset, pairs in description["subsets"].items()}
 
 
-def test_test_is_drawn_from_train_where_it_is_missing_or_has_no_masks(tmp_path):
+def test_test_is_drawn_from_train_if_it_is_missing_or_has_no_masks(tmp_path):
     folder = with_subsets(tmp_path / "source", train=6, valid=2, test=1)
     for path in (folder / "test/masks").iterdir():
         path.unlink()
@@ -704,7 +704,7 @@ def test_words_in_front_of_all_numbers_are_not_patients(name, drawn, words, tmp_
 
 
 @pytest.mark.parametrize("name", ["scan{}_slice{}", "scan_{:03d}_slice_{:02d}", "MRI_scan_{:02d}_{:03d}", "scan {} {}"])
-def test_slices_of_one_scan_stay_together_and_those_of_several_apart(name, tmp_path):
+def test_slices_of_one_scan_belong_to_one_patient(name, tmp_path):
     source = with_names(tmp_path / "source", [name.format(p, n) for p in range(6) for n in range(3)])
     description, found = take(source, tmp_path / "work")
     notes = " ".join(description["notes"])
@@ -790,7 +790,7 @@ def test_volumes_that_look_like_time_points_of_a_patient_can_be_kept_separate(na
     assert len(set().union(*patients(description).values())) == 6
 
 
-def test_volumes_with_similar_names_are_reported_with_where_to_put_them(tmp_path):
+def test_volumes_with_similar_names_are_reported_with_advice_on_where_to_put_them(tmp_path):
     lay_out(tmp_path / "source", {"images/P{p}-{t}x.nii.gz": picture, "masks/P{p}-{t}x.nii.gz": mask})
     notes = import_dataset(tmp_path / "source", tmp_path / "work", progress=False)["notes"]
     told = "'P0-0x' and 'P0-1x' look alike and are taken as two patients: if they are one patient, put both into train,"

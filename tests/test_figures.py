@@ -254,7 +254,7 @@ def test_the_three_planes_are_cut_where_they_should_be():
     assert (cube.get_xlabel(), cube.get_ylabel(), cube.get_zlabel()) == ("column", "row", "slice")
     assert len(cube.collections) == 3
     low, high = cube.get_ylim()
-    assert low > high  # row 0 is at the back, as it is above in a picture
+    assert low > high  # row 0 is at the back, which is the top of a picture
 
 
 def test_a_volume_is_cut_through_the_middle_of_its_mask_in_its_true_proportions():

@@ -131,7 +131,7 @@ def test_a_step_in_float16_keeps_gradients_that_would_be_zero_unscaled():
     assert int(model.optimizer.iterations) == 1 and 0 < moved.max() <= 0.0011  # Adam's first step is the learning rate
 
 
-def test_the_full_profile_stops_where_tensorflow_has_no_gpu(monkeypatch):
+def test_the_full_profile_stops_if_tensorflow_has_no_gpu(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     for found, expected in ((True, "TensorFlow cannot use it"), (False, "has none. In Colab choose a GPU")):
         monkeypatch.setattr(machine, "gpu_found", lambda found=found: found)

@@ -117,7 +117,7 @@ def check_slices(images, masks, along=2, values=VALUES, label=LABEL):
         (np.diag([2, 3, 4, 1]), {"pixdim": (1, 2, 3, 0), **UNPLACED}, None, None, ("no_spacing",)),
     ],
 )
-def test_spacing_and_sides_of_the_body_are_read_from_the_header(tmp_path, affine, options, spacing, axes, told):
+def test_spacing_and_orientation_are_read_from_the_header(tmp_path, affine, options, spacing, axes, told):
     grid = read_grid(save(tmp_path / "a.nii", VALUES, affine, **options))
     assert grid.spacing == (spacing if spacing is None else pytest.approx(spacing))
     assert grid.shape == SHAPE and grid.axes == axes and grid.told == told

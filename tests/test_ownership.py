@@ -22,7 +22,7 @@ def test_a_running_batch_counts_on_several_times_before_it_is_taken_for_killed()
 
 
 @pytest.fixture(autouse=True)
-def quickly(monkeypatch):
+def short_waits(monkeypatch):
     monkeypatch.setattr(ownership, "PATIENCE", 60)
     monkeypatch.setattr(ownership, "WATCH_INTERVAL", 0.05)
 
@@ -115,7 +115,7 @@ def test_a_process_ends_when_its_folder_has_another_owner_or_none(tmp_path, owne
     file.write_text("one\n0")
     process = subprocess.Popen([sys.executable, "-c", WATCHED, tmp_path], cwd=COURSE_FOLDER, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"on\n"
-    file.write_text("")  # as it is while it is written
+    file.write_text("")  # empty, as while it is being written
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1.5)
     file.write_text(owner) if owner else file.unlink()

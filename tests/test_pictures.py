@@ -287,7 +287,7 @@ def test_all_pictures_of_a_patient_share_a_window_and_one_bright_pixel_does_not_
 
 
 @pytest.mark.parametrize("place", [(0, 9), (11, 9), (5, 0), (5, 19)])
-def test_what_is_measured_of_a_pair(tmp_path, place):
+def test_the_facts_of_a_pair_are_measured(tmp_path, place):
     drawn = MASK.copy()
     drawn[place] = 7
     image = Image.fromarray(IMAGE).convert("RGB")

@@ -63,7 +63,7 @@ def test_files_are_rgb_with_three_equal_channels_and_masks_hold_0_and_255_only(s
         assert path.parent.name == "images" or ((pixels == 0) | (pixels == 255)).all()
 
 
-def test_spacing_is_that_of_the_pixels(sample, tmp_path):
+def test_the_spacing_matches_the_pixels(sample, tmp_path):
     assert sample.returned == {"spacing": [1.25, 1.25, 6.0]}
     assert make_sample(tmp_path, patients={"train": 1}, slices=3, size=64) == {"spacing": [6.25, 6.25, 40.0]}
     assert make_sample(tmp_path, patients={"train": 1}, slices=1, size=1) == {"spacing": [400, 400, 120]}

@@ -327,7 +327,7 @@ def test_a_slices_number_is_the_last_number_in_its_name(tmp_path, name):
     assert scans.read_scan(tmp_path).values[0, 0].tolist() == [9, 10, 11]
 
 
-def test_a_scan_is_named_after_the_given_path_and_brings_its_spacing(tmp_path, body, monkeypatch):
+def test_a_scan_is_named_after_the_given_path_and_has_its_spacing(tmp_path, body, monkeypatch):
     (tmp_path / "b.2").mkdir()
     series = save_series(tmp_path / "d.4", body, affine())
     (series / "DICOMDIR").write_bytes(bytes(128) + b"DICM")  # the index of a CD

@@ -73,7 +73,7 @@ def test_the_training_patients_are_measured_on_the_train_arrays(work_dir):
     first, second, third = dict.fromkeys(of_patient)
     geometry = {
         **description["geometry"],
-        second: {"spacing": [2 * row, column, between], "axes": None},  # each patient has pixels of its own
+        second: {"spacing": [2 * row, column, between], "axes": None},  # each patient has its own pixel size
         third: {"spacing": None, "axes": None},
     }
     assert learned["notes"] == []  # all are of one size
@@ -133,7 +133,7 @@ def test_a_volume_far_outside_those_of_the_training_is_reported(learned):
         assert f"{outside:.1f} ml" in trust.volume_difference(outside, learned)[0]
 
 
-def test_the_field_of_view_is_that_of_the_training_in_mm():
+def test_the_field_of_view_matches_the_training_in_mm():
     """In a scan with pixels half as large, twice as many of them cover the same field of view."""
     learned = {"spacing": [2.0, 2.0, 5.0], "size": [40, 48]}
     rng = np.random.default_rng(0)
