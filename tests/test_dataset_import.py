@@ -93,7 +93,7 @@ def written(description, work_dir):
     return pixels
 
 
-def check_truth(description, work_dir, tolerance=0):
+def hold_truth(description, work_dir, tolerance=0):
     pixels = written(description, work_dir)
     assert set(pixels) == set(TRUTH)
     for name, (image, drawn) in TRUTH.items():
@@ -130,7 +130,7 @@ def test_a_canonical_folder_is_used_in_place(dataset, work_dir):
     assert description["subsets"]["test"][1] == {"name": "p4_001", "patient": "p4", "slice": 1, "size": [40, 44]}
     assert description["notes"] == [] and description["twins"] == [] and description["excluded"] == []
     assert json.loads((work_dir / "dataset.json").read_text(encoding="utf-8")) == description
-    check_truth(description, work_dir)
+    hold_truth(description, work_dir)
 
 
 def pack_zip(folder, path):
@@ -158,7 +158,7 @@ def test_an_archive_is_unpacked_into_the_work_folder(pack, name, dataset, work_d
     assert description["root"].startswith("dataset/")
     assert sorted(os.listdir(work_dir)) == ["dataset", "dataset.json"]
     assert description["fingerprint"] == take(dataset, tmp_path / "other")["fingerprint"]
-    check_truth(description, work_dir)
+    hold_truth(description, work_dir)
 
 
 def test_names_with_accents_in_a_macos_zip_are_read_as_in_its_folder(dataset, work_dir, tmp_path, monkeypatch):
@@ -215,7 +215,7 @@ def test_pictures_are_read_however_they_are_stored(way, tmp_path, work_dir):
         (folder / rename[0]).rename(folder / rename[1])
     description = take(folder, work_dir)
     assert places(description) == PLACES
-    check_truth(description, work_dir, tolerance)
+    hold_truth(description, work_dir, tolerance)
 
 
 def test_a_top_folder_named_training_alone_is_not_a_subset(tmp_path, work_dir):
@@ -227,7 +227,7 @@ def test_a_top_folder_named_training_alone_is_not_a_subset(tmp_path, work_dir):
 def test_several_label_values_can_be_chosen(tmp_path, work_dir):
     corner = np.pad(np.ones((3, 3), np.uint8), [(0, SIZE - 3), (0, SIZE + 1)])
     folder = write(tmp_path / "source", save_mask=saved(lambda values: 2 * values + corner))
-    check_truth(take(folder, work_dir, foreground=2), work_dir)
+    hold_truth(take(folder, work_dir, foreground=2), work_dir)
     both = written(take(folder, work_dir, foreground=[1, 2]), work_dir)
     assert both["p1_000"][1].sum() == TRUTH["p1_000"][1].sum() + 9
 
@@ -258,18 +258,18 @@ def test_data_of_an_unsupported_type_are_reported(is_packed, dataset, work_dir, 
     description = take(pack_zip(dataset, tmp_path / "data.zip") if is_packed else dataset, work_dir)
     [note] = description["notes"]
     assert "p5.webp (and 4 more) was passed over: .7z, .mha, .svs, .webp, files without ending are not read" in note
-    check_truth(description, work_dir)
+    hold_truth(description, work_dir)
 
 
 def test_a_circular_link_is_not_followed_for_ever(dataset, work_dir):
     (dataset / "train" / "again").symlink_to(dataset, target_is_directory=True)
-    check_truth(take(dataset, work_dir), work_dir)
+    hold_truth(take(dataset, work_dir), work_dir)
 
 
 def test_a_link_does_not_hide_the_folder_it_points_to(dataset, work_dir):
     for subset, kind in (("train", "images"), ("train", "masks"), ("test", "images")):
         (dataset / subset / f"a_link_{len(kind)}").symlink_to(dataset / subset / kind, target_is_directory=True)
-    check_truth(take(dataset, work_dir), work_dir)
+    hold_truth(take(dataset, work_dir), work_dir)
 
 
 # --- patients and subsets -------------------------------------------------------------------------------
@@ -402,7 +402,7 @@ def test_importing_the_same_dataset_again_changes_nothing(packed, work_dir):
 def test_an_altered_copy_is_not_taken_for_the_dataset(packed, work_dir):
     root = dataset_root(take(packed, work_dir), work_dir)
     Image.fromarray(picture(99)).save(root / "train" / "images" / "p1_000.png")
-    check_truth(take(packed, work_dir), work_dir)
+    hold_truth(take(packed, work_dir), work_dir)
     assert len(os.listdir(work_dir / "dataset")) == 1
 
 
@@ -420,12 +420,12 @@ def test_another_dataset_replaces_the_earlier_copy(packed, work_dir):
 def test_a_work_folder_can_be_moved(packed, work_dir, tmp_path):
     description = take(packed, work_dir)
     work_dir.rename(tmp_path / "moved")
-    check_truth(description, tmp_path / "moved")
+    hold_truth(description, tmp_path / "moved")
 
 
 def test_our_own_copy_can_be_imported_again(packed, work_dir):
     root = dataset_root(take(packed, work_dir), work_dir)
-    check_truth(take(root, work_dir), work_dir)
+    hold_truth(take(root, work_dir), work_dir)
 
 
 @pytest.mark.parametrize("place", ["source", "work folder ü", "work folder ü/dataset"])
@@ -433,7 +433,7 @@ def test_a_users_folder_is_read_wherever_it_is_and_never_changed(place, tmp_path
     folder = write(tmp_path / place, "{subset}/{kind}/{name}.bmp")
     before = {path: path.read_bytes() for path in folder.rglob("*.bmp")}
     for _ in range(2):  # the second time our own copies are there too
-        check_truth(take(folder, work_dir), work_dir)
+        hold_truth(take(folder, work_dir), work_dir)
     assert {path: path.read_bytes() for path in folder.rglob("*.bmp")} == before
 
 
@@ -531,7 +531,7 @@ def test_without_disk_space_the_earlier_data_stay_and_one_sentence_says_so(packe
     monkeypatch.undo()
     assert sorted(os.listdir(work_dir)) == ["dataset", "dataset.json"]
     assert json.loads((work_dir / "dataset.json").read_text(encoding="utf-8")) == description
-    check_truth(description, work_dir)
+    hold_truth(description, work_dir)
 
 
 FULL = """
@@ -587,7 +587,7 @@ def test_an_upload_is_kept_in_the_work_folder(packed, monkeypatch, work_dir):
     pretend_colab(monkeypatch, {"data.zip": packed.read_bytes()})
     path = importing.upload_file(work_dir)
     assert path == work_dir / "uploaded" / "data.zip"
-    check_truth(take(path, work_dir), work_dir)
+    hold_truth(take(path, work_dir), work_dir)
     before = (work_dir / "dataset.json").read_bytes()
     pretend_colab(monkeypatch, {"dataset.json": b"{}"})  # named like a file of the course
     assert importing.upload_file(work_dir).read_bytes() == b"{}" and (work_dir / "dataset.json").read_bytes() == before

@@ -46,7 +46,7 @@ def palette(*colours, transparent=None):
     return make
 
 
-def black_on_transparent(labels):
+def drawn_on_nothing(labels):
     """Black on a transparent background: converted to grey, nothing would be visible."""
     return grey(np.dstack([np.zeros((HEIGHT, WIDTH, 3)), labels * 255]))
 
@@ -110,12 +110,12 @@ def take(folder, work_dir, make, **options):
 
 
 READ = {
-    "a palette with a white background": (palette((255, 255, 255), (200, 0, 0)), ""),
+    "a palette with a white ground": (palette((255, 255, 255), (200, 0, 0)), ""),
     "a palette of one grey twice": (palette((10, 10, 10), (30, 0, 0), (0, 15, 0)), ""),
-    "a palette with a black background": (palette((0, 0, 0), (0, 0, 255)), ""),
+    "a palette with a black ground": (palette((0, 0, 0), (0, 0, 255)), ""),
     "a palette of greys": (palette((0, 0, 0), (255, 255, 255)), ""),
-    "a palette whose background is transparent": (palette((9, 9, 200), (255, 0, 0), transparent=0), ""),
-    "black on a transparent background": (black_on_transparent, ""),
+    "a palette whose ground is transparent": (palette((9, 9, 200), (255, 0, 0), transparent=0), ""),
+    "black ink on nothing": (drawn_on_nothing, ""),
     "blurred": (smoothed, "is blurred: masks are not two-valued, their values above 127.5"),
     "blurred and red": (in_red, "is blurred: masks are not two-valued, their values above 38"),
     "a red JPEG": (red_jpeg, "is blurred: masks are not two-valued, their values above 38"),
@@ -237,9 +237,9 @@ TIP = np.zeros((HEIGHT, WIDTH), np.uint8)
 TIP[8:11, 8:11] = 100
 LARGER_TIP = np.where(np.eye(HEIGHT, WIDTH, 1) * (np.arange(WIDTH) == 12), 100, TIP).astype(np.uint8)
 BLOCKS = np.zeros((HEIGHT, WIDTH), np.uint8)
-BLOCKS[8:24, 16:24] = 40  # whole 8x8 blocks, which JPEG keeps unchanged
+BLOCKS[8:24, 16:24] = 40  # whole blocks of a JPEG, which keeps them as they are
 OTHER_VALUES = r"p2_0\.png holds two values, neither above 127\.5, and other masks are blurred and reach 255: save"
-EMPTY = r"All masks of (train|valid|test) are empty"  # p2 is alone in its subset
+EMPTY = r"All masks of (train|valid|test) are empty"  # p2 alone is in its subset
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_the_chosen_label_is_used_and_the_rest_is_reported_as_background(tmp_pat
 def test_fully_transparent_masks_are_empty_whatever_their_colour(tmp_path):
     """An empty mask of a program that draws in the alpha channel is white and fully transparent."""
     empty = grey(np.full((HEIGHT, WIDTH, 4), (255, 255, 255, 0)))
-    made = iter([black_on_transparent(STRUCTURE)] * 3)
+    made = iter([drawn_on_nothing(STRUCTURE)] * 3)
     drawn, _ = take(tmp_path / "source", tmp_path / "work", lambda labels: next(made))
     assert (drawn == STRUCTURE).all()
     for number in range(3, 6):

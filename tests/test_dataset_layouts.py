@@ -70,7 +70,7 @@ def together(found):
     return {name: seed for subset in SUBSETS for name, seed in found[subset].items()}
 
 
-def fields(seed):
+def said(seed):
     """The fields that a template of a path may name: the seed's number, half, last bit and the like."""
     return {
         "n": seed,
@@ -87,7 +87,7 @@ def lay_out(folder, templates, count=6):
     """For each seed save what the functions make of it; templates is {template of the path: function}."""
     for seed in range(count):
         for template, make in templates.items():
-            put(folder, template.format(**fields(seed)), make(seed))
+            put(folder, template.format(**said(seed)), make(seed))
 
 
 # --- which folder is the mask ---------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def hold(folder, names, words, work_dir):
 def test_each_image_gets_its_own_mask_and_files_passed_over_are_reported(case, tmp_path):
     templates, name, words = READ[case]
     lay_out(tmp_path / "source", templates)
-    hold(tmp_path / "source", {name.format(**fields(seed)): seed for seed in range(6)}, words, tmp_path / "work")
+    hold(tmp_path / "source", {name.format(**said(seed)): seed for seed in range(6)}, words, tmp_path / "work")
 
 
 def test_superpixels_beside_pictures_of_lesions_are_passed_over(tmp_path):
@@ -698,8 +698,8 @@ def test_words_in_front_of_all_numbers_are_not_patients(name, drawn, words, tmp_
     places = {f"{{subset}}/images/{name}_{{n}}.png": picture, f"{{subset}}/labels/{drawn}_{{n}}.png": mask}
     lay_out(tmp_path / "source", places)
     description, found = take(tmp_path / "source", tmp_path / "work")
-    assert together(found) == {f"{name}_{{n}}".format(**fields(seed)): seed for seed in range(6)}
-    assert patients(description)["train"] == {f"{name}_{{n}}".format(**fields(seed)) for seed in (0, 3)}
+    assert together(found) == {f"{name}_{{n}}".format(**said(seed)): seed for seed in range(6)}
+    assert patients(description)["train"] == {f"{name}_{{n}}".format(**said(seed)) for seed in (0, 3)}
     assert description["notes"][0].startswith(f"All names begin with {words}, which is taken as the dataset's name")
 
 

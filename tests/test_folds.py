@@ -298,7 +298,7 @@ ONE, TWO = [["a", "b", "c", "d"]], [["a", "b"], ["c", "d"]]
 
 
 @pytest.mark.parametrize(("dealt", "fold"), [(ONE, 0), (TWO, 2), (TWO, -1), (TWO, "0"), (TWO, True)])
-def test_an_invalid_fold_is_refused(dealt, fold):
+def test_a_fold_is_a_number_of_one_of_several(dealt, fold):
     told = f"^fold is {fold!r}: the 4 train and valid patients make {len(dealt)} folds, .* 0 to {len(dealt) - 1}, or"
     with pytest.raises(helpers.CourseError, match=told):
         folds.apply_fold({**copy.deepcopy(DESCRIPTION), "folds": dealt}, fold)

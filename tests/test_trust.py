@@ -85,7 +85,7 @@ def test_the_training_patients_are_measured_on_the_train_arrays(work_dir):
     [sentence] = several["notes"]
     small, large = (f"{factor * height * row:.0f} x {width * column:.0f} mm" for factor in (1, 2))
     assert f"show {small[:-3]} to {large}, but of a scan only the middle {small} are used, as of {first}:" in sentence
-    geometry |= {first: geometry[third], third: geometry[first]}  # the field of view is unknown then
+    geometry |= {first: geometry[third], third: geometry[first]}  # how much of a scan is looked at is not known then
     helpers.write_json(work_dir / "dataset.json", {**description, "geometry": geometry})
     assert trust.learned_from(work_dir)["notes"] == []
 
