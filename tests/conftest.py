@@ -1,4 +1,4 @@
-"""What the tests share: the real data where they are, small finished work folders, small notebooks."""
+"""Fixtures that the tests share: the real data if they are there, a small work folder, small notebooks."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ def heart():
     folder = os.environ.get("HEART_DATASET")
     if not folder:
         pytest.skip("HEART_DATASET does not name a folder with the real data")
-    assert Path(folder, "train", "images").is_dir(), f"HEART_DATASET is {folder}, and that is no dataset"
+    assert Path(folder, "train", "images").is_dir(), f"HEART_DATASET is {folder}, which is not a dataset"
     return Path(folder)
 
 
@@ -39,7 +39,7 @@ def work_dir(small_dataset, tmp_path):
 
 @pytest.fixture()
 def write_notebook():
-    """A function that writes a notebook of code cells; the first is that of the parameters."""
+    """A function that writes a notebook of code cells; the first holds the parameters."""
 
     def write_notebook(path, *sources):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])

@@ -1,4 +1,4 @@
-"""What is asked of an outline that a figure draws."""
+"""The colour and extent of an outline in a figure."""
 
 import numpy as np
 from matplotlib.colors import to_hex

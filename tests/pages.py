@@ -1,10 +1,10 @@
-"""A reader of web pages, for the tests of those that the course writes."""
+"""A parser of the web pages that the course writes."""
 
 import html.parser
 
 
 class Page(html.parser.HTMLParser):
-    """What a page links to and loads, its tags, headings, pictures (description to address) and places to link to."""
+    """A page's links, what it loads, its tags, headings, pictures (description to address) and anchors."""
 
     def __init__(self, text):
         super().__init__()

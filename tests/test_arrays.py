@@ -1,4 +1,4 @@
-"""The arrays of a made-up dataset without files: every value, what is recorded, found again, and refused."""
+"""Arrays of a made-up dataset without files: their values, their record, when they are reused and when refused."""
 
 import os
 import time
@@ -32,7 +32,7 @@ VALUES = {"a": 1, "b": 2, "c": 3, "d": 4, "faint": 0.5}
 
 
 def make(work_dir, description=DESCRIPTION, leave_out=(), size=2, code="code", meanwhile=lambda: None):
-    """Make arrays of pictures that are told by patient and slice; return the record and which slices were prepared."""
+    """Make arrays of pictures that differ by patient and slice; return the record and the slices that were prepared."""
     asked = []
 
     def prepare(subset, entry):
@@ -75,7 +75,7 @@ def test_hundreds_of_slices_are_prepared_once_each_and_keep_their_order(tmp_path
     assert X[:, 0, 1, 0].tolist() == list(range(600))
 
 
-def test_patients_are_left_out_of_train_alone(tmp_path):
+def test_patients_are_left_out_of_train_only(tmp_path):
     record, _ = make(tmp_path, leave_out=["a"])
     assert [entry["name"] for entry in record["slices"]["train"]] == ["b_0"]
     assert len(arrays.load_arrays(tmp_path, "train")[0]) == 1
@@ -86,7 +86,7 @@ def test_patients_are_left_out_of_train_alone(tmp_path):
     assert read_json(tmp_path / "npy" / "arrays.json", "02") == record  # nothing was lost
 
 
-def test_arrays_are_made_again_only_where_they_have_to_be(tmp_path):
+def test_arrays_are_made_again_only_when_needed(tmp_path):
     record, _ = make(tmp_path)
     assert make(tmp_path) == (record, [])
     subsets = {**SUBSETS, "train": entries("b", 2)}
@@ -104,7 +104,7 @@ def test_arrays_are_made_again_only_where_they_have_to_be(tmp_path):
         assert make(tmp_path, **change) == (changed, [])
 
 
-def test_what_a_dataset_is_called_and_where_it_lies_does_not_change_its_arrays(tmp_path):
+def test_renaming_or_moving_a_dataset_does_not_change_its_arrays(tmp_path):
     record, _ = make(tmp_path)
     places = ("name", "source", "root", "taken_from", "stored_in")
     for name in (*places, "as_imported", "notes", "audit", "folds", "spacing", "geometry"):
@@ -112,11 +112,11 @@ def test_what_a_dataset_is_called_and_where_it_lies_does_not_change_its_arrays(t
 
 
 @pytest.mark.parametrize("kind", ["X", "y"])
-def test_a_file_that_is_missing_or_another_is_told_and_made_again(tmp_path, kind):
+def test_a_missing_or_altered_array_file_is_reported_and_made_again(tmp_path, kind):
     record, _ = make(tmp_path)
     path = tmp_path / "npy" / f"valid_{kind}.npy"
     whole = path.read_bytes()
-    other = whole[:-1] + bytes([whole[-1] ^ 1])  # as long
+    other = whole[:-1] + bytes([whole[-1] ^ 1])  # of the same length
     for damage in (lambda: path.write_bytes(whole[:-1]), lambda: path.write_bytes(other), path.unlink):
         damage()
         again, asked = make(tmp_path)
@@ -128,9 +128,9 @@ def test_a_file_that_is_missing_or_another_is_told_and_made_again(tmp_path, kind
         make(tmp_path)
 
 
-def test_a_preparation_of_hours_keeps_its_own_drafts_and_clears_those_of_one_that_was_killed(tmp_path):
+def test_a_long_preparation_keeps_its_drafts_and_clears_those_of_a_killed_one(tmp_path):
     def pass_two_hours():
-        """Writing through a memory map leaves the time of a folder's last change as it is."""
+        """Make the folders look two hours old: writing through a memory map does not update their time."""
         for folder in (tmp_path / "npy").glob(".*"):
             os.utime(folder, (time.time() - 7200,) * 2)
 
@@ -140,7 +140,7 @@ def test_a_preparation_of_hours_keeps_its_own_drafts_and_clears_those_of_one_tha
     assert len(asked) == 7 and len(list((tmp_path / "npy").iterdir())) == 10 == len(record["files"]) + 1
 
 
-def test_an_interrupted_preparation_leaves_no_record_and_no_half_file(tmp_path, monkeypatch):
+def test_an_interrupted_preparation_leaves_no_record_and_no_partial_file(tmp_path, monkeypatch):
     make(tmp_path)
     monkeypatch.delitem(VALUES, "c")  # a patient of valid
     with pytest.raises(KeyError):
@@ -149,7 +149,7 @@ def test_an_interrupted_preparation_leaves_no_record_and_no_half_file(tmp_path, 
     assert {path.name.partition("_")[2] for path in (tmp_path / "npy").iterdir()} == {"X.npy", "y.npy", "share.npy"}
 
 
-def test_arrays_of_the_folder_that_the_dataset_was_taken_from_are_used_and_watched(tmp_path):
+def test_arrays_of_the_work_folder_a_dataset_was_taken_from_are_used_and_checked(tmp_path):
     make(tmp_path / "one")
     taken = {**DESCRIPTION, "taken_from": str(tmp_path / "one")}
     record, asked = make(tmp_path / "below", taken)
@@ -167,7 +167,7 @@ def test_arrays_of_the_folder_that_the_dataset_was_taken_from_are_used_and_watch
 
 @pytest.fixture()
 def drive(tmp_path, monkeypatch):
-    """A folder for the course on the Drive of Colab, whose local disk is `tmp_path`."""
+    """A folder for the course on Colab's Drive; the local disk is `tmp_path`."""
     monkeypatch.setattr(workspace, "COLAB_FOLDER", tmp_path)
     folder = tmp_path / "drive" / "MyDrive" / "course"
     folder.mkdir(parents=True)
@@ -189,7 +189,7 @@ def test_arrays_on_drive_are_made_on_the_local_disk_and_read_from_a_copy_there(d
     assert y[-1, -1, -1, 0] == 7, "it was copied once"
     kept.unlink()
     [y] = arrays.load_arrays(drive, "test", ["y"])
-    assert y[-1, -1, -1, 0] == 0, "and is copied again where it is gone"
+    assert y[-1, -1, -1, 0] == 0, "and is copied again if it is gone"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drive", "npy"]  # no draft is left
     make(drive, size=3)
     [other] = arrays.load_arrays(drive, "test", ["y"])
@@ -198,8 +198,8 @@ def test_arrays_on_drive_are_made_on_the_local_disk_and_read_from_a_copy_there(d
 
 
 @pytest.mark.parametrize("full", ["local", "drive", None])
-def test_both_disks_need_room_for_six_bytes_a_pixel(full, drive, tmp_path, monkeypatch):
-    """X takes four bytes, y and share one each; the largest subset has three slices of 2 x 2 pixels."""
+def test_both_disks_need_room_for_six_bytes_per_pixel(full, drive, tmp_path, monkeypatch):
+    """X takes four bytes, y and share one each. The largest subset has three slices of 2 x 2 pixels."""
     places = {"local": tmp_path, "drive": drive / "npy"}
     free = {place: 3 * 4 * 6 - (name == full) for name, place in places.items()}
     monkeypatch.setattr(arrays.shutil, "disk_usage", lambda place: types.SimpleNamespace(free=free[place]))

@@ -1,4 +1,4 @@
-"""What augmentation does to pictures and masks, against independent computations; and the same under XLA."""
+"""Augmentation of pictures and masks agrees with independent computations, with and without XLA."""
 
 import math
 
@@ -35,7 +35,7 @@ def flat(count, value, size=SIZE):
 
 @pytest.fixture(scope="module")
 def crops():
-    """Of the crops of 250 pictures: for every pixel which column and row it shows, and 1 where that is inside."""
+    """Crops of 250 pictures: for each pixel the column and row it comes from, and 1 if that is inside the picture."""
     rows, columns = np.broadcast_to(np.mgrid[:SIZE, :SIZE][:, None], (2, 250, SIZE, SIZE)).astype(np.float32)
     channels = np.stack([columns, rows, np.ones_like(rows)], axis=-1)
     return run(flat(250, 0.5), channels)[1]
@@ -43,7 +43,7 @@ def crops():
 
 @pytest.fixture(scope="module")
 def maps(crops):
-    """Of each crop that lies inside its picture, by least squares: x = a u + b v + c and y = d u + e v + f."""
+    """The map x = a u + b v + c, y = d u + e v + f of each crop that lies inside its picture, by least squares."""
     v, u = np.mgrid[:CROP, :CROP] - (CROP - 1) / 2
     inside = [crop for crop in crops if crop[..., 2].min() > 0.999]
     assert len(inside) > 60
@@ -51,10 +51,10 @@ def maps(crops):
     return np.array([np.linalg.lstsq(known, crop[..., :2].reshape(-1, 2), rcond=None)[0].T for crop in inside])
 
 
-def test_crops_are_turned_by_up_to_20_degrees_both_ways(maps):
+def test_crops_are_rotated_by_up_to_20_degrees_either_way(maps):
     angles = np.degrees(np.arctan2(maps[:, 1, 0], maps[:, 0, 0]))
     assert -20.01 < angles.min() < -18 and 18 < angles.max() < 20.01
-    across = np.sum(maps[:, :, 0] * maps[:, :, 1], axis=1)  # turned and stretched, but not sheared
+    across = np.sum(maps[:, :, 0] * maps[:, :, 1], axis=1)  # rotated and stretched, but not sheared
     assert np.abs(across).max() < 1e-3
 
 
@@ -74,7 +74,7 @@ def test_crops_are_cut_from_anywhere_in_the_picture(crops):
     assert abs(np.corrcoef(middles.T)[0, 1]) < 0.15
 
 
-def test_squares_are_cut_as_scipy_cuts_them_also_far_outside():
+def test_cut_squares_agree_with_scipy_even_far_outside_the_picture():
     pictures = np.random.default_rng(1).random((3, 20, 20, 2), np.float32)
     transforms = np.zeros((3, 8), np.float32)
     transforms[:, :6] = [[0.9, -0.3, 2, 0.2, 1.1, -3], [1, 0, -40, 0, 1, 25], [0.5, 0.25, 15.5, -0.75, 1.5, 9.25]]
@@ -88,7 +88,7 @@ def test_squares_are_cut_as_scipy_cuts_them_also_far_outside():
             assert np.abs(answer[..., channel] - expected).max() < 1e-5
 
 
-def test_black_gets_brightness_and_noise_alone():
+def test_black_pixels_get_only_brightness_and_noise():
     images, _ = run(flat(300, 0), flat(300, 0))
     brightness, noise = images.mean(axis=(1, 2, 3)), images.std(axis=(1, 2, 3))
     assert -0.105 < brightness.min() < -0.09 and 0.09 < brightness.max() < 0.105
@@ -99,7 +99,7 @@ def test_black_gets_brightness_and_noise_alone():
     assert np.mean(np.abs(standard) < 2) == pytest.approx(0.954, abs=0.02)
 
 
-def test_gamma_is_one_exponent_a_picture_from_0_67_to_1_49():
+def test_gamma_is_one_exponent_per_picture_between_0_67_and_1_49():
     black, dark, bright = (run(flat(300, value), flat(300, 0), crop_size=16)[0] for value in (0, 0.25, 1))
     inside = run(flat(300, 1), flat(300, 1), crop_size=16)[1].min(axis=(1, 2, 3)) > 0.999
     ratio = (dark - black)[inside] / (bright - black)[inside]
@@ -109,13 +109,13 @@ def test_gamma_is_one_exponent_a_picture_from_0_67_to_1_49():
     assert math.exp(0.36) < exponents.max() < math.exp(0.4) + 1e-3
 
 
-def test_contrast_shading_and_spots_have_their_limits(monkeypatch):
+def test_contrast_shading_and_spots_stay_within_their_limits(monkeypatch):
     import tensorflow as tf
 
     inside = run(flat(300, 1), flat(300, 1), crop_size=16)[1].min(axis=(1, 2, 3)) > 0.999
 
     def factors(cells):
-        """The logarithm of what white is multiplied by, where only fields of so many cells count: by their first."""
+        """Log of the factor on white, with only the fields of this many cells in effect, set to their first cell."""
 
         def first_cell(field, size):
             return tf.fill([1, size, size, 1], 1.0) * field[:, :1, :1, None] * (field.shape[1:] == (cells, cells))
@@ -131,17 +131,17 @@ def test_contrast_shading_and_spots_have_their_limits(monkeypatch):
     assert np.mean(np.abs(spots) < 0.1) > 0.5  # the product of two, so mostly faint
 
 
-def test_one_picture_of_five_is_blurred(monkeypatch):
+def test_one_picture_in_five_is_blurred(monkeypatch):
     as_they_are, one_more = [], []
     for results, mean in ((as_they_are, lambda images: images), (one_more, lambda images: images + 1)):
         monkeypatch.setattr(helpers, "neighbours_mean", mean)
         results.append(run(flat(500, 0.5), flat(500, 0.5), crop_size=8)[0])
-    share = (one_more[0] - as_they_are[0]).mean(axis=(1, 2, 3))  # of the blurred picture in the result
+    share = (one_more[0] - as_they_are[0]).mean(axis=(1, 2, 3))  # the weight of the blurred picture
     assert np.mean(share > 1e-5) == pytest.approx(0.2, abs=0.05)
     assert share.min() > -1e-5 and 0.9 < share.max() < 1.00001
 
 
-def test_means_of_neighbours_leave_out_what_is_beyond_the_edge():
+def test_neighbourhood_means_ignore_what_lies_beyond_the_edge():
     images = np.random.default_rng(2).random((2, 6, 9, 1), np.float32)
     means = neighbours_mean(images).numpy()
     for row in range(6):
@@ -151,7 +151,7 @@ def test_means_of_neighbours_leave_out_what_is_beyond_the_edge():
 
 
 @pytest.mark.parametrize(("cells", "size"), [(4, 56), (7, 56), (1, 8), (19, 152)])
-def test_fields_are_enlarged_as_tensorflow_resizes(cells, size):
+def test_enlarging_a_field_agrees_with_tensorflow(cells, size):
     import tensorflow as tf
 
     fields = np.random.default_rng(3).uniform(-1, 1, (2, cells, cells)).astype(np.float32)
@@ -171,7 +171,7 @@ def test_image_and_mask_move_together():
             assert np.percentile(image[mask], 5) > np.percentile(image[~mask], 90)
 
 
-def test_augmentation_follows_from_its_seed_and_differs_from_picture_to_picture():
+def test_augmentation_depends_only_on_its_seed_and_differs_between_pictures():
     picture = np.random.default_rng(4).random((1, SIZE, SIZE, 1))
     pictures = np.repeat(picture, 4, axis=0)
     first, again, other, another = (run(pictures, pictures, seed)[0] for seed in ((0, 1), (0, 1), (0, 2), (1, 1)))
@@ -180,7 +180,7 @@ def test_augmentation_follows_from_its_seed_and_differs_from_picture_to_picture(
     assert min(np.abs(first[0] - one).mean() for one in first[1:]) > 0.05
 
 
-def test_xla_computes_the_same():
+def test_xla_gives_the_same_result():
     size, crop_size = 256, 152  # where float32 has the fewest digits left for parts of a pixel
     images = np.random.default_rng(5).random((2, size, size, 1))
     masks = (images > 0.5).astype(np.float32)

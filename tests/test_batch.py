@@ -1,4 +1,4 @@
-"""The batch hands parameters on, refuses what cannot work before anything runs, and says which cell failed."""
+"""The batch passes parameters on, refuses what cannot work before anything runs, and says which cell failed."""
 
 import contextlib
 import json
@@ -52,7 +52,7 @@ def test_a_notebook_gets_its_parameters_leaves_a_log_and_names_the_cell_that_fai
         ("import time; time.sleep(600)", 5, "a cell took longer than 0 hours"),
     ],
 )
-def test_a_kernel_that_dies_and_an_endless_cell_are_told(tmp_path, monkeypatch, write_notebook, cell, seconds, why):
+def test_a_dead_kernel_and_an_endless_cell_are_reported(tmp_path, monkeypatch, write_notebook, cell, seconds, why):
     write_notebook(tmp_path / "notebooks" / "01_made_up.ipynb", "seed = 0  # a number", cell)
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
     monkeypatch.setattr(batch, "CELL_TIMEOUT", seconds)
@@ -61,8 +61,8 @@ def test_a_kernel_that_dies_and_an_endless_cell_are_told(tmp_path, monkeypatch, 
     assert (str(caught.value), caught.value.notebook, caught.value.cell) == (why, "01_made_up", None)
 
 
-def test_a_kernel_that_does_not_start_is_an_error_of_its_own(tmp_path, monkeypatch, write_notebook):
-    """It is not the notebook's: dask starts the run again."""
+def test_a_kernel_that_does_not_start_raises_a_separate_error(tmp_path, monkeypatch, write_notebook):
+    """The notebook is not at fault, so dask starts the run again."""
     write_notebook(tmp_path / "notebooks" / "01_made_up.ipynb", "seed = 0  # a number")
     monkeypatch.setattr(batch, "COURSE_FOLDER", tmp_path)
     kernel = {"argv": ["false"], "display_name": "Python 3", "language": "python"}
@@ -74,7 +74,7 @@ def test_a_kernel_that_does_not_start_is_an_error_of_its_own(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("dataset", ["yours", ""])
-def test_a_dataset_that_is_not_there_is_refused(tmp_path, monkeypatch, dataset):
+def test_a_missing_dataset_is_refused(tmp_path, monkeypatch, dataset):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     assert batch.resolve_dataset("mine") == str(tmp_path / "mine")
@@ -115,12 +115,12 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
         ({"recipe": ["report", "best"], "seed": [0, 1]}, "compares recipe, so test stays closed"),
     ],
 )
-def test_a_grid_that_cannot_work_is_refused(grid, expected):
+def test_an_impossible_grid_is_refused(grid, expected):
     with pytest.raises(helpers.CourseError, match=expected):
         batch.plan_runs(grid, open_test=True, **CHOICE)
 
 
-def test_every_grid_of_the_documents_can_be_planned():
+def test_every_grid_in_the_docs_can_be_planned():
     pages = [batch.COURSE_FOLDER / "README.md", *sorted((batch.COURSE_FOLDER / "docs").glob("*.md"))]
     grids = re.findall(r"GRID='(.+?)'", "\n".join(page.read_text(encoding="utf-8") for page in pages))
     assert len(grids) > 5
@@ -130,19 +130,19 @@ def test_every_grid_of_the_documents_can_be_planned():
         assert not pattern or re.fullmatch(pattern, "case07-sl003").groups() == ("case07", "003")
 
 
-def test_a_text_does_not_open_the_test():
+def test_open_test_must_be_true_or_false_not_text():
     with pytest.raises(helpers.CourseError, match="open_test is 'False': choose True or False"):
         batch.plan_runs({}, open_test="False", **CHOICE)
 
 
-def test_a_picture_of_a_grid_is_found_from_any_folder(tmp_path, monkeypatch):
+def test_a_picture_in_a_grid_gets_an_absolute_path(tmp_path, monkeypatch):
     (tmp_path / "own.png").touch()
     monkeypatch.chdir(tmp_path)
     [run] = batch.plan_runs({"picture": ["own.png"]}, **CHOICE)[0].values()
     assert run["picture"] == str(tmp_path / "own.png")
 
 
-def test_names_of_runs_are_folder_names_and_differ():
+def test_run_names_are_valid_folder_names_and_unique():
     runs = batch.plan_runs({"exclude": [["a/b"], ["a:b"], ["x" * 300]]}, **CHOICE)[0]
     assert len(runs) == 3 and all(len(name) < 130 and not set(name) & set("/: '") for name in runs)
 
@@ -153,13 +153,13 @@ def test_runs_of_one_dataset_share_one_task_for_its_arrays(tmp_path):
     def keys(**changed):
         return [future.key for future in batch._share(client, tmp_path, {**CHOICE, **changed}, seed=0)]
 
-    with Client(n_workers=0, processes=False, dashboard_address=":0") as client:  # nothing runs: no worker
+    with Client(n_workers=0, processes=False, dashboard_address=":0") as client:  # without a worker nothing runs
         assert keys() == keys(seed=1) == keys(recipe="crops")
         assert keys()[0] == keys(image_size=64)[0] and keys()[1] != keys(image_size=64)[1]
         assert keys()[1] != keys(recipe="report")[1] and keys()[1] != keys(fold=1)[1]
 
 
-def test_arrays_are_made_of_the_fold_in_the_size_and_without_the_twins_that_the_run_asks_for(work_dir, monkeypatch):
+def test_arrays_have_the_fold_and_size_and_leave_out_the_twins_as_the_run_asks(work_dir, monkeypatch):
     def first_of_train(description):
         return [description["subsets"]["train"][0]["patient"]]
 
@@ -176,7 +176,7 @@ def test_arrays_are_made_of_the_fold_in_the_size_and_without_the_twins_that_the_
     assert len(homes) == 4
 
 
-def test_results_depend_on_the_code_that_makes_them_and_not_on_what_runs_it(tmp_path, monkeypatch):
+def test_results_depend_on_the_code_that_makes_them_not_on_the_code_that_runs_it(tmp_path, monkeypatch):
     course = shutil.copytree(batch.COURSE_FOLDER / "course", tmp_path / "course").parent
     shutil.copytree(batch.COURSE_FOLDER / "notebooks", course / "notebooks")
     shutil.copy(batch.COURSE_FOLDER / "helpers.py", course)
@@ -244,11 +244,11 @@ def test_runs_of_another_dataset_are_not_mixed_in(tmp_path, recipe):
         ("recipe-best_seed-0_dataset-heart", "heart", {"dataset": ["sample"]}),
     ],
 )
-def test_runs_of_one_dataset_and_those_named_after_theirs_share_a_folder(tmp_path, monkeypatch, earlier, dataset, grid):
+def test_runs_named_without_and_with_their_dataset_share_a_folder(tmp_path, monkeypatch, earlier, dataset, grid):
     for name in (earlier, "recipe-best_seed-1", "recipe-best_seed-2"):
         (tmp_path / name).mkdir()
     helpers.write_json(tmp_path / earlier / "run.json", {"parameters": {"dataset": dataset}})
-    (tmp_path / "recipe-best_seed-1" / "run.json").write_text('{"parame')  # damaged: its run is made anew
+    (tmp_path / "recipe-best_seed-1" / "run.json").write_text('{"parame')  # damaged: the run is done again
     (tmp_path / "recipe-best_seed-2" / "run.json").write_text("{}")
     monkeypatch.setattr(batch, "fetch_heart", lambda *_: None)
     monkeypatch.setattr(batch, "open_cluster", lambda *_: 1 / 0)
@@ -270,7 +270,7 @@ def one_worker(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeypatch, one_worker):
+def test_a_batch_reports_its_progress_and_the_outcome_of_each_run(tmp_path, monkeypatch, one_worker):
     shown, folder = [], tmp_path / "runs"
 
     def run_notebook(name, run_dir, batch_name, **parameters):
@@ -322,7 +322,7 @@ def test_a_batch_tells_how_far_it_is_and_what_came_of_each_run(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(("failures", "state"), [(2, "complete"), (3, "failed")])
-def test_a_kernel_that_does_not_start_is_started_three_times(
+def test_a_run_whose_kernel_does_not_start_is_tried_three_times(
     work_dir, tmp_path, monkeypatch, one_worker, failures, state
 ):
     starts, shown = [], []
@@ -341,11 +341,11 @@ def test_a_kernel_that_does_not_start_is_started_three_times(
     [outcome] = helpers.read_json(tmp_path / "runs" / "batch.json", "00")["runs"].values()
     assert outcome["state"] == state
     assert starts == [batch.NOTEBOOKS[0]] * failures + list(batch.NOTEBOOKS if failures < 3 else [])
-    assert all("\n" not in text for text in shown)  # of one run a line tells enough
+    assert all("\n" not in text for text in shown)  # one line is enough for one run
     assert outcome.get("message", "") == ("" if failures < 3 else "RuntimeError: Kernel didn't respond")
 
 
-def test_a_worker_that_always_dies_is_told_in_words():
+def test_a_worker_that_keeps_dying_is_explained():
     from distributed import KilledWorker
 
     future = SimpleNamespace(status="error", exception=lambda: KilledWorker("run_one-1", None, 3))
@@ -354,7 +354,7 @@ def test_a_worker_that_always_dies_is_told_in_words():
     assert (outcome["name"], outcome["state"], outcome["parameters"]) == ("one", "failed", CHOICE)
 
 
-def test_the_time_left_is_that_of_the_complete_runs_shared_by_the_workers():
+def test_the_time_left_is_estimated_from_complete_runs_and_the_number_of_workers():
     took = [("complete", 100.0), ("complete", 200.0), ("reused", 5000.0), ("failed", 3.0)]
     outcomes = {str(number): {"state": state, "seconds": seconds} for number, (state, seconds) in enumerate(took)}
     line = batch._time_left(dict.fromkeys("0123456789"), outcomes, workers=2)
@@ -379,7 +379,7 @@ def test_a_failed_run_ends_the_batch_with_its_name():
     assert batch.outcome_table({"one": fine}).splitlines()[0] == "run  outcome  time"
 
 
-def test_what_the_import_noted_is_told_once(tmp_path):
+def test_notes_of_the_import_are_shown_once(tmp_path):
     for name, notes in (("one", ["split by chance"]), ("two", ["split by chance", "blurred"])):
         helpers.write_json(tmp_path / f"{name}.json", {"notes": notes})
     outcomes = {name: {"shared": {"path": str(tmp_path / f"{name}.json")}} for name in ("one", "two")}
@@ -404,7 +404,7 @@ def run_one(folder, run, dataset_file, open_test):
         {"profile": ["quick"], "recipe": ["report"]},
     ],
 )
-def test_what_reaches_papermill(work_dir, tmp_path, monkeypatch, grid, open_test):
+def test_papermill_gets_each_notebooks_own_parameters(work_dir, tmp_path, monkeypatch, grid, open_test):
     reached, states = {}, []
 
     def execute_notebook(source, executed, parameters, **options):
@@ -444,7 +444,7 @@ def test_what_reaches_papermill(work_dir, tmp_path, monkeypatch, grid, open_test
         *[({"recipe": ["report", "best"]}, None, False), ({"threshold": [0.4, 0.5]}, False, False)],
     ],
 )
-def test_test_is_opened_where_nothing_is_compared(grid, asked, opened):
+def test_test_is_opened_only_if_nothing_is_compared(grid, asked, opened):
     assert batch.plan_runs(grid, open_test=asked, **CHOICE)[1] is opened
 
 
@@ -462,7 +462,7 @@ def test_a_run_that_ends_while_its_own_batch_writes_the_owners_file_is_complete(
     assert helpers.read_json(tmp_path / "run" / "run.json", "00") == record
 
 
-def test_a_run_of_other_code_than_the_batch_began_with_fails(work_dir, tmp_path, monkeypatch):
+def test_a_run_fails_if_the_code_has_changed_since_the_batch_began(work_dir, tmp_path, monkeypatch):
     done = []
 
     def run_notebook(name, *_, **__):
@@ -477,25 +477,25 @@ def test_a_run_of_other_code_than_the_batch_began_with_fails(work_dir, tmp_path,
     assert record["message"].startswith("the code was edited since the batch began") and "reported" not in record
 
 
-def test_a_clock_that_jumps_changes_no_time_of_a_run(work_dir, tmp_path, monkeypatch):
+def test_a_jump_of_the_clock_does_not_change_a_runs_times(work_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "run_notebook", lambda *_, **__: monkeypatch.setattr(batch.time, "time", lambda: 0))
     assert 0 <= run_one(tmp_path, CHOICE, work_dir / "dataset.json", True)["seconds"] < 60
 
 
-def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_path, monkeypatch):
+def test_a_complete_run_is_repeated_only_if_its_inputs_change(work_dir, tmp_path, monkeypatch):
     def run_notebook(name, run_dir, *_, **__):
         for file in batch.REPORTED:
             helpers.write_json(run_dir / file, {})
 
     def states(run, open_test=True):
-        """What becomes of a run that is started twice."""
+        """The states in which a run ends when it is started twice."""
         return [run_one(tmp_path, run, work_dir / "dataset.json", open_test)["state"] for _ in range(2)]
 
     monkeypatch.setattr(batch, "run_notebook", run_notebook)
     once, longer = ["complete", "reused"], {**CHOICE, "epochs": 3}
     assert states(CHOICE, open_test=False) == once
     moved = shutil.copytree(work_dir, tmp_path / "moved") / "dataset.json"
-    assert run_one(tmp_path, CHOICE, moved, False)["shared"]["path"] == str(moved)  # not where it lay before
+    assert run_one(tmp_path, CHOICE, moved, False)["shared"]["path"] == str(moved)  # not its former place
     assert states(CHOICE) == once and states(longer) == once
     description = helpers.read_json(work_dir / "dataset.json", "01")
     helpers.write_json(work_dir / "dataset.json", {**description, "fingerprint": "other"})
@@ -508,7 +508,7 @@ def test_only_a_change_of_the_inputs_runs_a_complete_run_again(work_dir, tmp_pat
     for name in ("results/metrics.json", "results/best_median_worst.png", "model/history.csv", "npy/arrays.json"):
         (tmp_path / "run" / name).unlink()  # the report could not be written without it
         assert states(longer) == once
-    helpers.write_json(tmp_path / "run" / "results" / "metrics.json", {"threshold": 0.3})  # 05 by hand in its folder
+    helpers.write_json(tmp_path / "run" / "results" / "metrics.json", {"threshold": 0.3})  # 05 was run here by hand
     assert states(longer) == once
 
 

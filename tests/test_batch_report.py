@@ -1,4 +1,4 @@
-"""The report of a batch: its figures are right, and the page needs nothing but itself."""
+"""The report of a batch: its figures are right, and the page is self-contained."""
 
 import base64
 import csv
@@ -77,7 +77,7 @@ def test_groups_are_compared_patient_by_patient(batch):
     assert min(differences) < low < np.mean(differences) < high < max(differences)
 
 
-def test_groups_that_do_not_differ_have_p_of_one_and_no_time_no_speed(batch):
+def test_equal_groups_have_a_p_value_of_one_and_without_times_there_is_no_speed(batch):
     groups = report.read_groups(*batch)
     groups["the same"] = groups.pop("best")
     for run, same in zip(groups["report"], groups["the same"]):
@@ -95,7 +95,7 @@ def test_one_patient_in_common_is_too_few_to_compare(batch):
     assert rows[0] == ["best - report", 1, "too few patients", "", ""] and rows[1][:2] == ["again - report", 8]
 
 
-def test_curves_are_the_histories_of_all_runs_a_colour_for_each_group(batch):
+def test_curves_show_the_history_of_every_run_in_the_colour_of_its_group(batch):
     figure = report.plot_curves(report.read_groups(*batch))
     losses, dices = figure.axes
     assert [axes.get_title() for axes in figure.axes] == ["Loss on valid", "Soft Dice on valid"]
@@ -125,7 +125,7 @@ def test_each_patient_is_a_dot_in_the_row_of_its_group_and_the_mean_a_line(batch
     assert list(axes.get_yticks()) == [0, 1]
     assert axes.get_xlabel() == "Dice of a patient's volume"
     assert axes.get_title() == "Patients of valid; the line is the mean"
-    assert axes.get_ylim() == (1.5, -0.5)  # the first group above
+    assert axes.get_ylim() == (1.5, -0.5)  # the first group at the top
     plt.close(figure)
 
 
@@ -134,7 +134,7 @@ def test_eleven_groups_have_eleven_colours():
         assert len({tuple(color) for color in report._colors(range(count)).values()}) == count
 
 
-def test_a_name_with_dollars_is_drawn_as_it_is_written(batch):
+def test_dollar_signs_in_a_name_are_drawn_literally(batch):
     groups = {"exclude a$b$ x": report.read_groups(*batch)["best"][:1]}
     for figure in (report.plot_curves(groups), report.plot_patients(groups, "valid")):
         figure.canvas.draw()
@@ -143,7 +143,7 @@ def test_a_name_with_dollars_is_drawn_as_it_is_written(batch):
         plt.close(figure)
 
 
-def test_the_page_needs_nothing_but_itself(batch):
+def test_the_page_is_self_contained(batch):
     path = report.write_report(*batch, {"grid": {"recipe": ["report", "best"]}})
     text = path.read_text(encoding="utf-8")
     page = Page(text)
@@ -177,7 +177,7 @@ def test_the_page_needs_nothing_but_itself(batch):
         (2, ["Slices of the best run: recipe-report_seed-1", "Slices of the worst run: recipe-report_seed-0"]),
     ],
 )
-def test_of_one_group_the_page_compares_nothing(batch, count, slices):
+def test_the_page_compares_nothing_if_there_is_one_group(batch, count, slices):
     folder, outcomes = batch
     path = report.write_report(folder, dict(itertools.islice(outcomes.items(), count)), {})
     page = Page(path.read_text(encoding="utf-8"))
@@ -185,7 +185,7 @@ def test_of_one_group_the_page_compares_nothing(batch, count, slices):
     assert [title for title in page.pictures if title.startswith("Slices")] == slices
 
 
-def test_a_batch_of_failures_has_a_report_too(batch):
+def test_a_batch_in_which_every_run_failed_has_a_report(batch):
     folder, outcomes = batch
     path = report.write_report(folder, {"lost": outcomes["lost"]}, {})
     assert "04_training" in path.read_text(encoding="utf-8")
@@ -203,7 +203,7 @@ def test_the_table_of_patients_has_a_row_for_every_run_and_patient(batch):
     assert row["learned_from"] == "p8 p9"
 
 
-def test_06_reads_the_runs_of_a_batch_and_averages_nothing_that_differs(tmp_path):
+def test_06_reads_the_runs_of_a_batch_and_refuses_runs_it_cannot_average(tmp_path):
     stored = COURSE_FOLDER / "docs" / "ladder.csv"
     rows = results.read_runs(stored)
     assert rows == [row for row in csv.DictReader(stored.open(encoding="utf-8")) if row["subset"] == "valid"]

@@ -1,7 +1,6 @@
 """Workers: how many there are, which GPU each sees, and that nothing is lost when one is killed or a batch is stopped.
 
-In the slow tests the course is a copy whose notebooks are short, but train, save and resume with the very functions of
-helpers.py.
+In the slow tests the course is a copy with short notebooks that train, save and resume with functions of helpers.py.
 """
 
 import json
@@ -30,7 +29,7 @@ def run_of(profile="smoke", recipe="report", **values):
 
 @pytest.fixture()
 def machine(tmp_path, monkeypatch):
-    """A machine of four cores and 8 GiB; give it GPUs by their number."""
+    """A machine with four cores and 8 GiB; call it with a number of GPUs."""
     import dask.system
     import distributed.system
 
@@ -51,7 +50,7 @@ def planned(count, **values):
         *[("2,0", 5, ["2", "0"]), (" GPU-b ", 5, ["GPU-b"]), ("1,-1,2", 5, ["1"])],
     ],
 )
-def test_there_is_a_worker_for_each_gpu_that_sees_it_alone(machine, monkeypatch, chosen, runs, expected):
+def test_each_gpu_has_a_worker_that_sees_no_other_gpu(machine, monkeypatch, chosen, runs, expected):
     machine(3)
     if chosen is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
@@ -60,7 +59,7 @@ def test_there_is_a_worker_for_each_gpu_that_sees_it_alone(machine, monkeypatch,
 
 
 @pytest.mark.parametrize("chosen", ["", "-1", "-1,0"])
-def test_hidden_gpus_are_left_alone(machine, monkeypatch, chosen):
+def test_hidden_gpus_are_not_used(machine, monkeypatch, chosen):
     machine(3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert len(planned(9)) == 4 and not any("CUDA_VISIBLE_DEVICES" in worker for worker in planned(9))
@@ -73,10 +72,10 @@ def test_hidden_gpus_are_left_alone(machine, monkeypatch, chosen):
         (3, {}, 3),  # as many as runs
         (9, {"profile": "full"}, 1),  # 32 slices of 256x256 at once: two do not fit into 8 GiB
         (9, {"profile": "full", "batch_size": 16}, 2),
-        (9, {"profile": "full", "batch_size": 64}, 1),  # too large for this memory: it is tried all the same
+        (9, {"profile": "full", "batch_size": 64}, 1),  # too large for this memory, but tried anyway
     ],
 )
-def test_without_a_gpu_cores_runs_and_memory_bound_the_workers(machine, count, values, expected):
+def test_without_a_gpu_cores_runs_and_memory_limit_the_number_of_workers(machine, count, values, expected):
     each = {"TF_NUM_INTRAOP_THREADS": str(4 // expected), "TF_CPP_MIN_LOG_LEVEL": "3"}
     assert planned(count, **values) == [each] * expected
 
@@ -86,7 +85,7 @@ def test_the_largest_run_of_a_grid_decides_how_many_fit(machine):
     assert len(workers.plan_workers(runs)) == 1
 
 
-# MiB of anonymous memory at the highest, as docs/BATCH.md has them
+# Peak anonymous memory in MiB, as in docs/BATCH.md
 @pytest.mark.parametrize(
     ("profile", "recipe", "batch_size", "measured"),
     [
@@ -94,12 +93,12 @@ def test_the_largest_run_of_a_grid_decides_how_many_fit(machine):
         *[("full", "report", 16, 2930), ("full", "best", None, 1334)],
     ],
 )
-def test_the_memory_reckoned_with_is_what_was_measured_and_up_to_one_gib_more(profile, recipe, batch_size, measured):
+def test_the_estimate_of_memory_is_at_most_one_gib_above_the_measurement(profile, recipe, batch_size, measured):
     needed = workers.memory_needed(run_of(profile, recipe, batch_size=batch_size)) / 2**20
     assert measured < needed < measured + 1024
 
 
-def test_memory_grows_with_the_batch_with_the_square_of_the_size_and_at_least_what_answering_takes():
+def test_the_estimate_of_memory_grows_with_batch_and_area_and_covers_prediction():
     def above_a_process(**values):
         return workers.memory_needed(run_of("full", **values)) - workers.MEMORY_OF_A_PROCESS
 
@@ -109,8 +108,8 @@ def test_memory_grows_with_the_batch_with_the_square_of_the_size_and_at_least_wh
     assert above_a_process(recipe="best", dataset="/pictures") == 800 * 16 * 256 * 256 + 2**30
 
 
-def test_workers_have_the_environment_that_was_planned_beside_the_users_own(tmp_path, monkeypatch):
-    """They also find the course, wherever they start, and no worker is profiled."""
+def test_workers_get_the_planned_environment_in_addition_to_the_users(tmp_path, monkeypatch):
+    """They also find the course wherever they start, and no worker is profiled."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(workers, "plan_workers", lambda runs: [{"CUDA_VISIBLE_DEVICES": name} for name in "ab"])
     monkeypatch.chdir(tmp_path)
@@ -124,12 +123,12 @@ def test_workers_have_the_environment_that_was_planned_beside_the_users_own(tmp_
         assert sorted(seen) == [[False, "a", str(tmp_path)], [False, "b", str(tmp_path)]]
         assert list(client.run(batch.compared_names, {"recipe": [1, 2]}).values()) == [["recipe"]] * 2
         assert set(client.nthreads().values()) == {1}
-        assert {worker["memory_limit"] for worker in client.scheduler_info()["workers"].values()} == {0}  # none
+        assert {worker["memory_limit"] for worker in client.scheduler_info()["workers"].values()} == {0}  # no limit
         assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures) == workers.RETRIES == 2
         assert client.dashboard_link.startswith("http://127.0.0.1:")
 
 
-def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch):
+def test_an_unreachable_scheduler_is_explained_in_one_sentence(monkeypatch):
     import distributed
 
     original = distributed.Client
@@ -244,7 +243,7 @@ def read(path):
 
 
 def is_running(process):
-    """Whether a process is there and no zombie."""
+    """Whether a process exists and is not a zombie."""
     done = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
     return done.stdout[:1] not in ("", "Z")
 
@@ -260,7 +259,7 @@ print("OUTCOMES", json.dumps({name: outcome["state"] for name, outcome in outcom
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_a_training_loses_nothing_and_nothing_is_run_twice_to_the_end(start, tmp_path):
+def test_a_worker_killed_during_training_loses_nothing_and_no_run_is_completed_twice(start, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -301,7 +300,7 @@ def test_a_worker_killed_in_a_training_loses_nothing_and_nothing_is_run_twice_to
 
 
 @pytest.mark.slow
-def test_a_batch_that_is_stopped_says_one_sentence_and_leaves_no_process(start, course, tmp_path):
+def test_a_stopped_batch_prints_one_sentence_and_leaves_no_process(start, course, tmp_path):
     shutil.copy(COURSE_FOLDER / "notebooks" / "00_run_all.ipynb", course / "notebooks")
     folder = tmp_path / "runs" / "sample-smoke"
     run_dir = folder / "recipe-best_seed-0_epochs-200"
@@ -309,7 +308,7 @@ def test_a_batch_that_is_stopped_says_one_sentence_and_leaves_no_process(start, 
     wait_for(lambda: read(run_dir / "model" / "training.json").get("epochs", 0) >= 2)
     processes = list(map(int, (run_dir / "processes.txt").read_text().split()))
     assert all(map(is_running, processes))
-    started.terminate()  # Ctrl-C comes to the same; but in the background of a shell it is ignored
+    started.terminate()  # Ctrl-C has the same effect, but a background process of a shell ignores it
     assert started.wait(60) == 1
     printed = (tmp_path / "process-0.log").read_text()
     assert printed.endswith(f"{terminal.STOPPED}\n") and "\x1b" not in printed

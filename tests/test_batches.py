@@ -1,4 +1,4 @@
-"""The batches of training and judging: whole, in order, from memory or from the arrays, in the step or before it."""
+"""Batches for training and evaluation: full, in order, from memory or the arrays, made in the step or before it."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def as_arrays(dataset):
 
 
 @pytest.mark.parametrize("planes", [1, 3])
-def test_batches_are_whole_and_show_the_pictures_and_masks_of_the_epochs_order(planes):
+def test_batches_are_full_and_hold_matching_pictures_and_masks_in_the_epochs_order(planes):
     pictures = make_pictures(planes)
     shown = as_arrays(helpers.training_batches(pictures, SETTINGS))
     assert [X.shape for X, _ in shown] == [(8, 16, 16, 1)] * 6
@@ -41,7 +41,7 @@ def test_batches_are_whole_and_show_the_pictures_and_masks_of_the_epochs_order(p
         assert np.array_equal(y[..., 0], masks[chosen] / np.float32(255))
 
 
-def test_a_training_that_goes_on_gets_the_batches_of_the_epochs_that_are_left():
+def test_a_resumed_training_gets_the_batches_of_the_remaining_epochs():
     pictures = make_pictures()
     for settings in (SETTINGS, {**SETTINGS, "augment": True, "crop_share": 0.5}):
         whole, rest = (as_arrays(helpers.training_batches(pictures, settings, first)) for first in (0, 1))
@@ -50,7 +50,7 @@ def test_a_training_that_goes_on_gets_the_batches_of_the_epochs_that_are_left():
             assert np.array_equal(X, again_X) and np.array_equal(y, again_y)
 
 
-def test_every_batch_of_every_epoch_is_augmented_by_a_seed_of_its_own(monkeypatch):
+def test_every_batch_of_every_epoch_is_augmented_with_its_own_seed(monkeypatch):
     import tensorflow as tf
 
     def augment(X, y, seed, side, compiled):
@@ -69,11 +69,11 @@ def test_crops_have_the_nearest_side_that_the_network_can_halve_three_times(size
     assert helpers.crop_side({"crop_share": share}, size) == side
 
 
-def test_pictures_too_large_to_be_held_are_read_from_the_arrays_and_give_the_same_batches(monkeypatch):
+def test_pictures_too_large_for_memory_are_read_from_the_arrays_into_the_same_batches(monkeypatch):
     pictures = make_pictures()
     settings = {**SETTINGS, "augment": True, "crop_share": 0.5}
     held = as_arrays(helpers.training_batches(pictures, settings))
-    assert 2 * batches.MOST_HELD == 2**30  # pictures and masks together take a GiB at most
+    assert 2 * batches.MOST_HELD == 2**30  # pictures and masks together take at most one GiB
     monkeypatch.setattr(TrainingPictures, "take", None)
     for room in (0, 1):
         monkeypatch.setattr(batches, "MOST_HELD", pictures.pixels + room)
@@ -86,7 +86,7 @@ def test_pictures_too_large_to_be_held_are_read_from_the_arrays_and_give_the_sam
 
 
 @pytest.mark.parametrize(("soft_masks", "planes", "volumes"), [(False, 1, 0), (True, 3, 3)])
-def test_pictures_have_the_masks_and_planes_that_the_recipe_says(work_dir, soft_masks, planes, volumes):
+def test_pictures_have_the_masks_and_planes_that_the_recipe_asks_for(work_dir, soft_masks, planes, volumes):
     helpers.prepare_arrays(helpers.read_json(work_dir / "dataset.json", "01"), work_dir, 32, progress=False)
     pictures = helpers.load_training_pictures(work_dir, {"soft_masks": soft_masks, "planes": planes})
     X, y, share = helpers.load_arrays(work_dir, "train", ("X", "y", "share"))
@@ -96,7 +96,7 @@ def test_pictures_have_the_masks_and_planes_that_the_recipe_says(work_dir, soft_
 
 
 def make_model(compiled):
-    """A network that answers every pixel with the same, which it learns."""
+    """A network that predicts one value for all pixels, which it learns."""
     import keras
 
     image = keras.Input((None, None, 1), name="image")
@@ -108,7 +108,7 @@ def make_model(compiled):
 
 
 @pytest.mark.slow
-def test_a_model_that_xla_compiles_makes_its_batches_in_its_step_and_learns_the_same(tmp_path):
+def test_a_model_compiled_by_xla_makes_its_batches_in_its_step_and_learns_the_same(tmp_path):
     import keras
 
     settings = {**SETTINGS, "augment": True, "crop_share": 0.5}
@@ -130,13 +130,13 @@ def test_a_model_that_xla_compiles_makes_its_batches_in_its_step_and_learns_the_
     assert [layer.name for layer in stored.layers] == ["image", "mask"]
 
 
-def test_a_model_that_xla_compiles_gets_ready_batches_where_pictures_cannot_be_held(monkeypatch):
+def test_a_model_compiled_by_xla_gets_ready_batches_if_pictures_exceed_memory(monkeypatch):
     monkeypatch.setattr(batches, "MOST_HELD", 0)
     X, _ = next(iter(helpers.training_batches(make_pictures(), SETTINGS, model=make_model(compiled=True))))
     assert X.shape == (8, 16, 16, 1)
 
 
-def test_ordered_batches_are_the_rows_and_the_last_may_be_filled_up():
+def test_ordered_batches_follow_the_rows_and_the_last_can_be_padded():
     X = np.arange(20, dtype=np.float32).reshape(20, 1, 1, 1)
     y = X.astype(np.uint8) + 1
     rows, filled = (as_arrays(helpers.ordered_batches(X, y, batch_size=8, whole=whole)) for whole in (False, True))
@@ -167,7 +167,7 @@ helpers.predict_probabilities(model, X[:1])
 
 
 @pytest.mark.slow
-def test_xla_compiles_once_to_train_twice_to_validate_and_once_to_answer(tmp_path):
+def test_xla_compiles_once_to_train_twice_to_validate_and_once_to_predict(tmp_path):
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(COURSE_FOLDER), str(COURSE_FOLDER / "tests")]),
@@ -183,11 +183,11 @@ def test_xla_compiles_once_to_train_twice_to_validate_and_once_to_answer(tmp_pat
 @pytest.mark.parametrize(
     ("steps", "compiled", "expected"), [(1704, True, 12), (90, True, 15), (37, True, 1), (96, True, 16), (96, False, 1)]
 )
-def test_steps_run_together_where_xla_compiles_and_the_epoch_ends_with_them(steps, compiled, expected):
+def test_under_xla_steps_run_in_groups_that_divide_the_epoch(steps, compiled, expected):
     assert batches.steps_per_execution(steps, compiled) == expected
 
 
-def test_steps_that_run_together_change_no_bit():
+def test_running_steps_in_groups_changes_no_bit():
     import keras
 
     results = []

@@ -1,4 +1,4 @@
-"""The audit: what it finds, and that it finds nothing where there is nothing."""
+"""The audit finds what is wrong with a dataset, and nothing in a clean one."""
 
 import io
 import time
@@ -26,7 +26,7 @@ SLICES = 4
 
 
 def scan(seed):
-    """A volume of smooth shapes: uint8 (SLICES, SIZE, SIZE), neighbouring slices alike, another seed another scan."""
+    """A volume of smooth shapes, different for each seed; uint8 (SLICES, SIZE, SIZE). Neighbouring slices are alike."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 255, (11, 11)), rng.uniform(0, 255, (11, 11))
     smooth = [np.asarray(Image.fromarray(values.astype(np.float32)).resize((SIZE, SIZE), 3)) for values in coarse]
@@ -54,7 +54,7 @@ def masks():
 
 @pytest.fixture()
 def take(tmp_path):
-    """A function that writes images and masks and returns what the import says."""
+    """A function that writes images and masks and returns the description of their import."""
 
     def function(scans, masks, places=PLACES):
         for patient, subset in places.items():
@@ -81,7 +81,7 @@ def test_a_clean_dataset_raises_no_doubt(take, scans, masks):
         plot_twins(description, "data")
 
 
-def test_the_table_tells_what_the_dataset_is(take, scans, masks):
+def test_the_table_describes_the_dataset(take, scans, masks):
     masks["p3"][:2] = 0
     description = take(scans, masks)
     row = description["audit"]["subsets"]["valid"]
@@ -95,7 +95,7 @@ def test_the_table_tells_what_the_dataset_is(take, scans, masks):
 def test_one_scan_under_two_names_is_found_by_content_with_the_dice_of_its_annotations(take, scans, masks, tmp_path):
     scans["p4"] = scans["p1"]
     masks["p4"] = np.stack([disc(33)] * SLICES)
-    masks["p1"][0, 30:32] = 0  # so that most is drawn in p1_001
+    masks["p1"][0, 30:32] = 0  # so that p1_001 has the largest mask
     description = take(scans, masks)
     one, other = masks["p1"] > 0, masks["p4"] > 0
     dice = 2 * (one & other).sum() / (one.sum() + other.sum())
@@ -123,13 +123,13 @@ def test_one_scan_under_two_names_is_found_by_content_with_the_dice_of_its_annot
         assert [extent(outline)[3] for outline in panel.collections] == [38.5 if patient == "p1" else 41.5]
 
 
-def test_a_scan_in_another_order_of_slices_is_found(take, scans, masks):
+def test_a_copy_of_a_scan_with_its_slices_reordered_is_found(take, scans, masks):
     scans["p3"] = scans["p2"][::-1]
     [twin] = take(scans, masks)["twins"]
     assert twin["patients"] == [["train", "p2"], ["valid", "p3"]] and twin["slices"] == SLICES
 
 
-DOUBTS = {  # a sentence: how often it is told, and of what
+DOUBTS = {  # a sentence: how often it is counted, and the change that causes it
     "image that another patient also has": (1, lambda scans, masks: np.copyto(scans["p3"][1], scans["p1"][1])),
     "image that its patient has twice": (1, lambda scans, masks: np.copyto(scans["p2"][2], scans["p2"][0])),
     "image of a single grey value": (12, lambda scans, masks: [volume[:3].fill(0) for volume in scans.values()]),
@@ -186,7 +186,7 @@ def in_frame(pixels, kind):
 
 
 @pytest.mark.parametrize("kind", ["round", "square", "white", "touching"])
-def test_different_pictures_in_one_frame_are_no_copies_but_a_copy_in_it_is(kind, take, masks):
+def test_a_shared_frame_does_not_make_copies_but_a_copy_inside_it_is_found(kind, take, masks):
     places = {f"p{number}": ("train", "valid", "test")[number % 3] for number in range(9)}
     scans = {patient: np.stack([in_frame(pixels, kind) for pixels in scan(n)]) for n, patient in enumerate(places)}
     masks = dict.fromkeys(places, masks["p1"])
@@ -195,7 +195,7 @@ def test_different_pictures_in_one_frame_are_no_copies_but_a_copy_in_it_is(kind,
     assert findings(take(scans, masks, places)) == {"p4 (valid) and p5 (test) look like copies of one scan": SLICES}
 
 
-def test_of_too_many_pictures_the_same_places_of_each_patient_are_compared(take, scans, masks, monkeypatch):
+def test_among_too_many_pictures_the_same_positions_in_each_patient_are_compared(take, scans, masks, monkeypatch):
     monkeypatch.setattr(audit, "MAX_COMPARED", 2 * len(PLACES))
     scans["p3"] = np.stack([COPIES["brighter"](pixels).astype(np.uint8) for pixels in scans["p2"]])
     description = take(scans, masks)
@@ -207,24 +207,24 @@ def test_of_too_many_pictures_the_same_places_of_each_patient_are_compared(take,
 
 
 def pair_of(patient, thumbnail):
-    """A picture without a file."""
+    """Stands in for a pair, without files."""
     return SimpleNamespace(patient=patient, name=f"{patient}_0", facts=SimpleNamespace(thumbnail=thumbnail))
 
 
-def test_more_patients_than_can_be_compared_are_evenly_chosen(monkeypatch):
+def test_patients_are_chosen_evenly_if_there_are_too_many_to_compare(monkeypatch):
     monkeypatch.setattr(audit, "MAX_COMPARED", 5)
     assert [pair.patient for pair in audit._compared([pair_of(number, None) for number in range(9)])] == [0, 2, 4, 6, 8]
 
 
-def test_an_even_part_within_a_picture_is_no_frame():
-    """What differs there alone is no copy, though all around it is the same."""
+def test_a_uniform_region_inside_a_picture_is_not_a_frame():
+    """Pictures that differ only there are not copies, although their surroundings are equal."""
     pictures = [np.random.default_rng(0).integers(100, 160, (32, 32)).astype(np.uint8) for _ in range(2)]
     for picture, grey in zip(pictures, (20, 240)):
         picture[8:24, 8:24] = grey
     assert audit.near_copies([pair_of("p", pictures[0]), pair_of("q", pictures[1])], set()) == {}
 
 
-def test_what_all_pictures_have_in_common_makes_no_copies():
+def test_a_pattern_common_to_all_pictures_does_not_make_copies():
     rng = np.random.default_rng(0)
     common, *own = rng.normal(0, 1, (7, 32, 32))
     drawn = [np.clip(128 + 30 * common + 10 * noise, 0, 255).astype(np.uint8) for noise in own]  # correlation 0.9
@@ -258,23 +258,23 @@ def test_ten_thousand_pictures_are_compared_in_seconds_and_little_memory():
     tracemalloc.stop()
 
 
-def test_pictures_that_are_all_alike_take_no_more_than_their_number():
+def test_identical_pictures_give_a_number_of_pairs_linear_in_their_number():
     pairs = [pair_of(f"p{number:04d}", scan(0)[0, ::2, ::2]) for number in range(600)]
     assert len(audit.near_copies(pairs, set())) < 30 * len(pairs)
 
 
-def test_titles_show_names_with_dollars_letter_by_letter(take, scans, masks, tmp_path):
+def test_dollar_signs_in_titles_are_drawn_literally(take, scans, masks, tmp_path):
     places = {"a$^$": "train", "b$x_$": "train", "c": "valid", "d": "test"}
     scans = dict(zip(places, scans.values()))
     scans["b$x_$"] = scans["a$^$"]
     description = take(scans, dict(zip(places, masks.values())), places)
     for figure in (plot_twins(description, tmp_path / "data"), plot_findings(description, tmp_path / "data")):
-        figure.canvas.draw()  # raised ParseException
+        figure.canvas.draw()  # once raised ParseException
     assert plain_text("a$^$_0") == r"a\$^\$_0"
     assert plot_twins(description, tmp_path / "data").axes[0].get_title() == r"a\$^\$_000, train"
 
 
-def test_almost_empty_pictures_are_no_near_copies(take, scans, masks):
+def test_almost_empty_pictures_are_not_near_duplicates(take, scans, masks):
     for number, patient in enumerate(PLACES):
         scans[patient][:] = 0
         scans[patient][:, 20, 20] = 40
@@ -282,7 +282,7 @@ def test_almost_empty_pictures_are_no_near_copies(take, scans, masks):
     assert findings(take(scans, masks)) == {}
 
 
-def test_many_near_copies_are_summed_up(take, masks):
+def test_many_near_duplicates_are_summarised(take, masks):
     places = {f"p{number:02d}": ("train", "valid", "test")[number % 3] for number in range(8)}
     scans = {patient: np.clip(scan(0) + number, 0, 255).astype(np.uint8) for number, patient in enumerate(places)}
     found = findings(take(scans, dict.fromkeys(places, masks["p1"]), places))
@@ -309,7 +309,7 @@ def test_masks_at_the_border_and_masks_that_cover_most_are_found(take, scans, ma
 def test_masks_that_are_outlines_are_found(thickness, take, scans, masks):
     masks["p2"] *= ~ndimage.binary_erosion(masks["p2"] > 0, np.ones((1, 3, 3)), thickness)
     found = {"mask that is a thin line around an area, not filled in": SLICES}
-    assert findings(take(scans, masks)) == (found if thickness < 3 else {})  # what is thicker may be a ring
+    assert findings(take(scans, masks)) == (found if thickness < 3 else {})  # a thicker outline may be a ring
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Every bad input that was thought of, and the sentence it gets; after each the work folder is what it was."""
+"""Each kind of bad input gets one sentence, and the work folder stays unchanged."""
 
 import gzip
 import io
@@ -100,7 +100,7 @@ def file(folder, name, content):
 
 
 def make_dataset(folder, patients=("train/p1", "train/p2", "valid/p3", "test/p4"), slices=2):
-    """A small good dataset; a patient without a subset goes into images/ and masks/ of the folder itself."""
+    """A small valid dataset; a patient without a subset goes into images/ and masks/ of the folder itself."""
     for number, place in enumerate(patients):
         *subset, patient = place.split("/")
         for index in range(slices):
@@ -120,7 +120,7 @@ def with_copies(folder, copies, *patients):
 
 
 def with_image(folder, content, name="p1_000.png"):
-    """A dataset with an image of these bytes, or that a function writes; one of p1_000 takes the place of that PNG."""
+    """A dataset with an image of these bytes, or one written by a function. An image of p1_000 replaces that PNG."""
     images = make_dataset(folder) / "train" / "images"
     if name.startswith("p1_000.") and name != "p1_000.png":
         (images / "p1_000.png").unlink()
@@ -135,7 +135,7 @@ def with_masks(folder, drawn, which="train/masks/p1_000.png"):
 
 
 def make_task(folder, image=None, label=None):
-    """A small good decathlon task; the first patient gets `image` and `label` where they are given."""
+    """A small valid decathlon task; the first patient gets `image` and `label` if they are given."""
     for number in range(3):
         values = np.random.default_rng(number).integers(0, 900, (8, 6, 4)).astype(np.int16)
         drawn = np.zeros((8, 6, 4), np.uint8)
@@ -166,7 +166,7 @@ def with_volume(folder, content, name="imagesTr/case_0.nii.gz"):
 
 
 def zip_with(folder, entries=(), name="heart.zip", compression=zipfile.ZIP_DEFLATED):
-    """A zip of a good dataset and of `entries`: (name or ZipInfo, content)."""
+    """A zip of a valid dataset and of `entries`: (name or ZipInfo, content)."""
     make_dataset(folder / "good")
     with zipfile.ZipFile(folder / name, "w", compression) as packed:
         for path in sorted((folder / "good").rglob("*.png")):
@@ -177,7 +177,7 @@ def zip_with(folder, entries=(), name="heart.zip", compression=zipfile.ZIP_DEFLA
 
 
 def tar_with(folder, name, *members):
-    """A tar, compressed if it is called so, of one member for each (name, type or content)."""
+    """A tar, compressed if its name says so, with one member for each (name, type or content)."""
     with tarfile.open(folder / name, "w:gz" if name.endswith("gz") else "w") as packed:
         for path, content in members:
             member = tarfile.TarInfo(path)
@@ -232,7 +232,7 @@ def link_entry(name):
 
 
 def lock(path):
-    """Say in a zip's headers that its files are encrypted."""
+    """Mark the files of a zip as encrypted in its headers."""
     content = bytearray(path.read_bytes())
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         place = content.find(signature)
@@ -321,7 +321,7 @@ case("missing masks", r"train/images/p1_000\.png \(and 3 more\) has no mask", wi
 case("a missing image", r"test/masks/p4_000\.png is a mask without an image", without, "test/images/p4_000.png")
 case("two suffixes", r"p1_000\.jpg and train/images/p1_000\.png are images of the same name", with_copies, TWO_SUFFIXES)
 case("outside the subsets", r"/p5_000\.png \(and 1 more\) lies outside train, valid and test", make_dataset, OUTSIDE)
-if sys.platform != "darwin":  # whose disks take no such names
+if sys.platform != "darwin":  # macOS disks allow no such names
     case("a name that is no text", rf"The name 'p1_0\\udce9\.png' {NO_TEXT}", with_image, b"", "p1_0\udce9.png")
     case("a folder that is no text", rf"The name 'd\\udce9' {NO_TEXT}", files, ".", {"d\udce9/images/p1_000.png": b""})
 case("a name of two lines", rf"The name 'p1\\n0\.png' {NO_TEXT}", with_image, b"", "p1\n0.png")
@@ -423,7 +423,7 @@ case("foreground by name in pictures", NO_NAMES, make_dataset, foreground="wall"
 
 
 def with_grids(folder, image, label, size=(8, 6, 4), name="case_0"):
-    """A task in which one image and its labels lie where these affines say."""
+    """A task in which one image and its labels have these affines."""
     if not folder.joinpath("imagesTr").exists():
         make_task(folder)
     values = np.arange(np.prod(size), dtype=np.int16).reshape(size) % 2
@@ -595,13 +595,13 @@ def test_bad_input_gets_one_sentence_and_changes_nothing(name, earlier, tmp_path
     assert caught.value._render_traceback_() == [f"CourseError: {caught.value}"]
 
 
-def test_a_work_folder_that_did_not_exist_does_not_appear(tmp_path):
+def test_bad_input_does_not_create_a_work_folder(tmp_path):
     with pytest.raises(CourseError):
         import_dataset(tmp_path / "nowhere", tmp_path / "data", progress=False)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_as_work_folder_gets_a_sentence(tmp_path):
+def test_a_file_given_as_work_folder_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "data").write_text("")
     with pytest.raises(CourseError, match="data cannot be made or written to"):
         import_dataset(make_dataset(tmp_path / "good"), tmp_path / "data", progress=False)

@@ -32,9 +32,9 @@ CONTENT = np.random.default_rng(0).bytes(300_000)
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """A server on loopback that serves `content` and counts; the options say how it misbehaves.
+    """A server on loopback that serves `content` and counts requests; the options say how it misbehaves.
 
-    cuts: after how many bytes to cut the next connections. ranges: True, False, or "all", which promises a range and
+    cuts: after how many bytes the next connections break. ranges: True, False, or "all", which promises a range and
     sends all. repeats: how often it sends the content.
     """
 
@@ -85,12 +85,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
                 server.times_sent += 1
         except ConnectionError:
-            return  # the other side has had enough
+            return  # the client has hung up
 
 
 @pytest.fixture()
 def serve():
-    """A function that starts a Server for some bytes; all are stopped in the end."""
+    """A function that starts a Server for some bytes; all are stopped at the end."""
     servers = []
 
     def start(content, **options):
@@ -105,7 +105,7 @@ def serve():
 
 
 @pytest.fixture(autouse=True)
-def quickly(monkeypatch):
+def short_waits(monkeypatch):
     monkeypatch.setattr(sources, "ATTEMPTS", 3)
     monkeypatch.setattr(sources, "WAIT", 0.001)
 
@@ -122,7 +122,7 @@ CUT = {
 
 
 @pytest.mark.parametrize(("cuts", "ranges_seen"), CUT.values(), ids=CUT)
-def test_a_cut_connection_is_continued_where_it_stopped(cuts, ranges_seen, serve, tmp_path):
+def test_a_broken_download_resumes_where_it_stopped(cuts, ranges_seen, serve, tmp_path):
     server = serve(CONTENT, cuts=cuts)
     assert get(server.url(), tmp_path / "file").read_bytes() == CONTENT
     assert server.ranges_seen == ranges_seen
@@ -130,20 +130,20 @@ def test_a_cut_connection_is_continued_where_it_stopped(cuts, ranges_seen, serve
 
 
 @pytest.mark.parametrize("name", ["Task02_Heart.tar", "moved"])
-def test_a_part_from_an_earlier_day_is_continued_after_a_redirect_too(name, serve, tmp_path):
+def test_a_partial_download_from_an_earlier_day_resumes_even_after_a_redirect(name, serve, tmp_path):
     server = serve(CONTENT)
     (tmp_path / "file.part").write_bytes(CONTENT[:250_000])
     assert get(server.url(name), tmp_path / "file").read_bytes() == CONTENT
     assert server.ranges_seen == ["bytes=250000-"]
 
 
-def test_a_whole_part_needs_no_network(tmp_path):
+def test_a_part_file_that_is_complete_needs_no_network(tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT)
     assert get("http://127.0.0.1:9/", tmp_path / "file").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("ranges", [False, "all"])
-def test_a_server_that_refuses_ranges_is_asked_for_all(ranges, serve, tmp_path):
+def test_a_server_that_refuses_ranges_is_asked_for_the_whole_file(ranges, serve, tmp_path):
     server = serve(CONTENT, ranges=ranges, cuts=[100_000])
     assert get(server.url(), tmp_path / "file").read_bytes() == CONTENT
 
@@ -161,23 +161,23 @@ REFUSED = {  # what is served, how, the sentence, the number of requests, and wh
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_not_the_file_is_refused_and_only_what_may_help_is_tried_again(case, serve, tmp_path):
+def test_wrong_content_is_refused_and_only_errors_that_may_pass_are_retried(case, serve, tmp_path):
     content, options, sentence, requests, left = REFUSED[case]
     server = serve(content, **options)
     with pytest.raises(CourseError, match=sentence):
         get(server.url(), tmp_path / "file")
     assert len(server.ranges_seen) == requests
     assert os.listdir(tmp_path) == left
-    assert server.times_sent < 500  # what has no end is not written beyond the size
+    assert server.times_sent < 500  # an endless response is not read beyond the expected size
 
 
-def test_a_short_file_is_refused_though_a_part_of_it_is_here(serve, tmp_path):
+def test_a_file_that_is_too_short_is_refused_even_with_a_partial_download(serve, tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT[:250_000])
     with pytest.raises(CourseError, match="is 299,000 bytes long where 300,000 are expected"):
         get(serve(SHORT).url(), tmp_path / "file")
 
 
-def test_a_full_disk_is_no_broken_connection(tmp_path, monkeypatch):
+def test_a_full_disk_is_not_reported_as_a_broken_connection(tmp_path, monkeypatch):
     full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
     monkeypatch.setattr(urllib.request, "urlopen", full)
     with pytest.raises(OSError, match="No space left"):
@@ -185,7 +185,7 @@ def test_a_full_disk_is_no_broken_connection(tmp_path, monkeypatch):
     assert full.call_count == 1
 
 
-def test_a_part_that_is_too_long_is_deleted(tmp_path):
+def test_a_part_file_that_is_too_long_is_deleted(tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT + b"more")
     with pytest.raises(CourseError, match=DAMAGED):
         get("http://127.0.0.1:9/", tmp_path / "file")
@@ -262,7 +262,7 @@ def test_the_heart_data_come_from_the_server_in_the_reports_split(serve, tmp_pat
     with Image.open(root / "train" / "images" / "la_003_077.png") as picture:
         assert (picture.mode, picture.size) == ("RGB", (12, 10))
     assert fetch_heart(tmp_path) == tmp_path / "Task02_Heart.tar"
-    assert len(server.ranges_seen) == 2  # the archive that is there is not fetched again
+    assert len(server.ranges_seen) == 2  # the archive is not fetched again
 
 
 FEW = {"la_003": 130, "la_018": 122, "la_030": 110}
@@ -274,7 +274,7 @@ def write_archive(path, patients):
     return path
 
 
-def test_an_archive_that_the_user_has_is_taken(tmp_path):
+def test_the_users_own_archive_is_used(tmp_path):
     path = write_archive(tmp_path / "Mein Herz.tar", FEW)
     options = {"allow_incomplete": True, "progress": False}
     by_source = import_dataset("heart", tmp_path / "one", heart_source=path, **options)
@@ -282,11 +282,11 @@ def test_an_archive_that_the_user_has_is_taken(tmp_path):
     assert slices_of_patients(by_path) == slices_of_patients(by_source) == FEW_IN_SUBSETS
     assert by_source["fingerprint"] == by_path["fingerprint"]
     assert by_source["root"] == by_path["root"]
-    [note] = by_source["notes"]  # nothing of imagesTs, which has no labels
+    [note] = by_source["notes"]  # nothing about imagesTs, which has no labels
     assert "incomplete, as allowed" in note
 
 
-def test_an_unpacked_folder_in_the_work_folder_is_taken(tmp_path):
+def test_an_unpacked_folder_in_the_work_folder_is_used(tmp_path):
     unpack(write_archive(tmp_path / "heart.tar", FEW), tmp_path)
     (tmp_path / "Task02_Heart" / "imagesTr" / "._la_003.nii.gz").write_bytes(b"Mac OS X")
     description = import_dataset("heart", tmp_path, allow_incomplete=True, progress=False)
@@ -304,7 +304,7 @@ WITHOUT_TWO = {patient: 3 for patient in PATIENTS if patient not in ("la_004", "
         ({**PATIENTS, "la_029": 108}, {}, "la_029 has 108 slices where the report has 109"),
     ],
 )
-def test_heart_data_that_are_not_whole_are_refused(patients, options, sentence, tmp_path):
+def test_incomplete_heart_data_are_refused(patients, options, sentence, tmp_path):
     path = write_archive(tmp_path / "heart.tar", patients)
     with pytest.raises(CourseError, match=sentence):
         import_dataset("heart", tmp_path, heart_source=path, progress=False, **options)
@@ -324,16 +324,16 @@ def write_task(folder, labels=(1,), names=None, title="Organ"):
     return folder
 
 
-@pytest.mark.parametrize("title", ["Organ", "LeftAtrium"])  # of other patients than the heart data
+@pytest.mark.parametrize("title", ["Organ", "LeftAtrium"])  # with other patients than the heart data
 def test_volumes_of_another_task_are_split_by_patient_with_their_spacing(title, tmp_path):
     description = import_dataset(write_task(tmp_path / "Task00", title=title), tmp_path / "data", progress=False)
     assert [len(found) for found in slices_of_patients(description).values()] == [2, 1, 1]
-    assert description["spacing"] == [3, 2, 4]  # the row runs along the second axis after the turn
+    assert description["spacing"] == [3, 2, 4]  # after the turn, rows run along the second axis
     assert description["subsets"]["test"][0]["size"] == [6, 8]
     assert description["notes"][0] == "Each volume is taken as a patient of its own."
 
 
-def test_another_task_is_no_heart_though_its_patients_are_called_so(tmp_path):
+def test_another_task_is_not_taken_for_heart_even_with_the_same_patient_names(tmp_path):
     task, names = write_task(tmp_path / "Task00", title="Organ"), ["la_003", "la_004", "la_005", "la_007"]
     for number, name in enumerate(names):
         for kind in ("imagesTr", "labelsTr"):
@@ -356,7 +356,7 @@ def test_labels_are_chosen_by_name_or_number_and_several_are_one_foreground(tmp_
 
 @pytest.fixture()
 def nifti(heart):
-    """The folder of the real volumes, beside that of the real slices."""
+    """The folder of the real volumes, beside the folder of the real slices."""
     folder = heart.parent / "heart-nifti" / "Task02_Heart"
     if not folder.is_dir() and os.environ.get("CI") != "true":
         pytest.skip("beside HEART_DATASET there is no heart-nifti/Task02_Heart")
@@ -371,7 +371,7 @@ def test_the_real_volumes_become_the_real_slices(heart, nifti, tmp_path):
         files = [[tmp_path / kind / f"{name}.png" for kind in ("images", "masks")] for name in names]
         slices = [Pair(subset, name, patient, number, *files[number]) for number, name in enumerate(names)]
         volume = read_headers(*pair)
-        assert slice_axis(volume.grid) is None  # all voxels are cubes: the last axis is taken
+        assert slice_axis(volume.grid) is None  # no axis is thick: the last one is used
         _, geometry, told = write_volume(volume, slices, None, along=2)
         assert geometry == {"spacing": [1.25, 1.25, 1.37], "axes": ["P", "R", "S"]}  # as the header claims
         assert not any(told.values())
@@ -386,7 +386,7 @@ def test_the_real_volumes_become_the_real_slices(heart, nifti, tmp_path):
             assert np.abs(image.astype(int) - real_image)[32:-32, 32:-32].max() <= 1
 
 
-def test_the_real_volumes_alone_are_told_to_be_incomplete(nifti, tmp_path):
+def test_the_real_volumes_alone_are_reported_as_incomplete(nifti, tmp_path):
     with pytest.raises(CourseError, match="18 of 20 patients are missing"):
         import_dataset(nifti, tmp_path, progress=False)
     assert os.listdir(tmp_path) == []

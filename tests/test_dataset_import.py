@@ -1,4 +1,4 @@
-"""The data door: what it takes, what it leaves in the work folder, and that it is never half of anything."""
+"""The import: what it reads, what it leaves in the work folder, and that nothing is ever left half written."""
 
 import contextlib
 import errno
@@ -30,14 +30,14 @@ PLACES = {"p1": "train", "p2": "train", "p3": "valid", "p4": "test"}
 
 
 def picture(seed):
-    """A picture whose largest value is 255, so that a scale by the maximum leaves it alone."""
+    """A picture whose maximum is 255, so that scaling by the maximum does not change it."""
     pixels = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE + 4)).astype(np.uint8)
     pixels[0, 0] = 255
     return pixels
 
 
 def mask(seed):
-    """A two-valued mask (0, 1) with a disc that lies elsewhere for each seed."""
+    """A mask of 0 and 1 with a disc whose place depends on the seed."""
     rows, columns = np.mgrid[:SIZE, : SIZE + 4]
     row, column = np.random.default_rng(seed).integers(14, 26, 2)
     return ((rows - row) ** 2 + (columns - column) ** 2 < 64).astype(np.uint8)
@@ -51,7 +51,7 @@ TRUTH = {
 
 
 def saved(change=lambda values: values, **options):
-    """Return a function (pixels, path) that saves what `change` makes of pixels, as Pillow is told by the options."""
+    """Return a function (pixels, path) that saves `change(pixels)` with these options of Pillow."""
 
     def save(values, path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,13 +74,13 @@ def write(folder, place="{subset}/{kind}/{name}.png", save_image=save_plain, sav
         for kind, values, save in zip(("images", "masks"), pixels, (save_image, save_mask)):
             subset, patient, index = PLACES[name[:2]], *name.split("_")
             ending = "_mask" if kind == "masks" else ""
-            said = {"subset": subset, "kind": kind, "name": name, "patient": patient, "index": index, "ending": ending}
-            save(values, folder / place.format(**said))
+            parts = {"subset": subset, "kind": kind, "name": name, "patient": patient, "index": index, "ending": ending}
+            save(values, folder / place.format(**parts))
     return folder
 
 
 def written(description, work_dir):
-    """Return {name: (image, mask as 0 and 1)} and hold that all files are in canonical form."""
+    """Return {name: (image, mask as 0 and 1)} and assert that all files are in canonical form."""
     root, pixels = dataset_root(description, work_dir), {}
     for subset in SUBSETS:
         for pair in description["subsets"][subset]:
@@ -119,10 +119,10 @@ def work_dir(tmp_path):
     return tmp_path / "work folder ü"
 
 
-# --- what it takes --------------------------------------------------------------------------------------
+# --- what it reads --------------------------------------------------------------------------------------
 
 
-def test_a_canonical_folder_is_used_where_it_lies(dataset, work_dir):
+def test_a_canonical_folder_is_used_in_place(dataset, work_dir):
     description = take(dataset, work_dir)
     assert os.listdir(work_dir) == ["dataset.json"]
     assert description["root"] == str(dataset.resolve())
@@ -161,8 +161,8 @@ def test_an_archive_is_unpacked_into_the_work_folder(pack, name, dataset, work_d
     hold_truth(description, work_dir)
 
 
-def test_a_zip_of_macos_holds_the_names_of_its_folder(dataset, work_dir, tmp_path, monkeypatch):
-    """It writes UTF-8, accents apart, and does not say so."""
+def test_names_with_accents_in_a_macos_zip_are_read_as_in_its_folder(dataset, work_dir, tmp_path, monkeypatch):
+    """macOS writes decomposed UTF-8 without setting the flag for it."""
     for path in sorted(dataset.rglob("p1_*.png")):
         path.rename(path.with_name(path.name.replace("p1_", "pu\u0308_")))
     monkeypatch.setattr(zipfile.ZipInfo, "_encodeFilenameFlags", lambda entry: (entry.filename.encode(), 0))
@@ -170,7 +170,7 @@ def test_a_zip_of_macos_holds_the_names_of_its_folder(dataset, work_dir, tmp_pat
     assert take(packed, work_dir)["fingerprint"] == take(dataset, tmp_path / "other")["fingerprint"]
 
 
-def test_a_seed_of_numpy_is_a_seed(dataset, work_dir, tmp_path):
+def test_a_numpy_integer_can_be_the_seed(dataset, work_dir, tmp_path):
     description = take(dataset, work_dir, seed=np.int64(3))
     assert description["folds"] == take(dataset, tmp_path / "other", seed=3)["folds"]
 
@@ -207,7 +207,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_pictures_are_taken_however_they_are_stored(way, tmp_path, work_dir):
+def test_pictures_are_read_however_they_are_stored(way, tmp_path, work_dir):
     options = {**WAYS[way]}
     tolerance, rename = options.pop("tolerance", 0), options.pop("rename", None)
     folder = write(tmp_path / "source", **options)
@@ -218,8 +218,8 @@ def test_pictures_are_taken_however_they_are_stored(way, tmp_path, work_dir):
     hold_truth(description, work_dir, tolerance)
 
 
-def test_a_folder_far_up_that_names_no_three_subsets_is_no_subset(tmp_path, work_dir):
-    """All below training/: so this is no subset, and the patients are split at random."""
+def test_a_top_folder_named_training_alone_is_not_a_subset(tmp_path, work_dir):
+    """Everything lies below training/, so it is not a subset, and the patients are split at random."""
     description = take(write(tmp_path / "source", "training/heart/{kind}/{name}.png"), work_dir)
     assert set(places(description)) == set(PLACES) and any("split at random" in note for note in description["notes"])
 
@@ -232,7 +232,7 @@ def test_several_label_values_can_be_chosen(tmp_path, work_dir):
     assert both["p1_000"][1].sum() == TRUTH["p1_000"][1].sum() + 9
 
 
-def test_strays_are_passed_over(dataset, work_dir):
+def test_stray_files_are_passed_over(dataset, work_dir):
     before = take(dataset, work_dir)
     for name in (
         ".DS_Store",
@@ -250,7 +250,7 @@ def test_strays_are_passed_over(dataset, work_dir):
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
-def test_data_of_a_type_that_is_not_read_are_told(is_packed, dataset, work_dir, tmp_path):
+def test_data_of_an_unsupported_type_are_reported(is_packed, dataset, work_dir, tmp_path):
     of_data = "train/images/p5.webp", "train/images/p6", "train/masks/p7.svs", "valid/p6.MHA", "train/more.tar.7z"
     for name in (*of_data, "valid/notes.pdf"):
         (dataset / name).write_bytes(b"data\0")
@@ -261,12 +261,12 @@ def test_data_of_a_type_that_is_not_read_are_told(is_packed, dataset, work_dir, 
     hold_truth(description, work_dir)
 
 
-def test_a_link_that_leads_back_does_not_lead_round_and_round(dataset, work_dir):
+def test_a_circular_link_is_not_followed_for_ever(dataset, work_dir):
     (dataset / "train" / "again").symlink_to(dataset, target_is_directory=True)
     hold_truth(take(dataset, work_dir), work_dir)
 
 
-def test_a_link_does_not_hide_the_folder_that_it_leads_to(dataset, work_dir):
+def test_a_link_does_not_hide_the_folder_it_points_to(dataset, work_dir):
     for subset, kind in (("train", "images"), ("train", "masks"), ("test", "images")):
         (dataset / subset / f"a_link_{len(kind)}").symlink_to(dataset / subset / kind, target_is_directory=True)
     hold_truth(take(dataset, work_dir), work_dir)
@@ -293,7 +293,7 @@ def test_without_subsets_patients_are_split_in_the_reports_proportions(patients,
 
 @pytest.mark.parametrize("place", ["p{patient}/{kind}/{index:03d}.png", "all/p{patient}/{index:03d}{ending}.png"])
 def test_numbered_files_in_a_folder_for_each_patient_are_split_by_patient(place, tmp_path, work_dir):
-    """The numbers run on over the patients, so that each file has a name of its own."""
+    """The numbers run on from patient to patient, so each file name is unique."""
     for number in range(15):
         for kind, ending, values in (("images", "", picture(number)), ("masks", "_mask", white(mask(number)))):
             path = place.format(patient=number // 3, kind=kind, ending=ending, index=number)
@@ -304,7 +304,7 @@ def test_numbered_files_in_a_folder_for_each_patient_are_split_by_patient(place,
     assert slices == [12, 13, 14]
 
 
-def test_the_split_depends_on_the_seed_alone(tmp_path, work_dir):
+def test_the_split_depends_only_on_the_seed(tmp_path, work_dir):
     folder = without_subsets(tmp_path / "source", 12)
     first, again, other = (places(take(folder, work_dir, seed=seed)) for seed in (1, 1, 2))
     assert first == again != other
@@ -320,7 +320,7 @@ def test_one_scan_under_two_names_is_not_split_apart(tmp_path, work_dir):
         assert len(description["twins"]) == 1
 
 
-def test_slices_stand_in_numeric_order(tmp_path, work_dir):
+def test_slices_are_in_numeric_order(tmp_path, work_dir):
     folder = without_subsets(tmp_path / "source", 3, 1)
     for kind in ("images", "masks"):
         for index in (2, 10, 1):
@@ -330,7 +330,7 @@ def test_slices_stand_in_numeric_order(tmp_path, work_dir):
     assert slices == [0, 1, 2, 10]
 
 
-def test_the_user_gives_the_pattern_of_patients(tmp_path, work_dir):
+def test_the_user_can_give_the_pattern_of_patient_names(tmp_path, work_dir):
     folder = write(tmp_path / "source", "{subset}/{kind}/{index}of{patient}.png")
     description = take(folder, work_dir, patient_pattern=r"(?P<slice>\d+)of(?P<patient>.+)")
     assert places(description) == PLACES
@@ -338,7 +338,7 @@ def test_the_user_gives_the_pattern_of_patients(tmp_path, work_dir):
 
 
 @pytest.mark.parametrize("pattern", [None, r"scan(?P<patient>\d)_.*"])
-def test_names_without_a_patient_make_each_file_its_own_and_are_told(pattern, dataset, work_dir):
+def test_names_without_a_patient_make_each_file_a_patient_and_are_reported(pattern, dataset, work_dir):
     description = take(dataset, work_dir, patient_pattern=pattern)
     assert set(places(description)) == set(TRUTH)
     assert {pair["slice"] for pairs in description["subsets"].values() for pair in pairs} == {None}
@@ -351,7 +351,7 @@ def test_numbered_files_of_the_same_name_in_two_subsets_are_different_patients(t
     assert "train/001" in places(description) and "test/001" in places(description)
 
 
-def test_what_is_excluded_is_left_out_recorded_and_changes_the_fingerprint(dataset, work_dir):
+def test_exclusions_are_left_out_recorded_and_change_the_fingerprint(dataset, work_dir):
     whole = take(dataset, work_dir)
     description = take(dataset, work_dir, exclude=["p2", "p1_001"])
     assert [pair["name"] for pair in description["subsets"]["train"]] == ["p1_000", "p1_002"]
@@ -360,7 +360,7 @@ def test_what_is_excluded_is_left_out_recorded_and_changes_the_fingerprint(datas
     assert (dataset / "train" / "images" / "p2_000.png").exists()
 
 
-def test_names_are_the_same_however_their_accents_are_written(tmp_path, work_dir):
+def test_names_are_equal_however_their_accents_are_encoded(tmp_path, work_dir):
     folder = write(tmp_path / "source", "{subset}/{kind}/\u00e9{name}.png")
     description = take(folder, work_dir, exclude="e\u0301p2", patient_pattern="(?P<patient>e\u0301p\\d)_.*")
     assert description["excluded"] == ["\u00e9p2"] and set(places(description)) == {"\u00e9p1", "\u00e9p3", "\u00e9p4"}
@@ -379,7 +379,7 @@ def test_a_bad_file_can_be_excluded(dataset, work_dir):
 SAMPLE = {"patients": {"train": 1, "valid": 1, "test": 1}, "slices": 3, "size": 48}
 
 
-def test_the_sample_is_made_by_its_seed(work_dir):
+def test_the_sample_depends_only_on_its_seed(work_dir):
     one = take("sample", work_dir, sample=SAMPLE)
     again = take("sample", work_dir, sample=SAMPLE)
     other = take("sample", work_dir, seed=1, sample=SAMPLE)
@@ -392,7 +392,7 @@ def test_the_sample_is_made_by_its_seed(work_dir):
 # --- what it leaves -------------------------------------------------------------------------------------
 
 
-def test_the_same_dataset_again_changes_nothing(packed, work_dir):
+def test_importing_the_same_dataset_again_changes_nothing(packed, work_dir):
     first = take(packed, work_dir)
     places_before = {path: path.stat().st_mtime_ns for path in (work_dir / "dataset").rglob("*")}
     assert take(packed, work_dir) == first
@@ -408,7 +408,7 @@ def test_an_altered_copy_is_not_taken_for_the_dataset(packed, work_dir):
 
 def test_another_dataset_replaces_the_earlier_copy(packed, work_dir):
     earlier = take(packed, work_dir)
-    mine = ["imported-mine", "202406151230", "202406151231.tar"]  # names much like those of copies
+    mine = ["imported-mine", "202406151230", "202406151231.tar"]  # names similar to those of our copies
     for name in mine[:2]:
         (work_dir / "dataset" / name / "labels").mkdir(parents=True)
     (work_dir / "dataset" / mine[2]).write_bytes(b"mine")
@@ -429,15 +429,15 @@ def test_our_own_copy_can_be_imported_again(packed, work_dir):
 
 
 @pytest.mark.parametrize("place", ["source", "work folder ü", "work folder ü/dataset"])
-def test_a_users_folder_is_read_wherever_it_lies_and_never_changed(place, tmp_path, work_dir):
+def test_a_users_folder_is_read_wherever_it_is_and_never_changed(place, tmp_path, work_dir):
     folder = write(tmp_path / place, "{subset}/{kind}/{name}.bmp")
     before = {path: path.read_bytes() for path in folder.rglob("*.bmp")}
-    for _ in range(2):  # the second time our own copies lie beside it
+    for _ in range(2):  # the second time our own copies are there too
         hold_truth(take(folder, work_dir), work_dir)
     assert {path: path.read_bytes() for path in folder.rglob("*.bmp")} == before
 
 
-# --- killed, or without room ----------------------------------------------------------------------------
+# --- killed, or out of disk space -----------------------------------------------------------------------
 
 KILLED = """
 import json, os, signal, sys
@@ -514,7 +514,7 @@ def test_an_import_killed_at_any_moment_leaves_a_whole_dataset(dataset, work_dir
     assert outcome.returncode == 0, outcome.stderr
 
 
-def test_what_a_killed_import_left_is_removed_by_the_next(dataset, work_dir):
+def test_the_next_import_removes_what_a_killed_one_left(dataset, work_dir):
     (work_dir / "dataset.importing-abc" / "unpacked").mkdir(parents=True)
     (work_dir / "dataset.importing-abc" / "unpacked" / "a.png").write_bytes(b"half")
     os.utime(work_dir / "dataset.importing-abc", (0, 0))
@@ -523,7 +523,7 @@ def test_what_a_killed_import_left_is_removed_by_the_next(dataset, work_dir):
     assert sorted(os.listdir(work_dir)) == ["dataset.importing-def", "dataset.json"]
 
 
-def test_without_room_the_earlier_data_stay_and_a_sentence_says_so(packed, work_dir, monkeypatch):
+def test_without_disk_space_the_earlier_data_stay_and_one_sentence_says_so(packed, work_dir, monkeypatch):
     description = take(packed, work_dir)
     monkeypatch.setattr(importing.os, "replace", Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
     with pytest.raises(CourseError, match="The disk of .* is full; earlier data there are untouched"):
@@ -557,7 +557,7 @@ def may_mount():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sample", "bmp"])
-def test_a_disk_that_is_really_full_is_told_and_the_earlier_data_stay(kind, dataset, work_dir, tmp_path):
+def test_a_disk_that_is_really_full_is_reported_and_the_earlier_data_stay(kind, dataset, work_dir, tmp_path):
     if not may_mount():
         pytest.skip("this machine allows no small file system of our own")
     small = pack_zip(dataset, tmp_path / "small.zip")
@@ -589,12 +589,12 @@ def test_an_upload_is_kept_in_the_work_folder(packed, monkeypatch, work_dir):
     assert path == work_dir / "uploaded" / "data.zip"
     hold_truth(take(path, work_dir), work_dir)
     before = (work_dir / "dataset.json").read_bytes()
-    pretend_colab(monkeypatch, {"dataset.json": b"{}"})  # called as a file of the course
+    pretend_colab(monkeypatch, {"dataset.json": b"{}"})  # named like a file of the course
     assert importing.upload_file(work_dir).read_bytes() == b"{}" and (work_dir / "dataset.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("uploaded", [{}, {"a.zip": b"", "b.zip": b""}])
-def test_an_upload_is_one_file(monkeypatch, work_dir, uploaded):
+def test_uploading_no_file_or_several_is_refused(monkeypatch, work_dir, uploaded):
     pretend_colab(monkeypatch, uploaded)
     with pytest.raises(CourseError, match=f"Choose one file.*{len(uploaded)} were uploaded"):
         importing.upload_file(work_dir)
@@ -605,7 +605,7 @@ def test_an_upload_outside_colab_says_what_to_do(work_dir):
         importing.upload_file(work_dir)
 
 
-def test_the_counts_are_those_of_each_subset(dataset, work_dir):
+def test_counts_are_given_for_each_subset(dataset, work_dir):
     rows = dataset_counts(take(dataset, work_dir))
     assert rows == [("train", 6, 6, "40x44x1", 2), ("valid", 3, 3, "40x44x1", 1), ("test", 3, 3, "40x44x1", 1)]
 
@@ -628,7 +628,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 
 @pytest.mark.parametrize("open_for", [2, 9])
-def test_a_file_that_may_not_be_replaced_is_tried_again_and_then_told(tmp_path, monkeypatch, open_for):
+def test_replacing_a_locked_file_is_retried_and_then_reported(tmp_path, monkeypatch, open_for):
     real, waits = os.replace, []
 
     def replace(source, target):
@@ -647,11 +647,11 @@ def test_a_file_that_may_not_be_replaced_is_tried_again_and_then_told(tmp_path, 
     assert 0 < sum(waits) < 5
 
 
-def test_a_file_may_have_the_longest_name_that_a_disk_takes(tmp_path):
+def test_a_file_can_have_the_longest_name_that_a_disk_allows(tmp_path):
     path = tmp_path / f"{'n' * 244}.weights.h5"
     with workspace.whole_file(path) as temporary:
         temporary.write_text("weights")
-        assert temporary.name.endswith(".weights.h5")  # Keras looks at it
+        assert temporary.name.endswith(".weights.h5")  # Keras checks the ending
     assert path.read_text() == "weights"
 
 
@@ -659,7 +659,7 @@ def test_numbers_are_listed_with_all_their_digits():
     assert workspace.listed([0, 130817, 16711680.0, 0.25, "a"]) == "0, 130817, 16711680, 0.25, a"
 
 
-def test_options_of_an_import_are_refused_where_the_dataset_was_imported_before(dataset, work_dir, tmp_path):
+def test_import_options_are_refused_for_a_dataset_that_is_already_imported(dataset, work_dir, tmp_path):
     take(dataset, work_dir)
     expected = "give exclude, foreground, allow_incomplete, spacing and patient_pattern in the import"
     options = {"exclude": "a", "foreground": 1, "allow_incomplete": True, "patient_pattern": None, "spacing": [1, 1, 1]}

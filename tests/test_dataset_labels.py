@@ -1,4 +1,4 @@
-"""Which values of a mask are the structure: the right pixels, a note, or one sentence that asks."""
+"""Which values of a mask are the structure: found, assumed with a note, or asked for in one sentence."""
 
 import io
 from contextlib import nullcontext
@@ -15,7 +15,7 @@ from course.workspace import CourseError
 
 HEIGHT, WIDTH = 48, 64
 STRUCTURE = np.zeros((HEIGHT, WIDTH), bool)
-LEFT = np.arange(WIDTH) < 12  # of the structure a part
+LEFT = np.arange(WIDTH) < 12  # part of the structure
 STRUCTURE[10:34, 8:20] = STRUCTURE[26:34, 8:40] = True
 
 
@@ -24,7 +24,7 @@ def grey(values):
 
 
 class Jpeg:
-    """A mask that is saved as a JPEG, whatever its file is called."""
+    """A mask that is saved as a JPEG, whatever its file name."""
 
     def __init__(self, values):
         self.values = values
@@ -34,7 +34,7 @@ class Jpeg:
 
 
 def palette(*colours, transparent=None):
-    """A function that makes an indexed picture of labels."""
+    """Return a function that makes a picture with this palette from labels."""
 
     def make(labels):
         picture = Image.frombytes("P", (WIDTH, HEIGHT), labels.astype(np.uint8).tobytes())
@@ -47,7 +47,7 @@ def palette(*colours, transparent=None):
 
 
 def drawn_on_nothing(labels):
-    """Black ink on a ground that is transparent: in grey nothing would be seen."""
+    """Black on a transparent background: converted to grey, nothing would be visible."""
     return grey(np.dstack([np.zeros((HEIGHT, WIDTH, 3)), labels * 255]))
 
 
@@ -62,7 +62,7 @@ def red_jpeg(labels):
 
 
 def ground_cut_away(labels):
-    """A white ground, made transparent, around a structure of two greys."""
+    """A white background, made transparent, around a structure of two greys."""
     ground = np.where(labels, np.where(LEFT, 90, 200), 255)
     return grey(np.dstack([ground, ground, ground, labels * 255]))
 
@@ -78,7 +78,7 @@ def once_a_jpeg(values, quality):
 
 
 def jpeg(labels):
-    """A mask that once was a JPEG, kept as PNG: waves of grey around its edges."""
+    """A mask that was once a JPEG, stored as PNG: grey ringing around its edges."""
     return once_a_jpeg(labels * 255, 70)
 
 
@@ -93,7 +93,7 @@ def labels_with_ignored(count):
 
 
 def a_ramp(labels):
-    """Forty labels, each a stripe: values in between are no edges."""
+    """Forty labels, each a stripe: the values in between are not blurred edges."""
     return grey(np.where(labels, 255, np.minimum(np.arange(WIDTH) * 2, 78)))
 
 
@@ -125,7 +125,7 @@ READ = {
 
 
 @pytest.mark.parametrize("case", READ)
-def test_the_structure_is_found_and_what_was_assumed_is_told(case, tmp_path):
+def test_the_structure_is_found_and_assumptions_are_reported(case, tmp_path):
     make, words = READ[case]
     drawn, notes = take(tmp_path / "source", tmp_path / "work", make)
     assert np.mean(drawn != STRUCTURE) < (0.01 if words else 1e-9)
@@ -135,12 +135,12 @@ def test_the_structure_is_found_and_what_was_assumed_is_told(case, tmp_path):
 @pytest.mark.parametrize(
     "make, value",
     [
-        (palette((255, 255, 255), (0, 0, 0)), 255),  # greys: the ground is white
+        (palette((255, 255, 255), (0, 0, 0)), 255),  # greys: the background is white
         (lambda labels: grey(np.where(labels, 0, 255)), 255),
         (palette((200, 0, 0), (255, 255, 255)), 1),
     ],
 )
-def test_inverted_masks_are_told_and_can_be_turned_round(make, value, tmp_path):
+def test_inverted_masks_are_reported_and_can_be_inverted_back(make, value, tmp_path):
     def inverted(labels):
         return make(labels if value == 255 else ~labels)
 
@@ -153,7 +153,7 @@ def test_inverted_masks_are_told_and_can_be_turned_round(make, value, tmp_path):
     assert (drawn == STRUCTURE).all() and notes == ""
 
 
-def test_a_mask_that_was_halved_is_blurred_though_it_holds_few_values(tmp_path):
+def test_a_mask_shrunk_to_half_counts_as_blurred_although_it_holds_few_values(tmp_path):
     rows, columns = np.mgrid[: 2 * HEIGHT, : 2 * WIDTH]
     disc = np.hypot(rows - 43, columns - 37) < 25
     of_four = disc.reshape(HEIGHT, 2, WIDTH, 2).sum(axis=(1, 3))
@@ -163,7 +163,7 @@ def test_a_mask_that_was_halved_is_blurred_though_it_holds_few_values(tmp_path):
 
 
 @pytest.mark.parametrize("make", [jpeg, red_jpeg, smoothed])
-def test_the_end_that_is_chosen_of_blurred_masks_is_its_half(make, tmp_path):
+def test_choosing_the_highest_or_lowest_value_of_blurred_masks_takes_that_half(make, tmp_path):
     make(STRUCTURE).save(tmp_path / "mask.png")
     highest = read_picture(tmp_path / "mask.png", labels=True).pixels.max()
     for value, structure, side in ((highest, STRUCTURE, "above"), (0, ~STRUCTURE, "below")):
@@ -178,7 +178,7 @@ def test_exactly_half_is_not_called_inverted(tmp_path):
 
 
 @pytest.mark.parametrize("is_inverted", [False, True])
-def test_where_the_border_lies_tells_large_structures_from_inverted_masks(is_inverted, tmp_path):
+def test_the_border_distinguishes_large_structures_from_inverted_masks(is_inverted, tmp_path):
     box = np.zeros((HEIGHT, WIDTH), np.uint8)
     box[5:-5, 5:-5] = 255  # 67 %
     _, notes = take(tmp_path / "source", tmp_path / "work", lambda _: grey(255 - box if is_inverted else box))
@@ -207,7 +207,7 @@ ASKED = {
 
 
 @pytest.mark.parametrize("case", ASKED)
-def test_labels_are_asked_for_in_a_sentence_of_ordinary_length(case, tmp_path):
+def test_the_user_is_asked_for_unclear_labels_in_a_short_sentence(case, tmp_path):
     make, words = ASKED[case]
     with pytest.raises(CourseError, match=f"and other masks hold {words}") as caught:
         take(tmp_path / "source", tmp_path / "work", make)
@@ -226,7 +226,7 @@ def test_labels_are_asked_for_in_a_sentence_of_ordinary_length(case, tmp_path):
         ),
     ],
 )
-def test_the_sentence_that_asks_tells_what_the_values_may_be(make, hint, tmp_path):
+def test_the_question_says_what_the_values_may_mean(make, hint, tmp_path):
     seeds = iter(range(100))
     with pytest.raises(CourseError, match=r"hold 3 values .* choose which") as caught:
         take(tmp_path / "source", tmp_path / "work", lambda _: grey(make(next(seeds))))
@@ -249,21 +249,21 @@ EMPTY = r"All masks of (train|valid|test) are empty"  # p2 alone is in its subse
         *[(grey(TIP), EMPTY), (grey(LARGER_TIP), OTHER_VALUES), (grey(BLOCKS), OTHER_VALUES), (Jpeg(BLOCKS), EMPTY)],
     ],
 )
-def test_masks_whose_value_is_background_beside_blurred_ones_are_refused(drawn, sentence, tmp_path):
+def test_masks_that_become_background_beside_blurred_ones_are_refused(drawn, sentence, tmp_path):
     made = iter([smoothed(STRUCTURE), smoothed(STRUCTURE), drawn])
     with pytest.raises(CourseError, match=sentence) if sentence else nullcontext():
         take(tmp_path / "source", tmp_path / "work", lambda _: next(made))
 
 
-def test_the_chosen_label_is_taken_and_the_rest_is_told_to_be_background(tmp_path):
+def test_the_chosen_label_is_used_and_the_rest_is_reported_as_background(tmp_path):
     make = labels_with_ignored(16)
     drawn, notes = take(tmp_path / "source", tmp_path / "work", make, foreground=1)
     assert (drawn == (np.asarray(make(STRUCTURE)) == 1)).all()
     assert notes == "Of the masks' values 1 is the structure, as chosen; 0, 2, 3, 4, 5, 6, ..., 255 is background."
 
 
-def test_masks_without_anything_are_nothing_whatever_their_colour(tmp_path):
-    """A mask drawn with opacity that is empty everywhere is white and wholly transparent."""
+def test_fully_transparent_masks_are_empty_whatever_their_colour(tmp_path):
+    """An empty mask of a program that draws in the alpha channel is white and fully transparent."""
     empty = grey(np.full((HEIGHT, WIDTH, 4), (255, 255, 255, 0)))
     made = iter([drawn_on_nothing(STRUCTURE)] * 3)
     drawn, _ = take(tmp_path / "source", tmp_path / "work", lambda labels: next(made))

@@ -1,7 +1,6 @@
-"""Small datasets laid out as people really have them: which file is the mask, whose the picture is, which subset.
+"""Small datasets in layouts that people use: which file is the mask, which patient it belongs to, which subset.
 
-What is read comes out as the very pixels that were put in; what is taken for granted is told; what cannot be known gets
-one sentence.
+The pixels come out as they were put in; assumptions are reported; what is ambiguous is refused in one sentence.
 """
 
 import re
@@ -30,7 +29,7 @@ def picture(seed):
 
 
 def mask(seed):
-    """An L of 0 and 255, elsewhere for each seed up to 100: no flip or turn leaves it as it is."""
+    """An L of 0 and 255, in another place for each seed up to 100; every flip or rotation changes it."""
     values = np.zeros((HEIGHT, WIDTH), np.uint8)
     row, column = divmod(seed % 100, 10)
     values[3 + row : 15 + row, 3 + 2 * column : 6 + 2 * column] = 255
@@ -39,7 +38,7 @@ def mask(seed):
 
 
 def put(folder, name, values):
-    """Save a picture or, where the name says so, a volume of four such slices; bytes become a file as they are."""
+    """Save a picture or, if the name is that of a volume, four such slices; bytes are written as they are."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(values, bytes):
@@ -72,7 +71,7 @@ def together(found):
 
 
 def said(seed):
-    """What a template of a path may name: the seed's number, half, last bit and the like."""
+    """The fields that a template of a path may name: the seed's number, half, last bit and the like."""
     return {
         "n": seed,
         "p": seed // 2,
@@ -85,7 +84,7 @@ def said(seed):
 
 
 def lay_out(folder, templates, count=6):
-    """For each seed put what the functions of it make: {template of the path: function}."""
+    """For each seed save what the functions make of it; templates is {template of the path: function}."""
     for seed in range(count):
         for template, make in templates.items():
             put(folder, template.format(**said(seed)), make(seed))
@@ -95,7 +94,7 @@ def lay_out(folder, templates, count=6):
 
 
 def part_of_mask(where):
-    """A function of the seed that makes its mask with nothing but a part of it."""
+    """Return a function that makes one part of the mask of a seed."""
 
     def make(seed):
         values = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -120,7 +119,7 @@ SEVERAL = {
     "{kind}/benign ({n})_mask.png": LOWER,
     "{kind}/benign ({n})_mask_1.png": UPPER,
 }
-READ = {  # what lies where, what the pictures are called, and words of the notes
+READ = {  # the files, the names of the pictures, and words of the notes
     "retina": (
         {
             "images/2{n}_training.tif": picture,
@@ -216,7 +215,7 @@ READ = {  # what lies where, what the pictures are called, and words of the note
 
 
 def hold(folder, names, words, work_dir):
-    """Hold that a folder is read as {name: seed}, and that its notes are short and have these words."""
+    """Assert that a folder is read as {name: seed}, and that its notes are short and contain these words."""
     description, found = take(folder, work_dir)
     assert together(found) == names
     for word in words:
@@ -225,13 +224,13 @@ def hold(folder, names, words, work_dir):
 
 
 @pytest.mark.parametrize("case", READ)
-def test_each_image_gets_its_own_mask_and_what_is_passed_over_is_told(case, tmp_path):
+def test_each_image_gets_its_own_mask_and_files_passed_over_are_reported(case, tmp_path):
     templates, name, words = READ[case]
     lay_out(tmp_path / "source", templates)
     hold(tmp_path / "source", {name.format(**said(seed)): seed for seed in range(6)}, words, tmp_path / "work")
 
 
-def test_other_pictures_beside_those_of_lesions_are_passed_over(tmp_path):
+def test_superpixels_beside_pictures_of_lesions_are_passed_over(tmp_path):
     for seed in range(6):
         part = f"source/ISBI_Part1_{'Training' if seed < 4 else 'Test'}"
         put(tmp_path, f"{part}_Data/ISIC_000000{seed}.png", picture(seed))
@@ -241,7 +240,7 @@ def test_other_pictures_beside_those_of_lesions_are_passed_over(tmp_path):
     hold(tmp_path / "source", names, ["All names begin with ISIC_", "superpixels"], tmp_path / "work")
 
 
-def test_a_folder_of_a_patient_without_masks_is_passed_over(tmp_path):
+def test_a_patients_folder_without_masks_is_passed_over(tmp_path):
     templates = {"train/p{p}/images/{n}.png": picture, "train/p{p}/masks/{n}.png": mask}
     lay_out(tmp_path / "source", templates, 10)
     put(tmp_path, "source/test/p9/images/99.png", picture(99))
@@ -250,7 +249,7 @@ def test_a_folder_of_a_patient_without_masks_is_passed_over(tmp_path):
     hold(tmp_path / "source", names, told, tmp_path / "work")
 
 
-def test_the_first_mask_of_one_image_may_be_called_as_that_of_another(tmp_path):
+def test_the_first_mask_of_one_image_may_be_named_like_another_image(tmp_path):
     several = {"images/c{n}.png": picture, "masks/c{n}_mask_1.png": LOWER, "masks/c{n}_mask_2.png": UPPER}
     lay_out(tmp_path / "source", several, 3)
     for seed in range(3):
@@ -264,7 +263,7 @@ def test_the_first_mask_of_one_image_may_be_called_as_that_of_another(tmp_path):
 @pytest.mark.parametrize(
     "kinds", ["benign, malignant, normal", "Grade_0, Grade_1, Grade_2", "normal, pneumonia, covid19"]
 )
-def test_kinds_of_pictures_that_are_taken_as_patients_are_told(kinds, tmp_path):
+def test_kinds_of_pictures_taken_for_patients_are_reported(kinds, tmp_path):
     names = {f"{kinds.split(', ')[seed % 3]}_{seed}": seed for seed in range(9)}
     told = f"{kinds} are taken as patients; if they are kinds of pictures, give patient_pattern=None."
     hold(with_names(tmp_path / "source", names), names, [told], tmp_path / "work")
@@ -279,7 +278,7 @@ def test_predictions_and_overlays_are_passed_over(tmp_path):
     hold(folder, {f"p{seed}": seed for seed in range(6)}, told, tmp_path / "work")
 
 
-def test_names_may_differ_in_zeros_or_capitals(tmp_path):
+def test_image_and_mask_names_may_differ_in_leading_zeros_or_case(tmp_path):
     images = "img_0", "IMG_01_a", "P02_01", "003", "Scan4 ED"
     for seed, drawn in enumerate(("mask_000", "img_1_a_Mask", "p2_1", "3", "scan4-ed")):
         put(tmp_path, f"source/images/{images[seed]}.png", picture(seed))
@@ -350,13 +349,13 @@ def test_masks_are_found_by_their_folder_or_name(image, drawn, name, tmp_path):
         *[("Mask of p1", ["p1"]), ("labeled_01", ["01"]), ("a-labelled", ["a"]), ("Label_1", ["1"])],
     ],
 )
-def test_the_image_of_a_mask_is_called_as_the_mask_without_its_word(mask, images):
+def test_an_images_name_is_its_masks_name_without_the_word_for_mask(mask, images):
     assert bare_names(mask) == images
 
 
 def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
     lay_out(tmp_path / "source", {"images/{n}.png": picture, "masks/{n}.png": mask}, 3)
-    put(tmp_path / "source", "thumbs.db/0.png", picture(0))  # a stray
+    put(tmp_path / "source", "thumbs.db/0.png", picture(0))  # a stray file
     monkeypatch.setattr(layout, "MAX_FILES", 6)
     assert len(together(take(tmp_path / "source", tmp_path / "work")[1])) == 3
     (tmp_path / "source" / "notes.txt").write_text("one more")
@@ -364,7 +363,7 @@ def test_a_folder_of_too_many_files_is_refused(tmp_path, monkeypatch):
         take(tmp_path / "source", tmp_path / "work")
 
 
-REFUSED = {  # what lies where, and the sentence
+REFUSED = {  # the files, and the sentence
     "modalities": (
         {f"B_{{n:03d}}/B_{{n:03d}}_{kind}.png": picture for kind in ("t1", "t2", "pd", "dwi", "flair")}
         | {"B_{n:03d}/B_{n:03d}_seg.png": mask},
@@ -478,7 +477,7 @@ REFUSED = {  # what lies where, and the sentence
 
 
 def refuse(folder, sentence, work_dir):
-    """Hold that a folder is refused with one sentence of ordinary length, and that nothing is left."""
+    """Assert that a folder is refused in one sentence of ordinary length, and that nothing is left."""
     with pytest.raises(CourseError, match=sentence) as caught:
         take(folder, work_dir)
     assert len(str(caught.value)) < 400
@@ -486,25 +485,25 @@ def refuse(folder, sentence, work_dir):
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_known_gets_one_sentence_and_nothing_is_left(case, tmp_path):
+def test_an_ambiguous_folder_is_refused_in_one_sentence_and_nothing_is_left(case, tmp_path):
     templates, sentence = REFUSED[case]
     lay_out(tmp_path / "source", templates)
     refuse(tmp_path / "source", sentence, tmp_path / "work")
 
 
-def test_one_mask_forgotten_in_a_set_of_cars_is_told(tmp_path):
+def test_one_mask_missing_from_a_set_of_cars_is_reported(tmp_path):
     lay_out(tmp_path / "source", CARS)
     (tmp_path / "source/train_masks/car3_01_mask.png").unlink()
     refuse(tmp_path / "source", "train/car3_01.png has no mask: add a mask", tmp_path / "work")
 
 
-def test_subsets_in_names_before_those_of_patients_are_told(tmp_path):
+def test_subset_names_in_front_of_patient_names_are_reported(tmp_path):
     with_names(tmp_path / "source", ("train_p0", "testA_1", "testB_2", "train_p3"))
     told = "All names begin with test or train: put the files into folders train/, valid/ and test/"
     refuse(tmp_path / "source", told, tmp_path / "work")
 
 
-def test_a_patient_in_two_times_in_two_subsets_is_told(tmp_path):
+def test_two_time_points_of_a_patient_in_two_subsets_are_reported(tmp_path):
     for seed, (subset, name) in enumerate((("train", "p1_ED_0"), ("test", "p1_ES_0"), ("valid", "p2_ED_0"))):
         put(tmp_path, f"source/{subset}/images/{name}.png", picture(seed))
         put(tmp_path, f"source/{subset}/masks/{name}.png", mask(seed))
@@ -520,8 +519,8 @@ def test_a_patient_in_two_times_in_two_subsets_is_told(tmp_path):
         ("p0_mask_2", False, r"source/masks/p0_mask_1.png has 1 in the colour \(200, 0, 0, 255\), {odd} in \(0, 0,"),
     ],
 )
-def test_palettes_of_several_masks_and_of_single_ones_agree(odd, is_turned, sentence, tmp_path):
-    """Two masks for each of five images and one for p5, of one palette but for the odd one."""
+def test_masks_with_conflicting_palettes_are_refused(odd, is_turned, sentence, tmp_path):
+    """Two masks for each of five images and one for p5; all but the odd one have the same palette."""
     for seed in range(6):
         put(tmp_path, f"source/images/p{seed}.png", picture(seed))
         for name in [f"p{seed}_mask_1", f"p{seed}_mask_2"] if seed < 5 else ["p5"]:
@@ -543,8 +542,8 @@ def test_palettes_of_several_masks_and_of_single_ones_agree(odd, is_turned, sent
         ([lambda seed: np.int32(mask(seed)) * 300, lambda seed: np.int32(LEFT(seed)) * 300], {}),
     ],
 )
-def test_the_structure_is_all_that_one_of_several_masks_holds(parts, options, tmp_path):
-    """The label that was chosen, though a greater one lies over it; and numbers that PNG does not hold."""
+def test_the_structure_is_the_union_of_an_images_masks(parts, options, tmp_path):
+    """Also if a higher label lies over the chosen one, and with numbers that are too large for PNG."""
     masks = {f"masks/p{{n}}_mask_{number}.tif": part for number, part in enumerate(parts)}
     lay_out(tmp_path / "source", {"images/p{n}.png": picture, **masks})
     _, found = take(tmp_path / "source", tmp_path / "work", **options)
@@ -559,7 +558,7 @@ def with_names(folder, names):
 
 
 @pytest.mark.parametrize("name", ["p{}$x^$_0", "-p{}_0", "p{} ;'\"&_0", "p{}_" + "0" * 246])
-def test_strange_names_are_kept(name, tmp_path):
+def test_unusual_names_are_kept(name, tmp_path):
     with_names(tmp_path / "source", [name.format(seed) for seed in range(3)])
     _, found = take(tmp_path / "source", tmp_path / "work")
     assert together(found) == {name.format(seed): seed for seed in range(3)}
@@ -581,7 +580,7 @@ def patients(description):
     return {subset: {pair["patient"] for pair in pairs} for subset, pairs in description["subsets"].items()}
 
 
-def test_test_is_drawn_from_train_where_it_is_missing_or_has_no_masks(tmp_path):
+def test_test_is_drawn_from_train_if_it_is_missing_or_has_no_masks(tmp_path):
     folder = with_subsets(tmp_path / "source", train=6, valid=2, test=1)
     for path in (folder / "test/masks").iterdir():
         path.unlink()
@@ -593,7 +592,7 @@ def test_test_is_drawn_from_train_where_it_is_missing_or_has_no_masks(tmp_path):
     assert description["notes"][1].startswith("The dataset has no test: it was drawn from the patients of train")
 
 
-def test_a_set_for_training_is_called_so_in_one_word_too(tmp_path):
+def test_trainset_in_one_word_is_the_train_subset(tmp_path):
     for place in ("{subset}set", "{subset}Data", "{subset}data"):
         shutil.rmtree(tmp_path / "source", ignore_errors=True)
         lay_out(tmp_path / "source", {f"{place}/images/p{{n}}_0.png": picture, f"{place}/masks/p{{n}}_0.png": mask})
@@ -625,7 +624,7 @@ TIMES = {
 
 
 @pytest.mark.parametrize("names", TIMES.values(), ids=TIMES)
-def test_times_and_sides_of_one_patient_stay_in_one_subset_and_one_fold(names, tmp_path):
+def test_time_points_and_sides_of_a_patient_stay_in_one_subset_and_one_fold(names, tmp_path):
     for seed in range(3):
         description, found = take(with_names(tmp_path / f"source{seed}", names), tmp_path / "work", seed=seed)
         where, first = {}, set()
@@ -659,7 +658,7 @@ NUMBER = r"[ _.-]\\D*(?P<slice>\\d+)"
         ([f"{of}/p{p}_{n}" for of in ("axial", "coronal") for p in "0123" for n in "01"], AFTER_A_WORD + NUMBER, 1),
     ],
 )
-def test_names_that_look_alike_are_told_with_the_pattern_that_joins_them(names, pattern, part, tmp_path):
+def test_similar_names_are_reported_with_the_pattern_that_joins_them(names, pattern, part, tmp_path):
     description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
     [note] = [note for note in description["notes"] if "look alike" in note]
     assert f"if they are one patient, give patient_pattern='{pattern}'" in note
@@ -667,14 +666,14 @@ def test_names_that_look_alike_are_told_with_the_pattern_that_joins_them(names, 
     assert set().union(*patients(joined).values()) == {name.replace("/", "_").split("_")[part] for name in names}
 
 
-def test_patients_whose_names_differ_in_case_and_zeros_alone_are_told(tmp_path):
+def test_patient_names_that_differ_only_in_case_and_zeros_are_reported(tmp_path):
     names = [f"{patient}_{n}" for patient in ("P1", "p01", "P2", "P3", "P4") for n in "01"]
     description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
     [note] = [note for note in description["notes"] if "look alike" in note]
     assert note.startswith("'P1' and 'p01' look alike") and note.endswith("one patient, spell their names alike.")
 
 
-def test_one_patient_by_a_pattern_of_the_users_own_is_no_name_of_the_dataset(tmp_path):
+def test_a_name_common_to_all_files_is_a_patient_only_if_the_users_pattern_says_so(tmp_path):
     for number, subset in enumerate(("train", "valid", "test")):
         put(tmp_path, f"source/{subset}/images/heart_{number}.png", picture(number))
         put(tmp_path, f"source/{subset}/masks/heart_{number}.png", mask(number))
@@ -685,7 +684,7 @@ def test_one_patient_by_a_pattern_of_the_users_own_is_no_name_of_the_dataset(tmp
 
 
 @pytest.mark.parametrize("name", ["E{t}_p{p}-{n}", "{p}n_{t}L_slice_{n}"])
-def test_no_pattern_is_told_that_does_not_join_names_that_look_alike(name, tmp_path):
+def test_no_pattern_is_suggested_that_would_not_join_the_similar_names(name, tmp_path):
     names = [name.format(p=p, t=t, n=n) for p in "ABC" for t in "DS" for n in range(2)]
     description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
     [note] = [note for note in description["notes"] if "look alike" in note]
@@ -695,7 +694,7 @@ def test_no_pattern_is_told_that_does_not_join_names_that_look_alike(name, tmp_p
 @pytest.mark.parametrize(
     ("name", "drawn", "words"), [("image", "label", "image_"), ("{subset}", "{subset}", "test_ or train_ or val_")]
 )
-def test_words_before_all_numbers_of_several_subsets_are_nobody(name, drawn, words, tmp_path):
+def test_words_in_front_of_all_numbers_are_not_patients(name, drawn, words, tmp_path):
     places = {f"{{subset}}/images/{name}_{{n}}.png": picture, f"{{subset}}/labels/{drawn}_{{n}}.png": mask}
     lay_out(tmp_path / "source", places)
     description, found = take(tmp_path / "source", tmp_path / "work")
@@ -705,11 +704,11 @@ def test_words_before_all_numbers_of_several_subsets_are_nobody(name, drawn, wor
 
 
 @pytest.mark.parametrize("name", ["scan{}_slice{}", "scan_{:03d}_slice_{:02d}", "MRI_scan_{:02d}_{:03d}", "scan {} {}"])
-def test_slices_of_one_scan_stay_together_and_those_of_several_apart(name, tmp_path):
+def test_slices_of_one_scan_belong_to_one_patient(name, tmp_path):
     source = with_names(tmp_path / "source", [name.format(p, n) for p in range(6) for n in range(3)])
     description, found = take(source, tmp_path / "work")
     notes = " ".join(description["notes"])
-    if "patient_pattern=" in notes:  # the slices are no numbers after a last "_": what is advised is right
+    if "patient_pattern=" in notes:  # the slice is not a number after the last "_": the advised pattern is right
         pattern = notes.partition("patient_pattern='")[2].partition("'")[0].replace("\\\\", "\\")
         description, found = take(source, tmp_path / "joined", patient_pattern=pattern)
     assert len(set().union(*patients(description).values())) == 6
@@ -725,7 +724,7 @@ def test_slices_of_one_scan_stay_together_and_those_of_several_apart(name, tmp_p
         *["slice_{n}_p_{p}_ct", "{n:03d}_patient_{p}", "{n:03d}-case{p:02d}"],
     ],
 )
-def test_a_number_of_a_patient_after_that_of_a_slice_is_the_patients(name, tmp_path):
+def test_a_patient_number_after_the_slice_number_is_recognised(name, tmp_path):
     source = with_names(tmp_path / "source", [name.format(n=n, p=p) for p in range(4) for n in range(3)])
     description, found = take(source, tmp_path / "work")
     assert len(together(found)) == 12 and len(description["notes"]) == 1
@@ -762,7 +761,7 @@ def test_plain_patients_and_numbers_raise_no_doubt(name, patient, tmp_path):
         ("T{t}/images/P{p}.nii.gz", "T{t}/masks/P{p}.nii.gz", "'T0-P0' and 'T1-P0'"),
     ],
 )
-def test_volumes_of_two_times_of_one_patient_stay_together(image, drawn, first, tmp_path):
+def test_volumes_of_two_time_points_of_a_patient_stay_together(image, drawn, first, tmp_path):
     lay_out(tmp_path / "source", {image: picture, drawn: mask}, 8)
     for seed in range(3):
         description = import_dataset(tmp_path / "source", tmp_path / "work", seed=seed, progress=False)
@@ -773,7 +772,7 @@ def test_volumes_of_two_times_of_one_patient_stay_together(image, drawn, first, 
         assert note.endswith("if they are not, give patient_pattern=None.")  # another pattern is refused
 
 
-def test_volumes_of_one_name_in_two_subsets_are_of_two_patients_only_if_the_user_says_so(tmp_path):
+def test_volumes_with_one_name_in_two_subsets_are_two_patients_only_if_the_user_says_so(tmp_path):
     lay_out(tmp_path / "source", {"{subset}/images/{p}.nii.gz": picture, "{subset}/masks/{p}.nii.gz": mask})
     with pytest.raises(CourseError, match="Patient '1' is in two subsets .* give patient_pattern=None"):
         import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
@@ -782,7 +781,7 @@ def test_volumes_of_one_name_in_two_subsets_are_of_two_patients_only_if_the_user
 
 
 @pytest.mark.parametrize(("name", "pattern"), [("CT_scan_0{n}", PATIENT_PATTERN), ("p1_day{n}", None)])
-def test_volumes_that_look_like_times_of_one_patient_can_be_taken_apart(name, pattern, tmp_path):
+def test_volumes_that_look_like_time_points_of_a_patient_can_be_kept_separate(name, pattern, tmp_path):
     lay_out(tmp_path / "source", {f"images/{name}.nii.gz": picture, f"masks/{name}.nii.gz": mask})
     if pattern is None:
         with pytest.raises(CourseError, match="1 patient is too few .* give patient_pattern=None"):
@@ -791,14 +790,14 @@ def test_volumes_that_look_like_times_of_one_patient_can_be_taken_apart(name, pa
     assert len(set().union(*patients(description).values())) == 6
 
 
-def test_volumes_whose_names_look_alike_are_told_where_to_put_them(tmp_path):
+def test_volumes_with_similar_names_are_reported_with_advice_on_where_to_put_them(tmp_path):
     lay_out(tmp_path / "source", {"images/P{p}-{t}x.nii.gz": picture, "masks/P{p}-{t}x.nii.gz": mask})
     notes = import_dataset(tmp_path / "source", tmp_path / "work", progress=False)["notes"]
     told = "'P0-0x' and 'P0-1x' look alike and are taken as two patients: if they are one patient, put both into train,"
     assert [note for note in notes if note.startswith(told)]
 
 
-def test_volumes_for_test_with_labels_are_test_and_without_are_passed_over(tmp_path):
+def test_volumes_for_testing_are_used_with_labels_and_passed_over_without(tmp_path):
     for seed in range(5):
         place = "Tr" if seed < 3 else "Ts"
         put(tmp_path / "source", f"images{place}/c{seed}_0000.nii.gz", picture(seed))
@@ -827,7 +826,7 @@ def test_volumes_of_several_channels_or_with_two_masks_are_refused(tmp_path):
         import_dataset(tmp_path / "other", tmp_path / "work", progress=False)
 
 
-def test_files_of_one_name_in_two_subsets_are_two_patients(tmp_path):
+def test_files_with_one_name_in_two_subsets_are_two_patients(tmp_path):
     for number, file in enumerate(("train/{}/a", "train/{}/b", "valid/{}/b", "test/{}/c")):
         put(tmp_path, f"source/{file.format('images')}.png", picture(number))
         put(tmp_path, f"source/{file.format('masks')}.png", mask(number))
@@ -835,7 +834,7 @@ def test_files_of_one_name_in_two_subsets_are_two_patients(tmp_path):
     assert patients(description) == {"train": {"a", "train/b"}, "valid": {"valid/b"}, "test": {"c"}}
 
 
-def test_two_patients_in_two_subsets_are_two_patients(tmp_path):
+def test_one_patient_in_train_and_another_in_test_are_too_few_to_split(tmp_path):
     for number, file in enumerate(("train/{}/P1_0", "train/{}/P1_1", "test/{}/P2_0", "test/{}/P2_1")):
         put(tmp_path, f"source/{file.format('images')}.png", picture(number))
         put(tmp_path, f"source/{file.format('masks')}.png", mask(number))

@@ -28,7 +28,7 @@ def test_02_measures_how_far_a_mask_moves_whatever_its_shape(shape, capsys):
     assert names["nearest"].tolist() == expected
 
     def middle(values, axis):
-        """The middle of a mask along an axis, where the whole is 16 long."""
+        """The middle of a mask along an axis that is scaled to a length of 16."""
         there = [(index + 0.5) * 16 / values.shape[axis] for index in np.nonzero(values)[axis]]
         return sum(there) / len(there)
 

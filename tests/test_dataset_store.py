@@ -1,4 +1,4 @@
-"""Converted data on Google Drive, with a stand-in for it: one archive there, the files on a machine's own disk."""
+"""Converted data on a stand-in for Google Drive: one archive on Drive, the files on the machine's own disk."""
 
 import errno
 import os
@@ -77,14 +77,14 @@ def test_another_machine_unpacks_the_archive_once(colab, source, tmp_path, monke
     assert dataset_root(taken, run) == dataset_root(description, colab) and len(opened) == 1
 
 
-def test_the_archive_is_read_where_the_work_folder_was_moved_away_from_drive(colab, source, tmp_path):
+def test_the_archive_is_read_after_the_work_folder_was_moved_off_drive(colab, source, tmp_path):
     description = take(source, colab)
     moved = shutil.copytree(colab, tmp_path / "laptop")
     assert dataset_root(description, moved) == moved / "dataset" / f"imported-{description['fingerprint'][:12]}"
     assert len(below(dataset_root(description, moved))) == 12
 
 
-def test_the_same_again_writes_nothing_and_another_dataset_replaces_it(colab, source):
+def test_the_same_dataset_again_writes_nothing_and_another_replaces_it(colab, source):
     first = take(source, colab)
     archive = colab / first["root"]
     written = archive.stat().st_mtime_ns
@@ -101,7 +101,7 @@ def test_an_altered_archive_is_not_taken_for_the_dataset(colab, source):
         assert len([name for name in packed.getnames() if name.endswith(".png")]) == 12
 
 
-def test_the_room_that_counts_is_that_of_the_disk_that_is_written(colab, source, tmp_path, monkeypatch):
+def test_free_space_is_checked_on_the_disk_that_is_written(colab, source, tmp_path, monkeypatch):
     description = take(source, colab)
     shutil.rmtree(tmp_path / "content" / "dataset")
     size = (colab / description["root"]).stat().st_size
@@ -117,7 +117,7 @@ def test_the_room_that_counts_is_that_of_the_disk_that_is_written(colab, source,
     assert dataset_root(description, colab).is_dir()
 
 
-def test_an_archive_that_is_gone_is_told(colab, source, tmp_path):
+def test_a_missing_archive_is_reported(colab, source, tmp_path):
     description = take(source, colab)
     shutil.rmtree(tmp_path / "content" / "dataset")
     (colab / description["root"]).unlink()
@@ -125,7 +125,7 @@ def test_an_archive_that_is_gone_is_told(colab, source, tmp_path):
         dataset_root(description, colab)
 
 
-def test_what_is_being_made_lies_on_the_machine_and_the_disk_that_is_full_is_named(colab, tmp_path):
+def test_drafts_are_on_the_local_disk_and_the_disk_that_is_full_is_named(colab, tmp_path):
     with store.building_folder(tmp_path / "plain") as building:
         assert building.parent == tmp_path / "plain"
     with store.building_folder(colab) as building:
@@ -135,7 +135,7 @@ def test_what_is_being_made_lies_on_the_machine_and_the_disk_that_is_full_is_nam
             raise OSError(errno.ENOSPC, "No space left on device", file)
 
 
-def test_a_work_folder_that_is_read_only_is_named(source, tmp_path, monkeypatch):
+def test_a_read_only_work_folder_is_named(source, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "data")
     with pytest.raises(CourseError, match="data cannot be made or written to .*: choose another folder"):

@@ -1,4 +1,4 @@
-"""Scores are taken at the right resolution, over the right slices, and written down completely."""
+"""Scores are computed at the right resolution, over the right slices, and recorded completely."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ matplotlib.use("agg")
 
 
 class Judge:
-    """Stands in for a network that is asked for its loss alone."""
+    """Stands in for a network that is asked only for its loss."""
 
     def evaluate(self, batches, verbose, return_dict):
         assert all(len(X) == len(y) for X, y in batches.as_numpy_iterator())
@@ -30,7 +30,7 @@ class Judge:
 
 
 class Copying:
-    """Stands in for a network that answers each picture with itself, and remembers the shapes it saw."""
+    """Stands in for a network that predicts each picture itself, and remembers the shapes it saw."""
 
     def __init__(self, jit_compile=False):
         self.shapes, self.jit_compile = [], jit_compile
@@ -42,7 +42,7 @@ class Copying:
 
 
 def evaluate(work_dir, subset, probabilities, threshold=0.5, largest_component=False):
-    """The metrics of a network that answered with these probabilities."""
+    """The metrics of a network that predicted these probabilities."""
     return helpers.evaluate_subset(Judge(), work_dir, subset, probabilities, threshold, largest_component)[0]
 
 
@@ -54,7 +54,7 @@ def prepared(work_dir):
 
 
 def store(model, work_dir, **record):
-    """Keep a model as 04 does; return what it was made from."""
+    """Store a model as 04 does; return what it was made from."""
     path = work_dir / "model" / "best.keras"
     path.parent.mkdir(exist_ok=True)
     model.save(path)
@@ -109,7 +109,7 @@ def distances(metrics, patient):
 
 
 def test_missing_slices_keep_their_place_in_distances(prepared, capsys):
-    """One slice is drawn and another found: how far they are apart depends on what is missing between them."""
+    """The truth is in one slice and the prediction in another: their distance depends on the slices missing between."""
     record = helpers.read_json(prepared / "npy" / "arrays.json", "02")
     slices = record["slices"]["valid"]
     [patient] = {pair["patient"] for pair in slices}
@@ -159,7 +159,7 @@ def test_the_curves_are_the_dice_that_the_evaluation_gives(prepared):
     assert curves[True] != curves[False]
 
 
-def test_the_largest_component_is_that_of_the_volume():
+def test_the_largest_component_is_found_in_3d():
     probability = np.zeros((4, 8, 8), np.float32)
     probability[:, 1, 1] = 0.9  # four pixels, one above the other
     probability[0, 5:7, 5] = 0.9  # two pixels in one slice
@@ -176,7 +176,7 @@ def test_probabilities_are_resized_bilinearly_before_the_threshold():
     assert np.allclose(resized, [[0, 0.25, 0.75, 1]] * 2)
 
 
-def test_the_results_file_holds_all_that_was_agreed(prepared):
+def test_the_results_files_are_complete_and_can_be_written_again(prepared):
     settings = {**helpers.load_settings(prepared, image_size=64), "threshold": 0.35, "largest_component": True}
     model = helpers.create_model(image_size=64)
     made_from = store(model, prepared, seconds=12.5, images_seen=300, epochs=7, devices=["a GPU"])
@@ -212,7 +212,7 @@ def test_results_are_not_written_or_used_for_another_network(prepared):
     metrics_file = helpers.write_results(model, prepared, settings, {})
     written = metrics_file.read_bytes()
     another = helpers.create_model(image_size=64)
-    for changes in ({"epochs": 8}, {"made_from": "other data"}):  # 04 went on, or learned from something else
+    for changes in ({"epochs": 8}, {"made_from": "other data"}):  # trained further, or on other data
         store(another, prepared, **{**record, **changes})
         with pytest.raises(helpers.CourseError, match="ran with another network than the one in model/: run 05"):
             helpers.chosen_segmentation(prepared)
@@ -244,9 +244,9 @@ def test_the_trained_model_is_loaded_in_safe_mode_and_evaluates_as_it_was_traine
         helpers.load_trained_model(prepared)
 
 
-def test_the_masks_handed_out_are_those_that_are_scored(prepared):
+def test_the_returned_masks_are_the_ones_that_are_scored(prepared):
     probabilities = truth(prepared, "test")
-    probabilities[:, 0, 0] = 0.9  # a piece of its own
+    probabilities[:, 0, 0] = 0.9  # a separate component
     for largest_component in (False, True):
         metrics, _, masks = helpers.evaluate_subset(Judge(), prepared, "test", probabilities, 0.5, largest_component)
         assert masks[:, 0, 0].all() != largest_component and masks.dtype == bool
@@ -279,7 +279,7 @@ def by_hand(tmp_path):
     return work_dir, probabilities
 
 
-def test_every_figure_is_that_which_one_finds_by_hand(by_hand):
+def test_every_figure_agrees_with_a_count_by_hand(by_hand):
     work_dir, probabilities = by_hand
     metrics, counts, masks = helpers.evaluate_subset(Judge(), work_dir, "valid", probabilities, 0.5)
     # columns are 3 mm apart, rows 2, slices 5; the pixel in the next slice is 2 rows and 2 columns from the square
@@ -304,7 +304,7 @@ def test_every_figure_is_that_which_one_finds_by_hand(by_hand):
     assert np.array_equal(masks, probabilities > 0.5) and [entry["false_positives"] for entry in counts] == [4, 1, 0]
 
 
-def test_distances_are_in_pixels_where_the_spacing_of_one_patient_is_not_known(by_hand):
+def test_distances_are_in_pixels_if_the_spacing_of_one_patient_is_unknown(by_hand):
     work_dir, probabilities = by_hand
     known, unknown = ({"spacing": spacing, "axes": None} for spacing in ([2, 3, 5], None))
     with_geometry(work_dir, geometry={"a": known, "b": unknown})
@@ -314,7 +314,7 @@ def test_distances_are_in_pixels_where_the_spacing_of_one_patient_is_not_known(b
     assert distances(metrics, "a") == pytest.approx(((6 / 8 + (6 + lone) / 9) / 2, 2 + 0.2 * (lone - 2)))
 
 
-def test_slices_of_other_sizes_are_filled_up_behind_to_the_patients_largest(by_hand, monkeypatch):
+def test_smaller_slices_are_padded_at_the_end_to_the_patients_largest(by_hand, monkeypatch):
     work_dir, probabilities = by_hand
     drawn = {"a_000": np.ones((3, 4), bool), "a_001": np.ones((5, 2), bool), "b_000": np.ones((7, 7), bool)}
     monkeypatch.setattr(helpers, "read_mask", lambda path, values: drawn[path.stem])
@@ -328,8 +328,8 @@ def test_slices_of_other_sizes_are_filled_up_behind_to_the_patients_largest(by_h
         assert not answer[height:].any() and not answer[:, width:].any()
 
 
-def test_what_a_training_prints_is_what_one_finds_by_hand():
-    """Four pixels, answered by a network that hands them on."""
+def test_the_metrics_a_training_prints_agree_with_a_count_by_hand():
+    """Four pixels, through a network that returns its input."""
     import keras
 
     image = keras.Input((2, 2, 1))
@@ -337,7 +337,7 @@ def test_what_a_training_prints_is_what_one_finds_by_hand():
     model = keras.Model(image, copy(image))
     helpers.compile_model(model, 0.001, "bce_dice_loss")
     answer = np.array([0.75, 0.25, 0.5, 0.25], np.float32).reshape(1, 2, 2, 1)
-    truth = np.array([1, 0.5, 0, 0.25], np.float32).reshape(1, 2, 2, 1)  # soft: from one half on a pixel is atrium
+    truth = np.array([1, 0.5, 0, 0.25], np.float32).reshape(1, 2, 2, 1)  # soft: a pixel counts as atrium from one half
     printed = model.evaluate(answer, truth, verbose=0, return_dict=True)
     assert printed["accuracy"] == 0.5  # the first and the last are right
     assert printed["iou"] == pytest.approx(1 / 3)  # one found, one missed, one invented
@@ -353,7 +353,7 @@ def test_best_median_worst_and_worst_large_slice_with_truth_and_prediction(by_ha
     work_dir, probabilities = by_hand
     _, counts, masks = helpers.evaluate_subset(Judge(), work_dir, "valid", probabilities, 0.5)
     record = helpers.read_json(work_dir / "npy" / "arrays.json", "02")
-    record["slices"]["valid"][0]["name"] = "a$^$_000"  # would be a formula, and a wrong one
+    record["slices"]["valid"][0]["name"] = "a$^$_000"  # Matplotlib would take it for a formula, an invalid one
     helpers.write_json(work_dir / "npy" / "arrays.json", record)
     figure = helpers.plot_predictions(work_dir, "valid", counts, masks)
     figure.canvas.draw()
@@ -370,7 +370,7 @@ def test_best_median_worst_and_worst_large_slice_with_truth_and_prediction(by_ha
         assert np.array_equal(close.images[0].get_array(), X[row, ..., 0])
         [box] = whole.lines
         (left, right), (bottom, top) = close.get_xlim(), close.get_ylim()
-        assert (left, right) != whole.get_xlim() and bottom > top  # row 0 is above
+        assert (left, right) != whole.get_xlim() and bottom > top  # row 0 is at the top
         corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
         assert list(zip(box.get_xdata(), box.get_ydata())) == corners
     truth, prediction = figure.axes[1].collections
@@ -393,7 +393,7 @@ def test_a_picture_of_any_size_and_kind_gets_a_mask_of_its_own_size(tmp_path, mo
         assert np.array_equal(np.asarray(saved), np.where(mask, 255, 0))
 
 
-def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path):
+def test_a_file_that_is_not_a_picture_is_refused_by_name(tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     with pytest.raises(helpers.CourseError, match="notes.png cannot be read as a picture"):
         helpers.segment_picture(Copying(), tmp_path / "notes.png", 32, 0.5)
@@ -418,7 +418,7 @@ def test_a_figure_is_saved_as_a_whole_png(tmp_path):
 VOLUME = Volume(0, 16, row_step=1.0, column_step=1.0)
 
 
-def test_each_plane_has_a_third_of_the_say():
+def test_each_plane_has_a_weight_of_one_third():
     X = np.zeros((16, 16, 16, 1), np.float32)
 
     class OnePlane(Copying):
@@ -436,7 +436,7 @@ def test_each_plane_has_a_third_of_the_say():
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_cuts_show_slices_downwards_or_to_the_right_and_are_padded_behind(compiled):
+def test_cuts_show_slices_downwards_or_to_the_right_and_are_padded_at_the_end(compiled):
     size, volume = 32, Volume(2, 24, row_step=0.5, column_step=1.0)
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
     X = np.stack([slice_ + 0.01 * rows + 0.0001 * columns for slice_ in range(24)])[..., None]
@@ -459,13 +459,13 @@ def test_cuts_show_slices_downwards_or_to_the_right_and_are_padded_behind(compil
     assert np.array_equal(answer[:2], X[:2, ..., 0]) and np.allclose(answer, X[..., 0], atol=0.2)
 
 
-def test_where_xla_compiles_all_volumes_have_the_shape_of_the_deepest():
+def test_under_xla_all_volumes_have_the_shape_of_the_deepest():
     X, network = np.zeros((40, 16, 16, 1), np.float32), Copying(jit_compile=True)
     helpers.predict_in_planes(network, X, [Volume(0, 10, 1.0, 1.0), Volume(10, 40, 1.0, 0.5)])
     assert network.shapes[1:] == [(16, 32, 16, 1), (16, 16, 32, 1)] * 2
 
 
-def test_a_subset_is_answered_in_as_many_planes_as_asked_for(prepared):
+def test_a_subset_is_predicted_in_as_many_planes_as_asked_for(prepared):
     X, _ = helpers.load_arrays(prepared, "valid")
     for planes, expected in ((1, 1), (3, 3)):
         network = Copying()
@@ -480,11 +480,11 @@ def test_a_subset_is_answered_in_as_many_planes_as_asked_for(prepared):
         (2, [1, 1, 1], (16, 16), []),
         (3, [2, 1, 3], (16, 16), [(16, 64, 16, 1), (16, 16, 32, 1)]),  # 60 and 30 pixels deep, and padding
         (3, None, (16, 16), [(16, 24, 16, 1), (16, 16, 24, 1)]),
-        (3, None, (16, 32), []),  # 20 slices of unknown distance are 10 pixels deep: too few
+        (3, None, (16, 32), []),  # 20 slices of unknown spacing are 10 pixels deep: too few
         (3, None, (32, 16), []),
     ],
 )
-def test_a_scan_is_answered_at_its_own_size_and_in_three_planes_where_it_is_deep(planes, spacing, field, cuts):
+def test_a_scan_is_predicted_at_its_own_size_and_in_three_planes_if_deep_enough(planes, spacing, field, cuts):
     deeper = 0.01 * np.arange(1, 21, dtype=np.float32)  # from slice to slice
     X = np.random.default_rng(0).random((16, 16, 1), np.float32) + deeper[:, None, None, None]
     network = Copying()

@@ -1,4 +1,4 @@
-"""Exercises: a blank says that it is not tried, the notebook's own solution is right, a typical mistake gets the hint.
+"""Exercises: a blank counts as not tried, the notebook's own solution as right, and a typical mistake gets the hint.
 
 A cell with the tag `exercise` is where a student works. The next code cell checks it, the next `<details>` solves it.
 """
@@ -41,7 +41,7 @@ def read_exercises():
 EXERCISES = read_exercises()
 each_exercise = pytest.mark.parametrize("number", EXERCISES)
 
-# Right answers in other words than the solution's, in each exercise
+# Right answers that differ from the solution, for each exercise
 RIGHT = {
     "1.1": [
         "def shared_patients(p): return sorted(n for n in set(sum(map(list, p.values()), []))"
@@ -87,7 +87,7 @@ RIGHT = {
     "7.3": ["my_affine = scan.affine.tolist(); my_affine[2][3] += 20"],
 }
 
-# Typical mistakes in each exercise, in place of the solution.
+# Typical mistakes in each exercise, used instead of the solution.
 MISTAKES = {
     "1.1": [
         "def shared_patients(p): return set(p['train']) & set(p['valid']) | set(p['valid']) & set(p['test'])",
@@ -220,7 +220,7 @@ LEARNED = describe_training(enumerate(SAMPLE), dict.fromkeys(range(8), 90.0))
 
 
 def run(number, answer, small_dataset, untrained, capsys):
-    """Run blank, answer and check in this process, with what the notebook has at hand there; return what it printed."""
+    """Run blank, answer and check in this process, with the variables of the notebook there; return the output."""
     imports, blank, check, _, _ = EXERCISES[number]
     names = {
         "helpers": helpers,
@@ -289,7 +289,7 @@ def checked(answer, is_right, capsys):
 
 
 def unreturned(number):
-    """A function as a reader may leave it: with work done, but no return."""
+    """A function as a reader may leave it: it computes something but does not return it."""
     number += 1
 
 
@@ -327,7 +327,7 @@ def test_the_check_says_one_sentence_whatever_the_reader_wrote(answer, is_right,
         (ValueError("x" * 500), f"ValueError: {'x' * 150}."),
     ],
 )
-def test_of_an_error_the_first_line_is_told(error, told, capsys):
+def test_only_the_first_line_of_an_error_is_shown(error, told, capsys):
     def fails(number):
         raise error
 

@@ -22,11 +22,11 @@ def close_figures():
     plt.close("all")
 
 
-def test_a_table_is_html_beside_the_plain_text():
+def test_a_table_has_html_and_plain_text():
     shown = helpers.table([["a<b", 1, "2"], ["c", 2.5, "-"]], ["name", "how many", "as text"])
     assert repr(shown) == "name  how many  as text\n----  --------  -------\na<b          1  2\nc          2.5  -"
     page = xml.etree.ElementTree.fromstring(shown._repr_html_())
-    assert "overflow-x: auto" in page.attrib["style"]  # wider than the page, it slides by itself
+    assert "overflow-x: auto" in page.attrib["style"]  # a table wider than the page scrolls by itself
     lines = [[cell.text for cell in line] for line in page.iter("tr")]
     assert lines == [["name", "how many", "as text"], ["a<b", "1", "2"], ["c", "2.5", "-"]]
     assert [[cell.tag for cell in line] for line in page.iter("tr")] == [["th"] * 3, ["td"] * 3, ["td"] * 3]
@@ -56,7 +56,7 @@ def test_the_figure_of_the_dataset_shows_each_patients_largest_mask_beside_its_s
     assert len(helpers.plot_pairs(one, small_dataset).axes) == 2
 
 
-def test_a_convolution_is_drawn_at_one_place_in_numbers():
+def test_a_convolution_is_drawn_with_the_numbers_at_one_place():
     picture = np.random.default_rng(0).random((9, 12)).astype("float32")
     weights = np.arange(-4.0, 5).reshape(3, 3)
     whole, near, products, answer = helpers.plot_convolution(picture, weights, 4, 7).axes
@@ -107,7 +107,7 @@ def test_the_network_is_drawn_as_a_u_with_what_it_makes_of_an_image():
     most = sorted(range(256), key=lambda channel: maps[..., channel].std())[-2:]
     drawn = [picture for _, picture in sorted(min(places.items())[1], key=lambda shown: shown[0])]
     assert all(np.allclose(picture, maps[..., channel], atol=1e-5) for picture, channel in zip(drawn, most))
-    places_of_it = np.zeros((4, 4), bool)  # a structure that fills places of the lowest level
+    places_of_it = np.zeros((4, 4), bool)  # a structure that fills pixels of the lowest level
     places_of_it[1:3, 2] = True
     each = np.moveaxis(maps, -1, 0)
     gaps = [abs(one[places_of_it].mean() - one[~places_of_it].mean()) / max(one.std(), 1e-9) for one in each]
@@ -185,7 +185,7 @@ def test_accuracies_far_below_that_of_predicting_nothing_are_cut_off_but_not_the
 
 
 def look(epochs, inside):
-    """A look at a slice of 20x20: truth at rows 4 to 7, columns 2 to 9; `inside` the level on columns 4 to 11."""
+    """A look at a 20x20 slice: truth in rows 4 to 7, columns 2 to 9; `inside` is predicted in columns 4 to 11."""
     truth, levels = np.zeros((20, 20), bool), np.zeros((len(epochs), 20, 20), np.uint8)
     truth[4:8, 2:10] = True
     levels[:, 4:8, 4:12] = np.reshape(inside, (-1, 1, 1))
@@ -210,7 +210,7 @@ def test_a_look_shows_probabilities_truth_and_mask_of_each_epoch():
         (helpers.TRUTH_COLOR, (1.5, 9.5, 3.5, 7.5)),
         (helpers.PREDICTION_COLOR, (3.5, 11.5, 3.5, 7.5)),
     ]
-    # columns 2 to 11, and two more to both sides; rows as many, moved down to the picture's edge
+    # columns 2 to 11 and two more on each side; as many rows, shifted to the edge of the picture
     assert [axes.get_xlim() for axes in panels.flat[:5]] == [pytest.approx((0, 13))] * 5
     assert [axes.get_ylim() for axes in panels.flat[:5]] == [pytest.approx((12.5, -0.5))] * 5
     alone = helpers.plot_looks({"mine": runs["stored"], "stored": another}).axes[0]
@@ -243,7 +243,7 @@ def test_the_three_planes_are_cut_where_they_should_be():
     figure = helpers.plot_three_planes(volume, mask, (2, 4, 5))
     cube, *panels = figure.axes
     geometry = [axes.get_subplotspec().get_geometry() for axes in figure.axes]
-    assert geometry == [(2, 2, place, place) for place in range(4)]  # none covers another
+    assert geometry == [(2, 2, place, place) for place in range(4)]  # none overlaps another
     assert {axes.get_box_aspect() for axes in panels} == {1}
     assert [axes.get_title() for axes in panels] == ["a slice", "a cut along the rows", "a cut along the columns"]
     assert [axes.get_xlabel() for axes in panels] == ["column", "column", "row"]
@@ -254,7 +254,7 @@ def test_the_three_planes_are_cut_where_they_should_be():
     assert (cube.get_xlabel(), cube.get_ylabel(), cube.get_zlabel()) == ("column", "row", "slice")
     assert len(cube.collections) == 3
     low, high = cube.get_ylim()
-    assert low > high  # row 0 is at the back, as it is above in a picture
+    assert low > high  # row 0 is at the back, which is the top of a picture
 
 
 def test_a_volume_is_cut_through_the_middle_of_its_mask_in_its_true_proportions():

@@ -1,6 +1,6 @@
-"""Folds are drawn by patient, once; a fold changes who is valid.
+"""Folds are drawn once, by patient; a fold changes which patients are valid.
 
-A dataset is taken from another work folder as it is.
+A dataset taken from another work folder is used as it is.
 """
 
 import copy
@@ -35,7 +35,7 @@ def test_a_fold_of_the_work_folders_own_dataset_can_be_undone(work_dir):
     assert json.loads((work_dir / "dataset.json").read_text()) == original
 
 
-def test_a_fold_of_a_folded_dataset_is_that_of_the_dataset(work_dir, tmp_path):
+def test_a_fold_of_a_folded_dataset_is_the_fold_of_the_original(work_dir, tmp_path):
     straight = take(work_dir, tmp_path / "straight", fold=1)
     folded = take(work_dir, work_dir, fold=0)
     kept = take(work_dir, tmp_path / "kept")  # as the runs of a batch take it
@@ -44,7 +44,7 @@ def test_a_fold_of_a_folded_dataset_is_that_of_the_dataset(work_dir, tmp_path):
     assert take(work_dir, tmp_path / "around", fold=1) == straight
 
 
-def test_a_fold_finds_the_pictures_where_they_are(work_dir, tmp_path):
+def test_a_fold_finds_the_pictures_in_their_original_subsets(work_dir, tmp_path):
     original = json.loads((work_dir / "dataset.json").read_text())
     [moved] = patients(original, "valid")
     fold = next(number for number, names in enumerate(original["folds"]) if moved not in names)
@@ -57,7 +57,7 @@ def test_a_fold_finds_the_pictures_where_they_are(work_dir, tmp_path):
     }
 
 
-def test_pictures_of_test_stay_where_they_are_though_train_has_their_names(work_dir, tmp_path):
+def test_test_pictures_are_looked_for_in_test_even_if_train_has_the_same_names(work_dir, tmp_path):
     original = json.loads((work_dir / "dataset.json").read_text())
     original["subsets"]["test"][0]["name"] = original["subsets"]["train"][0]["name"]
     helpers.write_json(work_dir / "dataset.json", original)
@@ -66,7 +66,7 @@ def test_pictures_of_test_stay_where_they_are_though_train_has_their_names(work_
         helpers.pair_paths(description, tmp_path / "run", "test", description["subsets"]["test"][0]["name"])
 
 
-def test_folds_refuse_two_pictures_of_one_name(work_dir, tmp_path):
+def test_folds_refuse_two_pictures_with_one_name(work_dir, tmp_path):
     description = json.loads((work_dir / "dataset.json").read_text())
     description["subsets"]["valid"][0]["name"] = description["subsets"]["train"][0]["name"]
     helpers.write_json(work_dir / "dataset.json", description)
@@ -75,7 +75,7 @@ def test_folds_refuse_two_pictures_of_one_name(work_dir, tmp_path):
     assert not (tmp_path / "run" / "dataset.json").exists()
 
 
-def test_a_dataset_json_that_is_not_there_or_lost_its_files_is_refused(work_dir, tmp_path):
+def test_a_missing_dataset_json_or_one_that_has_lost_its_files_is_refused(work_dir, tmp_path):
     with pytest.raises(helpers.CourseError, match="run 01_dataset_upload in that folder first"):
         helpers.import_dataset(tmp_path / "none" / "dataset.json", tmp_path / "run")
     description = json.loads((work_dir / "dataset.json").read_text())
@@ -90,7 +90,7 @@ def test_a_dataset_json_that_is_not_there_or_lost_its_files_is_refused(work_dir,
 
 
 def pair(patient, number=0, subset=None, scan=None, constant=False, drawn=1):
-    """A slice whose picture is known by the name `scan`; without one no other slice has it."""
+    """A slice; slices with the same `scan` show the same picture. Without `scan` the picture is unique."""
     name = f"{patient}_{number}"
     facts = SimpleNamespace(
         image_hash=scan or f"{subset}/{name}",
@@ -108,7 +108,7 @@ def subsets(pairs):
     return found
 
 
-PEOPLE = {  # a patient, and who that is
+PEOPLE = {  # a patient, and the person that it is
     **{"patient3_ED": "patient3", "p1_time_2": "p1", "sub-01_ses-02": "sub-01", "P7-Frame05.left": "P7"},
     **{"Image_01L": "Image_01", "OD07": "07", "L7": "7", "scan3_p7": "p7", "pre_p2": "p2"},
     **{"20200105_p1": "p1", "p1_2020-01-31_dr": "p1_dr", "AB_31.01.2020": "AB", "AB_01-31-2020": "AB"},
@@ -118,11 +118,11 @@ PEOPLE = {  # a patient, and who that is
 
 
 @pytest.mark.parametrize(("patient", "name"), PEOPLE.items())
-def test_times_and_sides_are_no_part_of_a_persons_name(patient, name):
+def test_time_points_and_sides_are_not_part_of_a_persons_name(patient, name):
     assert people.person(patient) == name
 
 
-def test_only_who_shares_a_name_is_one_person():
+def test_only_files_that_share_a_persons_name_are_one_person():
     assert people.people_of(["p1_ED", "p2_ED", "p1_ES"]) == {"p1_ED": "p1", "p1_ES": "p1", "p2_ED": "p2_ED"}
     assert people.people_of(["CT_scan_01", "CT_scan_02"]) == {name: name for name in ("CT_scan_01", "CT_scan_02")}
     assert set(people.people_of(["IMG_20200105", "IMG_20200106"]).values()) == {"IMG_20200105", "IMG_20200106"}
@@ -147,7 +147,7 @@ def test_only_who_shares_a_name_is_one_person():
         (["Kings-1", "Kings-2", "Kings-3", "Leeds-1"], []),  # places
     ],
 )
-def test_the_first_names_that_may_be_one_patients(patients, alike):
+def test_the_first_names_that_may_belong_to_one_patient(patients, alike):
     assert people.look_alike(patients)[0] == alike
 
 
@@ -183,7 +183,7 @@ def test_a_hundred_patients_are_split_into_51_25_and_24():
     assert folds.fill_subsets(split, 3) == (split, [])
 
 
-def test_healthy_patients_are_drawn_so_that_something_is_drawn_in_every_subset():
+def test_healthy_patients_are_spread_so_that_every_subset_has_foreground():
     healthy = [pair(f"h{number}", drawn=0) for number in range(9)]
     for seed in range(20):
         found = subsets(folds.fill_subsets([*healthy, pair("a"), pair("b"), pair("c")], seed)[0])
@@ -192,7 +192,7 @@ def test_healthy_patients_are_drawn_so_that_something_is_drawn_in_every_subset()
     assert sum(map(len, found.values())) == 11
 
 
-def test_every_subset_gets_somebody_though_one_person_has_nearly_all_names():
+def test_no_subset_is_empty_even_if_one_person_has_nearly_all_names():
     people = {f"a{number}": "a" for number in range(28)}
     for seed in range(6):
         split, _ = folds.fill_subsets([pair(patient) for patient in [*people, "b", "c"]], seed, people)
@@ -208,7 +208,7 @@ def test_every_subset_gets_somebody_though_one_person_has_nearly_all_names():
         ([("a", "valid"), ("x", "test")], "The subset train holds no image, but valid and test do"),
     ],
 )
-def test_too_few_patients_are_told_by_name(patients, told):
+def test_too_few_patients_are_reported_by_name(patients, told):
     with pytest.raises(helpers.CourseError, match=f"^{told}"):
         folds.fill_subsets([pair(patient, subset=subset) for patient, subset in patients], 0)
 
@@ -223,7 +223,7 @@ def test_a_patient_or_person_in_two_subsets_is_refused_with_both_places():
         folds.check_subsets(pairs, {"p": "p", "q": "p"})
 
 
-def test_a_subset_without_anything_drawn_is_refused():
+def test_a_subset_without_foreground_is_refused():
     pairs = [pair("p", subset="train"), pair("q", subset="valid"), pair("r", subset="valid", drawn=0)]
     pairs += [pair("s", subset="test", drawn=0), pair("t", 1, subset="test")]
     folds.check_masks(pairs, [0, 1])
@@ -240,12 +240,12 @@ def test_folds_are_at_most_five_and_as_even_as_people_allow(groups, sizes):
     drawn = folds.draw_folds(pairs, 0, people)
     assert sorted(map(len, drawn)) == sizes and drawn == [sorted(fold) for fold in drawn]
     assert sorted(sum(drawn, [])) == sorted(people)
-    for person in people.values():  # is in one fold
+    for person in people.values():  # each is in one fold
         names = {patient for patient, one in people.items() if one == person}
         assert len([fold for fold in drawn if names & {*fold}]) == 1
 
 
-def test_the_seed_draws_the_folds():
+def test_the_folds_depend_on_the_seed():
     pairs = [pair(f"p{number:02}", subset="train", scan=f"{number % 11}") for number in range(13)]  # two share a scan
     drawn = [folds.draw_folds(pairs, seed) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -255,7 +255,7 @@ def test_the_seed_draws_the_folds():
             assert any(two <= set(fold) for fold in dealt)
 
 
-def test_who_shares_a_scan_with_another_of_the_group_belongs_to_it():
+def test_patients_linked_by_shared_scans_belong_to_one_group():
     scans = {"a": "1", "b": "1", "c": "3", "d": "4", "e": "3"}
     pairs = [pair(patient, subset="train", scan=scan) for patient, scan in scans.items()]
     drawn = folds.draw_folds(pairs, 0, {"b": "x", "c": "x"})

@@ -75,7 +75,7 @@ def test_a_picture_is_put_where_a_notebook_asks_for_it_and_nowhere_else(tmp_path
     assert second == cells[1] and (tmp_path / "b.ipynb").read_bytes() == before
 
 
-def test_of_a_patient_best_median_and_worst_slice_are_drawn():
+def test_a_patients_best_median_and_worst_slices_are_drawn():
     truth = np.zeros((5, 20, 20), bool)
     truth[:4, 5:9, 5:9] = True  # the last slice holds no atrium
     prediction = np.zeros_like(truth)
@@ -90,7 +90,7 @@ def test_of_a_patient_best_median_and_worst_slice_are_drawn():
     assert all(axes.lines[0].get_linewidth() > 0 for axes in figure.axes[::2])  # the box
 
 
-def test_the_median_patient_of_a_run_comes_with_its_slices_its_masks_and_what_the_run_found(work_dir, monkeypatch):
+def test_the_median_patient_of_a_run_comes_with_its_slices_masks_and_predictions(work_dir, monkeypatch):
     description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
     slices = helpers.prepare_arrays(description, work_dir, 64, progress=False)["slices"]["valid"]
     patients = list(dict.fromkeys(pair["patient"] for pair in slices))
@@ -103,7 +103,7 @@ def test_the_median_patient_of_a_run_comes_with_its_slices_its_masks_and_what_th
     asked = []
 
     def answer(model, work_dir, subset, planes):
-        """Return 0.8 where there is atrium, 0.7 elsewhere: the threshold tells them apart."""
+        """Return 0.8 where there is atrium, 0.7 elsewhere: the threshold lies between them."""
         asked.append((model, subset, planes))
         return 0.7 + 0.1 * np.asarray(helpers.load_arrays(work_dir, subset)[1][..., 0], np.float32)
 

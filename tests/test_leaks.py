@@ -1,4 +1,4 @@
-"""What 06 compares differs in one thing alone: who is in train, or what the skip connections bring."""
+"""The networks that 06 compares differ in one thing only: who is in train, or what the skip connections carry."""
 
 import csv
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_half_of_the_slices_of_each_patient_is_held_out():
     assert half.sum() == 3 and half[:3].sum() == 1 and half[3:].sum() == 2
 
 
-def test_the_trainings_differ_in_the_slices_that_they_learn_from_alone(monkeypatch):
+def test_the_trainings_differ_only_in_the_slices_they_learn_from(monkeypatch):
     monkeypatch.setattr(helpers, "load_arrays", lambda work_dir, subset, kinds: (ARRAYS[subset], -ARRAYS[subset]))
     learned = {}
     for variant in measure_leaks.VARIANTS:
@@ -35,7 +35,7 @@ def test_the_trainings_differ_in_the_slices_that_they_learn_from_alone(monkeypat
     assert learned["by patient"] == learned["skips cut"] == without_twin
     assert learned["with the twin"] == list(range(9))
     by_slice, half = set(learned["by slice"]), measure_leaks.held_out(SLICES["valid"])
-    assert len(by_slice) == len(learned["by slice"]) == len(without_twin)  # as many, none of them twice
+    assert len(by_slice) == len(learned["by slice"]) == len(without_twin)  # as many slices, none of them twice
     assert {number - 100 for number in by_slice if number >= 100} == set(np.flatnonzero(~half))  # none it is scored on
     assert {number for number in by_slice if number < 100} < set(without_twin)
 
@@ -58,7 +58,7 @@ def test_cut_skips_bring_zeros_and_change_nothing_else(cut):
         assert (np.abs(joined[..., channels:]).max() == 0) == cut
 
 
-def test_the_failure_is_run_as_it_is_told_and_both_files_are_stored(tmp_path, monkeypatch):
+def test_the_failure_is_run_with_the_documented_choices_and_both_files_are_stored(tmp_path, monkeypatch):
     ran = []
 
     def execute(path, executed, parameters, **options):

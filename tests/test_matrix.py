@@ -1,6 +1,6 @@
-"""The environments of `make matrix` are what they are called.
+"""The environments of `make matrix` are what their names say.
 
-They are both ends of the ranges, and Colab's versions, which satisfy them.
+They are both ends of the ranges, and Colab's versions, which lie within them.
 """
 
 import json
@@ -31,7 +31,7 @@ def test_the_lowest_environment_has_the_lower_end_of_every_range():
         assert [limit.version for limit in lowest[name].specifier if limit.operator == "=="] == [lower]
 
 
-def test_a_report_that_is_missing_counts_as_a_failure(tmp_path):
+def test_a_missing_report_counts_as_a_failure(tmp_path):
     report = tmp_path / "report.xml"
     cases = "<testcase/><testcase><failure/></testcase><testcase><skipped/></testcase>"
     report.write_text(f"<testsuite>{cases}</testsuite>")
@@ -40,7 +40,7 @@ def test_a_report_that_is_missing_counts_as_a_failure(tmp_path):
 
 
 @pytest.mark.parametrize("pins", ["tools/colab/gpu.txt", "tools/colab/no-gpu.txt", "tools/constraints.txt"])
-def test_what_is_pinned_lies_in_the_ranges(pins):
+def test_pinned_versions_lie_in_the_ranges(pins):
     pinned = parse((COURSE_FOLDER / pins).read_text(encoding="utf-8"))
     outside = {
         name
@@ -66,7 +66,7 @@ def test_each_image_of_colab_lacks_what_only_00_needs(image, missing):
         ({"error": "CourseError: no", "changed": {}}, "CourseError: no"),
     ],
 )
-def test_a_notebook_in_colab_passes_where_it_ends_and_no_version_changes(monkeypatch, tmp_path, result, expected):
+def test_a_notebook_in_colab_passes_if_it_finishes_and_no_version_changes(monkeypatch, tmp_path, result, expected):
     notebooks = tmp_path / "drive" / "MyDrive" / "left-atrium-course" / "notebooks"
     notebooks.mkdir(parents=True)
     (notebooks / "01.ipynb").write_text("{}")
@@ -83,7 +83,7 @@ def test_the_constraints_hold_every_package_of_the_ranges():
     assert set(RANGES) <= set(parse((COURSE_FOLDER / "tools/constraints.txt").read_text(encoding="utf-8")))
 
 
-def test_a_python_that_is_not_here_is_said_in_the_table(monkeypatch, tmp_path):
+def test_a_missing_python_is_shown_in_the_table(monkeypatch, tmp_path):
     monkeypatch.setitem(matrix.ENVIRONMENTS, "2.0", "2.0")
     table = matrix.table({"2.0": matrix.check("2.0", tmp_path, [])})
     assert "| 2.0 | " in table and "there is no Python 2.0 here" in table

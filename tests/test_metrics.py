@@ -31,13 +31,13 @@ def test_scores_agree_with_scikit_learn(truth, prediction):
     truth, prediction = MASKS[truth], MASKS[prediction]
     got = all_scores(truth, prediction)
     flat = truth.ravel(), prediction.ravel()
-    of_nothing = float(not truth.any() and not prediction.any())  # nothing found where nothing is is perfect
+    of_nothing = float(not truth.any() and not prediction.any())  # finding nothing where there is nothing is perfect
     expected = {"dice": f1_score, "iou": jaccard_score, "precision": precision_score, "recall": recall_score}
     for name, function in expected.items():
         assert got[name] == pytest.approx(function(*flat, zero_division=of_nothing), abs=1e-6), name
     assert got["accuracy"] == pytest.approx(accuracy_score(*flat), abs=1e-6)
     assert got["dice"] == helpers.dice(truth, prediction)
-    assert got == all_scores(truth.astype(np.uint8), prediction.astype(np.float32))  # whatever holds 0 and 1
+    assert got == all_scores(truth.astype(np.uint8), prediction.astype(np.float32))  # any dtype that holds 0 and 1
 
 
 def test_cross_entropy_agrees_with_scikit_learn():
@@ -45,7 +45,7 @@ def test_cross_entropy_agrees_with_scikit_learn():
     expected = log_loss(truth.ravel(), probability.ravel().astype(float))
     assert cross_entropy(truth, probability) == pytest.approx(expected, rel=1e-5)
     opposite = 1 - np.float32(truth)
-    assert cross_entropy(truth, opposite) == pytest.approx(-np.log(1e-7)), "surely wrong, and yet finite"
+    assert cross_entropy(truth, opposite) == pytest.approx(-np.log(1e-7)), "certain and wrong, yet finite"
 
 
 def test_counts_are_named_for_what_they_count():
@@ -83,7 +83,7 @@ def test_the_bounding_box_holds_the_mask_and_nothing_more():
 
 
 def surface_points(mask, spacing):
-    """The surface of a mask found pixel by pixel: those with a direct neighbour that is outside."""
+    """The surface of a mask, pixel by pixel: its pixels with a direct neighbour outside the mask."""
     points = []
     for place in np.argwhere(mask):
         for axis, step in itertools.product(range(3), (-1, 1)):
@@ -96,7 +96,7 @@ def surface_points(mask, spacing):
 
 
 def test_surface_distances_agree_with_measuring_every_pair_of_points():
-    """Three spacings, so that no two axes can be exchanged; a large and a small mask, so that pooling would differ."""
+    """Three different spacings reveal swapped axes; a large and a small mask reveal pooling."""
     rng = np.random.default_rng(1)
     zz, yy, xx = np.mgrid[:12, :14, :16]
     for spacing in ((3, 1, 2), (1.37, 1.25, 0.5)):
@@ -123,7 +123,7 @@ def test_surface_distances_of_a_single_picture_are_measured_in_the_picture():
     assert mean == pytest.approx(np.mean(ways)) and percentile == pytest.approx(np.percentile(ways, 95))
 
 
-def test_equal_masks_lie_on_each_other_and_an_empty_one_nowhere():
+def test_equal_masks_have_distance_0_and_an_empty_mask_has_none():
     mask = np.zeros((3, 8, 8), bool)
     mask[1, 2:5, 2:5] = True
     assert surface_distances(mask, mask, (1, 1, 1)) == (0, 0)
@@ -131,7 +131,7 @@ def test_equal_masks_lie_on_each_other_and_an_empty_one_nowhere():
     assert surface_distances(~mask & False, mask, (1, 1, 1)) is None
 
 
-def test_the_bootstrap_interval_is_that_of_all_resamplings():
+def test_the_bootstrap_interval_agrees_with_all_possible_resamplings():
     values = [0.81, 0.9, 0.95, 0.87, 0.93]
     means = [np.mean(drawn) for drawn in itertools.product(values, repeat=5)]
     low, high = bootstrap_interval(values)

@@ -32,7 +32,7 @@ def inputs_of(layer):
 
 
 def in_the_reports_order(model):
-    """The layers from image to mask: from the mask back, each layer stands behind the first that it reads."""
+    """The layers from image to mask, found by following the first input of each layer back from the mask."""
     chain = [model.layers[-1]]
     while type(chain[-1]).__name__ != "InputLayer":
         chain.append(model.get_layer(inputs_of(chain[-1])[0]))
@@ -67,7 +67,7 @@ def test_convolutions_use_the_activation_and_initialiser_that_were_asked_for():
     assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
 
 
-def test_one_seed_gives_one_set_of_first_weights():
+def test_the_initial_weights_depend_only_on_the_seed():
     def weights(seed):
         keras.utils.set_random_seed(seed)
         return helpers.create_model(image_size=16).get_weights()
@@ -77,14 +77,14 @@ def test_one_seed_gives_one_set_of_first_weights():
     assert not np.array_equal(first[0], other[0])
 
 
-def test_a_reduced_precision_changes_no_parameter_and_keeps_float32_answers():
+def test_a_reduced_precision_changes_no_parameter_and_keeps_float32_output():
     model = helpers.create_model(image_size=16, precision="mixed_bfloat16")
     assert model.count_params() == 1_927_841
     assert {weight.dtype for weight in model.trainable_variables} == {"float32"}
     assert model.output.dtype == "float32"
 
 
-def test_the_first_answer_follows_the_output_bias():
+def test_the_first_prediction_follows_the_output_bias():
     X = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
     models = [helpers.create_model(image_size=32, output_bias=bias) for bias in (0.0, -6.0)]
     even, low = (helpers.predict_probabilities(model, X).mean() for model in models)
@@ -106,7 +106,7 @@ def test_without_a_gpu_the_arithmetic_follows_the_processors_flags(monkeypatch, 
     ("precision", "optimizer"),
     [("float32", "Adam"), ("mixed_bfloat16", "Adam"), ("mixed_float16", "LossScaleOptimizer")],
 )
-def test_the_loss_is_scaled_in_float16_alone_also_after_03_was_loaded(work_dir, precision, optimizer):
+def test_the_loss_is_scaled_only_in_float16_even_in_a_model_loaded_from_03(work_dir, precision, optimizer):
     settings = {**helpers.load_settings(work_dir), "image_size": 16}
     helpers.write_json(work_dir / "settings.json", settings)
     model = helpers.create_model(image_size=16, precision=precision)
@@ -119,19 +119,19 @@ def test_the_loss_is_scaled_in_float16_alone_also_after_03_was_loaded(work_dir, 
 
 
 @pytest.mark.slow
-def test_a_step_in_float16_keeps_gradients_that_unscaled_would_be_zero():
+def test_a_step_in_float16_keeps_gradients_that_would_be_zero_unscaled():
     model = helpers.create_model(image_size=16, precision="mixed_float16", loss="bce_dice_loss", output_bias=-4.0)
     model.optimizer.inner_optimizer.learning_rate = 0.001
     before = model.get_layer("down1_conv1").get_weights()[0]
     X = np.random.default_rng(0).random((2, 16, 16, 1), np.float32)
     y = (X > 0.9).astype(np.float32)
     result = model.train_on_batch(X, y, return_dict=True)
-    assert 1 < result["loss"] < 3  # as it is, not as it was scaled
+    assert 1 < result["loss"] < 3  # unscaled
     moved = np.abs(model.get_layer("down1_conv1").get_weights()[0] - before)
-    assert int(model.optimizer.iterations) == 1 and 0 < moved.max() <= 0.0011  # Adam's first step is the rate
+    assert int(model.optimizer.iterations) == 1 and 0 < moved.max() <= 0.0011  # Adam's first step is the learning rate
 
 
-def test_the_full_profile_stops_where_tensorflow_has_no_gpu(monkeypatch):
+def test_the_full_profile_stops_if_tensorflow_has_no_gpu(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     for found, expected in ((True, "TensorFlow cannot use it"), (False, "has none. In Colab choose a GPU")):
         monkeypatch.setattr(machine, "gpu_found", lambda found=found: found)
@@ -146,7 +146,7 @@ def test_the_full_profile_stops_where_tensorflow_has_no_gpu(monkeypatch):
 
 
 def with_one_normalization(arithmetic, trainable):
-    """Return a network whose one batch normalisation holds numbers that all differ."""
+    """Return a network with one batch normalisation whose numbers all differ."""
     keras.utils.set_random_seed(0)
     image = keras.Input((None, None, 1))
     x = keras.layers.Conv2D(5, 3, use_bias=False, padding="same", dtype=arithmetic)(image)
@@ -158,7 +158,7 @@ def with_one_normalization(arithmetic, trainable):
 
 @pytest.mark.parametrize("arithmetic", ["float32", "mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("trainable", [True, False])
-def test_fused_batch_normalization_is_keras_own(arithmetic, trainable):
+def test_fused_batch_normalization_agrees_with_keras(arithmetic, trainable):
     images = np.random.default_rng(2).random((2, 6, 4, 1), np.float32)  # so few values that n and n - 1 differ
     computed = []
     for fuse in (False, True):
@@ -177,7 +177,7 @@ def test_fused_batch_normalization_is_keras_own(arithmetic, trainable):
         np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_where_xla_compiles_the_normalization_is_left_as_it_is():
+def test_under_xla_the_normalization_is_not_replaced():
     network, normalization = with_one_normalization("float32", True)
     network.jit_compile = True
     fuse_normalization(network)

@@ -1,4 +1,4 @@
-"""Volumes at the door: where their voxels lie, which way they are cut, and what their labels mean."""
+"""The import of volumes: where their voxels lie, along which axis they are sliced, and what their labels mean."""
 
 import json
 
@@ -15,14 +15,14 @@ from course.volumes import common_slice_axis, read_headers, slice_axis
 from course.workspace import CourseError
 
 SHAPE = (6, 8, 5)
-VALUES = np.arange(240, dtype=np.int16).reshape(SHAPE)  # the largest is 239: every voxel has a grey of its own
+VALUES = np.arange(240, dtype=np.int16).reshape(SHAPE)  # the largest is 239: every voxel has its own grey value
 LABEL = np.zeros(SHAPE, np.uint8)
 LABEL[1:3, 2:7, 1:4] = 1
-LABEL[3:5, 2:4, 1:3] = 1  # no flip or swap of axes leaves it as it is
+LABEL[3:5, 2:4, 1:3] = 1  # every flip or swap of axes changes it
 
 
 def save(path, values, affine=None, unit=None, **fields):
-    """Save a volume; further fields of the header are written as they are, whatever nibabel thinks of them."""
+    """Save a volume; further fields of the header are written as given, without nibabel's checks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     volume = nibabel.Nifti1Image(values, np.eye(4) if affine is None else np.array(affine, float))
     if unit:
@@ -77,8 +77,8 @@ def greys(values, white=239):
     return np.rint(np.minimum(values, white) * (255 / white))
 
 
-def hold(images, masks, along=2, values=VALUES, label=LABEL):
-    """Hold the pictures of a volume against its slices along an axis."""
+def check_slices(images, masks, along=2, values=VALUES, label=LABEL):
+    """Assert that the pictures of a volume are its slices along an axis."""
     assert np.array_equal(images, greys(expected_slices(values, along)))
     assert np.array_equal(masks, expected_slices(label, along) * 255)
 
@@ -117,7 +117,7 @@ def hold(images, masks, along=2, values=VALUES, label=LABEL):
         (np.diag([2, 3, 4, 1]), {"pixdim": (1, 2, 3, 0), **UNPLACED}, None, None, ("no_spacing",)),
     ],
 )
-def test_spacing_and_sides_of_the_body_are_read_from_the_header(tmp_path, affine, options, spacing, axes, told):
+def test_spacing_and_orientation_are_read_from_the_header(tmp_path, affine, options, spacing, axes, told):
     grid = read_grid(save(tmp_path / "a.nii", VALUES, affine, **options))
     assert grid.spacing == (spacing if spacing is None else pytest.approx(spacing))
     assert grid.shape == SHAPE and grid.axes == axes and grid.told == told
@@ -125,14 +125,14 @@ def test_spacing_and_sides_of_the_body_are_read_from_the_header(tmp_path, affine
 
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
-def test_a_volume_is_read_whatever_its_name_says_of_its_packing(tmp_path, kind):
+def test_a_volume_is_read_even_if_its_name_is_wrong_about_its_compression(tmp_path, kind):
     for name, other in (("a.nii", "b.nii.gz"), ("b.nii.gz", "a.nii")):
         nibabel.save(kind(VALUES, np.diag([2, 3, 4, 1])), tmp_path / name)
         misnamed = (tmp_path / name).rename(tmp_path / other)
         assert read_grid(misnamed).spacing == (2, 3, 4) and np.array_equal(read_values(misnamed), VALUES)
 
 
-def test_a_turned_grid_keeps_every_voxel_where_it_is(tmp_path):
+def test_a_reoriented_grid_keeps_every_voxel_in_place(tmp_path):
     affine = np.array([[0, 0, 4, 5], [-2, 0, 0, 6], [0, 3, 0, 7], [0, 0, 0, 1.0]])  # axes that run to P, S, R
     grid = read_grid(save(tmp_path / "a.nii", VALUES, affine))
     turned = grid.turned(("R", "A", "S"))
@@ -141,7 +141,7 @@ def test_a_turned_grid_keeps_every_voxel_where_it_is(tmp_path):
     assert np.allclose(turned.affine @ [3, 4, 2, 1], affine @ [1, 2, 3, 1])
 
 
-def test_voxels_of_metres_are_told(tmp_path):
+def test_voxels_of_metres_are_reported(tmp_path):
     description, *_ = imported(make(tmp_path / "source", unit="meter"), tmp_path / "data")
     assert any("images/c0.nii has voxels longer than 10 cm, by its header" in note for note in description["notes"])
 
@@ -180,7 +180,7 @@ def shifted(axis, millimetres, spacing=(2, 2, 2)):
         (np.diag([-2, -2, 2, 1]), {"affine": np.eye(4)}, ("labels_unplaced",)),
     ],
 )
-def test_labels_lie_on_the_grid_of_their_image_or_it_is_told_or_refused(tmp_path, image, label, told):
+def test_labels_off_the_grid_of_their_image_are_reported_or_refused(tmp_path, image, label, told):
     paths = save(tmp_path / "i.nii", VALUES, image), save(tmp_path / "l.nii", LABEL, **label)
     if told is None:
         with pytest.raises(CourseError, match=r"The labels of .*i\.nii lie elsewhere, up to [\d.]+ voxels away"):
@@ -190,21 +190,21 @@ def test_labels_lie_on_the_grid_of_their_image_or_it_is_told_or_refused(tmp_path
         assert volume.told == told and volume.label_axes == volume.grid.axes
 
 
-def test_labels_that_lie_another_way_are_turned_onto_their_image(tmp_path):
+def test_labels_in_another_orientation_are_turned_onto_their_image(tmp_path):
     folder = make(tmp_path / "source")
     from_right_to_left = [[-1, 0, 0, 5], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]  # the same places
     save(folder / "masks" / "c0.nii", LABEL[::-1], from_right_to_left)
     description, images, masks = imported(folder, tmp_path / "data")
-    hold(images, masks)
+    check_slices(images, masks)
     assert [note for note in description["notes"] if "images/c0.nii has another orientation than its labels" in note]
 
 
-def test_volumes_that_lie_in_different_ways_are_brought_into_one(tmp_path):
-    """The first volume has its axes swapped and flipped (S, L, P for R, A, S); its pictures come out as the others'."""
+def test_volumes_in_different_orientations_are_brought_into_one(tmp_path):
+    """The first volume has its axes swapped and flipped (S, L, P for R, A, S); its pictures look like the others'."""
     swapped = [[0, -1, 0, 5], [0, 0, -1, 7], [2, 0, 0, 0], [0, 0, 0, 1]]
     values, label = (array.transpose(2, 0, 1)[:, ::-1, ::-1] for array in (VALUES, LABEL))
     description, images, masks = imported(make(tmp_path / "source", values, label, affine=swapped), tmp_path / "data")
-    hold(images, masks)
+    check_slices(images, masks)
     for case in ("c0", "c1"):
         assert description["geometry"][case] == {"spacing": [1, 1, 2], "axes": ["P", "R", "S"]}
     assert description["spacing"] == [1, 1, 2]
@@ -212,10 +212,10 @@ def test_volumes_that_lie_in_different_ways_are_brought_into_one(tmp_path):
 
 
 @pytest.mark.parametrize(("thick", "spacing"), [(2, [1, 1, 2]), (0, None)])
-def test_a_volume_that_does_not_say_how_it_lies_is_taken_as_it_is_and_told(tmp_path, thick, spacing):
+def test_a_volume_without_an_orientation_is_read_as_stored_and_reported(tmp_path, thick, spacing):
     folder = make(tmp_path / "source", pixdim=(1, 1, 1, thick), **UNPLACED)
     description, images, masks = imported(folder, tmp_path / "data")
-    hold(images, masks)
+    check_slices(images, masks)
     assert description["geometry"]["c0"] == {"spacing": spacing, "axes": None}
     assert [note for note in description["notes"] if "c0.nii does not say how it lies in the body" in note]
 
@@ -247,7 +247,7 @@ def test_volumes_without_a_thick_axis_follow_the_others(tmp_path):
 
 
 def test_oblique_volumes_keep_the_axis_that_is_thick_in_all_if_it_leads_one_way(tmp_path):
-    """Turned by 40 and by 50 degrees, which makes other axes of the body the nearest ones; or by a right angle."""
+    """Rotated by 40 and by 50 degrees, so that the nearest axes of the body differ; or by a right angle."""
     for number, degrees in enumerate((40, 50, 40, 40)):
         cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
@@ -257,7 +257,7 @@ def test_oblique_volumes_keep_the_axis_that_is_thick_in_all_if_it_leads_one_way(
         for kind, content in (("images", values), ("masks", LABEL)):
             save(tmp_path / "source" / kind / f"c{number}.nii", content, affine)
     description, images, masks = imported(tmp_path / "source", tmp_path / "data")
-    hold(images, masks)
+    check_slices(images, masks)
     assert description["spacing"] == [1.5, 1, 8] and not any("swapped" in note for note in description["notes"])
     assert [description["geometry"][case]["axes"] for case in ("c0", "c1")] == [["P", "R", "S"], ["I", "R", "P"]]
     affine[:3, :3] = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]) * (1, 1.5, 8)
@@ -275,7 +275,7 @@ def test_thick_slices_along_another_axis_become_the_pictures(tmp_path, along, wo
     for case in range(1, 4):
         save(folder / "images" / f"c{case}.nii", VALUES + case, np.diag([*spacing, 1]))
     description, images, masks = imported(folder, tmp_path / "data")
-    hold(images, masks, along)
+    check_slices(images, masks, along)
     expected = {0: ([2, 1.5, 5], ["I", "A", "R"]), 1: ([2, 1, 5], ["I", "R", "A"])}[along]
     assert description["geometry"]["c2"] == {"spacing": expected[0], "axes": expected[1]}
     told = f"along the {word} axis of the volumes, since voxels are thickest"
@@ -284,7 +284,7 @@ def test_thick_slices_along_another_axis_become_the_pictures(tmp_path, along, wo
 
 def test_pictures_of_thick_slices_along_the_last_axis_have_no_note(tmp_path):
     description, images, masks = imported(make(tmp_path / "source"), tmp_path / "data")
-    hold(images, masks)
+    check_slices(images, masks)
     assert description["geometry"]["c0"] == {"spacing": [1, 1, 2], "axes": ["P", "R", "S"]}
     assert not any("axis" in note or "thick" in note for note in description["notes"])
 
@@ -296,7 +296,7 @@ def test_pictures_of_thick_slices_along_the_last_axis_have_no_note(tmp_path):
         *[((10, 12, 20), 1, True), ((11, 12, 20), 1, False)],
     ],
 )
-def test_a_short_axis_of_even_voxels_is_doubted(tmp_path, shape, thick, told):
+def test_a_short_axis_of_cubic_voxels_raises_a_doubt(tmp_path, shape, thick, told):
     for case in range(3):
         for kind in ("images", "masks"):
             values = np.resize(VALUES % 2 + case * (kind == "images"), shape)
@@ -307,7 +307,7 @@ def test_a_short_axis_of_even_voxels_is_doubted(tmp_path, shape, thick, told):
     assert len(doubts) == told and all(f"images/c0.nii has {size} voxels" in note for note in doubts)
 
 
-def test_flat_volumes_are_pictures_whose_names_tell_the_patient(tmp_path):
+def test_flat_volumes_are_pictures_whose_names_hold_the_patient(tmp_path):
     for patient in range(4):
         for number in range(2):
             name = f"p{patient}_{number:03d}.nii"
@@ -347,15 +347,15 @@ IGNORED[5] = 255
         (VALUES, 1 - LABEL, {"foreground": 0}, VALUES, LABEL, ""),
     ],
 )
-def test_what_is_done_to_greys_and_labels_is_told(tmp_path, image, drawn, options, values, label, told):
+def test_changes_to_greys_and_labels_are_reported(tmp_path, image, drawn, options, values, label, told):
     folder = make(tmp_path / "source", image, drawn)
     description, images, masks = imported(folder, tmp_path / "data", **options)
-    hold(images, masks, values=values, label=label)
+    check_slices(images, masks, values=values, label=label)
     assert not told or [note for note in description["notes"] if told in note]
 
 
 @pytest.mark.parametrize("share", [0.017, 0.3])
-def test_a_marker_that_takes_the_greys_from_all_others_is_told(tmp_path, share):
+def test_a_marker_that_leaves_few_greys_to_the_rest_is_reported(tmp_path, share):
     marked = np.where(VALUES < share * VALUES.size, 30000, VALUES)
     notes = import_dataset(make(tmp_path / "source", marked), tmp_path / "data", progress=False)["notes"]
     assert [note for note in notes if note.startswith("source/images/c0.nii holds values far from all others")]
@@ -379,7 +379,7 @@ TINY = np.where(LABEL, np.float32(0.9999), np.float32(0.0002))
         (IGNORED, None, IGNORED, [0, 1, 255], ()),  # a few whole numbers are labels, not the blur of the largest
     ],
 )
-def test_labels_become_whole(tmp_path, values, chosen, expected, present, told):
+def test_labels_become_whole_numbers(tmp_path, values, chosen, expected, present, told):
     path = save(tmp_path / "l.nii", values)
     if expected is None:
         with pytest.raises(CourseError, match=r"l\.nii holds 4 values from 0 to 2\.1 that are not whole numbers"):
@@ -390,7 +390,7 @@ def test_labels_become_whole(tmp_path, values, chosen, expected, present, told):
 
 
 def blurred(dtype, between, above=60):
-    """A label of 255 that is 0 elsewhere but for some values from a quarter to three quarters of it."""
+    """A volume of `above` voxels of 255, `between` voxels from a quarter to three quarters of it, and 0 elsewhere."""
     values = np.zeros(SHAPE, dtype)
     values.flat[:above] = 255
     values.flat[above : above + between] = np.linspace(64, 191, between)
@@ -406,7 +406,7 @@ def blurred(dtype, between, above=60):
         (blurred(np.uint8, 61), False),
     ],
 )
-def test_a_blurred_label_of_a_large_number_is_that_from_its_half_on(tmp_path, values, is_soft):
+def test_a_blurred_label_of_a_large_number_is_cut_at_half_of_it(tmp_path, values, is_soft):
     path = save(tmp_path / "l.nii", values)
     is_whole = values.dtype == np.uint8
     for chosen in (None, {255}):
@@ -424,13 +424,13 @@ def test_a_blurred_label_of_a_large_number_is_that_from_its_half_on(tmp_path, va
 # --- the geometry of a dataset --------------------------------------------------------------------------
 
 
-def test_a_spacing_is_common_to_a_thousandth():
+def test_spacings_within_a_thousandth_count_as_equal():
     one, near, far = ({"spacing": [1, 2, step], "axes": None} for step in (3, 3.0029, 3.0031))
     assert common_spacing({"a": one, "b": near}) == [1, 2, 3] and common_spacing({"a": one, "b": far}) is None
     assert common_spacing({"a": one, "b": {"spacing": None, "axes": None}}) is None
 
 
-def test_what_one_patient_has_in_two_ways_is_unknown():
+def test_geometry_on_which_a_patients_files_disagree_is_unknown():
     entries = [geometry_of([1, 1, 2], "IAR"), geometry_of([1, 1, 3], "IAR"), geometry_of([1, 1, 2], "IAL")]
     assert merged([("p", entries[0]), ("p", entries[1]), ("q", entries[0])]) == {
         "p": {"spacing": None, "axes": ["I", "A", "R"]},
@@ -439,7 +439,7 @@ def test_what_one_patient_has_in_two_ways_is_unknown():
     assert merged([("p", entries[0]), ("p", entries[2])])["p"] == {"spacing": [1, 1, 2], "axes": None}
 
 
-def test_a_geometry_file_beside_volumes_is_told_to_be_passed_over(tmp_path):
+def test_a_geometry_file_beside_volumes_is_reported_as_passed_over(tmp_path):
     folder = make(tmp_path / "source")
     for place in (folder, folder / "images"):
         (place / "geometry.json").write_text(json.dumps({"spacing": [9, 9, 9]}))

@@ -1,4 +1,4 @@
-"""The committed notebooks are whole, alike in form, and really compared by nbval."""
+"""The committed notebooks are complete, uniform in form, and really compared by nbval."""
 
 import ast
 import dis
@@ -60,7 +60,7 @@ def test_there_is_one_cell_of_literal_parameters_each_with_a_comment(path):
     assert all("  # " in line for line in marked[0].source.splitlines())
 
 
-def test_what_is_not_chosen_is_as_promised():
+def test_the_parameters_have_the_documented_defaults():
     nothing = dict.fromkeys
     expected = {
         "00_run_all": {
@@ -88,7 +88,7 @@ def test_what_is_not_chosen_is_as_promised():
 
 
 def names_of(cell):
-    """Return (the names that a cell gives a value, those that it uses or its functions use)."""
+    """Return (the names that a cell assigns, the names that it or its functions use)."""
     codes = [compile(cell.source, "", "exec")]
     for code in codes:
         codes += [part for part in code.co_consts if inspect.iscode(part)]
@@ -98,15 +98,15 @@ def names_of(cell):
 
 
 @each_notebook
-def test_a_cell_that_runs_again_finds_what_it_found_before(path):
-    """A parameter, and what one cell hands to another, is given a value in one cell alone."""
+def test_a_cell_can_be_run_again_with_the_same_result(path):
+    """A parameter, or a name that one cell passes to another, is assigned in one cell only."""
     cells = code_cells(read(path))
     [parameters] = [number for number, cell in enumerate(cells) if "parameters" in tags(cell)]
     names = list(map(names_of, cells))
-    for name in set().union(*(assigned for assigned, _ in names)) - {"work_dir", "out", "scan"}:  # taken as they become
+    for name in set().union(*(assigned for assigned, _ in names)) - {"work_dir", "out", "scan"}:  # may be reassigned
         assigning = [number for number, (assigned, _) in enumerate(names) if name in assigned]
-        is_handed_on = any(name in used - assigned for assigned, used in names) or parameters in assigning
-        assert len(assigning) == 1 or not is_handed_on, (name, assigning)
+        is_passed_on = any(name in used - assigned for assigned, used in names) or parameters in assigning
+        assert len(assigning) == 1 or not is_passed_on, (name, assigning)
 
 
 @each_notebook
@@ -142,14 +142,14 @@ def test_outputs_hold_no_path_no_warning_and_no_foreign_metadata(path):
         ({"colab": {"provenance": ["someone"]}, "varInspector": {}}, {}),
     ],
 )
-def test_of_a_notebooks_metadata_only_its_kernel_and_gpu_are_stored(tmp_path, metadata, kept):
+def test_only_kernel_and_gpu_of_a_notebooks_metadata_are_stored(tmp_path, metadata, kept):
     notebook = nbformat.v4.new_notebook(metadata={**metadata, "kernelspec": {"name": "other", "display_name": "Mine"}})
     store_notebooks.clean(notebook, tmp_path)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     assert notebook.metadata == {**kept, "kernelspec": kernel, "language_info": {"name": "python"}}
 
 
-def test_lines_that_are_printed_one_after_the_other_are_stored_as_one_output(tmp_path):
+def test_consecutive_printed_lines_are_stored_as_one_output(tmp_path):
     printed = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("a\n", f"{tmp_path}/b\n", "c\n")]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("f()", outputs=printed)])
     store_notebooks.clean(notebook, tmp_path)
@@ -224,7 +224,7 @@ def test_a_known_repository_gives_a_badge_and_an_unknown_one_takes_it_away():
     assert [cell.source for cell in notebook.cells] == before
 
 
-def test_at_most_a_fifth_of_the_cells_that_print_is_not_compared():
+def test_at_least_four_fifths_of_the_cells_that_print_are_compared():
     printing = [cell for path in LESSONS for cell in code_cells(read(path)) if texts(cell)]
     ignored = [cell for cell in printing if tags(cell) & NOT_COMPARED]
     assert len(printing) >= 25 and len(ignored) <= 0.2 * len(printing)
@@ -256,7 +256,7 @@ ALTERED = {
 
 
 @pytest.mark.slow
-def test_nbval_fails_where_one_compared_value_differs(tmp_path):
+def test_nbval_fails_if_one_compared_value_differs(tmp_path):
     """Each copy ends with its altered cell, so that nothing is trained; 03 runs on and leaves a model for 05."""
     for path in LESSONS:
         notebook, (old, new) = read(path), ALTERED[path.stem]

@@ -17,22 +17,22 @@ from course.workspace import COURSE_FOLDER, CourseError
 BEAT, PATIENCE = ownership.BEAT, ownership.PATIENCE
 
 
-def test_a_living_batch_counts_on_several_times_before_it_is_taken_for_killed():
+def test_a_running_batch_counts_on_several_times_before_it_is_taken_for_killed():
     assert 3 * BEAT < PATIENCE <= 30
 
 
 @pytest.fixture(autouse=True)
-def quickly(monkeypatch):
+def short_waits(monkeypatch):
     monkeypatch.setattr(ownership, "PATIENCE", 60)
     monkeypatch.setattr(ownership, "WATCH_INTERVAL", 0.05)
 
 
-def test_the_owner_counts_on_and_leaves_nothing(tmp_path, monkeypatch):
+def test_the_owner_keeps_counting_and_leaves_nothing_behind(tmp_path, monkeypatch):
     file = tmp_path / "owner.txt"
     with ownership.own(tmp_path) as (batch, beat):
         assert batch.startswith(f"process {os.getpid()} on ") and ownership.owner_of(tmp_path) == batch
         beat()
-        assert file.read_text() == f"{batch}\n0"  # so soon it writes nothing
+        assert file.read_text() == f"{batch}\n0"  # too soon to write again
         monkeypatch.setattr(ownership, "BEAT", 0)
         beat()
         beat()
@@ -49,8 +49,8 @@ def test_a_full_disk_ends_the_batch_with_a_sentence(tmp_path, monkeypatch):
     assert not (tmp_path / "owner.txt").exists()
 
 
-@pytest.mark.parametrize("first", ["process 7 on another, abc\n0", ""])  # it may just be writing
-def test_a_living_batch_is_not_disturbed(tmp_path, first):
+@pytest.mark.parametrize("first", ["process 7 on another, abc\n0", ""])  # it may be writing it just now
+def test_a_running_batch_is_not_disturbed(tmp_path, first):
     ended = threading.Event()
 
     def live():
@@ -89,7 +89,7 @@ def test_a_batch_that_ends_meanwhile_is_not_waited_for(tmp_path):
         assert time.monotonic() - began < 30
 
 
-def test_a_batch_whose_folder_is_deleted_ends_with_what_is_true(tmp_path):
+def test_a_batch_whose_folder_is_deleted_ends_and_says_so(tmp_path):
     (tmp_path / "runs").mkdir()
     told = "owner.txt in .*runs was deleted while the batch was at work: start it again"
     with pytest.raises(CourseError, match=told), ownership.own(tmp_path / "runs") as (_, beat):
@@ -97,7 +97,7 @@ def test_a_batch_whose_folder_is_deleted_ends_with_what_is_true(tmp_path):
         beat()
 
 
-def test_who_was_taken_over_ends_and_leaves_the_file_to_the_other(tmp_path):
+def test_a_batch_that_was_taken_over_ends_and_leaves_the_file_to_the_other(tmp_path):
     told = "Another batch has taken over .* and continues its runs"
     with pytest.raises(CourseError, match=told), ownership.own(tmp_path) as (_, beat):
         (tmp_path / "owner.txt").write_text("another\n0")
@@ -115,7 +115,7 @@ def test_a_process_ends_when_its_folder_has_another_owner_or_none(tmp_path, owne
     file.write_text("one\n0")
     process = subprocess.Popen([sys.executable, "-c", WATCHED, tmp_path], cwd=COURSE_FOLDER, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"on\n"
-    file.write_text("")  # as it is while it is written
+    file.write_text("")  # empty, as while it is being written
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1.5)
     file.write_text(owner) if owner else file.unlink()

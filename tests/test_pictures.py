@@ -19,7 +19,7 @@ from course.workspace import CourseError
 HEIGHT, WIDTH = 12, 20
 MASK = np.zeros((HEIGHT, WIDTH), np.uint8)
 MASK[2:9, 3:6] = 1
-MASK[7:9, 3:12] = 1  # an L: no flip or turn leaves it as it is
+MASK[7:9, 3:12] = 1  # an L: every flip or rotation changes it
 IMAGE = np.random.default_rng(0).integers(30, 200, (HEIGHT, WIDTH)).astype(np.uint8)
 
 
@@ -43,11 +43,11 @@ def labels_of(path):
 
 @pytest.mark.parametrize("name", ["a.png", "a.gif", "a.bmp", "a.tif"])
 @pytest.mark.parametrize("colours", [[255, 255, 255, 200, 0, 0], [0, 0, 0, 0, 0, 130], [9, 200, 9, 0, 0, 0]])
-def test_the_number_in_a_palette_of_colours_is_the_label(tmp_path, name, colours):
+def test_the_index_in_a_palette_of_colours_is_the_label(tmp_path, name, colours):
     assert np.array_equal(labels_of(save(tmp_path / name, MASK, colours)).pixels, MASK)
 
 
-def test_a_mask_that_holds_the_background_of_a_palette_alone_is_empty(tmp_path):
+def test_a_mask_that_holds_only_the_background_of_a_palette_is_empty(tmp_path):
     found = labels_of(save(tmp_path / "a.png", MASK * 0, [255, 255, 255, 200, 0, 0]))
     assert (found.pixels == 0).all() and not found.plain and found.palette == {(255, 255, 255, 255): 0}
 
@@ -59,13 +59,13 @@ def test_a_palette_of_greys_is_a_grey_picture_in_any_order(tmp_path, greys):
     assert found.palette == {(grey, grey, grey, 255): grey for grey in greys}
 
 
-def test_black_is_no_background_in_one_mask_and_the_structure_in_another(tmp_path):
+def test_black_cannot_be_background_in_one_mask_and_structure_in_another(tmp_path):
     one, other = save(tmp_path / "a.png", MASK, [200, 0, 0, 0, 0, 0]), save(tmp_path / "b.png", MASK * 0, [0, 0, 0])
     with pytest.raises(CourseError, match=r"colour \(0, 0, 0, 255\) is label 1 in .*a.png and 0 in .*b.png"):
         check_palettes([(path, labels_of(path).palette) for path in (one, other)])
 
 
-def test_a_palette_whose_numbers_differ_in_transparency_alone_tells_the_label(tmp_path):
+def test_a_palette_whose_entries_differ_only_in_transparency_gives_the_label(tmp_path):
     path = save(tmp_path / "a.png", MASK, [0, 0, 0, 0, 0, 0], transparency=bytes([0, 255]))
     assert np.array_equal(labels_of(path).pixels, MASK)
 
@@ -90,7 +90,7 @@ def rgba(colour, background, alpha=(0, 255)):
         (rgba((7, 7, 7), (7, 7, 7), (90, 90)), (7, 7)),
     ],
 )
-def test_transparency_is_the_label_where_it_tells_the_pixels_apart(tmp_path, pixels, expected):
+def test_transparency_is_the_label_if_it_distinguishes_the_pixels(tmp_path, pixels, expected):
     found = labels_of(save(tmp_path / "a.png", pixels))
     assert np.array_equal(found.pixels, np.where(MASK, expected[1], expected[0]))
     assert found.plain == (pixels[..., 3].min() == pixels[..., 3].max() and expected != (0, 0))
@@ -104,19 +104,19 @@ def test_colours_on_a_transparent_ground_are_labels_and_the_ground_is_background
     assert np.array_equal(labels_of(save(tmp_path / "a.png", pixels)).pixels, expected)
 
 
-def test_the_image_of_a_palette_is_its_grey_and_not_its_number(tmp_path):
+def test_an_image_with_a_palette_is_its_greys_not_its_indices(tmp_path):
     found = read_picture(save(tmp_path / "a.gif", MASK, [255, 255, 255, 20, 20, 20]))
     assert np.array_equal(found.pixels, 255 - MASK * 235)
 
 
-def test_a_photo_of_a_phone_that_holds_a_preview_too_is_read(tmp_path):
+def test_a_phones_photo_with_an_embedded_preview_is_read(tmp_path):
     more = [Image.fromarray(IMAGE // 2)]
     path = save(tmp_path / "a.jpg", IMAGE, format="MPO", save_all=True, append_images=more, quality=100)
     found = read_picture(path)
     assert np.abs(found.pixels - IMAGE.astype(int)).max() < 12 and found.lossy and not found.plain
 
 
-# --- how it lies ----------------------------------------------------------------------------------------
+# --- orientation ---------------------------------------------------------------------------------------
 
 # Where the row and the column of the upright picture are found in the stored one, by the table of the EXIF standard:
 # orientation -> (stored row, stored column) of upright (row, column), with the last row and column of the stored one.
@@ -148,7 +148,7 @@ FILES = {"png": {}, "tif": {}, "compressed.tif": {"compression": "tiff_lzw"}}
 
 @pytest.mark.parametrize("ending", FILES)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_image_and_a_mask_that_are_both_turned_are_turned(tmp_path, ending, orientation):
+def test_image_and_mask_are_both_turned_if_both_have_an_orientation(tmp_path, ending, orientation):
     image = save(tmp_path / f"i.{ending}", IMAGE, **exif(orientation), **FILES[ending])
     mask = save(tmp_path / f"m.{ending}", MASK, **exif(orientation), **FILES[ending])
     found, drawn, told = read_pair(image, mask)
@@ -160,8 +160,8 @@ def test_an_image_and_a_mask_that_are_both_turned_are_turned(tmp_path, ending, o
 @pytest.mark.parametrize("ending", FILES)
 @pytest.mark.parametrize("alone", ["image", "mask"])
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_where_one_alone_is_turned_it_fits_the_other_or_it_is_told(tmp_path, ending, alone, orientation):
-    """Half a turn fits either way: it is told. A quarter fits in one way only."""
+def test_if_only_one_of_a_pair_is_turned_it_fits_the_other_or_is_reported(tmp_path, ending, alone, orientation):
+    """A half turn fits either way, so it is reported. A quarter turn fits in one way only."""
     turned = {**exif(orientation), **FILES[ending]}
     image = save(tmp_path / f"i.{ending}", IMAGE, **(turned if alone == "image" else {}))
     mask = save(tmp_path / f"m.{ending}", MASK, **(turned if alone == "mask" else {}))
@@ -172,7 +172,7 @@ def test_where_one_alone_is_turned_it_fits_the_other_or_it_is_told(tmp_path, end
     assert told == (("turned_alone",) if is_half else ("stored",))
 
 
-def test_a_quarter_turn_of_the_image_alone_that_makes_it_fit_is_no_doubt(tmp_path):
+def test_a_quarter_turn_of_the_image_that_makes_it_fit_raises_no_doubt(tmp_path):
     image = save(tmp_path / "i.png", np.ascontiguousarray(IMAGE.T), **exif(6))
     found, _, told = read_pair(image, save(tmp_path / "m.png", MASK))
     assert np.array_equal(found.pixels, upright(IMAGE.T, 6)) and told == ()
@@ -194,22 +194,22 @@ DEEP = IMAGE.astype(np.uint16) * 257
 @pytest.mark.parametrize(
     ("stored", "white", "values"), [(65535 - DEEP, 0, DEEP), (DEEP, 1, DEEP), (-IMAGE.astype(np.float32), 0, IMAGE)]
 )
-def test_numbers_with_white_as_zero_are_read_the_right_way_round(tmp_path, stored, white, values):
+def test_pictures_that_store_white_as_zero_are_inverted(tmp_path, stored, white, values):
     assert np.array_equal(read_picture(save(tmp_path / "a.tif", stored, tiffinfo={262: white})).pixels, values)
 
 
-def test_signed_bytes_and_large_numbers_without_sign_keep_their_order(tmp_path):
+def test_signed_bytes_and_large_unsigned_numbers_keep_their_order(tmp_path):
     signed = save(tmp_path / "a.tif", (IMAGE.astype(int) - 128).astype(np.int8).view(np.uint8), tiffinfo={339: 2})
     assert np.array_equal(read_picture(signed).pixels, IMAGE.astype(int) - 128)
     assert np.array_equal(read_picture(signed, labels=True).pixels, IMAGE ^ 128)  # -1 may be a mask's 255
     values = IMAGE.astype(np.uint32) << 24
-    unsigned = save(tmp_path / "b.tif", values.view(np.int32))  # Pillow writes that they are signed
+    unsigned = save(tmp_path / "b.tif", values.view(np.int32))  # Pillow marks them as signed
     tag = np.array([339, 3, 1, 0, 2], "<u2")
     unsigned.write_bytes(unsigned.read_bytes().replace(tag.tobytes(), np.array([339, 3, 1, 0, 1], "<u2").tobytes()))
     assert np.array_equal(read_picture(unsigned).pixels, values)
 
 
-def test_sixteen_bits_are_the_same_in_both_orders_of_bytes(tmp_path):
+def test_sixteen_bits_are_read_in_both_byte_orders(tmp_path):
     one, other = (read_picture(save(tmp_path / "a.tif", IMAGE.astype(order))).pixels for order in ("<u2", ">u2"))
     assert one.dtype == other.dtype and np.array_equal(one, other)
 
@@ -220,14 +220,14 @@ def test_sixteen_bits_are_the_same_in_both_orders_of_bytes(tmp_path):
         (np.random.default_rng(0).permutation(1001).astype(np.uint16).reshape(7, 143), (0, 5, 995, 1000)),
         (np.array([-4.5, 2.0]), (-4.5, 2.0, 2.0, 2.0)),
         (np.array([0] * 9980 + [*range(100, 120)]), (0, 100, 119, 119)),  # nearly all is background: the others count
-        (np.array([-9000] * 30 + [*range(1001)]), (-9000, 5, 995, 1000)),  # a ground of a few per cent
+        (np.array([-9000] * 30 + [*range(1001)]), (-9000, 5, 995, 1000)),  # a background of a few per cent
     ],
 )
-def test_a_range_is_measured_at_the_half_percent(values, spread):
+def test_a_range_is_measured_at_the_0_5_and_99_5_percentiles(values, spread):
     assert GreyRange.of(values) == spread
 
 
-def test_the_widest_range_holds_all():
+def test_the_widest_range_holds_every_range():
     assert GreyRange.widest([GreyRange(1, 5, 7, 9), GreyRange(2, 3, 8, 8)]) == (1, 3, 8, 9)
 
 
@@ -287,7 +287,7 @@ def test_all_pictures_of_a_patient_share_a_window_and_one_bright_pixel_does_not_
 
 
 @pytest.mark.parametrize("place", [(0, 9), (11, 9), (5, 0), (5, 19)])
-def test_what_is_measured_of_a_pair(tmp_path, place):
+def test_the_facts_of_a_pair_are_measured(tmp_path, place):
     drawn = MASK.copy()
     drawn[place] = 7
     image = Image.fromarray(IMAGE).convert("RGB")
@@ -305,7 +305,7 @@ def test_what_is_measured_of_a_pair(tmp_path, place):
     assert inner.border_values == {0} and inner.image_hash == facts.image_hash and inner.mask_hash != facts.mask_hash
 
 
-def test_patients_are_dark_whose_every_picture_is(tmp_path):
+def test_a_patient_is_dark_if_every_picture_is(tmp_path):
     dark = np.minimum(IMAGE // 10, 25)
     pairs = [
         measured(tmp_path, "1.png", dark, "dark"),
@@ -334,7 +334,7 @@ def make(folder, image=None, ending="png", **options):
 
 
 def imported(folder, work_dir, name="p0_0", **options):
-    """Return the description, and image and mask of a picture as they lie in the work folder."""
+    """Return the description, and image and mask of a picture as stored in the work folder."""
     description = import_dataset(folder, work_dir, progress=False, **options)
     [subset] = [key for key, pairs in description["subsets"].items() if name in {pair["name"] for pair in pairs}]
     paths = pair_paths(description, work_dir, subset, name)
@@ -346,7 +346,7 @@ OUTLIER = np.where(COUNTED, COUNTED, 65535).astype(np.uint16)
 NEGATIVE = (COUNTED * 10.0 - 1000).astype(np.float32)
 GREYS = np.rint(COUNTED / 239 * 255)
 MARKED = np.where(COUNTED < 4, 255, IMAGE // 12).astype(np.uint8)  # 1.7 % of the pixels
-DOUBTED = {  # image, ending, options, image as it is imported, what is told
+DOUBTED = {  # image, ending, options, image as it is imported, what is reported
     "outlier": (OUTLIER, "png", {}, np.where(COUNTED, GREYS, 255), "png holds a few values far brighter than all"),
     "negative": (NEGATIVE, "tif", {}, GREYS, "tif holds negative values: the smallest value became black"),
     "turned alone": (IMAGE, "png", exif(3), IMAGE[::-1, ::-1], "png is turned by EXIF and its mask is not"),
@@ -358,7 +358,7 @@ DOUBTED = {  # image, ending, options, image as it is imported, what is told
 
 
 @pytest.mark.parametrize("case", DOUBTED)
-def test_what_is_done_to_an_image_is_told(tmp_path, case):
+def test_changes_to_an_image_are_reported(tmp_path, case):
     pixels, ending, options, expected, told = DOUBTED[case]
     description, image, mask = imported(make(tmp_path / "s", pixels, ending=ending, **options), tmp_path / "data")
     assert np.array_equal(image, expected) and np.array_equal(mask, MASK * 255)
@@ -404,7 +404,7 @@ PASSED_OVER = "source/geometry.json was passed over: only one above all images a
             {"p0": ([1, 2, 3], None), "p1": ([4, 5, 6], ["P", "L", "S"]), "p2": ([1, 2, 3], None)},
             ["from patient to patient: p0 1 x 2 x 3 mm, p1 4 x 5 x 6 mm.", "p0 unknown, p1 P L S (rows, columns"],
         ),
-        (  # the nearest file counts, and differences are told once
+        (  # the nearest file counts, and differences are reported once
             {
                 "source": {"spacing": [9, 9, 9]},
                 "source/scans": {"patients": {f"p{n}": {"spacing": [1, 1, n + 1], "axes": IAR} for n in (0, 1, 2)}},
@@ -442,26 +442,26 @@ WRONG = [[], [1, 1], [1, 1, 1, 1], [1, 1, True], ["1", 1, 1], [1, 1, 0], [1, 1, 
 
 
 @pytest.mark.parametrize("spacing", WRONG)
-def test_a_spacing_is_three_numbers_above_zero(spacing):
+def test_a_spacing_that_is_not_three_positive_numbers_is_refused(spacing):
     with pytest.raises(CourseError, match="a spacing is three numbers above 0"):
         picture_geometry([], Path(), spacing)
 
 
 @pytest.mark.parametrize("axes", [["I", "A"], ["I", "A", "X"], ["I", "A", "P"], [*IAR, "L"], {"I": 1}, [1, 2, 3], 3])
-def test_axes_are_one_of_each_two_sides(tmp_path, axes):
+def test_axes_that_do_not_name_each_direction_once_are_refused(tmp_path, axes):
     (make(tmp_path) / "geometry.json").write_text(json.dumps({"patients": {"p0": {"axes": axes}}}))
     with pytest.raises(CourseError, match=r"geometry\.json, p0: axes are three letters, one of R and L, one of A"):
         imported(tmp_path, tmp_path / "data")
 
 
-def test_a_geometry_of_windows_may_tell_of_patients_that_are_excluded(tmp_path):
+def test_a_geometry_file_from_windows_may_name_excluded_patients(tmp_path):
     described = {"spacing": [1, 2, 3], "patients": {"p1": {"spacing": [4, 5, 6]}}}
     (make(tmp_path / "source") / "geometry.json").write_text(json.dumps(described), encoding="utf-8-sig")
     description, *_ = imported(tmp_path / "source", tmp_path / "data", exclude=["p1"])
     assert description["spacing"] == [1, 2, 3] and "p1" not in description["geometry"]
 
 
-def test_a_geometry_comes_out_of_an_archive(tmp_path):
+def test_a_geometry_file_is_read_from_an_archive(tmp_path):
     folder = make(tmp_path / "source")
     (folder / "geometry.json").write_text('{"spacing": [1, 2, 3]}')
     archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "source")

@@ -1,4 +1,4 @@
-"""A patient's slices as a volume, and its cuts in three planes, against values by hand."""
+"""A patient's slices as a volume, and its cuts in three planes, compared with values found by hand."""
 
 import numpy as np
 import pytest
@@ -21,14 +21,14 @@ def rows_of_volumes(slices, spacing=(1, 1, 1), image_size=160):
     [
         (range(8), [(0, 8)]),
         (range(7), []),
-        ([None, None, *range(9)], [(2, 11)]),  # what has no number stays outside
+        ([None, None, *range(9)], [(2, 11)]),  # slices without a number stay out
         ([*range(1, 11), *range(13, 20), *range(21, 29)], [(0, 10), (17, 25)]),  # 11 and 12 are missing, and 20
-        ([*range(5, 14), 13, *range(14, 22)], [(0, 9), (9, 18)]),  # two of one number are no neighbours
+        ([*range(5, 14), 13, *range(14, 22)], [(0, 9), (9, 18)]),  # two slices with one number are not neighbours
         (range(0, 200, 10), [(0, 20)]),  # numbers may go in steps
         ([*range(0, 100, 10), *range(120, 200, 10)], [(0, 10), (10, 18)]),
     ],
 )
-def test_eight_slices_that_follow_each_other_make_a_volume(numbers, volumes):
+def test_eight_consecutive_slices_make_a_volume(numbers, volumes):
     assert rows_of_volumes(make_slices("a", numbers)) == volumes
 
 
@@ -38,7 +38,7 @@ def test_another_patient_or_size_begins_another_volume():
 
 
 @pytest.mark.parametrize(("count", "image_size", "found"), [(20, 160, 0), (31, 160, 0), (32, 160, 1), (20, 256, 1)])
-def test_where_the_spacing_is_only_assumed_a_volume_must_be_16_pixels_deep(count, image_size, found):
+def test_with_an_assumed_spacing_a_volume_must_be_16_pixels_deep(count, image_size, found):
     slices = make_slices("a", range(count))
     assert rows_of_volumes(slices, None, image_size) == [(0, count)] * found
 
@@ -96,21 +96,21 @@ def test_more_slices_are_interpolated_between_the_middles_of_the_old():
     assert planes.resample_slices(np.array([0, 3, 9]), 6).tolist() == [0, 0.75, 2.25, 4.5, 7.5, 9]
 
 
-def test_averages_run_along_the_axis_that_is_named():
+def test_averages_run_along_the_given_axis():
     values = np.arange(8).reshape(2, 4)
     assert planes.area_average(values, 2, axis=1).tolist() == [[0.5, 2.5], [4.5, 6.5]]
     assert planes.area_average(values, 1, axis=0).tolist() == [[2, 3, 4, 5]]
 
 
 def make_volume(slices=20, size=16):
-    """Whole greys, and masks with a box that has other ends along each axis, in slices 4 to 15 of 20."""
+    """Whole-number greys, and masks of a box with different ends along each axis, in slices 4 to 15 of 20."""
     greys = np.random.default_rng(0).integers(0, 256, (slices, size, size, 1), np.uint8)
     y = np.zeros_like(greys)
     y[4:16, 3:9, 5:7] = 1
     return greys / np.float32(255), y, greys
 
 
-def test_slices_come_first_and_are_as_they_were():
+def test_slices_come_first_and_are_unchanged():
     X, y, greys = make_volume()
     pictures = planes.TrainingPictures(X, y)
     assert len(pictures.places) == len(pictures.has_atrium) == 20
@@ -130,7 +130,7 @@ def test_cuts_are_those_of_the_volume_with_slices_downwards_and_then_to_the_righ
         assert np.array_equal(masks[16 + index], 255 * y[2:18, :, index, 0].T)
 
 
-def test_each_plane_is_resampled_by_its_own_step_and_put_in_the_middle():
+def test_each_plane_is_resampled_by_its_own_step_and_centred():
     X, y, greys = make_volume()
     pictures = planes.TrainingPictures(X, y, [Volume(0, 20, row_step=0.5, column_step=1.0)])
     images, _ = pictures.take([20 + 3, 20 + 16 + 5])

@@ -1,4 +1,4 @@
-"""A slice as 02 prepares it, and the arrays of a whole dataset. What is recorded of them test_arrays holds."""
+"""A slice as 02 prepares it, and the arrays of a whole dataset. Their record is tested in test_arrays."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def test_a_resized_mask_keeps_its_place_and_area(size, shape):
     assert small.mean() == pytest.approx(mask.mean(), rel=0.02)
 
 
-def test_a_mask_pixel_is_set_from_half_its_area_on():
+def test_a_mask_pixel_is_set_if_at_least_half_of_its_area_is():
     mask = np.array([[1, 0, 1, 1], [1, 0, 1, 0], [0, 0, 1, 0], [1, 0, 0, 0]], bool)
     assert np.allclose(helpers.mask_share(mask, 2), [[0.5, 0.75], [0.25, 0.25]])
     assert np.array_equal(helpers.resize_mask(mask, 2), [[True, True], [False, False]])
@@ -53,7 +53,7 @@ def test_a_prepared_slice_is_scaled_once_and_its_share_is_rounded():
     assert share.tolist() == [[191, 64], [64, 0]]  # 3/4 and 1/4 of 255
 
 
-def test_pictures_become_grey_and_a_mask_pixel_counts_from_the_middle_of_its_values_on(tmp_path):
+def test_pictures_become_grey_and_masks_are_cut_at_the_middle_of_their_values(tmp_path):
     Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(tmp_path / "mask.png")
     assert helpers.read_mask(tmp_path / "mask.png").tolist() == [[False, False, True, True]]
     assert helpers.read_mask(tmp_path / "mask.png", (0, 127)).tolist() == [[False, True, True, True]]
@@ -82,7 +82,7 @@ def test_arrays_hold_each_pair_in_order(work_dir):
         assert np.array_equal(share >= 127.5, y == 1) and ((share > 0) & (share < 255)).any()
 
 
-def test_a_twin_across_subsets_is_left_out_on_the_train_side_only():
+def test_a_twin_across_subsets_is_left_out_of_train_only():
     twins = [["train", "la_005"], ["valid", "b"]], [["train", "a"], ["train", "b"]], [["valid", "c"], ["test", "d"]]
     assert helpers.left_out_twins({"twins": [{"patients": patients} for patients in twins]}) == ["la_005"]
 

@@ -1,10 +1,10 @@
-"""A value that a setting of a recipe cannot take is refused by name; the ends of each range are where they are told."""
+"""An invalid value of a recipe's setting is refused by name; each range ends where its message says."""
 
 import pytest
 
 import helpers
 
-VALUES = {  # what each setting may be, and what it may not
+VALUES = {  # valid and invalid values of each setting
     "image_size": ([16, 24, 256], [0, 8, 15, 20, 16.0, True, "32"]),
     "learning_rate": ([1e-9, 0.001, 9.99], [0, 10, -0.001, True, "fast"]),
     "activation": (["relu", "elu", "selu", "gelu", "silu", "leaky_relu", "tanh"], ["sigmoid", 0]),
@@ -33,7 +33,7 @@ VALUES = {  # what each setting may be, and what it may not
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_a_value_that_can_work_is_let_through_and_another_is_refused_by_name(name):
+def test_a_valid_value_is_accepted_and_an_invalid_one_is_refused_by_name(name):
     allowed, refused = VALUES[name]
     for value in (*allowed, None):
         helpers.check_values({name: value})
@@ -43,7 +43,7 @@ def test_a_value_that_can_work_is_let_through_and_another_is_refused_by_name(nam
 
 
 @pytest.mark.parametrize("recipe", helpers.RECIPES)
-def test_every_recipe_has_values_that_can_work(recipe):
+def test_every_recipe_has_valid_values(recipe):
     helpers.check_values(helpers.RECIPES[recipe])
 
 

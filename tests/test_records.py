@@ -1,6 +1,6 @@
 """Every file says what it was made from, and no notebook uses it with anything else.
 
-Epochs are made up here: what a training keeps is asked, not what it learns.
+Epochs are made up here: the tests ask what a training keeps, not what it learns.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def begin(work_dir, settings=SETTINGS):
 
 
 def train(work_dir, losses, settings=SETTINGS, finish=False):
-    """Go on for an epoch for each of the losses on valid; after epoch e each bias is e + 1. Return the model."""
+    """Train one epoch for each validation loss; after epoch e each bias is e + 1. Return the model."""
     model, callbacks, first_epoch = begin(work_dir, settings)
     for epoch, loss in enumerate(losses, start=first_epoch):
         callbacks[1].on_epoch_begin(epoch)
@@ -185,7 +185,7 @@ CASES = {  # what was done after 04: (how, {the notebook that runs next: what it
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_no_notebook_uses_what_was_made_from_something_else(folder, case):
+def test_no_notebook_uses_files_made_from_something_else(folder, case):
     change, expected = CASES[case]
     change(folder)
     before = {path: path.read_bytes() for path in (folder / "model").iterdir()}
@@ -198,7 +198,7 @@ def test_no_notebook_uses_what_was_made_from_something_else(folder, case):
         READERS[reader](folder)
 
 
-def test_what_fits_is_used(folder):
+def test_files_that_belong_together_are_used(folder):
     make_network(folder, SETTINGS)  # the same first weights in a new file: the training is still the same
     for read in READERS.values():
         read(folder)
@@ -207,7 +207,7 @@ def test_what_fits_is_used(folder):
     assert helpers.load_trained_model(folder).layers[-1].bias.numpy() == [2.0]  # the second epoch had the lowest loss
 
 
-def test_files_that_change_where_they_are_used_are_not_mixed_with_what_was_made_of_them(small_dataset, tmp_path):
+def test_a_dataset_changed_in_place_is_not_mixed_with_what_was_made_from_it(small_dataset, tmp_path):
     own, work_dir = tmp_path / "own", tmp_path / "data"
     shutil.copytree(small_dataset / read_json(small_dataset / "dataset.json", "")["root"], own)
     write_json(work_dir / "settings.json", SETTINGS)
@@ -217,7 +217,7 @@ def test_files_that_change_where_they_are_used_are_not_mixed_with_what_was_made_
     write_json(tmp_path / "run" / "settings.json", SETTINGS)
     mask = own / "valid" / "masks" / f"{description['subsets']['valid'][0]['name']}.png"
     Image.fromarray(255 - np.array(Image.open(mask))).save(mask)
-    os.utime(mask, (1, 1))  # as old as it may be
+    os.utime(mask, (1, 1))  # with a very old date
     of_run = read_json(tmp_path / "run" / "dataset.json", "")
     for use in (
         lambda: helpers.prepare_arrays(description, work_dir, 16, progress=False),
@@ -235,7 +235,7 @@ def test_files_that_change_where_they_are_used_are_not_mixed_with_what_was_made_
     with pytest.raises(helpers.CourseError, match=f"{mask.name} of the dataset is gone: put it back, or run 01"):
         helpers.pair_paths(again, work_dir, "valid", mask.stem)
     shutil.rmtree(own)
-    training.training_inputs(work_dir, SETTINGS)  # a network still answers scans where its dataset is not at hand
+    training.training_inputs(work_dir, SETTINGS)  # a network can be used on scans without its dataset
 
 
 def test_a_sentence_names_three_settings_at_most():
@@ -248,7 +248,7 @@ def test_a_sentence_names_three_settings_at_most():
     check_made_from(recorded, recorded, "02")
 
 
-def test_an_interrupted_training_is_told_when_its_weights_are_used(folder, capsys):
+def test_an_interrupted_training_is_reported_when_its_weights_are_used(folder, capsys):
     write_json(folder / "settings.json", {**SETTINGS, "seed": 7})
     make_network(folder, {**SETTINGS, "seed": 7})
     train(folder, [0.4, 0.3], {**SETTINGS, "seed": 7})
@@ -266,7 +266,7 @@ def test_an_interrupted_training_is_told_when_its_weights_are_used(folder, capsy
 
 
 def edit_weights(work_dir, of_layers):
-    """Let `of_layers` change what resume.weights.h5 holds of the layers."""
+    """Let `of_layers` change the layers in resume.weights.h5."""
     with h5py.File(work_dir / "model" / "resume.weights.h5", "a") as file:
         of_layers(file)
 
@@ -279,21 +279,21 @@ def change_bias(file):
 
 
 DAMAGES = {
-    "history.csv is another": rewrite("history.csv", lambda whole: whole.replace(b"1.4", b"1.5", 1)),
-    "history.csv lacks its end": rewrite("history.csv", lambda whole: whole[:-8]),
+    "history.csv is altered": rewrite("history.csv", lambda whole: whole.replace(b"1.4", b"1.5", 1)),
+    "history.csv is truncated": rewrite("history.csv", lambda whole: whole[:-8]),
     "history.csv is gone": remove("history.csv"),
-    "the weights lack their end": rewrite("resume.weights.h5", lambda whole: whole[: len(whole) // 2]),
-    "the weights lack a part": lambda work_dir: edit_weights(work_dir, lambda file: file.pop("layers")),
-    "the weights are others": lambda work_dir: edit_weights(work_dir, change_bias),
+    "the weights are truncated": rewrite("resume.weights.h5", lambda whole: whole[: len(whole) // 2]),
+    "the weights lack their layers": lambda work_dir: edit_weights(work_dir, lambda file: file.pop("layers")),
+    "the weights are altered": lambda work_dir: edit_weights(work_dir, change_bias),
     "the weights are gone": remove("resume.weights.h5"),
-    "the best weights are others": rewrite("best.keras", lambda whole: b"other"),
+    "the best weights are altered": rewrite("best.keras", lambda whole: b"other"),
     "the best weights are gone": remove("best.keras"),
 }
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_training_whose_files_do_not_belong_together_begins_anew_and_is_kept(folder, capsys, damage):
+def test_a_training_whose_files_do_not_belong_together_starts_again_and_is_kept(folder, capsys, damage):
     DAMAGES[damage](folder)
     before = {name: path.read_bytes() for name in FILES if (path := folder / "model" / name).exists()}
     first = helpers.load_untrained_model(folder).get_weights()
@@ -306,7 +306,7 @@ def test_a_training_whose_files_do_not_belong_together_begins_anew_and_is_kept(f
     assert helpers.read_history(folder) == []
 
 
-def test_a_history_that_is_damaged_is_told(folder):
+def test_a_damaged_history_is_reported(folder):
     (folder / "model" / "history.csv").write_text("epoch,loss\n0,0.5\n1")
     with pytest.raises(helpers.CourseError, match="history.csv in .*model is damaged .*: run 04_training again"):
         helpers.read_history(folder)
@@ -326,8 +326,8 @@ def test_a_training_without_a_readable_record_is_kept(folder, capsys):
         assert {name: kept[name] for name in FILES[:3]} == {name: before[name] for name in FILES[:3]}
 
 
-def test_older_weights_of_the_same_training_go_on_from_their_own_epoch(folder, capsys):
-    """As when Drive has kept an older state: of the newer history the rows of that state are used."""
+def test_older_weights_of_the_same_training_resume_from_their_own_epoch(folder, capsys):
+    """As when Drive has kept an older state: the newer history is used up to that state."""
     settings = {**SETTINGS, "monitor": None}
     choose_settings(folder, monitor=None)
     train(folder, [0.5, 0.4], settings)
@@ -344,7 +344,7 @@ def test_older_weights_of_the_same_training_go_on_from_their_own_epoch(folder, c
 
 @pytest.mark.parametrize("losses", [[0.4, 0.3], [0.3, 0.4]], ids=["a better epoch", "a worse epoch"])
 @pytest.mark.parametrize("last", range(5))
-def test_a_kill_between_any_two_files_of_an_epoch_loses_that_epoch_at_most(folder, monkeypatch, last, losses):
+def test_a_kill_between_any_two_files_of_an_epoch_loses_at_most_that_epoch(folder, monkeypatch, last, losses):
     settings = {**SETTINGS, "epochs": 9}
     choose_settings(folder, epochs=9)
     train(folder, losses[:1], settings)
@@ -386,7 +386,7 @@ def test_a_training_names_every_device_that_it_ran_on(folder, monkeypatch):
     assert (record_of(folder)["devices"], record_of(folder)["epochs"]) == (["one core", "two cores"], 3)
 
 
-def test_a_training_that_others_replace_is_kept_beside_those_before(folder, capsys):
+def test_a_replaced_training_is_kept_beside_those_replaced_before(folder, capsys):
     best = [(folder / "model" / "best.keras").read_bytes()]
     for name in ("looks.npz", "curves.png"):  # what 04 draws at its end
         (folder / "model" / name).write_bytes(b"of the first")
@@ -400,12 +400,12 @@ def test_a_training_that_others_replace_is_kept_beside_those_before(folder, caps
     for name in ("looks.npz", "curves.png"):
         assert (earlier / "1" / name).read_bytes() == b"of the first" and not (folder / "model" / name).exists()
     begin(folder, {**SETTINGS, "epochs": 7})
-    begin(folder, {**SETTINGS, "epochs": 6})  # the one before has not got through an epoch: it is not worth keeping
+    begin(folder, {**SETTINGS, "epochs": 6})  # the one before has not finished an epoch: it is not worth keeping
     assert sorted(path.name for path in earlier.iterdir()) == ["1", "2", "3"]
 
 
-@pytest.mark.parametrize("epochs", [8, 9], ids=["of other settings", "of the same"])
-def test_of_two_trainings_at_once_in_a_folder_one_ends(folder, epochs):
+@pytest.mark.parametrize("epochs", [8, 9], ids=["other settings", "same settings"])
+def test_one_of_two_simultaneous_trainings_in_a_folder_ends(folder, epochs):
     _, callbacks, _ = begin(folder, {**SETTINGS, "epochs": 9})
     train(folder, [0.3], {**SETTINGS, "epochs": epochs})
     kept = contents(folder)
@@ -416,7 +416,7 @@ def test_of_two_trainings_at_once_in_a_folder_one_ends(folder, epochs):
 
 
 @pytest.mark.parametrize("moved", [1, 2, 3])
-def test_a_kill_while_the_former_training_moves_away_loses_nothing(folder, monkeypatch, moved):
+def test_a_kill_while_the_earlier_training_is_moved_away_loses_nothing(folder, monkeypatch, moved):
     kept, original, calls = contents(folder), Path.replace, []
 
     def replace(path, target):
@@ -446,8 +446,8 @@ def test_a_kill_while_the_former_training_moves_away_loses_nothing(folder, monke
         ({"patience": 9, "epochs": 3}, [0.3, 0.2, 0.1], True, 3),
     ],
 )
-def test_a_training_ends_with_its_epochs_or_where_no_better_one_comes(folder, changes, losses, stops, kept):
-    """Also where it was killed before that could be recorded."""
+def test_a_training_ends_after_its_epochs_or_when_it_no_longer_improves(folder, changes, losses, stops, kept):
+    """Also if it was killed before that could be recorded."""
     settings = {**SETTINGS, "epochs": 9, **changes}
     model = train(folder, losses, settings)
     assert model.stop_training is stops and kept_bias(folder) == kept and record_of(folder)["complete"] is False
@@ -457,7 +457,7 @@ def test_a_training_ends_with_its_epochs_or_where_no_better_one_comes(folder, ch
 
 
 @pytest.mark.parametrize(("monitor", "expected"), [("val_loss", 1), ("val_iou", 2), (None, 3)])
-def test_the_epoch_that_is_kept(monitor, expected):
+def test_the_epoch_kept_is_the_best_of_the_monitored_value_or_the_last(monitor, expected):
     figures = ((0.3, 0.1), (0.1, 0.2), (0.2, 0.9), (0.4, 0.5))
     rows = [{"loss": 0.1, "accuracy": 0.9, "val_loss": loss, "val_iou": iou} for loss, iou in figures]
     assert training.kept_epoch(rows, monitor) == expected
@@ -466,7 +466,7 @@ def test_the_epoch_that_is_kept(monitor, expected):
 # --- arithmetic -------------------------------------------------------------------------------------------------------
 
 
-def test_a_training_goes_on_in_the_arithmetic_that_it_began_in(folder, monkeypatch, capsys):
+def test_a_training_resumes_in_the_arithmetic_it_began_in(folder, monkeypatch, capsys):
     for suitable in ("float32", "bfloat16", "mixed_bfloat16"):
         monkeypatch.setattr(training, "choose_precision", lambda precision, suitable=suitable: suitable)
         assert helpers.choose_arithmetic(folder, SETTINGS) == "float32"
@@ -482,7 +482,7 @@ def test_a_training_goes_on_in_the_arithmetic_that_it_began_in(folder, monkeypat
     assert capsys.readouterr().out == ""
 
 
-def test_a_network_of_another_arithmetic_does_not_replace_the_training(folder):
+def test_a_network_in_another_arithmetic_does_not_replace_the_training(folder):
     make_network(folder, SETTINGS, "mixed_bfloat16")
     before = contents(folder)
     with pytest.raises(helpers.CourseError) as refusal:
@@ -492,10 +492,10 @@ def test_a_network_of_another_arithmetic_does_not_replace_the_training(folder):
         "run 03_model again, which takes the arithmetic of the training, then this notebook. Nothing was changed."
     )
     assert contents(folder) == before and not (folder / "model" / "earlier").exists()
-    assert begin(folder, {**SETTINGS, "learning_rate": 0.5})[2] == 0  # another training: there is nothing to go on with
+    assert begin(folder, {**SETTINGS, "learning_rate": 0.5})[2] == 0  # another training: there is nothing to resume
 
 
-def test_a_training_in_float16_is_resumed_with_the_scale_of_its_loss(folder):
+def test_a_training_in_float16_resumes_with_its_loss_scale(folder):
     import keras
 
     make_network(folder, SETTINGS, "mixed_float16")
@@ -548,7 +548,7 @@ def codes(module, work_dir):
         ("(32, 64, 128), start=1", "(16, 64, 128), start=1", "training, network"),
     ],
 )
-def test_only_a_change_of_what_makes_them_throws_trainings_away(folder, monkeypatch, tmp_path, old, new, changed):
+def test_trainings_are_discarded_only_if_the_code_behind_them_changes(folder, monkeypatch, tmp_path, old, new, changed):
     text = (COURSE_FOLDER / "helpers.py").read_text(encoding="utf-8")
     assert old in text
     before = codes(helpers, folder)
@@ -590,8 +590,8 @@ def test_a_hash_of_code_covers_what_it_names_and_no_comments(monkeypatch, tmp_pa
     assert (hashes[0] != hashes[1]) is is_other
 
 
-def test_a_hash_of_code_is_that_of_every_version_of_python():
-    """Fields that 3.12 and 3.13 have added or leave out are empty."""
+def test_a_hash_of_code_is_the_same_in_every_version_of_python():
+    """Fields of the syntax tree that Python 3.12 and 3.13 have added or left out are empty."""
     shapes = [code_shape(text) for text in ("def f(): pass", "def f(): return", "def f(): return None")]
     assert len(set(map(str, shapes))) == 3
     name, body = ("name", "'f'"), ("body", [["Pass"]])
@@ -599,7 +599,7 @@ def test_a_hash_of_code_is_that_of_every_version_of_python():
 
 
 @pytest.mark.parametrize("edited", [MODULE.replace("value / 2", "value / 3"), f"# a line more\n{MODULE}", None])
-def test_code_that_was_edited_since_its_import_is_no_record_of_what_runs(monkeypatch, tmp_path, edited):
+def test_code_edited_since_its_import_cannot_be_hashed(monkeypatch, tmp_path, edited):
     file = tmp_path / "made_up.py"
     module = load_module(monkeypatch, "course.made_up", file, MODULE)
     before = source_fingerprint(module.twice)
@@ -613,12 +613,12 @@ def test_code_that_was_edited_since_its_import_is_no_record_of_what_runs(monkeyp
 LAMBDAS = [
     {"loss": lambda value: value + 1},
     {
-        "loss": lambda value: value + 1  # this line alone is no Python
+        "loss": lambda value: value + 1  # this line alone is not valid Python
     },
     {"loss": lambda value: value + 2},
 ]
 
 
-def test_a_lambda_is_told_by_its_lines():
+def test_a_lambda_is_hashed_by_its_lines():
     hashes = [source_fingerprint(losses["loss"]) for losses in LAMBDAS]
     assert len(set(hashes)) == 3 and hashes == [source_fingerprint(losses["loss"]) for losses in LAMBDAS]

@@ -133,7 +133,7 @@ def test_results_quote_the_ablation():
         assert table_row(RESULTS, f"`{recipe}`")[1:] == quoted
 
 
-def test_every_run_of_the_ladder_saw_as_many_pictures_and_its_row_says_of_whom():
+def test_every_run_of_the_ladder_saw_the_same_number_of_pictures_and_names_its_patients():
     rows = read("ladder.csv")
     assert {row["images_seen"] for row in rows} == {"24000"} and {row["image_size"] for row in rows} == {"128"}
     assert {row["distance_unit"] for row in rows} == {"mm"}
@@ -142,7 +142,7 @@ def test_every_run_of_the_ladder_saw_as_many_pictures_and_its_row_says_of_whom()
 
 
 @pytest.mark.parametrize("profile", ["ladder", "hour"])
-def test_the_stored_runs_of_best_are_of_the_profile_as_it_is(profile):
+def test_the_stored_runs_of_best_have_the_settings_of_the_present_profile(profile):
     now = helpers.new_settings("heart", profile, "best", 0)
     stored = {(row["image_size"], row["images_seen"]) for row in read(f"{profile}.csv") if row["recipe"] == "best"}
     assert stored == {(str(now["image_size"]), str(now["epochs"] * now["images_per_epoch"]))}
@@ -212,7 +212,7 @@ def test_results_quote_the_leaks(name, which, patients, variants):
         assert quoted == f"| {name} | {variant} | {runs[0]:.3f} | {runs[1]:.3f} | {np.mean(runs):.3f} |"
 
 
-def test_every_network_of_the_leaks_has_as_many_parameters_pictures_and_slices():
+def test_networks_of_the_leaks_have_equal_parameters_and_pictures_and_only_the_twin_adds_slices():
     rows = read("leaks.csv")
     assert {row["parameters"] for row in rows} == {"1927841"} and len({row["images_seen"] for row in rows}) == 1
     slices = {}

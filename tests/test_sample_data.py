@@ -14,7 +14,7 @@ SLICES, SIZE = 20, 320
 
 
 def patients(array):
-    """Split what has one entry for each slice by patient."""
+    """Split an array with one entry for each slice by patient."""
     return array.reshape(-1, SLICES, *array.shape[1:])
 
 
@@ -36,7 +36,7 @@ def small_sample(folder, **settings):
 
 
 def best_threshold_dice(images, masks):
-    """Dice of the best of all rules "at least this bright is atrium", with the threshold chosen on the truth itself."""
+    """The best Dice of any rule "at least this bright is atrium", with the threshold chosen on the truth itself."""
     predicted = np.bincount(images.ravel(), minlength=256)[::-1].cumsum()
     hits = np.bincount(images[masks], minlength=256)[::-1].cumsum()
     return (2 * hits / (predicted + np.count_nonzero(masks))).max()
@@ -63,7 +63,7 @@ def test_files_are_rgb_with_three_equal_channels_and_masks_hold_0_and_255_only(s
         assert path.parent.name == "images" or ((pixels == 0) | (pixels == 255)).all()
 
 
-def test_spacing_is_that_of_the_pixels(sample, tmp_path):
+def test_the_spacing_matches_the_pixels(sample, tmp_path):
     assert sample.returned == {"spacing": [1.25, 1.25, 6.0]}
     assert make_sample(tmp_path, patients={"train": 1}, slices=3, size=64) == {"spacing": [6.25, 6.25, 40.0]}
     assert make_sample(tmp_path, patients={"train": 1}, slices=1, size=1) == {"spacing": [400, 400, 120]}
@@ -86,8 +86,8 @@ def test_pixels_of_a_patient_do_not_depend_on_the_other_patients(tmp_path):
             assert np.array_equal(few[f"{subset}/{name}"], many[f"test/{name}"])
 
 
-def test_pixels_are_those_of_other_machines_and_versions():
-    """Sums that were noted down once. A last digit of a cosine may move a pixel by one grey value, no more."""
+def test_pixels_are_the_same_on_other_machines_and_versions():
+    """Sums that were recorded once. The last digit of a cosine may change a pixel by one grey value, no more."""
     image, mask = draw_patient(seed=0, patient=1)
     of_bands = image.reshape(SLICES, 8, SIZE // 8, SIZE).sum(axis=(0, 2, 3), dtype=int)  # from the neck down
     noted = [1881214, 2689066, 3966259, 6623322, 7048483, 5773055, 3910488, 2258354]

@@ -1,4 +1,4 @@
-"""A scan is read from whatever holds it, turned as the network knows it, and its mask lies where the scan lies."""
+"""A scan is read from any format, turned to the axes of the training, and its mask lies where the scan lies."""
 
 import itertools
 import re
@@ -39,7 +39,7 @@ def as_imported(values):
 
 
 def turned(values, space, order, flips):
-    """A volume with its axes exchanged and flipped, and the affine that leaves every voxel where it is."""
+    """A volume with its axes exchanged and flipped, and the affine that keeps every voxel in place."""
     matrix = np.zeros((4, 4))
     matrix[3, 3] = 1
     for new, (old, flip) in enumerate(zip(order, flips)):
@@ -61,7 +61,7 @@ def save(path, values, space, sform=1, qform=1):
 
 
 def save_series(folder, values, space, **changes):
-    """Write a volume as a DICOM series, in shuffled order of files; the tags follow from the affine by hand."""
+    """Write a volume as a DICOM series with its files in shuffled order; the tags are derived from the affine here."""
     folder.mkdir(parents=True, exist_ok=True)
     lps = np.diag([-1, -1, 1, 1]) @ space
     steps = np.linalg.norm(lps[:3, :3], axis=0)
@@ -94,7 +94,7 @@ def save_series(folder, values, space, **changes):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_a_scan_in_any_of_48_positions_gives_the_same_pictures_and_its_mask_comes_back(tmp_path, body, order):
+def test_a_scan_in_any_of_48_orientations_gives_the_same_pictures_and_its_mask_comes_back(tmp_path, body, order):
     expected = as_imported(body)
     for flips in itertools.product((False, True), repeat=3):
         values, space = turned(body, affine(), order, flips)
@@ -106,7 +106,7 @@ def test_a_scan_in_any_of_48_positions_gives_the_same_pictures_and_its_mask_come
         assert np.array_equal(mask, values > 300)
 
 
-def test_a_scan_is_turned_to_the_axes_of_the_training_and_a_guess_is_told(tmp_path, body):
+def test_a_scan_is_turned_to_the_axes_of_the_training_and_a_guess_is_reported(tmp_path, body):
     placed = scans.read_scan(save(tmp_path / "placed.nii", body, affine()))
     assert scans.scan_axes(placed, ["I", "A", "R"]) == (("I", "A", "R"), [])
     axes, guesses = scans.scan_axes(placed, None)
@@ -118,7 +118,7 @@ def test_a_scan_is_turned_to_the_axes_of_the_training_and_a_guess_is_told(tmp_pa
         assert np.array_equal(pictures, as_imported(body))
 
 
-def test_a_scan_whose_header_says_nothing_lies_as_it_is_stored(tmp_path, body):
+def test_a_scan_whose_header_gives_no_orientation_is_used_as_stored(tmp_path, body):
     header = nibabel.Nifti1Header()
     header["sform_code"], header["srow_x"], header["srow_y"] = 1, (2, 0, 0, 5), (0, 3, 0, 5)  # and srow_z is all 0
     nibabel.save(nibabel.Nifti1Image(body, None, header), tmp_path / "scan.nii")
@@ -131,7 +131,7 @@ def test_a_scan_whose_header_says_nothing_lies_as_it_is_stored(tmp_path, body):
 
 
 @pytest.mark.parametrize("size", [(9, 6), (12, 3), (5, 7), (4, 4)])
-def test_what_is_cut_to_another_size_lies_in_its_middle_and_comes_back(size):
+def test_cutting_or_padding_to_another_size_is_centred_and_can_be_undone(size):
     pictures = np.arange(1, 2 * 9 * 6 + 1).reshape(2, 9, 6)
     other = scans.centred(pictures, *size)
     assert other.shape == (2, *size)
@@ -165,7 +165,7 @@ def test_a_patient_of_the_dataset_is_a_scan_that_gives_its_own_pictures(tmp_path
     assert np.array_equal(scans.from_pictures(masks, scan, turned_to), truth > 0)
 
 
-def test_a_patient_whose_pictures_differ_in_size_is_no_scan(tmp_path):
+def test_a_patient_whose_pictures_differ_in_size_is_not_a_scan(tmp_path):
     for name, size in (("p_1", (4, 6)), ("p_2", (4, 7))):
         for kind in ("images", "masks"):
             (tmp_path / "valid" / kind).mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ def test_a_mask_has_the_scans_shape_affine_and_codes(tmp_path, body, sform, qfor
 
 
 @pytest.mark.parametrize(("shape", "unit"), [(SHAPE, "meter"), ((*SHAPE, 1), "mm"), (SHAPE[:2], "mm")])
-def test_a_mask_is_read_where_the_scan_is_read_whatever_its_unit_and_axes(tmp_path, body, shape, unit):
+def test_a_mask_is_read_in_the_place_of_its_scan_whatever_its_unit_and_axes(tmp_path, body, shape, unit):
     volume = nibabel.Nifti1Image(body[:, :, : np.prod(shape) // 54].reshape(shape), affine())
     volume.header.set_xyzt_units(unit)
     nibabel.save(volume, tmp_path / "scan.nii")
@@ -204,10 +204,10 @@ def test_a_mask_is_read_where_the_scan_is_read_whatever_its_unit_and_axes(tmp_pa
 
 
 @pytest.mark.parametrize("content", ["a mask", "no volume"])
-def test_a_mask_that_a_person_has_drawn_is_not_written_over(tmp_path, body, content):
+def test_a_mask_drawn_by_a_person_is_not_overwritten(tmp_path, body, content):
     scan = scans.read_scan(save(tmp_path / "p1.nii.gz", body, affine()))
     for _ in range(2):
-        scans.save_volume(np.uint8(scan.values > 9), scan, tmp_path / "out" / "p1_mask.nii.gz")  # its own it may
+        scans.save_volume(np.uint8(scan.values > 9), scan, tmp_path / "out" / "p1_mask.nii.gz")  # its own, replaced
     theirs = tmp_path / "p1_mask.nii.gz"
     save(theirs, body, affine()) if content == "a mask" else theirs.write_text(content)
     before = theirs.read_bytes()
@@ -242,7 +242,7 @@ def test_a_dicom_series_is_read_as_the_volume_that_simpleitk_reads(tmp_path, bod
 
 
 @pytest.mark.parametrize("save_it", [lambda path, *volume: save(path.with_suffix(".nii"), *volume), save_series])
-def test_a_scan_whose_axes_are_not_at_right_angles_is_told(tmp_path, body, save_it):
+def test_a_scan_whose_axes_are_not_at_right_angles_is_reported(tmp_path, body, save_it):
     tilted = affine()
     tilted[1, 2] = 0.2 * SPACING[2]  # each slice lies further to the front
     [note] = scans.read_scan(save_it(tmp_path / "tilted", body, tilted)).notes
@@ -265,13 +265,13 @@ def test_dicom_values_are_rescaled_and_inverted_as_their_tags_say(tmp_path, body
         ({"SliceThickness": 0}, None, "does not say how thick it is, so its volume is unknown"),
     ],
 )
-def test_a_dicom_file_alone_in_its_folder_is_as_thick_as_it_says(tmp_path, body, tags, thickness, note):
+def test_a_single_dicom_file_is_as_thick_as_its_tags_say(tmp_path, body, tags, thickness, note):
     scan = scans.read_scan(save_series(tmp_path / "one", body[:, :, :1], affine(), **tags))
     assert np.array_equal(scan.values, body[:, :, :1]) and scan.knows_space is (thickness is not None)
     assert scan.voxel_millilitres == pytest.approx(0.7 * 1.1 * (thickness or 1) / 1000) and note in scan.notes[0]
 
 
-def test_slices_whose_positions_are_rounded_are_even_and_that_is_told(tmp_path, body):
+def test_rounded_slice_positions_count_as_even_and_are_reported(tmp_path, body):
     def position(number):
         return [0, 0, round(1.25 * number, 1)]
 
@@ -280,7 +280,7 @@ def test_slices_whose_positions_are_rounded_are_even_and_that_is_told(tmp_path, 
     assert "lie 1.20 to 1.30 mm apart, up to 0.05 mm off a straight line" in scan.notes[0]
 
 
-def test_a_truth_is_1_where_a_label_is_and_lies_where_the_scan_lies(tmp_path, body):
+def test_a_truth_is_1_at_every_label_and_in_the_place_of_its_scan(tmp_path, body):
     scan = scans.read_scan(save(tmp_path / "scan.nii", body, affine()))
     labels = (7 * (body % 3 > 0)).astype(np.uint8)
     soft = np.array([0.3, 0.5, 1], np.float32)[body % 3]
@@ -321,19 +321,19 @@ def test_pictures_and_a_zip_of_them_are_stacked_by_number(tmp_path, body):
 
 
 @pytest.mark.parametrize("name", ["{}", "p-{}", "2024-01-03_-_{:03d}", "IM ({})", "p_-3_{} left", "-1-{}"])
-def test_a_slice_has_the_last_number_of_its_name(tmp_path, name):
+def test_a_slices_number_is_the_last_number_in_its_name(tmp_path, name):
     for number in range(9, 12):
         Image.new("L", (4, 4), number).save(tmp_path / f"{name.format(number)}.png")
     assert scans.read_scan(tmp_path).values[0, 0].tolist() == [9, 10, 11]
 
 
-def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, body, monkeypatch):
+def test_a_scan_is_named_after_the_given_path_and_has_its_spacing(tmp_path, body, monkeypatch):
     (tmp_path / "b.2").mkdir()
     series = save_series(tmp_path / "d.4", body, affine())
     (series / "DICOMDIR").write_bytes(bytes(128) + b"DICM")  # the index of a CD
     with zipfile.ZipFile(tmp_path / "c.3.zip", "w") as packed:
         for file in series.iterdir():
-            packed.write(file, f"export/{file.stem}")  # hospitals give no endings
+            packed.write(file, f"export/{file.stem}")  # hospitals export without file extensions
     given = save(tmp_path / "a.1.nii.gz", body, affine()), save(tmp_path / "b.2" / "image.nii", body, affine()).parent
     for path, name in zip((*given, tmp_path / "c.3.zip", series), ("a.1", "b.2", "c.3", "d.4")):
         scan = scans.read_scan(path)
@@ -348,7 +348,7 @@ def test_a_scan_is_called_as_what_was_given_and_brings_its_spacing(tmp_path, bod
 # --- what cannot be read ------------------------------------------------------------------------------------
 
 
-SERIES = {  # what is changed in a good series
+SERIES = {  # what is changed in a valid series
     "two series": (
         {"SeriesInstanceUID": lambda n: f"1.2.{n // 8}", "SeriesDescription": "cine"},
         r"holds 2 series: cine \(8 files, .*scan/000\.dcm\), cine \(5 files, .*scan/056\.dcm\)",
@@ -377,7 +377,7 @@ SERIES = {  # what is changed in a good series
 
 
 @pytest.mark.parametrize("case", SERIES)
-def test_a_series_that_is_no_single_volume_is_one_sentence(tmp_path, body, case):
+def test_a_series_that_is_not_a_single_volume_is_refused_in_one_sentence(tmp_path, body, case):
     changes, sentence = SERIES[case]
     folder = save_series(tmp_path / "scan", body, affine(), **changes)
     with pytest.raises(CourseError, match=sentence) as raised:
@@ -385,7 +385,7 @@ def test_a_series_that_is_no_single_volume_is_one_sentence(tmp_path, body, case)
     assert len(str(raised.value)) < 400
 
 
-FILES = {  # what is given of a folder, and what lies in it
+FILES = {  # the path that is given, the files in the folder, and the sentence
     "nothing": ("x", [], "There is no scan at"),
     "empty": ("", [], "holds no volume, no picture and no DICOM file"),
     "a pair of files": ("a.img", ["a.img", "a.hdr"], r"a\.img is of a type that is not read: save volumes as NIf"),
@@ -411,7 +411,7 @@ FILES = {  # what is given of a folder, and what lies in it
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_files_that_are_no_single_volume_are_one_sentence(tmp_path, case):
+def test_files_that_are_not_a_single_volume_are_refused_in_one_sentence(tmp_path, case):
     given, names, sentence = FILES[case]
     (tmp_path / "scan").mkdir()
     for name in names:
@@ -468,7 +468,7 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
         ),
     ],
 )
-def test_what_is_no_scan_among_others_is_passed_over_and_told(tmp_path, names, found, told):
+def test_other_files_among_scans_are_passed_over_and_reported(tmp_path, names, found, told):
     for name in names.split():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -477,7 +477,7 @@ def test_what_is_no_scan_among_others_is_passed_over_and_told(tmp_path, names, f
     assert len(notes) == bool(told) and re.search(told or "", "".join(notes))
 
 
-def test_a_tar_is_read_as_a_zip_is(tmp_path, body):
+def test_a_tar_is_read_like_a_zip(tmp_path, body):
     with tarfile.open(tmp_path / "one.tar.gz", "w:gz") as packed:
         packed.add(save(tmp_path / "scan.nii", body, affine()), "deep/scan.nii")
     scan = scans.read_scan(tmp_path / "one.tar.gz")

@@ -70,7 +70,7 @@ def test_a_scan_gets_a_mask_a_page_and_a_row_once(run_dir, scan, tmp_path, capsy
 
 
 @pytest.mark.slow
-def test_07_holds_the_mask_of_a_scan_against_the_truth(run_dir, scan, tmp_path):
+def test_07_compares_the_mask_of_a_scan_with_the_truth(run_dir, scan, tmp_path):
     given = {"work_dir": run_dir, "scan": scan, "truth": tmp_path / "truth.nii.gz", "out": tmp_path}
     batch.run_notebook("07_your_own_scan", tmp_path, **{name: str(path) for name, path in given.items()})
     found, truth = (np.asarray(nibabel.load(tmp_path / f"{name}.nii.gz").dataobj) for name in ("one_mask", "truth"))
@@ -79,7 +79,7 @@ def test_07_holds_the_mask_of_a_scan_against_the_truth(run_dir, scan, tmp_path):
 
 
 @pytest.mark.slow
-def test_of_several_scans_one_that_cannot_be_read_does_not_stop_the_others(run_dir, scan, tmp_path, capsys):
+def test_one_unreadable_scan_does_not_stop_the_others(run_dir, scan, tmp_path, capsys):
     shutil.copy(scan, scan.with_name("two.nii.gz"))
     nibabel.save(nibabel.load(scan).slicer[:, :, 3:4], scan.with_name("a_slice.nii.gz"))
     scan.write_bytes(b"no volume")
@@ -93,7 +93,7 @@ def test_of_several_scans_one_that_cannot_be_read_does_not_stop_the_others(run_d
     assert not (tmp_path / "out" / "one_mask.nii.gz").exists()
 
 
-def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeypatch):
+def test_scans_with_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeypatch):
     for place in ("store/1/scan.nii", "store/2/scan.nii", "run/model/best.keras"):
         (tmp_path / place).parent.mkdir(parents=True)
         (tmp_path / place).write_text(place)
@@ -103,7 +103,7 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
     (links / "anna.2.nii").symlink_to(tmp_path / "store" / "2" / "scan.nii")
 
     def execute(_, executed, parameters, **__):
-        """Answer a scan as 07 does, with no more than its name and a volume."""
+        """Stand in for 07, with nothing but the name of the scan and a volume."""
         name = scan_name(Path(parameters["scan"]))
         answer = {"name": name, "millilitres": 1.0, "knows_space": False, "notes": ["told"], "warnings": ["warned"]}
         helpers.write_json(Path(parameters["out"]) / f"{name}.json", answer)
@@ -153,7 +153,7 @@ def test_scans_of_one_name_do_not_overwrite_each_other(tmp_path, capsys, monkeyp
 
 
 @pytest.mark.parametrize("error", [DeadKernelError("Kernel died"), CellTimeoutError("too long")])
-def test_a_kernel_that_dies_leaves_the_other_scans_their_turn(tmp_path, capsys, monkeypatch, error):
+def test_a_kernel_that_dies_does_not_stop_the_other_scans(tmp_path, capsys, monkeypatch, error):
     for place in ("scans/one.nii", "scans/two.nii", "run/model/best.keras"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
@@ -163,7 +163,7 @@ def test_a_kernel_that_dies_leaves_the_other_scans_their_turn(tmp_path, capsys, 
     assert "2 of 2, two: 07 died on two, most often for lack of memory" in capsys.readouterr().out
 
 
-def test_a_name_that_the_terminal_cannot_show_is_told_all_the_same():
+def test_a_name_that_the_terminal_cannot_show_is_printed_with_escapes():
     command = [sys.executable, "-m", "tools.segment", "\u2665.nii", "run"]
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     done = subprocess.run(command, env=environment, cwd=COURSE_FOLDER, capture_output=True, check=False)
@@ -183,7 +183,7 @@ def test_a_name_that_the_terminal_cannot_show_is_told_all_the_same():
         (["{scan}", "{run}", "--out", "{folder}/theirs"], "scans.csv is no table of answers"),
     ],
 )
-def test_what_is_missing_is_one_sentence(arguments, sentence, tmp_path, capsys):
+def test_wrong_arguments_are_refused_in_one_sentence(arguments, sentence, tmp_path, capsys):
     for name in ("one.nii", "two.nii", "run/model/best.keras", "theirs/scans.csv"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

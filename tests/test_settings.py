@@ -1,4 +1,4 @@
-"""Choices are made once, checked, and travel as a file; a step whose input is missing says what to run."""
+"""Choices are made once, checked, and passed on as a file; a step whose input is missing says what to run."""
 
 import errno
 import itertools
@@ -18,7 +18,7 @@ import helpers
 from course import machine, recipes, workspace
 
 
-def test_unknown_choices_are_refused_with_what_there_is():
+def test_unknown_choices_are_refused_with_a_list_of_the_known_ones():
     for profile, recipe, seed, expected in (
         ("huge", "best", 0, "choose one of smoke, quick, ladder, hour, full"),
         ("quick", "worst", 0, "choose one of report, small_batches, crops, overlap, schedule, best, with_"),
@@ -90,7 +90,7 @@ def test_windows_has_no_gpu_for_tensorflow(monkeypatch, tmp_path):
         ([P100], None, "float32"),
         ([A100], None, "mixed_bfloat16"),
         ([("NVIDIA B200", "10.0")], None, "mixed_bfloat16"),
-        ([A100, T4], None, "mixed_float16"),  # the weakest that may be used
+        ([A100, T4], None, "mixed_float16"),  # the weakest of those in use
         ([A100, T4], "0", "mixed_bfloat16"),
         ([A100, T4, P100], "0,1", "mixed_float16"),
         ([A100, T4], "GPU-12ab", "mixed_float16"),
@@ -134,7 +134,7 @@ def test_the_time_is_estimated_from_the_cards_peak_or_the_cores(monkeypatch, tmp
         ({"avx2", "avx512f", "avx512_bf16"}, "mixed_bfloat16", 260e9),
         ({"avx2", "avx512f", "avx512_bf16", "amx_bf16"}, "mixed_bfloat16", 520e9),
         ({"avx2", "avx512f", "avx512_bf16", "amx_bf16"}, "float32", 160e9),
-        (set(), "float32", 70e9),  # where it is not known what the CPU can do
+        (set(), "float32", 70e9),  # if it is not known what the CPU can do
     ):
         monkeypatch.setattr(machine, "cpu_flags", lambda flags=flags: flags)
         assert machine.estimate_seconds(operations, 10, arithmetic) == pytest.approx(10 * 0.02 + 1)
@@ -149,7 +149,7 @@ def test_the_plan_says_device_work_and_time(work_dir, monkeypatch):
     asked = []
     monkeypatch.setattr(recipes, "device_name", lambda: "Tesla T4")
     monkeypatch.setattr(recipes, "estimate_seconds", lambda *given: asked.append(given) or 310)
-    assert helpers.training_plan(work_dir, settings, 1040) == (  # 5 pictures of each slice in an epoch
+    assert helpers.training_plan(work_dir, settings, 1040) == (  # 5 pictures per slice in an epoch
         "Device: Tesla T4. Arithmetic: mixed_float16. 26,000 steps of 4 pictures of 152 x 152 pixels: "
         "about 5 minutes, by an estimate."
     )
@@ -164,12 +164,12 @@ def test_the_plan_says_device_work_and_time(work_dir, monkeypatch):
     assert helpers.training_plan(work_dir, settings, 1040).endswith(": there is no estimate of the time for this card.")
 
 
-def test_a_time_in_words():
+def test_a_duration_is_written_in_words():
     words = {1: "1 second", 2: "2 seconds", 89.4: "89 seconds", 90: "2 minutes", 5399: "90 minutes", 5400: "1.5 hours"}
     assert {seconds: workspace.duration(seconds) for seconds in words} == words
 
 
-def test_the_report_in_full_is_what_the_report_of_2022_says():
+def test_the_report_in_full_has_the_settings_of_the_report_of_2022():
     made = helpers.new_settings("heart", "full", "report", 5)
     assert {name: value for name, value in made.items() if name != "sample"} == {
         **{"dataset": "heart", "profile": "full", "recipe": "report", "seed": 5},
@@ -194,7 +194,7 @@ def test_each_rung_of_the_ladder_changes_what_it_names_and_nothing_else():
         assert changed(before, rung) == set(recipes.LADDER[rung])
 
 
-def test_each_recipe_of_the_ablation_takes_one_thing_of_best_back():
+def test_each_recipe_of_the_ablation_undoes_one_thing_of_best():
     for recipe, change in recipes.ABLATION.items():
         [(name, value)] = change.items()
         below = recipes.RECIPES["overlap" if name == "loss" else "report"]
@@ -209,7 +209,7 @@ def test_an_override_is_recorded_and_none_is_not(work_dir):
     assert json.loads((work_dir / "settings.json").read_text()) == before | changed
 
 
-def test_none_takes_an_earlier_override_back(work_dir):
+def test_none_undoes_an_earlier_override(work_dir):
     before = helpers.load_settings(work_dir)
     helpers.load_settings(work_dir, threshold=0.3, epochs=9)
     helpers.load_settings(work_dir, threshold=0.4)
@@ -219,7 +219,7 @@ def test_none_takes_an_earlier_override_back(work_dir):
 
 
 @pytest.mark.parametrize(("name", "value"), [("image_size", 100), ("learning_rate", "fast"), ("threshold", True)])
-def test_an_override_that_cannot_work_is_refused_and_not_recorded(work_dir, name, value):
+def test_an_invalid_override_is_refused_and_not_recorded(work_dir, name, value):
     before = (work_dir / "settings.json").read_bytes()
     with pytest.raises(helpers.CourseError, match=f"^{name} is "):
         helpers.load_settings(work_dir, **{name: value})
@@ -227,7 +227,7 @@ def test_an_override_that_cannot_work_is_refused_and_not_recorded(work_dir, name
 
 
 @pytest.mark.parametrize("text", ["", '{"image_size"', "[]", "null"])
-def test_a_damaged_record_is_told_with_what_to_do_and_that_works(work_dir, text):
+def test_a_damaged_record_is_reported_with_advice_that_works(work_dir, text):
     helpers.prepare_arrays(helpers.read_json(work_dir / "dataset.json", "01"), work_dir, 32, progress=False)
     for name, notebook, read in (
         ("npy/arrays.json", "02_preprocessing", lambda: helpers.load_arrays(work_dir, "train")),
@@ -248,7 +248,7 @@ def test_a_damaged_record_is_told_with_what_to_do_and_that_works(work_dir, text)
     helpers.load_arrays(work_dir, "train")
 
 
-def test_a_full_disk_is_told_and_the_earlier_file_stays(work_dir):
+def test_a_full_disk_is_reported_and_the_earlier_file_stays(work_dir):
     before = sorted(work_dir.iterdir()), (work_dir / "settings.json").read_bytes()
     full = pytest.raises(helpers.CourseError, match="The disk of .* is full; earlier data there are untouched: free")
     with full, helpers.whole_file(work_dir / "settings.json") as part:
@@ -257,7 +257,7 @@ def test_a_full_disk_is_told_and_the_earlier_file_stays(work_dir):
     assert (sorted(work_dir.iterdir()), (work_dir / "settings.json").read_bytes()) == before
 
 
-def test_settings_of_an_older_course_or_a_careless_hand_are_told(work_dir):
+def test_settings_of_an_older_course_or_edited_by_hand_are_refused(work_dir):
     settings = helpers.load_settings(work_dir)
     older = {name: value for name, value in settings.items() if name not in ("planes", "soft_masks")}
     helpers.write_json(work_dir / "settings.json", older)
@@ -268,7 +268,7 @@ def test_settings_of_an_older_course_or_a_careless_hand_are_told(work_dir):
         helpers.load_settings(work_dir, epochs=3)
 
 
-def test_a_dataset_of_an_older_course_is_told(work_dir):
+def test_a_dataset_of_an_older_course_is_refused(work_dir):
     description = helpers.read_description(work_dir)
     assert len(description["subsets"]["train"]) > 0
     del description["geometry"]
@@ -308,7 +308,7 @@ def test_the_work_folder_is_the_one_asked_for_else_the_environments_else_data(mo
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
-def test_a_work_folder_that_cannot_be_made_is_one_sentence(tmp_path, place):
+def test_a_work_folder_that_cannot_be_made_is_refused_in_one_sentence(tmp_path, place):
     (tmp_path / "file").touch()
     with pytest.raises(helpers.CourseError) as caught:
         helpers.open_work_folder(tmp_path / place)
@@ -324,11 +324,11 @@ def test_a_work_folder_with_a_file_of_another_program_is_refused(work_dir, name)
     with pytest.raises(helpers.CourseError, match=f"{name} in .* was not written by the course: choose another work"):
         helpers.open_work_folder(work_dir)
     assert (work_dir / name).read_text() == theirs
-    (work_dir / name).write_text(theirs[:9])  # damaged, which the lesson that reads it tells
+    (work_dir / name).write_text(theirs[:9])  # damaged: the lesson that reads it says so
     assert helpers.open_work_folder(work_dir) == work_dir.resolve()
 
 
-def test_a_work_folder_that_is_read_only_is_opened_and_not_written_to(monkeypatch, tmp_path):
+def test_a_read_only_work_folder_is_opened_but_not_written_to(monkeypatch, tmp_path):
     folder = tmp_path.resolve() / "new"
     helpers.write_json(folder / "settings.json", {"recipe": "best"})
     assert workspace.writable_folder(folder / "npy") == folder / "npy" and (folder / "npy").is_dir()
@@ -340,7 +340,7 @@ def test_a_work_folder_that_is_read_only_is_opened_and_not_written_to(monkeypatc
 
 
 def stand_in_colab(monkeypatch, folder, mount):
-    """Let the course find itself in Colab, with `folder` in place of /content."""
+    """Make the course believe that it is in Colab, with `folder` in place of /content."""
     colab = types.SimpleNamespace(drive=types.SimpleNamespace(mount=mount))
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     monkeypatch.setattr(workspace, "COLAB_FOLDER", folder)
@@ -365,9 +365,9 @@ def test_in_colab_the_work_folder_is_on_drive_which_is_mounted_once(monkeypatch,
     assert workspace.is_on_drive(folder) and not workspace.is_on_drive(tmp_path / "npy")
 
 
-def test_a_drive_that_is_not_mounted_is_told_with_the_way_to_go_on(monkeypatch, tmp_path):
+def test_a_drive_that_is_not_mounted_is_reported_with_what_to_do(monkeypatch, tmp_path):
     class MessageError(Exception):
-        """Colab's own, where the user does not allow it."""
+        """Colab's own error, if the user refuses access."""
 
     refused = MessageError("Error: credential propagation was unsuccessful " + "x" * 500)
     stand_in_colab(monkeypatch, Path("/content"), Mock(side_effect=refused))
@@ -389,13 +389,13 @@ def test_equal_inputs_have_equal_fingerprints(tmp_path):
     assert first != workspace.fingerprint({"a": 1, "b": [2]}, path)
 
 
-def test_json_is_written_to_be_read_by_people_too(tmp_path):
+def test_json_files_are_readable_by_people(tmp_path):
     helpers.write_json(tmp_path / "file.json", {"name": "Kürş"})
     assert (tmp_path / "file.json").read_text(encoding="utf-8") == '{\n  "name": "Kürş"\n}\n'
 
 
 class Pip:
-    """Stands in for pip: remembers what it was told, with the constraints, and ends with a code."""
+    """Stands in for pip: remembers its arguments and the constraints, and returns a code."""
 
     def __init__(self, monkeypatch, code=0, said=""):
         self.calls, self.code, self.said = [], code, said
@@ -408,13 +408,13 @@ class Pip:
 
 
 def hide(monkeypatch, *names):
-    """Let these packages be missing."""
+    """Make these packages look uninstalled."""
     found = machine.importlib.util.find_spec
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None if name in names else found(name))
 
 
 class Nameless:
-    """A damaged package, as Python 3.14 and the library importlib_metadata tell of it."""
+    """A damaged package, as Python 3.14 and the library importlib_metadata report it."""
 
     @property
     def name(self):
@@ -422,7 +422,7 @@ class Nameless:
         raise FileNotFoundError
 
 
-def test_set_up_installs_what_the_lessons_lack_and_changes_no_version(monkeypatch, tmp_path):
+def test_set_up_installs_the_missing_packages_and_changes_no_version(monkeypatch, tmp_path):
     pip = Pip(monkeypatch)
     hide(monkeypatch, "PIL", "nibabel", "papermill", "distributed", "nbval")
     for name, told in (("NumPy-1.0", "Metadata-Version: 2.1\nName: NumPy\nVersion: 1.0"), ("broken-1.0", "")):
@@ -446,13 +446,13 @@ def test_set_up_installs_what_the_lessons_lack_and_changes_no_version(monkeypatc
     assert not pip.calls
 
 
-def test_the_lessons_and_the_batch_need_all_of_the_requirements_but_those_of_the_suite_and_the_pages():
+def test_set_up_knows_every_requirement_except_those_of_the_suite_and_the_pages():
     lines = (workspace.COURSE_FOLDER / "requirements.txt").read_text().splitlines()
     named = {re.match(r"[\w-]+", line)[0] for line in lines if line and not line.startswith("#")}
     assert named == {*machine.LESSON_PACKAGES, *machine.BATCH_PACKAGES, "nbval", "nbconvert"}
 
 
-def test_what_cannot_be_installed_is_told(monkeypatch):
+def test_a_package_that_cannot_be_installed_is_reported(monkeypatch):
     Pip(monkeypatch, 1, "WARNING: a\nERROR: Could not find a version" + "x" * 500)
     hide(monkeypatch, "nibabel")
     with pytest.raises(helpers.CourseError, match=r"nibabel>=5\.3,<6 could not be installed \(ERROR: Could") as refusal:
@@ -463,7 +463,7 @@ def test_what_cannot_be_installed_is_told(monkeypatch):
 @pytest.mark.parametrize(
     ("version", "works"), [("2.19.1", False), ("2.20.0", True), ("2.21.0rc1", True), ("3.0", True)]
 )
-def test_a_tensorflow_that_is_too_old_is_told(monkeypatch, version, works):
+def test_a_tensorflow_that_is_too_old_is_refused(monkeypatch, version, works):
     monkeypatch.setattr(machine.metadata, "version", lambda name: version)
     if works:
         helpers.set_up()

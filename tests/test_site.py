@@ -34,7 +34,7 @@ def test_there_is_a_page_for_each_notebook_for_the_teacher_and_for_the_contents(
     assert set(site["index.html"].links) == set(site) - {"index.html"} | {"01_dataset_upload.html"}
 
 
-def test_a_lesson_of_the_teachers_own_has_a_page_and_an_untitled_notebook_none(tmp_path, monkeypatch):
+def test_a_teachers_own_lesson_has_a_page_and_an_untitled_notebook_has_none(tmp_path, monkeypatch):
     course = tmp_path / "course"
     shutil.copytree(COURSE_FOLDER / "docs", course / "docs")
     (course / "notebooks").mkdir()
@@ -65,7 +65,7 @@ def test_the_pages_need_no_network_and_no_script(site):
         assert "img" in page.tags or name in ("00_run_all.html", "index.html", "teaching.html")
 
 
-def test_each_page_leads_to_the_next_and_the_last(site):
+def test_each_page_links_to_the_previous_and_the_next(site):
     lessons = [f"{path.stem}.html" for path in sorted((COURSE_FOLDER / "notebooks").glob("0[1-9]*.ipynb"))]
     order = [*lessons, "00_run_all.html", "teaching.html"]
     for number, name in enumerate(order):

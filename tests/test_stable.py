@@ -19,12 +19,12 @@ def course(tmp_path):
 
 
 def files(folder):
-    """What lies in a folder, with times and sizes."""
+    """The files in a folder, with times and sizes."""
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
 
 
 @pytest.mark.slow
-def test_notebooks_run_in_a_folder_of_any_name_and_leave_it_as_it_was(course, tmp_path):
+def test_notebooks_run_in_a_folder_of_any_name_and_leave_it_unchanged(course, tmp_path):
     before = files(course)
     odd = {"COLUMNS": "40", "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1", "TF_CPP_MIN_LOG_LEVEL": "0"}
     chosen = {"UNET_WORK_DIR": str(tmp_path / "wörk folder"), "UNET_PROFILE": "smoke"}

@@ -15,7 +15,7 @@ from course.workspace import COURSE_FOLDER, CourseError
 
 
 class Terminal(io.StringIO):
-    """Of 20 columns; `seen` is what stands in it."""
+    """A terminal of 20 columns; `seen` is what it shows."""
 
     def isatty(self):
         return True
@@ -31,7 +31,7 @@ class Terminal(io.StringIO):
         return "\n".join(lines)
 
 
-def test_progress_stays_in_its_place_and_goes_when_something_else_is_printed(monkeypatch):
+def test_progress_stays_in_place_and_is_cleared_when_something_else_is_printed(monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     out = Terminal()
     screen = terminal.Screen(out)
@@ -45,7 +45,7 @@ def test_progress_stays_in_its_place_and_goes_when_something_else_is_printed(mon
     assert out.seen() == "beginning\nrun  outcome, which may be as long as it likes\none  complete\n"
 
 
-def test_in_a_file_each_line_of_progress_is_there_once():
+def test_each_line_of_progress_is_in_a_file_once():
     out = io.StringIO()
     screen = terminal.Screen(out)
     for text in ("\rone: 01\ntwo: 01\n", "\rone: 02\ntwo: 01\n", "\rone: 02\n", "one: 02\n", "\rone: 02\n"):
@@ -63,7 +63,7 @@ def test_choices_come_from_the_environment_and_an_empty_one_is_none():
 @pytest.mark.parametrize(
     ("name", "value"), [("SEED", "x"), ("SEED", "1.5"), ("SEED", "true"), ("GRID", "{sead"), ("GRID", "[0]")]
 )
-def test_a_choice_that_cannot_be_read_is_one_sentence(name, value):
+def test_a_choice_that_cannot_be_read_is_refused_in_one_sentence(name, value):
     with pytest.raises(CourseError) as caught:
         terminal.read_choices({name: value})
     example = {"SEED": "SEED=1", "GRID": """GRID='{"seed": [0, 1, 2]}'"""}[name]
@@ -86,7 +86,7 @@ def failed(name, value):
         (failed("ZeroDivisionError", "division by zero"), 1, None),
     ],
 )
-def test_notebook_00_is_run_and_only_a_good_copy_of_it_is_kept(tmp_path, monkeypatch, capfd, error, status, printed):
+def test_notebook_00_is_run_and_its_copy_kept_only_after_success(tmp_path, monkeypatch, capfd, error, status, printed):
     def execute_notebook(source, executed, parameters, **options):
         assert source == COURSE_FOLDER / "notebooks" / "00_run_all.ipynb" and source.exists()
         assert parameters == {"recipe": "best", "seed": 2}
@@ -116,13 +116,13 @@ def test_notebook_00_is_run_and_only_a_good_copy_of_it_is_kept(tmp_path, monkeyp
     shown = capfd.readouterr()
     assert shown.out == "all is well\n"
     if printed is None:
-        assert "Traceback: 1 / 0" in shown.err  # a fault of the course: all that helps to find it
+        assert "Traceback: 1 / 0" in shown.err  # a fault of the course: everything that helps to find it
     else:
         assert shown.err == printed
 
 
 @pytest.mark.parametrize(("work_dir", "refused"), [("file", "file"), ("read-only", "read-only/runs")])
-def test_a_work_folder_that_cannot_be_written_to_is_one_sentence(tmp_path, monkeypatch, capsys, work_dir, refused):
+def test_an_unwritable_work_folder_is_refused_in_one_sentence(tmp_path, monkeypatch, capsys, work_dir, refused):
     (tmp_path / "file").touch()
     (tmp_path / "read-only" / "runs").mkdir(parents=True)
     monkeypatch.setattr(os, "access", lambda *_: False)
@@ -148,7 +148,7 @@ def test_a_user_without_a_home_is_told_what_to_set(tmp_path, monkeypatch, capsys
         (["batch", "SEED=2", "SCHEDULER=tcp://a:1", "RECIPE=report", "GRID={}"], None),
     ],
 )
-def test_make_hands_the_choices_on(tmp_path, arguments, expected):
+def test_make_passes_the_choices_on(tmp_path, arguments, expected):
     names = ("DATASET", "PROFILE", "RECIPE", "SEED", "GRID", "SCHEDULER")
     program = tmp_path / "python"
     program.write_text('#!/bin/sh\necho "$@"\nfor name in $NAMES; do printenv $name | sed "s/^/$name=/"; done\n')

@@ -18,7 +18,7 @@ SETTINGS = helpers.new_settings("sample", "smoke", "report", 0) | CHOSEN
 
 
 def prepare(work_dir, settings=SETTINGS):
-    """Do what 01 to 03 do, with a small network that has every layer that keeps a state between steps."""
+    """Do what 01 to 03 do, with a small network that has every kind of layer with a state."""
     import keras
     from keras import layers
 
@@ -34,7 +34,7 @@ def prepare(work_dir, settings=SETTINGS):
 
 
 def train(work_dir, settings=SETTINGS, stop_after=None):
-    """What 04 does; `stop_after` epochs the power fails."""
+    """What 04 does; the power fails after `stop_after` epochs."""
     import keras
 
     pictures = helpers.load_training_pictures(work_dir, settings)
@@ -68,13 +68,13 @@ def test_an_epoch_shows_every_slice_once_in_an_order_that_changes():
     assert list(orders[0]) != list(orders[1]) and list(orders[0]) != list(range(32))
 
 
-def test_the_last_batch_is_filled_from_the_next_pass_and_none_is_shown_more_often():
+def test_the_last_batch_is_filled_from_the_next_pass_and_no_slice_is_shown_more_often():
     orders = np.array([helpers.epoch_order(np.ones(30, bool), epoch, SETTINGS, 30) for epoch in range(15)])
     assert orders.shape == (15, 32) and sorted(orders[0, :30]) == list(range(30))
     assert np.bincount(orders.ravel()).tolist() == [16] * 30  # 480 pictures
 
 
-def test_the_order_follows_from_seed_and_epoch():
+def test_the_order_depends_on_seed_and_epoch():
     has_atrium = np.arange(30) % 3 > 0
     for settings in (SETTINGS, {**SETTINGS, "foreground_share": 0.75, "images_per_epoch": 12}):
         first = helpers.epoch_order(has_atrium, 5, settings, 30)
@@ -82,13 +82,13 @@ def test_the_order_follows_from_seed_and_epoch():
         assert not np.array_equal(first, helpers.epoch_order(has_atrium, 5, {**settings, "seed": 1}, 30))
 
 
-def test_the_share_of_slices_with_atrium_is_kept():
+def test_an_epoch_has_the_chosen_share_of_slices_with_atrium():
     has_atrium = np.arange(40) < 10
     order = helpers.epoch_order(has_atrium, 2, {**SETTINGS, "foreground_share": 0.75, "images_per_epoch": 24}, 40)
     assert len(order) == 24 and has_atrium[order].sum() == 18
 
 
-def test_steps_cover_all_pictures_and_an_epoch_has_whole_batches():
+def test_steps_cover_all_pictures_and_an_epoch_has_full_batches():
     for slices, settings, steps in (
         (1160, {"images_per_epoch": None, "repeats": 1, "batch_size": 32}, 37),
         (100, {"images_per_epoch": None, "repeats": 3, "batch_size": 32}, 10),
@@ -98,7 +98,7 @@ def test_steps_cover_all_pictures_and_an_epoch_has_whole_batches():
         assert helpers.images_in_epoch(slices, settings) == steps * settings["batch_size"]
 
 
-def test_valid_is_thinned_out_only_where_no_choice_depends_on_it():
+def test_valid_is_thinned_out_only_if_no_choice_depends_on_it():
     chosen_by_it, not_chosen = ({**SETTINGS, "monitor": monitor} for monitor in ("val_loss", None))
     assert len(range(569)[helpers.validated_slices(569, chosen_by_it)]) == 569
     assert len(range(569)[helpers.validated_slices(569, not_chosen)]) == 95
@@ -116,7 +116,7 @@ EVERYTHING = {
 @pytest.mark.parametrize(
     "changes", [{}, EVERYTHING, {"monitor": None}], ids=["plain", "with everything", "last weights"]
 )
-def test_an_interrupted_training_ends_as_one_that_was_not(work_dir, tmp_path, changes):
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(work_dir, tmp_path, changes):
     settings = {**SETTINGS, **changes}
     prepare(work_dir, settings)
     other = shutil.copytree(work_dir, tmp_path / "other")
@@ -152,11 +152,11 @@ def test_early_stopping_counts_the_epochs_before_an_interruption_and_keeps_the_b
     valid = helpers.load_arrays(work_dir, "valid")
     assert kept.evaluate(*valid, verbose=0, return_dict=True)["loss"] == pytest.approx(losses[0], rel=1e-4)
     ended = {path.name: path.read_bytes() for path in (work_dir / "model").iterdir()}
-    train(work_dir, settings)  # has come to its end: not one batch more
+    train(work_dir, settings)  # it has ended: not one batch more
     assert {path.name: path.read_bytes() for path in (work_dir / "model").iterdir()} == ended
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_sentence(work_dir, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_the_training_with_one_sentence(work_dir, monkeypatch):
     import keras
 
     monkeypatch.setitem(helpers.LOSSES, "binary_crossentropy", lambda truth, answer: keras.ops.mean(answer) * np.nan)
@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(work_dir, monkeypatch):
     assert not (work_dir / "model" / "resume.weights.h5").exists()
 
 
-def test_a_loss_on_valid_that_is_not_finite_stops_too_and_its_weights_are_not_kept(work_dir):
+def test_a_validation_loss_that_is_not_finite_stops_the_training_and_its_weights_are_not_kept(work_dir):
     prepare(work_dir)
     callbacks, _ = helpers.prepare_training(helpers.load_untrained_model(work_dir), work_dir, SETTINGS, 30)
     with pytest.raises(helpers.CourseError, match="The loss became nan on valid after epoch 1: the training diverged"):
@@ -185,7 +185,7 @@ def test_a_history_survives_writing_and_reading_to_the_last_digit(work_dir):
         assert next(csv.reader(file)) == ["epoch", "loss", "val_loss"]
 
 
-def test_the_training_in_keras_alone_is_as_04_writes_it(work_dir):
+def test_the_training_in_keras_alone_that_04_shows_runs(work_dir):
     notebook = nbformat.read(COURSE / "notebooks" / "04_training.ipynb", as_version=4)
     [text] = [cell.source for cell in notebook.cells if "in Keras alone</summary>" in cell.source]
     helpers.prepare_arrays(helpers.read_description(work_dir), work_dir, 32, progress=False)

@@ -1,4 +1,4 @@
-"""A trial's row says what came of it, and its changes do what they are named after."""
+"""A trial's row gives its results, and its changes do what their names say."""
 
 import csv
 
@@ -55,7 +55,7 @@ def test_a_row_holds_the_means_at_the_threshold_chosen_for_all_and_at_each_patie
     assert [line["seed"] for line in lines] == ["3", "4"] and lines[1]["dice"] == "0.7000" and lines[0]["verdict"] == ""
 
 
-def test_a_change_of_the_crops_comes_after_those_of_the_recipe(monkeypatch):
+def test_a_trials_change_of_the_crops_comes_after_the_recipes_augmentation(monkeypatch):
     monkeypatch.setattr(helpers, "augment", lambda images, masks, seed, crop_size, _: (images + crop_size, masks))
     trials.augmented(lambda images, masks, seed: (images * 10, masks * seed))
     images, masks = helpers.augment(1, 1, 5, 2)
@@ -71,7 +71,7 @@ def test_a_trial_whose_row_could_not_name_its_commit_does_not_begin(tmp_path, mo
 
 
 @pytest.mark.slow
-def test_a_trial_learns_from_some_patients_and_answers_for_the_others(work_dir, tmp_path, monkeypatch):
+def test_a_trial_learns_from_some_patients_and_predicts_the_others(work_dir, tmp_path, monkeypatch):
     import keras
 
     subsets = helpers.read_json(work_dir / "dataset.json", "01")["subsets"]
@@ -99,4 +99,4 @@ def test_a_trial_learns_from_some_patients_and_answers_for_the_others(work_dir, 
 
     untrained = weights("best_train_0_64", "untrained.keras")
     first, second = weights("best_train_0_64", "best.keras"), weights("low_resolution_train_0_64", "best.keras")
-    assert len({part.tobytes() for part in (untrained, first, second)}) == 3  # each was trained in its own way
+    assert len({part.tobytes() for part in (untrained, first, second)}) == 3  # each is trained differently

@@ -1,4 +1,4 @@
-"""A scan is held against what the network learned from: what is alike passes, what differs is told."""
+"""A scan is compared with the training patients: what is alike passes, what differs is reported."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def pictures(patient, seed=0):
 
 @pytest.fixture(scope="module")
 def learned():
-    """What a network learned from eight patients of the sample."""
+    """The description of a training on eight patients of the sample."""
     volumes = {f"p{number}": pictures(number) for number in range(1, 9)}
     described = trust.describe_training(volumes.items(), {f"p{number}": 80.0 + 5 * number for number in range(1, 9)})
     return {**described, "spacing": [1.25, 1.25, 6.0], "spacing_range": [[1.25, 1.25, 6.0]] * 2}
@@ -41,7 +41,7 @@ def test_likeness_is_the_correlation_with_the_mean_of_the_others():
     assert trust.likeness(one, [one]) == pytest.approx(1)
 
 
-def test_what_was_learned_from_is_described(learned):
+def test_the_training_patients_are_described(learned):
     assert learned["patients"] == 8 and learned["millilitres"] == [85, 120]
     brightness = [float(np.median(volume[volume > 0])) for volume in map(pictures, range(1, 9))]
     assert learned["brightness"] == [min(brightness), max(brightness)]
@@ -57,7 +57,7 @@ def test_a_black_patient_has_no_brightness():
     assert described["brightness"] == [min(medians), max(medians)]
 
 
-def test_what_was_learned_from_is_measured_on_the_train_arrays(work_dir):
+def test_the_training_patients_are_measured_on_the_train_arrays(work_dir):
     description = helpers.read_json(work_dir / "dataset.json", "01_dataset_upload")
     helpers.prepare_arrays(description, work_dir, 32, progress=False)
     learned = trust.learned_from(work_dir)
@@ -73,7 +73,7 @@ def test_what_was_learned_from_is_measured_on_the_train_arrays(work_dir):
     first, second, third = dict.fromkeys(of_patient)
     geometry = {
         **description["geometry"],
-        second: {"spacing": [2 * row, column, between], "axes": None},  # each patient has pixels of its own
+        second: {"spacing": [2 * row, column, between], "axes": None},  # each patient has its own pixel size
         third: {"spacing": None, "axes": None},
     }
     assert learned["notes"] == []  # all are of one size
@@ -108,14 +108,14 @@ def test_a_patient_like_those_of_the_training_passes(learned):
         (lambda volume: np.random.default_rng(0).random(volume.shape), "does not look like"),
     ],
 )
-def test_what_differs_is_told(learned, change, sentence):
+def test_what_differs_is_reported(learned, change, sentence):
     assert sentence in " ".join(trust.differences(change(pictures(2)), [1.25, 1.25, 6.0], learned))
 
 
 @pytest.mark.parametrize(
     ("spacing", "named"), [([2, 1.25, 6], "row"), ([1.25, 0.5, 6], "column"), ([1.25, 1.25, 1], "slice")]
 )
-def test_another_spacing_is_told_with_its_axis(learned, spacing, named):
+def test_another_spacing_is_reported_with_its_axis(learned, spacing, named):
     [sentence] = trust.differences(pictures(2), spacing, learned)
     assert f"Its {named} spacing" in sentence
     assert not trust.differences(pictures(2), None, learned)
@@ -126,15 +126,15 @@ def test_another_spacing_is_told_with_its_axis(learned, spacing, named):
     assert "row spacing is 3.10 mm; in training it was 1.25 to 2.00 mm." in sentence
 
 
-def test_a_volume_far_outside_those_of_the_training_is_told(learned):
+def test_a_volume_far_outside_those_of_the_training_is_reported(learned):
     for inside in (85 / 1.5 + 0.1, 120 * 1.5 - 0.1):
         assert not trust.volume_difference(inside, learned)
     for outside in (85 / 1.5 - 0.1, 120 * 1.5 + 0.1):
         assert f"{outside:.1f} ml" in trust.volume_difference(outside, learned)[0]
 
 
-def test_the_field_of_view_is_that_of_the_training_in_mm():
-    """A scan of pixels half as large: twice as many of them show the same piece of the body."""
+def test_the_field_of_view_matches_the_training_in_mm():
+    """In a scan with pixels half as large, twice as many of them cover the same field of view."""
     learned = {"spacing": [2.0, 2.0, 5.0], "size": [40, 48]}
     rng = np.random.default_rng(0)
     scan = np.kron(rng.integers(0, 255, (3, 40, 48)), np.ones((1, 2, 2))).astype(np.uint8)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The suite in adverse circumstances: the course cannot be written to, there is no network, one processor, another current
-# folder, odd settings of the terminal; the tests come in shuffled order. tools/matrix.py starts it in a mount and a network
+# The suite under adverse conditions: a course folder that is read-only, no network, one processor, another current
+# folder, odd settings of the terminal, and tests in shuffled order. tools/matrix.py starts it in a mount and a network
 # namespace (`unshare --mount --net`) with these variables: COURSE a copy of the course, PYTHON, REPORTS a folder.
 set -u
 mount --bind "$COURSE" "$COURSE"

@@ -1,6 +1,6 @@
 """How much memory a training takes: `python -m tools.benchmarks.memory BATCH_SIZE [LIMIT]`.
 
-Prints MB of anonymous memory at its highest as JSON. Trains a few steps at 256x256 on as many slices as the report's.
+Prints the peak of anonymous memory in MB as JSON. Trains a few steps at 256x256 on as many slices as the report's.
 With LIMIT, in MB, the arrays are twice as large as the limit and the process may not have more memory than that.
 """
 
@@ -29,7 +29,7 @@ def main(batch_size, limit):
 
     slices = SLICES
     if limit:
-        slices = int(2 * limit * 1e6 / (SIZE * SIZE * 5))  # four bytes of X and one of y a pixel
+        slices = int(2 * limit * 1e6 / (SIZE * SIZE * 5))  # four bytes of X and one of y per pixel
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 1e6),) * 2)
     chosen = {"epochs": 1, "batch_size": batch_size, "images_per_epoch": STEPS * batch_size}
     settings = helpers.new_settings("sample", "full", "report", 0) | chosen

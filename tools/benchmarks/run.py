@@ -1,6 +1,6 @@
 """Time the course against what a user would pick instead: `make bench`. Takes about 20 minutes; keep the machine quiet.
 
-Every measurement is a process of its own, and all are repeated in turn, so that a noisy minute hits all of them alike.
+Every measurement runs in its own process, and all are repeated in turn, so that a noisy minute affects all alike.
 Writes a table (.md), its numbers (.json) and a picture (.png), named after the kind of processor, to results/.
 """
 
@@ -22,11 +22,11 @@ from tools.common import machine, markdown_table, processor_name
 HERE = COURSE_FOLDER / "tools" / "benchmarks"
 INSTRUCTIONS = next((flag for flag in CORE_RATES if flag in cpu_flags()), "other")
 RESULTS = HERE / "results" / re.sub(r"\W+", "-", f"{processor_name()} {INSTRUCTIONS}".lower())
-# Of an answer: a product and a sum for each weight and place of each convolution, by their sizes
+# Operations of a prediction: a multiplication and an addition for each weight and position of each convolution
 FLOP_A_PIXEL = 280_192
 ROUNDS = 3
-PEERS = COURSE_FOLDER / "data" / "bench" / "peers"  # the environment of what the course is timed against
-CASES = ["256,4", "128,8", "96,4"]  # image size, batch size; the last is that of the profile `hour`
+PEERS = COURSE_FOLDER / "data" / "bench" / "peers"  # their environment
+CASES = ["256,4", "128,8", "96,4"]  # image size, batch size; the profile `hour` uses the last
 NETWORKS = {
     "course": ("network_tensorflow", "plain"),
     "course, batches of 04": ("network_tensorflow", "lesson"),
@@ -42,7 +42,7 @@ SAMPLE = {"patients": {"train": 20, "valid": 3, "test": 2}, "slices": 20}  # 500
 
 
 def measure(script, *arguments, preload=""):
-    """Run one measurement in a process of its own; return the JSON of its last line, None if it stopped."""
+    """Run one measurement in its own process; return the JSON of its last line, None if it stopped."""
     of_peers = script == "network_pytorch" or "opencv" in arguments
     python = PEERS / "bin" / "python" if of_peers else sys.executable
     command = [str(python), "-m", f"tools.benchmarks.{script}", *map(str, arguments)]
@@ -55,7 +55,7 @@ def measure(script, *arguments, preload=""):
 
 
 def make_peers():
-    """Make the environment of the peers where it is missing."""
+    """Make the environment of the peers if it is missing."""
     if not (PEERS / "ready").exists():
         python, requirements = PEERS / "bin" / "python", HERE / "requirements.txt"
         subprocess.run([sys.executable, "-m", "venv", "--clear", PEERS], check=True)
@@ -101,7 +101,7 @@ def time_preparation(folder):
 
 
 def time_start():
-    """Return the seconds that `import helpers` takes, over the bare start of Python."""
+    """Return the seconds that `import helpers` takes, beyond the start of Python itself."""
     program = "import time; start = time.perf_counter(); import helpers; print(time.perf_counter() - start)"
     command = [sys.executable, "-c", program]
     runs = [subprocess.run(command, cwd=COURSE_FOLDER, capture_output=True, check=True) for _ in range(3 * ROUNDS)]

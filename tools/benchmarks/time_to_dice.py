@@ -36,7 +36,7 @@ def main(dataset, recipe, profile, minutes):
 
 
 def train(work_dir, settings, seconds):
-    """Train until the last goal or the time is reached; return what was passed when."""
+    """Train until the last goal or the time is reached; return when each goal was passed."""
     helpers.save_untrained_model(new_network(settings), work_dir, settings)
     model = helpers.load_untrained_model(work_dir)
     pictures = helpers.load_training_pictures(work_dir, settings)
