@@ -300,9 +300,8 @@ def plot_twins(description: dict, work_dir, number: int = 0):
     Raises CourseError if there is no twin of that number.
     """
     if number >= len(description["twins"]):
-        raise CourseError(
-            f"There is no twin {number}: the audit found {len(description['twins'])}, and their numbers begin at 0."
-        )
+        found = len(description["twins"])
+        raise CourseError(f"There is no twin {number}: the audit found {found} scans under two names, numbered from 0.")
     import matplotlib.pyplot as plt
 
     twin = description["twins"][number]

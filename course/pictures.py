@@ -365,7 +365,7 @@ def check_palettes(palettes: list[tuple[Path, dict]]) -> None:
             other_colour, other = first_colour.setdefault(label, (colour, path))
             if label and other_colour != colour:
                 raise CourseError(
-                    f"{label} has the colour {other_colour} in {end_of_path(other)}, but {colour} in "
+                    f"Label {label} has the colour {other_colour} in {end_of_path(other)}, but {colour} in "
                     f"{end_of_path(path)}, so it may be two structures. Save the masks as grey pictures, with a grey "
                     "for each structure."
                 )

@@ -218,7 +218,7 @@ def download(url: str, path: Path, size: int, md5: str, progress: bool = True) -
             failures += 1
             if failures == ATTEMPTS:
                 raise CourseError(
-                    f"{url} could not be downloaded ({reason}), {best:,} of {size:,} bytes are here. "
+                    f"{url} could not be downloaded ({reason}; {best:,} of {size:,} bytes are here). "
                     "Check the network and run this again: it continues from there."
                 )
             time.sleep(WAIT * 2 ** (failures - 1))

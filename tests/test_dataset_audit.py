@@ -201,8 +201,8 @@ def test_of_too_many_pictures_the_same_places_of_each_patient_are_compared(take,
     description = take(scans, masks)
     assert findings(description) == {"p2 (train) and p3 (valid) look like copies of one scan": 2}
     assert description["notes"] == [
-        "Near-duplicates were searched for among 8 of the 16 pictures, the same slices of each patient; "
-        "identical pictures among all."
+        "The search for near-duplicates compared 8 of the 16 pictures, the same slices of each patient. "
+        "The search for identical pictures compared all."
     ]
 
 

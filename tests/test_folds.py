@@ -84,7 +84,7 @@ def test_a_dataset_json_that_is_not_there_or_lost_its_files_is_refused(work_dir,
         take(work_dir, tmp_path / "run")
     del description["geometry"]
     helpers.write_json(work_dir / "dataset.json", description)
-    with pytest.raises(helpers.CourseError, match=f"^dataset.json in {work_dir} lacks geometry; an older"):
+    with pytest.raises(helpers.CourseError, match=f"^dataset.json in {work_dir} lacks geometry. An older"):
         take(work_dir, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -178,7 +178,7 @@ def test_a_hundred_patients_are_split_into_51_25_and_24():
         assert (len(found["train"]), len(found[missing])) == (20 - count, count)
         assert found[present] == {"x"}
         counts = ", ".join(f"{len(found[subset])} {subset}" for subset in helpers.SUBSETS)
-        told = "it was drawn from the patients of train, at random (seed 3)"
+        told = "it was drawn at random from the patients of train (seed 3)"
         assert notes == [f"The dataset has no {missing}: {told}; {counts}."]
     assert folds.fill_subsets(split, 3) == (split, [])
 
@@ -205,7 +205,7 @@ def test_every_subset_gets_somebody_though_one_person_has_nearly_all_names():
         ([("a" * 44, None), ("b" * 45, None)], f"2 patients are .*est .{'a' * 44}, {'b' * 24}[.]{{3}}{'b' * 16}; "),
         ([("a", "train"), ("x", "test")], "1 patient is too few to split into train and valid .a; .*: two are needed"),
         ([("a", None), ("b", None)], ".*: three are needed"),
-        ([("a", "valid"), ("x", "test")], "The subset train holds no image, but valid and test do"),
+        ([("a", "valid"), ("x", "test")], "The subset train has no images, but valid and test have"),
     ],
 )
 def test_too_few_patients_are_told_by_name(patients, told):

@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number, scan in enumerate(scans, start=1):
         try:
             record = answer_scan(scan, run, out, given.spacing)
-            unit = "ml" if record["knows_space"] else "ml, if each voxel is 1 cubic millimetre"
+            unit = "ml" if record["knows_space"] else "ml, if a voxel has 1 cubic millimetre"
             told = f"{record['millilitres']:.1f} {unit}"
         except CourseError as error:
             record, told, failed = {"name": scan_name(scan), "failed": str(error)}, error, failed + 1
