@@ -80,7 +80,7 @@ def plan_runs(
     for name, values in grid.items():
         if name not in known:
             names = ", ".join(sorted(known))
-            raise CourseError(f"The grid names {name!r}, which is no parameter of a notebook. It may name {names}.")
+            raise CourseError(f"The grid names {name!r}, which is not a notebook's parameter. It may name {names}.")
         is_list = isinstance(values, list) and values
         if not is_list or any(values.count(value) > 1 for value in values) or len({*map(str, values)}) < len(values):
             raise CourseError(f"The grid's {name} is {values!r}: give a list of different values, such as [0, 1].")
@@ -391,8 +391,8 @@ def check_outcomes(outcomes: dict[str, dict]) -> None:
     failed = [outcome for outcome in outcomes.values() if outcome["state"] == "failed"]
     if failed:
         first = failed[0]
-        reason = f"{first['notebook']}: {first['message']}" if first["notebook"] else first["message"]
+        where = f"{first['name']}, in {first['notebook']}" if first["notebook"] else first["name"]
         raise CourseError(
-            f"{len(failed)} of {len(outcomes)} runs failed. The first was {first['name']}: {reason.removesuffix('.')}. "
-            "Remove the cause and start the batch again: completed runs are not repeated."
+            f"{len(failed)} of {len(outcomes)} runs failed. The first was {where}: {first['message'].removesuffix('.')}"
+            ". Remove the cause and start the batch again: completed runs are not repeated."
         )

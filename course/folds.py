@@ -119,7 +119,7 @@ def check_subsets(pairs: list[Pair], people: dict | None = None) -> None:
         where = " and ".join(f"{one.subset}/{end_of_path(one.name)}" for one in (first, pair))
         raise CourseError(
             f"{who} in two subsets ({where}), so results would look too good. Keep each patient in one subset. "
-            "If these names do not name a patient, give patient_pattern=None or a pattern of your own."
+            "If these names say nothing about patients, give patient_pattern=None or a pattern of your own."
         )
 
 
@@ -153,9 +153,10 @@ def apply_fold(description: dict, fold: int) -> None:
     """
     folds = description["folds"]
     if type(fold) is not int or not 0 <= fold < len(folds) or len(folds) < 2:
+        choices = f"a whole number from 0 to {len(folds) - 1}, or None" if len(folds) > 1 else "None"
         raise CourseError(
-            f"fold is {fold!r}, but the {sum(map(len, folds))} train and valid patients make {len(folds)} folds: "
-            f"choose a whole number from 0 to {len(folds) - 1}, or None."
+            f"fold is {fold!r}, but the number of folds of the {sum(map(len, folds))} train and valid patients is "
+            f"{len(folds)}: choose {choices}."
         )
     pairs = [(subset, pair) for subset in ("train", "valid") for pair in description["subsets"][subset]]
     [(name, count)] = Counter(pair["name"] for _, pair in pairs).most_common(1)

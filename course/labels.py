@@ -84,7 +84,7 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
         plain = all(pair.facts.mask_plain for pair in pairs)
         notes = _inverted(pairs, counts, high, f"the value {listed([high])}")
         noisy = [pair.mask for pair in pairs if pair.facts.lossy and high - low <= NOISE]
-        what = f"is a JPEG of the values {low:g} and {high:g}, so close that JPEG noise may mix them up"
+        what = f"is a JPEG of the values {low:g} and {high:g}, which are so close that JPEG noise may mix them up"
         advice = "check that the outlines in 01 fit. If they do not, save the masks again as PNG."
         notes += sentences_about(noisy, what, advice)
         return (None, values, notes) if plain else ((lambda pixels: pixels == high), [0, 255], notes)
@@ -92,13 +92,13 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
         if 0 < 2 * len(blurred) < len(pairs):
             what = f"holds more than two values, unlike most masks (all together hold {listed(values)})"
             advice = (
-                f"correct or exclude it, or choose with foreground=[...] which are the structure{_hint(pairs, values)}."
+                f"correct or exclude it, or choose the structure's values with foreground=[...]{_hint(pairs, values)}."
             )
             refuse([pair.mask for pair in blurred], what, advice)
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
         raise CourseError(
             f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({listed(values)}), but two are "
-            f"expected. Choose with foreground=[...] which are the structure, or give masks of two values"
+            f"expected. Choose the structure's values with foreground=[...], or give masks of two values"
             f"{_hint(pairs, values)}."
         )
     threshold = (low + high) / 2
@@ -171,9 +171,7 @@ def chosen_sentences(chosen: set | None, values: list) -> list[str]:
     if len(values) <= 2:
         return []
     rest = listed([value for value in values if value not in chosen])
-    return [
-        f"As you chose, the structure has the masks' values {listed(sorted(chosen))}, and the background has {rest}."
-    ]
+    return [f"Of the masks' values you chose {listed(sorted(chosen))} as the structure. The background is {rest}."]
 
 
 def _inverted(pairs, counts, least, words):

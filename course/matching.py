@@ -122,7 +122,7 @@ def match_masks(files: list[File], layout: Layout) -> None:
             names = ", ".join(end_of_path("/".join(filter(None, image))) for image in alike[:4])
             raise CourseError(
                 f"{end_of_path(path)} is the mask of several images ({names}{' ...' if len(alike) > 4 else ''}), such "
-                "as channels or modalities of one patient. Keep those of one kind, and take the others out."
+                "as channels or modalities of one patient. Keep the images of one kind, and take the others out."
             )
     _drop_channel_number(layout)
     if guessed:

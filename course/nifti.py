@@ -218,7 +218,7 @@ def read_labels(path: Path, chosen: set[float] | None = None) -> tuple[np.ndarra
         raise CourseError(
             f"{end_of_path(path)} holds {len(present):,} values from {present[0]:.4g} to {largest:.4g} that are not "
             "whole numbers, so interpolation has mixed its labels. Resample it by nearest neighbour, or choose the "
-            "label with foreground=...: then all values are rounded."
+            "label with foreground=..., which rounds all values."
         )
     return values, np.unique(values).tolist(), (told,)
 

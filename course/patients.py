@@ -231,7 +231,7 @@ def check_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incomple
     strange = sorted(set(present) - set(HEART_SUBSETS))
     if strange:
         raise CourseError(
-            f"The heart data have no patient called {', '.join(strange[:3])}: take these files out of imagesTr and "
+            f"The heart data have no patient called {', '.join(strange[:3])}: take their files out of imagesTr and "
             "labelsTr. If it is another dataset, give the folder as dataset."
         )
     if missing and not allow_incomplete:

@@ -251,7 +251,7 @@ def scan_axes(scan: Scan, axes: Sequence[str] | None) -> tuple[tuple[str, str, s
     if axes is None:
         return UPRIGHT, [
             f"How {scan.name} should be turned for the network is a guess, because the training data give no "
-            "orientation. Rows were taken to run to the back, columns to the right, and slices to the head."
+            "orientation. Rows were assumed to run to the back, columns to the right, and slices to the head."
         ]
     return tuple(axes), []
 

@@ -252,7 +252,10 @@ def _restore(model, work_dir, settings, record):
             variable.assign(value)
         return None
     if len(rows) > len(past):
-        print(f"history.csv has {len(rows)} epochs, the saved weights {len(past)}: the training continues from these.")
+        print(
+            f"history.csv has {len(rows)} epochs, the saved weights {len(past)}: "
+            f"the training continues after epoch {len(past)}."
+        )
     return past
 
 

@@ -122,8 +122,8 @@ def check_scale(spacing: Sequence[float], learned: dict) -> None:
     for name, ours, theirs in zip(("row", "column", "slice"), spacing, learned["spacing"]):
         if not 1 / UNLIKELY < ours / theirs < UNLIKELY:
             raise CourseError(
-                f"The {name} spacing of the scan is {ours:g} mm, but in training it was {theirs:g} mm, so one of them "
-                "is wrong. Correct the spacing of the scan (for a volume, in its header) or that of the dataset."
+                f"The {name} spacing of the scan is {ours:g} mm, but in training it was {theirs:g} mm, so one of the "
+                "two is wrong. Correct the spacing of the scan (for a volume, in its header) or that of the dataset."
             )
 
 

@@ -283,8 +283,9 @@ def _check_labels(labels, foreground, chosen, label_names):
         more = soft if len(structures) > MANY_LABELS else ignored_hint(structures)
         example = max(labels, key=lambda path: len(labels[path]))
         raise CourseError(
-            f"The labels hold more than one structure ({held}{known and f'; the names are {known}'}). Choose with "
-            f"foreground=..., by name or number{more}. {end_of_path(example)} holds {listed(labels[example])}."
+            f"The labels hold more than one structure ({held}{known and f'; the names are {known}'}). Choose "
+            f"the structure with foreground=..., by name or number{more}. "
+            f"{end_of_path(example)} holds {listed(labels[example])}."
         )
     missing = listed(sorted((chosen or set()) - present))
     if missing:

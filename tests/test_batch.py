@@ -97,7 +97,7 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
 @pytest.mark.parametrize(
     ("grid", "expected"),
     [
-        ({"sead": [0]}, "names 'sead', which is no parameter of a notebook"),
+        ({"sead": [0]}, "names 'sead', which is not a notebook's parameter"),
         *[({"work_dir": ["a"]}, "names 'work_dir'"), ({"open_test": [True]}, "names 'open_test'")],
         *[({"seed": 0}, "give a list"), ({"seed": []}, "give a list"), ({"seed": [0, 0]}, "no value twice")],
         ({"foreground": [1, "1"]}, "no value twice"),  # their runs would have one folder
@@ -367,7 +367,7 @@ def test_a_failed_run_ends_the_batch_with_its_name():
     failed = {"name": "two", "state": "failed", "notebook": "04_training", "cell": 7, "message": "ValueError: no"}
     batch.check_outcomes({"one": fine})
     outcomes = {"one": fine, "two": failed}
-    expected = r"1 of 2 runs failed. The first was two: 04_training: ValueError: no\. Remove"
+    expected = r"1 of 2 runs failed. The first was two, in 04_training: ValueError: no\. Remove"
     with pytest.raises(helpers.CourseError, match=expected):
         batch.check_outcomes(outcomes)
     assert batch.outcome_table(outcomes).splitlines() == [

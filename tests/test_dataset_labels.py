@@ -119,7 +119,7 @@ READ = {
     "blurred": (smoothed, "is blurred, so it has more than two values: the values above 127.5"),
     "blurred and red": (in_red, "is blurred, so it has more than two values: the values above 38"),
     "a red JPEG": (red_jpeg, "is blurred, so it has more than two values: the values above 38"),
-    "a JPEG of 0 and 1": (Jpeg, "is a JPEG of the values 0 and 1, so close that"),
+    "a JPEG of 0 and 1": (Jpeg, "is a JPEG of the values 0 and 1, which are so close"),
     "a JPEG kept as PNG": (jpeg, "is blurred, so it has more than two values: the values above 127.5"),
 }
 
@@ -236,7 +236,7 @@ def test_labels_are_asked_for_in_a_sentence_of_ordinary_length(case, tmp_path):
 )
 def test_the_sentence_that_asks_tells_what_the_values_may_be(make, hint, tmp_path):
     seeds = iter(range(100))
-    with pytest.raises(CourseError, match=r"hold 3 values .* Choose with foreground=") as caught:
+    with pytest.raises(CourseError, match=r"hold 3 values .* Choose the structure") as caught:
         take(tmp_path / "source", tmp_path / "work", lambda _: grey(make(next(seeds))))
     assert hint in str(caught.value) and "do not score" not in str(caught.value)
 
@@ -268,7 +268,7 @@ def test_the_chosen_label_is_taken_and_the_rest_is_told_to_be_background(tmp_pat
     drawn, notes = take(tmp_path / "source", tmp_path / "work", make, foreground=1)
     assert (drawn == (np.asarray(make(STRUCTURE)) == 1)).all()
     background = "0, 2, 3, 4, 5, 6, ..., 255"
-    assert notes == f"As you chose, the structure has the masks' values 1, and the background has {background}."
+    assert notes == f"Of the masks' values you chose 1 as the structure. The background is {background}."
 
 
 def test_masks_without_anything_are_nothing_whatever_their_colour(tmp_path):

@@ -343,14 +343,7 @@ IGNORED[5] = 255
         (BRIGHT, LABEL, {}, BRIGHT, LABEL, "images/c0.nii holds a few values far brighter"),
         (CT, LABEL, {}, VALUES, LABEL, "images/c0.nii holds negative values: the smallest value became black"),
         (VALUES, SOFT, {}, VALUES, SOFT >= 0.5, "masks/c0.nii holds a soft label: values of at least half the"),
-        (
-            VALUES,
-            IGNORED,
-            {"foreground": 1},
-            VALUES,
-            LABEL,
-            "the structure has the masks' values 1, and the background has 0, 255.",
-        ),
+        (VALUES, IGNORED, {"foreground": 1}, VALUES, LABEL, "you chose 1 as the structure. The background is 0, 255."),
         (VALUES, 1 - LABEL, {"foreground": 0}, VALUES, LABEL, ""),
     ],
 )

@@ -255,7 +255,7 @@ def test_an_interrupted_training_is_told_when_its_weights_are_used(folder, capsy
     capsys.readouterr()
     helpers.load_trained_model(folder)
     told = "The training was interrupted after epoch 2 of 4, and these are its weights so far. Run 04_training again"
-    assert capsys.readouterr().out == f"{told} with it.\n"
+    assert capsys.readouterr().out == f"{told} to continue it.\n"
     train(folder, [0.2, 0.1], {**SETTINGS, "seed": 7}, finish=True)
     capsys.readouterr()
     helpers.load_trained_model(folder)
@@ -339,7 +339,7 @@ def test_older_weights_of_the_same_training_go_on_from_their_own_epoch(folder, c
     (folder / "model" / "resume.weights.h5").write_bytes(state)
     capsys.readouterr()
     model, _, first_epoch = begin(folder, settings)
-    told = "history.csv has 4 epochs, the saved weights 2: the training continues from these.\n"
+    told = "history.csv has 4 epochs, the saved weights 2: the training continues after epoch 2.\n"
     assert capsys.readouterr().out == told
     assert first_epoch == 2 and [row["val_loss"] for row in helpers.read_history(folder)] == [0.5, 0.4]
     assert model.layers[-1].bias.numpy() == [2.0] and kept_bias(folder) == 2.0
@@ -607,7 +607,7 @@ def test_code_that_was_edited_since_its_import_is_no_record_of_what_runs(monkeyp
     module = load_module(monkeypatch, "course.made_up", file, MODULE)
     before = source_fingerprint(module.twice)
     file.unlink() if edited is None else file.write_text(edited, encoding="utf-8")
-    with pytest.raises(CourseError, match="edited or moved .* restart the kernel"):
+    with pytest.raises(CourseError, match="edited or moved .* Restart the kernel"):
         source_fingerprint(module.twice)
     module = load_module(monkeypatch, "course.made_up", file, edited or MODULE)
     assert (source_fingerprint(module.twice) != before) is ("/ 3" in (edited or ""))

@@ -261,7 +261,7 @@ def test_settings_of_an_older_course_or_a_careless_hand_are_told(work_dir):
     settings = helpers.load_settings(work_dir)
     older = {name: value for name, value in settings.items() if name not in ("planes", "soft_masks")}
     helpers.write_json(work_dir / "settings.json", older)
-    with pytest.raises(helpers.CourseError, match="lacks planes, soft_masks, .* run 01_dataset_upload again"):
+    with pytest.raises(helpers.CourseError, match="lacks planes, soft_masks. .* run 01_dataset_upload again"):
         helpers.load_settings(work_dir, epochs=3)
     helpers.write_json(work_dir / "settings.json", {**settings, "epochs": "20"})
     with pytest.raises(helpers.CourseError, match="^epochs is '20': choose a whole number"):
@@ -273,7 +273,7 @@ def test_a_dataset_of_an_older_course_is_told(work_dir):
     assert len(description["subsets"]["train"]) > 0
     del description["geometry"]
     helpers.write_json(work_dir / "dataset.json", description)
-    with pytest.raises(helpers.CourseError, match="dataset.json in .* lacks geometry, .* run 01_dataset_upload again"):
+    with pytest.raises(helpers.CourseError, match="dataset.json in .* lacks geometry. .* run 01_dataset_upload again"):
         helpers.read_description(work_dir)
 
 
@@ -335,7 +335,7 @@ def test_a_work_folder_that_is_read_only_is_opened_and_not_written_to(monkeypatc
     monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (folder, os.W_OK))
     assert helpers.open_work_folder(folder) == folder
     for write in (workspace.writable_folder, lambda folder: helpers.write_json(folder / "settings.json", {})):
-        with pytest.raises(helpers.CourseError, match=r"new cannot be made or written to \(it is read-only\): choose"):
+        with pytest.raises(helpers.CourseError, match=r"new cannot be made or written to \(it is read-only\). Choose"):
             write(folder)
 
 
