@@ -108,8 +108,8 @@ def read_runs(path: str | os.PathLike) -> list[dict[str, str]]:
     (recipe, seed, patient), count = of_runs.most_common(1)[0]
     if count > 1:
         raise CourseError(
-            f"{path} holds {patient} {count} times for recipe {recipe} and seed {seed}, so its runs differ in something "
-            "else. Give the file of a batch whose grid names only recipe, seed and fold."
+            f"{path} holds {patient} {count} times for recipe {recipe} and seed {seed}, so its runs differ in "
+            "something else. Give the file of a batch whose grid names only recipe, seed and fold."
         )
     everybody = {row["patient"] for row in rows}
     for recipe, seed in sorted({(row["recipe"], row["seed"]) for row in rows}):
