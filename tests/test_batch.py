@@ -99,7 +99,7 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
     [
         ({"sead": [0]}, "names 'sead', which is not a notebook's parameter"),
         *[({"work_dir": ["a"]}, "names 'work_dir'"), ({"open_test": [True]}, "names 'open_test'")],
-        *[({"seed": 0}, "give a list"), ({"seed": []}, "give a list"), ({"seed": [0, 0]}, "give a list of different values")],
+        *[({"seed": 0}, "give a list"), ({"seed": []}, "give a list"), ({"seed": [0, 0]}, "list of different")],
         ({"foreground": [1, "1"]}, "give a list of different values"),  # their runs would have one folder
         ("seed", "grid is 'seed': give a dict of lists"),
         ({"recipe": [["report"]]}, r"no recipe \['report'\]"),
