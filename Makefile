@@ -24,7 +24,7 @@ setup: .venv/installed
 
 .venv/installed: requirements.txt tests/requirements.txt tools/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
-	  "$(PYTHON) is Python %d.%d: name one of 3.11 to 3.13, as in make setup PYTHON=python3.12" % sys.version_info[:2])'
+	  "$(PYTHON) is Python %d.%d, but the course needs 3.11 to 3.13: name one, as in make setup PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt -r tests/requirements.txt -c tools/constraints.txt
 	if [ "$$(uname)" = Linux ] && $(BIN)/python -c 'import sys; from course.machine import gpu_found; sys.exit(not gpu_found())'; then \

@@ -651,7 +651,7 @@ def score_patients(work_dir, subset, probabilities, threshold, largest_component
         places = slice_places([slices[row]["slice"] for row in rows])
         figures[patient] = patient_scores(truth, prediction, (between, height, width), places)
         if places is None:
-            print(f"{subset}: no distances between surfaces for {patient}: the positions of its slices are unknown.")
+            print(f"No distances between surfaces for {patient} ({subset}): the positions of its slices are unknown.")
     return figures, slice_counts, masks, "mm" if in_millimetres else "pixels"
 
 

@@ -129,8 +129,8 @@ def _write_subset(folder, subset, slices, image_size, prepare, progress):
     for disk in {folder, local}:
         if shutil.disk_usage(disk).free < needed:  # writing to a memory map on a full disk ends the process
             raise CourseError(
-                f"The arrays of {subset} take {needed / 1e6:,.0f} MB, more than the disk of {disk} has left: "
-                "free some space, or choose a smaller image_size."
+                f"The arrays of {subset} need {needed / 1e6:,.0f} MB, more than is free on the disk of {disk}. "
+                "Free some space, or choose a smaller image_size."
             )
     remove_leftovers(local.glob(".drafts-*"))
     with tempfile.TemporaryDirectory(prefix=".drafts-", dir=local) as drafts:
@@ -151,8 +151,8 @@ def _write_subset(folder, subset, slices, image_size, prepare, progress):
                     bar.update()
         if not any(mask.any() for mask in arrays[list(ARRAYS).index("y")]):
             raise CourseError(
-                f"No mask of {subset} holds a pixel at {image_size} x {image_size} pixels: "
-                "choose a larger image_size, or other patients for it."
+                f"At {image_size} x {image_size} pixels all masks of {subset} are empty. "
+                f"Choose a larger image_size, or other patients for {subset}."
             )
         while arrays:  # Windows moves no file that is mapped
             arrays.pop().flush()
@@ -176,8 +176,8 @@ def read_arrays_record(work_dir: Path, settings: dict | None = None) -> dict:
     check_made_from(record.get("made_from"), now, "02_preprocessing")
     if "folder" in record and _find_arrays(Path(record["folder"]), record["made_from"]) is None:
         raise CourseError(
-            f"The arrays in {record['folder']}, which this work folder uses, are gone or are others now: "
-            "run 02_preprocessing again."
+            f"The arrays in {record['folder']}, which this work folder uses, have been deleted or changed. "
+            "Run 02_preprocessing again."
         )
     return record
 
@@ -204,8 +204,8 @@ def load_arrays(work_dir: Path, subset: str, kinds: tuple[str, ...] = ("X", "y")
         path = Path(record.get("folder", work_dir / "npy")) / name
         if not _is_recorded(record, path.parent, name):
             raise CourseError(
-                f"{name} in {path.parent} is missing or not the file that 02_preprocessing wrote: "
-                "run 02_preprocessing again."
+                f"{name} in {path.parent} is missing, or is not the file that 02_preprocessing wrote. "
+                "Run 02_preprocessing again."
             )
         if is_on_drive(path):
             # Under its fingerprint, so that arrays with other content are not taken for these

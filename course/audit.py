@@ -213,8 +213,8 @@ def _copy_doubts(pairs, known):
         doubts.append((f"{one} ({subset_of[one]}) and {other} ({subset_of[other]}) look like {how} of one scan", found))
     if len(compared) < len(pairs):
         notes.append(
-            f"Near-duplicates were searched for among {len(compared):,} of the {len(pairs):,} pictures, "
-            "the same slices of each patient; identical pictures among all."
+            f"The search for near-duplicates compared {len(compared):,} of the {len(pairs):,} pictures, the same "
+            "slices of each patient. The search for identical pictures compared all."
         )
     return _shortened(doubts, "more that look like copies"), notes
 
@@ -300,9 +300,8 @@ def plot_twins(description: dict, work_dir, number: int = 0):
     Raises CourseError if there is no twin of that number.
     """
     if number >= len(description["twins"]):
-        raise CourseError(
-            f"The audit found {len(description['twins'])} scans under two names: number {number} is not one of them."
-        )
+        found = len(description["twins"])
+        raise CourseError(f"There is no twin {number}: the audit found {found} scans under two names, numbered from 0.")
     import matplotlib.pyplot as plt
 
     twin = description["twins"][number]
@@ -326,7 +325,7 @@ def plot_findings(description: dict, work_dir):
     """
     findings = description["audit"]["findings"]
     if not findings:
-        raise CourseError("The audit found nothing doubtful: there is nothing to show.")
+        raise CourseError("The audit found nothing doubtful, so there is nothing to show.")
     import matplotlib.pyplot as plt
 
     figure = plt.figure(figsize=(1.8 * EXAMPLES, 2.5 * len(findings)), layout="constrained")

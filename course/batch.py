@@ -80,17 +80,17 @@ def plan_runs(
     for name, values in grid.items():
         if name not in known:
             names = ", ".join(sorted(known))
-            raise CourseError(f"The grid names {name!r}, which no notebook takes: it may name {names}.")
+            raise CourseError(f"The grid names {name!r}, which is not a notebook's parameter. It may name {names}.")
         is_list = isinstance(values, list) and values
         if not is_list or any(values.count(value) > 1 for value in values) or len({*map(str, values)}) < len(values):
-            raise CourseError(f"The grid's {name} is {values!r}: give a list, no value twice, such as [0, 1].")
+            raise CourseError(f"The grid's {name} is {values!r}: give a list of different values, such as [0, 1].")
         if name == "fold" and None in values and len(values) > 1:
-            raise CourseError(f"The grid's fold is {values!r}: None, the dataset's own split, overlaps the folds.")
+            raise CourseError(f"The grid's fold is {values!r}: None, the dataset's own split, must stand alone.")
     check_values({"open_test": open_test})
     if open_test and compared_names(grid):
         raise CourseError(
             f"The grid compares {', '.join(compared_names(grid))}, so test stays closed: "
-            "choose on valid, then run the choice alone with open_test=True."
+            "choose on valid, then run only what you chose, with open_test=True."
         )
     runs = {}
     for values in itertools.product(*grid.values()):
@@ -179,7 +179,7 @@ def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameter
     except papermill.PapermillExecutionError as error:
         raise NotebookFailed(f"{error.ename}: {error.evalue}", name, error.exec_count) from None
     except nbclient.exceptions.DeadKernelError:
-        raise NotebookFailed("its kernel died, most often for lack of memory", name) from None
+        raise NotebookFailed("its kernel died, most often because memory ran out", name) from None
     except nbclient.exceptions.CellTimeoutError:
         raise NotebookFailed(f"a cell took longer than {CELL_TIMEOUT // 3600} hours", name) from None
 
@@ -228,12 +228,12 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
             write_json(run_dir / "run.json", {**record, "state": "running", "notebook": notebook})
             run_notebook(notebook, run_dir, batch, **{key: given[key] for key in known & set(given)})
             if code_fingerprint() != code:
-                raise NotebookFailed("the code was edited since the batch began, so its runs would differ", notebook)
+                raise NotebookFailed("the code was edited after the batch began, so its runs would differ", notebook)
         record.update(state="complete", reported=_reported(run_dir))
     except NotebookFailed as failure:
         record.update(_failure(str(failure), failure.notebook, failure.cell))
     if owner_of(folder) not in (batch, ""):
-        return {**record, **_failure("another batch was started in this folder, and goes on with this run")}
+        return {**record, **_failure("another batch was started in this folder and has taken over this run")}
     record.update(seconds=time.monotonic() - started)
     write_json(run_dir / "run.json", record)
     return record
@@ -261,7 +261,7 @@ def run_batch(
     shared, shown = [], None
     _check_same_dataset(writable_folder(folder), runs)
     if any(run["dataset"] == "heart" for run in runs.values()):
-        show("the heart data: downloading, if they are not here")
+        show("downloading the heart data, unless they are already here")
         fetch_heart(folder.parents[1])  # once, before several workers look for it
     with open_cluster(runs, scheduler) as client, own(folder) as (batch, beat):
         while waiting or running:
@@ -322,7 +322,7 @@ def _outcome(name, run, future):
         return future.result()
     error = future.exception()
     if isinstance(error, KilledWorker):
-        message = "its worker died each time that it was started, most often for lack of memory"
+        message = "its worker died every time it was started, most often because memory ran out"
     else:
         message = f"{type(error).__name__}: {error}"
     return {"name": name, "parameters": run, **_failure(message)}
@@ -391,8 +391,8 @@ def check_outcomes(outcomes: dict[str, dict]) -> None:
     failed = [outcome for outcome in outcomes.values() if outcome["state"] == "failed"]
     if failed:
         first = failed[0]
-        reason = f"{first['notebook']}: {first['message']}" if first["notebook"] else first["message"]
+        where = f"{first['name']}, in {first['notebook']}" if first["notebook"] else first["name"]
         raise CourseError(
-            f"{len(failed)} of {len(outcomes)} runs failed, the first is {first['name']} ({reason}). "
-            "Mend the cause and start the batch again: what is complete is not run again."
+            f"{len(failed)} of {len(outcomes)} runs failed. The first was {where}: {first['message'].removesuffix('.')}"
+            ". Remove the cause and start the batch again: completed runs are not repeated."
         )

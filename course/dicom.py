@@ -91,7 +91,7 @@ def _values_of(slices):
             values.append(apply_rescale(entry.pixel_array, entry).T)
     values = np.stack(values, axis=-1)
     if not np.isfinite(values).all():
-        raise ValueError("it holds values that are not finite")
+        raise ValueError("it holds values that are not finite (NaN or infinite)")
     if slices[0].PhotometricInterpretation == "MONOCHROME1":  # with white as the lowest value
         values = values.max() - values + values.min()
     return values
@@ -104,13 +104,13 @@ def _check_slice(file: Path, entry) -> None:
         values = np.array(entry.get(tag) or [], float).ravel()
         if len(values) != count or not np.isfinite(values).all():
             raise CourseError(
-                f"{end_of_path(file)} lacks {tag}, as {count} finite numbers, so its place in the patient is unknown: "
-                f"{DICOM_ADVICE}."
+                f"{end_of_path(file)} does not give {tag} as {count} finite numbers, so its place in the patient is "
+                f"unknown: {DICOM_ADVICE}."
             )
     sides = np.reshape(entry.ImageOrientationPatient, (2, 3)).astype(float)
     if min(entry.PixelSpacing) <= 0 or not np.allclose(sides @ sides.T, np.eye(2), atol=0.02):
         raise CourseError(
-            f"{end_of_path(file)} has a PixelSpacing of 0, or an ImageOrientationPatient that is not two directions of "
+            f"{end_of_path(file)} has a PixelSpacing of 0, or its ImageOrientationPatient is not two directions of "
             f"length 1 at right angles: {DICOM_ADVICE}."
         )
     is_grey = entry.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
@@ -123,7 +123,7 @@ def _thickness(entry) -> tuple[float | None, str]:
     for tag in ("SpacingBetweenSlices", "SliceThickness"):
         if (entry.get(tag) or 0) > 0:
             return float(entry.get(tag)), f"{tag} says that it is {entry.get(tag):g} mm thick"
-    return None, "it does not say how thick it is, so its volume is unknown"
+    return None, "its header does not give its thickness, so its volume is unknown"
 
 
 def _notes_on_places(slices: list, positions: np.ndarray, normal: np.ndarray, name: str) -> list[str]:
@@ -135,14 +135,14 @@ def _notes_on_places(slices: list, positions: np.ndarray, normal: np.ndarray, na
     if (steps < 1e-3).any():
         two = " and ".join(end_of_path(entry.filename) for entry in slices[steps.argmin() :][:2])
         raise CourseError(
-            f"{name} holds two slices at one place ({two}), as with several time points: give the files of one time "
-            "point, each slice once."
+            f"{name} holds two slices at the same place ({two}), perhaps of different time points. Give the files of "
+            "one time point, each slice once."
         )
     off = np.linalg.norm(positions - np.linspace(positions[0], positions[-1], len(positions)), axis=1).max()
     told = (
-        f"The slices of {name} lie {steps.min():.2f} to {steps.max():.2f} mm apart, up to {off:.2f} mm off a straight "
-        "line of even steps"
+        f"The slices of {name} lie {steps.min():.2f} to {steps.max():.2f} mm apart, up to {off:.2f} mm away from "
+        "evenly spaced places on a straight line"
     )
     if steps.max() > UNEVEN * steps.min() or off > steps.min() / 2:
-        raise CourseError(f"{told}: slices are missing, or out of line; give all slices of one series.")
-    return [f"{told}: they were taken as evenly spaced."] if off > 0.01 * steps.min() else []
+        raise CourseError(f"{told}. Slices are missing or out of line: give all slices of one series.")
+    return [f"{told}. They were treated as evenly spaced."] if off > 0.01 * steps.min() else []

@@ -50,7 +50,7 @@ def _watched(function: Callable) -> Callable:
             told = f"{type(error).__name__}{first_line and ': '}{first_line}"
             raise Mistake(f"Your function stopped with {told}.") from error
         if answer is None:
-            raise Mistake("Your function returned nothing: does every way through it end with `return`?")
+            raise Mistake("Your function returned nothing: does every path through it end with `return`?")
         return answer
 
     return watched

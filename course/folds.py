@@ -72,7 +72,9 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
     if len(present) == len(SUBSETS):
         return pairs, []
     if len(present) > 1 and "train" not in present:
-        raise CourseError("The subset train holds no image, but valid and test do: put most of the patients into it.")
+        raise CourseError(
+            "The subset train has no images, but valid and test have: put most of the patients into train."
+        )
     if len(present) < 2:
         pool, missing, parts, needed = pairs, ["valid", "test"], "train, valid and test", "three"
         lack = f"no subsets{''.join(f' but {subset}' for subset in present)}"
@@ -80,14 +82,16 @@ def fill_subsets(pairs: list[Pair], seed: int, people: dict | None = None) -> tu
     else:
         pool, [subset] = [pair for pair in pairs if pair.subset == "train"], {"valid", "test"} - present
         missing, parts, needed = [subset], f"train and {subset}", "two"
-        told = f"The dataset has no {subset}: it was drawn from the patients of train, at random (seed {seed});"
+        told = (
+            f"The dataset has no {subset}: it was drawn at random from the patients of train (seed {seed}), which gives"
+        )
     groups = _groups(pool, people or {})
     if len(groups) <= len(missing):
         raise CourseError(
             f"{len(groups)} {'patient is' if len(groups) == 1 else 'patients are'} too few to split into {parts} "
-            f"({', '.join(end_of_path(group[0]) for group in groups)}; one scan, or one patient, under two names "
-            f"counts once): {needed} are needed; if each file is a patient of its own, give patient_pattern=None, else "
-            "a pattern that tells the patients apart."
+            f"({', '.join(end_of_path(group[0]) for group in groups)}): {needed} are needed. A scan or patient under "
+            "two names counts once. If each file is a patient of its own, give patient_pattern=None, else a "
+            "pattern that tells the patients apart."
         )
     generator, drawn = random.Random(seed), {pair.patient for pair in pool if len(pair.facts.mask_values) > 1}
     for _ in range(ATTEMPTS):
@@ -114,8 +118,8 @@ def check_subsets(pairs: list[Pair], people: dict | None = None) -> None:
             who = f"{names} look like two times or sides of one patient, who is"
         where = " and ".join(f"{one.subset}/{end_of_path(one.name)}" for one in (first, pair))
         raise CourseError(
-            f"{who} in two subsets ({where}), so results would look too good: keep each patient in one subset; "
-            "if these names hold no patient, give patient_pattern=None or a pattern of your own."
+            f"{who} in two subsets ({where}), so results would look too good. Keep each patient in one subset. "
+            "If these names say nothing about patients, give patient_pattern=None or a pattern of your own."
         )
 
 
@@ -125,9 +129,9 @@ def check_masks(pairs: list[Pair], mask_values: list) -> None:
         of_subset = [pair for pair in pairs if pair.subset == subset]
         if not any(pair.facts.foreground_pixels(mask_values) for pair in of_subset):
             raise CourseError(
-                f"All masks of {subset} are empty, {end_of_path(of_subset[0].name)} and the others, so nothing can be "
-                "learned or measured there: put a patient in it whose masks show the structure or, if the subsets were "
-                "drawn at random, choose another seed."
+                f"All masks of {subset} are empty ({end_of_path(of_subset[0].name)} and the others), so nothing can be "
+                f"learned or measured there. Put a patient whose masks show the structure into {subset} or, if the "
+                "subsets were drawn at random, choose another seed."
             )
 
 
@@ -149,15 +153,16 @@ def apply_fold(description: dict, fold: int) -> None:
     """
     folds = description["folds"]
     if type(fold) is not int or not 0 <= fold < len(folds) or len(folds) < 2:
+        choices = f"a whole number from 0 to {len(folds) - 1}, or None" if len(folds) > 1 else "None"
         raise CourseError(
-            f"fold is {fold!r}: the {sum(map(len, folds))} train and valid patients make {len(folds)} folds, "
-            f"choose a whole number from 0 to {len(folds) - 1}, or None."
+            f"fold is {fold!r}, but the number of folds of the {sum(map(len, folds))} train and valid patients is "
+            f"{len(folds)}: choose {choices}."
         )
     pairs = [(subset, pair) for subset in ("train", "valid") for pair in description["subsets"][subset]]
     [(name, count)] = Counter(pair["name"] for _, pair in pairs).most_common(1)
     if count > 1:
         raise CourseError(
-            f"Train and valid both hold a picture {name}: folds mix the two, so give each file a name of its own."
+            f"Train and valid both have a picture named {name}. Folds mix the two, so give each file a name of its own."
         )
     description["as_imported"] = {name: description[name] for name in ("fingerprint", "notes")}
     description["stored_in"] = {pair["name"]: subset for subset, pair in pairs}
@@ -165,8 +170,8 @@ def apply_fold(description: dict, fold: int) -> None:
     _regroup(description, lambda pair: subset_of[pair["patient"]])
     description["notes"] = [
         *description["notes"],
-        f"Fold {fold} of {len(folds)}: {', '.join(folds[fold])} are valid, the other patients of train and valid are "
-        "train; the audit describes the subsets as imported.",
+        f"Fold {fold} of {len(folds)}: {', '.join(folds[fold])} are in valid, the other patients of train and valid in "
+        "train. The audit describes the subsets as imported.",
     ]
     description["fold"] = fold
     described = f"{description['fingerprint']} {sorted(subset_of.items())}"

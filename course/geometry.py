@@ -43,7 +43,9 @@ def picture_geometry(
     of_all, own = _read(path) if path else ({}, {})
     strange = sorted(set(own) - {*patients, *excluded})
     if strange:
-        raise CourseError(f"{end_of_path(path)} describes {strange[0]!r}, who is not a patient of this dataset.")
+        raise CourseError(
+            f"{end_of_path(path)} describes {strange[0]!r}, who is not a patient of this dataset: correct the name."
+        )
     geometry = {}
     for patient in patients:
         entry = {"spacing": None, "axes": None, **of_all, **own.get(patient, {})}
@@ -63,10 +65,10 @@ def unused_sentences(found: list[Path], folder: Path, pairs: list = ()) -> list[
     """Return a list with a sentence on the geometry.json files in a dataset's folder that its pairs do not use."""
     used = _geometry_file(pairs, folder) if pairs else None
     unused = [path for path in found if path != used]
-    advice = "volumes hold their own spacing and axes."
+    advice = "volumes have their own spacing and axes."
     if pairs:
-        advice = 'only one above all images and masks is read; it may describe single patients in "patients".'
-    return sentences_about(unused, "was passed over", advice)
+        advice = 'only one above all images and masks is read. It may describe single patients under "patients".'
+    return sentences_about(unused, "was skipped", advice)
 
 
 def _geometry_file(pairs, folder):
@@ -83,8 +85,8 @@ def _read(path):
     own = described.get("patients", {}) if isinstance(described, dict) else None
     if not isinstance(own, dict):
         raise CourseError(
-            f'{end_of_path(path)} must hold {{"spacing": [row, column, slice], "axes": ["I", "A", "R"]}}, for all or, '
-            'in "patients", for each of them.'
+            f'{end_of_path(path)} must hold {{"spacing": [row, column, slice], "axes": ["I", "A", "R"]}}, for all '
+            'patients or, under "patients", for each of them.'
         )
     of_all = {key: value for key, value in described.items() if key != "patients"}
     for where, entry in [("", of_all), *((f", {name}", entry) for name, entry in own.items())]:
@@ -114,8 +116,8 @@ def _check_axes(axes, where):
         and all(sum(axis in sides for axis in axes) == 1 for sides in (("R", "L"), ("A", "P"), ("S", "I")))
     ):
         raise CourseError(
-            f"{where}: axes are three letters, one of R and L, one of A and P, one of S and I, "
-            "for the sides of the body that rows, columns and slices run to."
+            f"{where}: axes are three letters, for the sides of the body that rows, columns and slices run to. "
+            "In any order, one is R or L, one is A or P, and one is S or I."
         )
 
 

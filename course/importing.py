@@ -94,7 +94,7 @@ def import_dataset(
     """
     work_dir = Path(work_dir).absolute()
     if not isinstance(seed, Integral):
-        raise CourseError(f"seed={seed!r}: give a whole number.")
+        raise CourseError(f"seed={seed!r} is not a whole number: give one, such as 0.")
     seed = int(seed)  # of NumPy too
     if isinstance(dataset, (str, os.PathLike)) and Path(dataset).name == "dataset.json":
         given = exclude or foreground is not None or allow_incomplete or spacing or patient_pattern != PATIENT_PATTERN
@@ -104,7 +104,7 @@ def import_dataset(
         folder = _source_folder(dataset, work_dir, building, seed, sample, heart_source, progress)
         layout = find_files(folder, work_dir)
         if spacing is not None and (dataset == "sample" or layout.has_volumes):
-            raise CourseError("spacing is for pictures of your own: volumes and the sample bring theirs; leave it out.")
+            raise CourseError("spacing is for pictures of your own. Leave it out: volumes and the sample bring theirs.")
         chosen = None
         if layout.has_volumes:
             choices = dataset == "heart", patient_pattern, exclude, foreground, allow_incomplete
@@ -112,7 +112,9 @@ def import_dataset(
             pairs = measure_pairs(pairs, progress)
             notes += unused_sentences(layout.geometry, folder)
         elif dataset == "heart":
-            raise CourseError(f"{folder} holds pictures, no volumes of the heart data: give this folder as dataset.")
+            raise CourseError(
+                f"{folder} holds pictures, not the volumes of the heart data: give this folder as dataset."
+            )
         else:
             chosen = foreground_values(foreground, {})
             choices = patient_pattern, exclude, chosen, spacing
@@ -192,10 +194,12 @@ def upload_file(work_dir: str | os.PathLike) -> Path:
     try:
         from google.colab import files
     except ImportError as error:
-        raise CourseError("Uploading works in Colab only: here, give the path instead.") from error
+        raise CourseError("Uploading works only in Colab. Here, give the path instead.") from error
     uploaded = files.upload()
     if len(uploaded) != 1:
-        raise CourseError(f"Choose one file (a dataset is one zip of its folder); {len(uploaded)} were uploaded.")
+        raise CourseError(
+            f"{len(uploaded)} files were uploaded: choose only one. For a dataset, that is a zip of its folder."
+        )
     [(name, content)] = uploaded.items()
     target = Path(work_dir) / "uploaded" / Path(name).name
     with whole_file(target) as temporary:
@@ -239,8 +243,8 @@ def _take_imported(path, work_dir, fold, has_options):
     """Take the dataset that another work folder, or this one, has imported; its files are used from there."""
     if has_options:
         raise CourseError(
-            f"{path} is a dataset that has already been imported: give exclude, foreground, "
-            "allow_incomplete, spacing and patient_pattern in the import there, not here."
+            f"{path} is a dataset that has already been imported. Give exclude, foreground, allow_incomplete, spacing "
+            "and patient_pattern where you import it, not here."
         )
     if not path.is_file():
         raise CourseError(f"There is no file {path}: run 01_dataset_upload in that folder first.")
@@ -249,11 +253,13 @@ def _take_imported(path, work_dir, fold, has_options):
     except ValueError:
         description = None
     if not (isinstance(description, dict) and isinstance(description.get("root"), str) and "folds" in description):
-        raise CourseError(f"{path} was not written by 01_dataset_upload: give the folder {path.parent} as the dataset.")
+        raise CourseError(f"{path} was not written by 01_dataset_upload: give the folder {path.parent} instead.")
     description = read_description(path.parent)  # an older version of the course may have written it
     root = dataset_root(description, path.parent)
     if not root.is_dir():
-        raise CourseError(f"The files of {path} are gone ({root}): run 01_dataset_upload in that folder again.")
+        raise CourseError(
+            f"The files that {path} describes are missing ({root}): run 01_dataset_upload in that folder again."
+        )
     check_unchanged(description)
     is_own = path.parent == work_dir.resolve()
     if is_own or fold is not None:  # without a new fold, another folder's dataset is taken with the fold it has

@@ -41,7 +41,8 @@ def unite_masks(
         parts = [picture.pixels for picture in pictures]
         for path, part in zip(paths, parts):
             if part.shape != parts[0].shape:
-                raise CourseError(f"{end_of_path(paths[0])} and {end_of_path(path)} differ in size: correct the masks.")
+                two = f"{end_of_path(paths[0])} and {end_of_path(path)}"
+                raise CourseError(f"{two} are masks of one image but differ in size: correct them.")
         united = np.maximum.reduce(parts)
         for part in parts:
             united = np.where(np.isin(part, list(chosen or ())), part, united)
@@ -69,41 +70,42 @@ def choose_foreground(pairs: list[Pair], chosen: set | None) -> tuple[Callable |
     if chosen is not None and not is_blur:
         if not chosen <= set(values) or chosen == set(values):
             raise CourseError(
-                f"foreground={sorted(chosen)} does not divide the masks' values in two: they hold {listed(values)}."
+                f"foreground={sorted(chosen)} does not divide the masks' values into structure and background: choose "
+                f"some, not all, of {listed(values)}."
             )
         return (lambda pixels: np.isin(pixels, list(chosen))), [0, 255], chosen_sentences(chosen, values)
     if len(values) == 1:
-        lesser = ", or, if several masks of one image show it as the smaller value, choose that with foreground=..."
+        lesser = " If several masks of one image show it as the smaller value, choose that value with foreground=..."
         raise CourseError(
             f"All masks are {'full' if low else 'empty'}: {end_of_path(pairs[0].mask)} and the others hold only the "
-            f"value {listed([low])}; give masks in which the structure is drawn{lesser if low else '.'}"
+            f"value {listed([low])}. Give masks in which the structure is drawn.{lesser if low else ''}"
         )
     if len(values) == 2:
         plain = all(pair.facts.mask_plain for pair in pairs)
         notes = _inverted(pairs, counts, high, f"the value {listed([high])}")
         noisy = [pair.mask for pair in pairs if pair.facts.lossy and high - low <= NOISE]
-        what = f"is a JPEG of the values {low:g} and {high:g}, close enough for JPEG noise to mix them up"
-        advice = "check that the outlines in 01 fit; if not, save the masks again, as PNG."
+        what = f"is a JPEG of the values {low:g} and {high:g}, which are so close that JPEG noise may mix them up"
+        advice = "check that the outlines in 01 fit. If they do not, save the masks again as PNG."
         notes += sentences_about(noisy, what, advice)
         return (None, values, notes) if plain else ((lambda pixels: pixels == high), [0, 255], notes)
     if not is_blur:
         if 0 < 2 * len(blurred) < len(pairs):
-            what = f"holds more than two values, but most masks do not; all together hold {listed(values)}"
+            what = f"holds more than two values, unlike most masks (all together hold {listed(values)})"
             advice = (
-                f"correct or exclude it, or choose which are the structure with foreground=[...]{_hint(pairs, values)}."
+                f"correct or exclude it, or choose the structure's values with foreground=[...]{_hint(pairs, values)}."
             )
             refuse([pair.mask for pair in blurred], what, advice)
         example = max(pairs, key=lambda pair: len(pair.facts.mask_values))
         raise CourseError(
-            f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({listed(values)}) where two are "
-            f"expected: choose which are the structure with foreground=[...], or give masks of two values"
+            f"{end_of_path(example.mask)} and other masks hold {len(values)} values ({listed(values)}), but two are "
+            f"expected. Choose the structure's values with foreground=[...], or give masks of two values"
             f"{_hint(pairs, values)}."
         )
     threshold = (low + high) / 2
     _refuse_faint(pairs, threshold, high)
     side = "below" if chosen == {low} else "above"
-    advice = f"masks are not two-valued, their values {side} {threshold:g} were taken as foreground."
-    notes = sentences_about([pair.mask for pair in blurred], "is blurred", advice)
+    advice = f"the values {side} {threshold:g} were taken as the structure."
+    notes = sentences_about([pair.mask for pair in blurred], "is blurred, so it has more than two values", advice)
     notes += [] if chosen else _inverted(pairs, counts, threshold, f"what is above {threshold:g}")
     return (lambda pixels: (pixels > threshold) == (side == "above")), [0, 255], notes
 
@@ -122,7 +124,9 @@ def refuse_views(pairs: list[Pair], neither: list[Path]) -> None:
         return 2 * bright > facts.size[0] * facts.size[1] and least in facts.border_values
 
     if len(neither) >= len(pairs) and all(is_view(pair.facts) for pair in pairs):
-        advice = f"put {end_of_path(min(neither))} and the like into masks/ if they show the structure, else elsewhere."
+        advice = (
+            f"if {end_of_path(min(neither))} and the like show the structure, put them into masks/, else elsewhere."
+        )
         what = "covers most of its picture, as a field of view does"
         refuse([pair.mask for pair in pairs], what, advice)
 
@@ -139,7 +143,7 @@ def _refuse_faint(pairs, threshold, high):
         values = pair.facts.mask_values
         if len(values) == 2 and not pair.facts.lossy and max(values) <= threshold and values[max(values)] > TIP:
             faint.append(pair.mask)
-    what = f"holds two values, neither above {threshold:g}, and other masks are blurred and reach {high:g}"
+    what = f"holds two values, neither above {threshold:g}, but other masks are blurred and reach {high:g}"
     refuse(faint, what, "save all masks with the same two values.")
 
 
@@ -148,10 +152,10 @@ def _hint(pairs, values):
     if any(len(set(pair.facts.mask_values) - {values[0]}) > 1 for pair in pairs):
         hint = ignored_hint(values)
     else:
-        hint = f"; no mask holds two besides {listed(values[:1])}, so they may all be one structure"
+        hint = f". No mask holds two of them besides {listed(values[:1])}, so they may all be one structure"
     colours = {label: colour[:3] for pair in pairs for colour, label in pair.facts.palette.items() if colour[3]}
     if any(len(set(colour)) > 1 for colour in colours.values()):
-        hint += f"; their colours are {listed([f'{label} {colours[label]}' for label in sorted(colours)])}"
+        hint += f". Their colours are {listed([f'{label} {colours[label]}' for label in sorted(colours)])}"
     return hint
 
 
@@ -159,7 +163,7 @@ def ignored_hint(values: list) -> str:
     """Return the end of a sentence if values hold -1, or 255 beside small numbers, often "ignore" labels; else ''."""
     is_apart = not any(100 < value < 255 for value in values)
     ignored = [value for value in (-1, 255) if value in values and (value < 0 or is_apart)]
-    return f"; {listed(ignored)} often means 'do not score'" if ignored else ""
+    return f". {listed(ignored)} often means 'do not score'" if ignored else ""
 
 
 def chosen_sentences(chosen: set | None, values: list) -> list[str]:
@@ -167,7 +171,7 @@ def chosen_sentences(chosen: set | None, values: list) -> list[str]:
     if len(values) <= 2:
         return []
     rest = listed([value for value in values if value not in chosen])
-    return [f"Of the masks' values {listed(sorted(chosen))} is the structure, as chosen; {rest} is background."]
+    return [f"Of the masks' values you chose {listed(sorted(chosen))} as the structure. The background is {rest}."]
 
 
 def _inverted(pairs, counts, least, words):
@@ -182,8 +186,8 @@ def _inverted(pairs, counts, least, words):
         return []
     border = " and the borders of most" if around else ""
     return [
-        f"The masks may be inverted: {words} covers {share:.0%} of the pictures{border} and was taken as the structure"
-        f"; if the structure is the rest, give foreground={listed([low])}."
+        f"The masks may be inverted: {words} was taken as the structure, but covers {share:.0%} of the pictures{border}"
+        f". If the structure is the rest, give foreground={listed([low])}."
     ]
 
 

@@ -67,16 +67,16 @@ def find_files(folder: Path, work_dir: Path) -> Layout:
     layout = Layout(geometry=[path for path in unread if path.name == "geometry.json"])
     files, layout.neither = _tell_images_by_masks(_set_aside(_tell_kinds(paths, folder, shared), layout))
     data = [path for path in unread if may_be_data(path)]
-    types = ", ".join(sorted({file_suffix(path.name) or "files without ending" for path in data})[:6])
-    layout.pass_over(data, f"{types} are not read; if it belongs to the dataset, {TO_READ}.")
-    layout.pass_over(layout.neither, "neither its name nor its folder's says that it is an image or a mask.")
+    types = ", ".join(sorted({file_suffix(path.name) or "files without an extension" for path in data})[:6])
+    layout.pass_over(data, f"this course does not read {types}. If it belongs to the dataset, {TO_READ}.")
+    layout.pass_over(layout.neither, "neither its name nor its folder's says whether it is an image or a mask.")
     match_masks(_use_folders_as_names(files, layout.notes), layout)
     _pass_over_test_without_masks(layout)
     if len(layout.images) != len(layout.masks):
         refuse_dicom(unread)
     for (_, name), path in layout.images.items():
         if len(f"{name}{'_000' if file_suffix(path.name) in VOLUMES else ''}.png".encode()) > MAX_NAME:
-            raise CourseError(f"The name of {end_of_path(path)} is too long to be kept with its folders: shorten it.")
+            raise CourseError(f"The name of {end_of_path(path)} is too long when joined with its folders: shorten it.")
     return layout
 
 
@@ -125,7 +125,8 @@ def _of_types(paths):
     [(suffix, count)] = Counter(file_suffix(path.name) for path in paths).most_common(1)
     example = next(path for path in paths if file_suffix(path.name) == suffix)
     hint = f"; {TO_READ}" if may_be_data(example) else ""
-    return f"{end_of_path(example)} and the like ({count:,} of the type {suffix or 'without ending'}{hint})"
+    kind = f"of the type {suffix}" if suffix else "without an extension"
+    return f"{end_of_path(example)} and the like ({count:,} {kind}{hint})"
 
 
 def words_of(name):
@@ -205,7 +206,7 @@ def _set_aside(files, layout):
         return f"{file.path.parent.name}/{file.name}"
 
     neither = [file for file in files if NEITHER.intersection(words_of(says(file)))]
-    files = pass_over(neither, "by its name it is not a mask drawn by a person.")
+    files = pass_over(neither, "its name says that it is not a mask drawn by a person.")
     masks = [file for file in files if file.kind == "masks"]
     if any(FIRST_OPINION.search(says(file)) for file in masks):
         images = {file.name for file in files if file.kind != "masks"}
@@ -216,7 +217,9 @@ def _set_aside(files, layout):
     by_hand = {file.path.parent.name for file in masks if "manual" in words_of(file.path.parent.name)}
     if by_hand:
         views = [file for file in masks if {*words_of(file.path.parent.name)} <= {"mask", "masks"}]
-        files = pass_over(views, f"beside {min(by_hand)} a mask folder holds the field of view, not the structure.")
+        files = pass_over(
+            views, f"beside {min(by_hand)}, a folder called mask holds the field of view, not the structure."
+        )
     return files
 
 
@@ -316,8 +319,8 @@ def _use_folders_as_names(files, notes):
         first, *more = sorted({"/".join(above) for above in folders.values()})
         if more and (any(above["images"]) or any(word for _, word in words)):
             notes.append(
-                f"The folders are taken as the patients, {end_of_path(first)} and {len(more):,} more, since the names "
-                "in them differ only in their numbers; if each file is a patient, give patient_pattern=None."
+                f"The folders ({end_of_path(first)} and {len(more):,} more) were taken as the patients, because the "
+                "names in them differ only in their numbers. If each file is a patient, give patient_pattern=None."
             )
         length = {kind: len(word) for kind, word in words}
         return [replace(file, name="_".join([*folders[file], own[file][length[file.kind] :]])) for file in files]
@@ -328,8 +331,8 @@ def _use_folders_as_names(files, notes):
     begin_so = all(file.above and file.name.startswith(file.above[-1]) for file in images)
     if 1 < len(above["images"]) < len({re.sub(r"_\d+$", "", file.name) for file in images}) and not begin_so:
         notes.append(
-            f"The folders of {end_of_path(images[0].path)} and the others were not used: if they are patients, begin "
-            "their files' names with the patient's, as in P1_000."
+            f"The folders of {end_of_path(images[0].path)} and the others were not taken as patients. If they are, "
+            "begin the names of their files with the patient's, as in P1_000."
         )
     return files
 
@@ -342,5 +345,5 @@ def _pass_over_test_without_masks(layout):
         images, masks = ([key for key in files if key[0] == subset] for files in (layout.images, layout.masks))
         if images and not masks:
             paths = [layout.images.pop(key) for key in images]
-            why = f"no image of {subset} has one, so all of {subset} is left out."
+            why = f"no image of {subset} has one, so all of {subset} was left out."
             layout.notes += sentences_about(paths, "has no mask", why)

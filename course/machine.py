@@ -52,8 +52,8 @@ def set_up() -> None:
     found = metadata.version("tensorflow")
     if tuple(map(int, re.findall(r"\d+", found)[:2])) < LEAST_TENSORFLOW:
         raise CourseError(
-            f"TensorFlow {found} is installed here, and the course needs 2.20 or later: in Colab choose the latest "
-            "version under Runtime > Change runtime type, elsewhere make an environment anew with `make setup`."
+            f"TensorFlow {found} is installed here, but the course needs 2.20 or later. In Colab, choose the latest "
+            "version under Runtime > Change runtime type. Elsewhere, make a new environment with `make setup`."
         )
 
 
@@ -84,7 +84,7 @@ def install(*names: str) -> None:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(kept), *missing]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
     if done.returncode:
-        said = (done.stderr.strip() or "pip does not say why").splitlines()[-1]
+        said = (done.stderr.strip() or "pip gives no reason").splitlines()[-1]
         raise CourseError(f"{', '.join(missing)} could not be installed ({said[:150]}): is this machine online?")
     importlib.invalidate_caches()
 
@@ -203,9 +203,9 @@ def check_device(settings: dict, allow_slow: bool = False) -> None:
             "or choose profile='quick' in 01_dataset_upload to go on without it."
         )
     raise CourseError(
-        "Profile 'full' is made for a GPU, and this machine has none. In Colab choose a GPU under Runtime > Change "
-        "runtime type and run this notebook from its start; or choose profile='quick' in 01_dataset_upload; "
-        "or set allow_slow=True to go on for hours."
+        "Profile 'full' is made for a GPU, but this machine has none. In Colab, choose a GPU under Runtime > Change "
+        "runtime type and run this notebook from its start. Or choose profile='quick' in 01_dataset_upload, or set "
+        "allow_slow=True and wait for hours."
     )
 
 

@@ -42,7 +42,7 @@ class Layout:
 
     def pass_over(self, paths: list[Path], why: str) -> None:
         """Record a sentence on files, if there are any, that are taken as neither image nor mask."""
-        self.passed_over += sentences_about(paths, "was passed over", why)
+        self.passed_over += sentences_about(paths, "was skipped", why)
 
     @property
     def has_volumes(self) -> bool:
@@ -112,8 +112,8 @@ def match_masks(files: list[File], layout: Layout) -> None:
         if of_image and key in layout.images:
             if not is_part:
                 raise CourseError(
-                    f"{end_of_path(of_image[0])} and {end_of_path(file.path)} are masks of one image: keep one, or, if "
-                    "each picture shows a part of the structure, call them NAME_mask_1, NAME_mask_2 and so on."
+                    f"{end_of_path(of_image[0])} and {end_of_path(file.path)} are masks of one image. Keep one or, if "
+                    "each shows a part of the structure, call them NAME_mask_1, NAME_mask_2 and so on."
                 )
             united.append(file.path)
         of_image.append(file.path)
@@ -121,15 +121,14 @@ def match_masks(files: list[File], layout: Layout) -> None:
         if layout.masks.keys().isdisjoint(alike):
             names = ", ".join(end_of_path("/".join(filter(None, image))) for image in alike[:4])
             raise CourseError(
-                f"{end_of_path(path)} has several images ({names}{' ...' if len(alike) > 4 else ''}), such as channels "
-                "or modalities of one patient: keep those of one kind in the dataset, take the others out."
+                f"{end_of_path(path)} is the mask of several images ({names}{' ...' if len(alike) > 4 else ''}), such "
+                "as channels or modalities of one patient. Keep the images of one kind, and take the others out."
             )
     _drop_channel_number(layout)
     if guessed:
-        what = "is taken as the mask of an image whose name is only similar"
-        advice = f"the first is of {end_of_path(guessed[min(guessed)])}; check that the outlines in 01 fit."
-        layout.notes += sentences_about(guessed, what, advice)
-    layout.notes += sentences_about(united, "is one of several masks of one image", "they are united.")
+        what = f"was taken as the mask of {end_of_path(guessed[min(guessed)])}, whose name is only similar"
+        layout.notes += sentences_about(guessed, what, "check that the outlines in 01 fit.")
+    layout.notes += sentences_about(united, "is one of several masks of one image", "they were united.")
 
 
 def _similar_images(file, keys, shortened):
@@ -158,11 +157,11 @@ def _take_images(files, layout, has_masks):
     for file in files:
         key = file.subset, file.name
         if key in layout.images:
-            advice = "give each a name of its own, or, if they are the same, keep one."
+            advice = "give each a name of its own or, if they are the same, keep one."
             if not has_masks:
                 advice = "put images into a folder images/ and their masks, under the same names, into a folder masks/."
             both = f"{end_of_path(layout.images[key])} and {end_of_path(file.path)}"
-            raise CourseError(f"{both} are images of the same name: {advice}")
+            raise CourseError(f"{both} are images with the same name: {advice}")
         layout.images[key] = file.path
         beginnings = [file.name[: mark.start()] for mark in re.finditer(r"[ _.-]", file.name)]
         own = (("", file.name), (file.folders, file.stem))

@@ -22,7 +22,7 @@ def confusion_counts(truth: ArrayLike, prediction: ArrayLike) -> dict[str, int]:
         raise ValueError(f"The masks differ in shape: {truth.shape} and {prediction.shape}.")
     for name, mask in (("truth", truth), ("prediction", prediction)):
         if not ((mask == 0) | (mask == 1)).all():
-            raise ValueError(f"The {name} holds other values than 0 and 1: apply the threshold first.")
+            raise ValueError(f"The {name} holds values other than 0 and 1: apply the threshold first.")
     truth, prediction = truth.astype(bool), prediction.astype(bool)
     true_positives = int(np.count_nonzero(truth & prediction))
     false_positives = int(np.count_nonzero(prediction)) - true_positives

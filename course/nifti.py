@@ -99,7 +99,7 @@ def _opened(path):
             kind for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image) if kind.header_class.may_contain_header(start)
         ]
         if not kinds:
-            raise ValueError("it does not begin like one")
+            raise ValueError("it does not begin like a NIfTI file")
         stream.seek(0)
         volume = kinds[0].from_stream(stream)
         shape = volume.shape
@@ -108,11 +108,14 @@ def _opened(path):
         shape = (*shape, 1) if len(shape) == 2 else shape
         if len(shape) != 3:
             raise CourseError(
-                f"{end_of_path(path)} has {len(shape)} axes {shape}; this course reads 3-D volumes of one "
-                "channel: save the channel or time point that you want as a 3-D file."
+                f"{end_of_path(path)} has {len(shape)} axes {shape}, but this course reads 3-D volumes of one "
+                "channel. Save the channel or time point that you want as a 3-D file."
             )
         if not 0 < np.prod(shape, dtype=np.int64) <= MAX_VOXELS:
-            raise CourseError(f"{end_of_path(path)} claims the size {shape}: volumes have 1 to {MAX_VOXELS:,} voxels.")
+            raise CourseError(
+                f"{end_of_path(path)} claims the size {shape}, but volumes have 1 to {MAX_VOXELS:,} voxels: "
+                "check its header."
+            )
         dtype = volume.get_data_dtype()
         if dtype.kind not in "iufb":
             raise CourseError(f"{end_of_path(path)} holds {dtype} values: save it with one grey value for each voxel.")
@@ -214,8 +217,8 @@ def read_labels(path: Path, chosen: set[float] | None = None) -> tuple[np.ndarra
     else:
         raise CourseError(
             f"{end_of_path(path)} holds {len(present):,} values from {present[0]:.4g} to {largest:.4g} that are not "
-            "whole numbers, so its labels are mixed by interpolation: resample it by nearest neighbour, or choose "
-            "the label with foreground=..., and all are rounded."
+            "whole numbers, so interpolation has mixed its labels. Resample it by nearest neighbour, or choose the "
+            "label with foreground=..., which rounds all values."
         )
     return values, np.unique(values).tolist(), (told,)
 
@@ -245,8 +248,8 @@ def foreground_values(foreground: float | str | list | None, names: dict[str, in
         raise CourseError(f"foreground={foreground!r} names no label: give a number, a name, or a list of these.")
     for label in chosen:
         if isinstance(label, str) and label not in names:
-            known = listed([f"{name!r} ({number})" for name, number in names.items()]) or "only numbers"
-            raise CourseError(f"foreground={label!r} is not a label of this dataset: it knows {known}.")
+            known = listed([f"{name!r} ({number})" for name, number in names.items()]) or "its numbers"
+            raise CourseError(f"foreground={label!r} is not a label of this dataset: choose from {known}.")
     numbers = [float(names.get(label, label)) for label in chosen]
     return {int(number) if number.is_integer() else number for number in numbers}
 

@@ -69,9 +69,11 @@ def own(folder: Path | str) -> Iterator[tuple[str, Callable[[], None]]]:
         """Write a number if it is time; raise CourseError if the folder has another owner, or none."""
         owner = owner_of(folder)
         if owner is None:
-            raise CourseError(f"{OWNER_FILE} in {folder} was deleted while the batch was at work: start it again.")
+            raise CourseError(
+                f"{OWNER_FILE} in {folder} was deleted while the batch was running: start the batch again."
+            )
         if owner != batch:
-            raise CourseError(f"Another batch has taken over {folder} and continues its runs: this one ends.")
+            raise CourseError(f"Another batch has taken over {folder} and continues its runs, so this one ends.")
         if time.monotonic() - written >= BEAT:
             write()
 

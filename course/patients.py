@@ -33,7 +33,9 @@ def _compile_pattern(patient_pattern):
     try:
         pattern = re.compile(unicodedata.normalize("NFC", patient_pattern))
     except (re.error, TypeError) as error:
-        raise CourseError(f"patient_pattern={patient_pattern!r} is not a regular expression ({error}).") from error
+        raise CourseError(
+            f"patient_pattern={patient_pattern!r} is not a regular expression ({error}): correct it."
+        ) from error
     if "patient" not in pattern.groupindex:
         raise CourseError(f"patient_pattern={patient_pattern!r} has no group named patient: write (?P<patient>...).")
     return pattern
@@ -72,14 +74,14 @@ def _check_files(layout: Layout, exclude, names_of):
     left_over = "".join(f" {note}" for note in layout.passed_over[:2])
     if not masks:
         raise CourseError(
-            f"{end_of_path(next(iter(images.values())))} has no mask, and no other image has one (outlines in JSON, "
-            "XML or text files are not read): put the masks, as pictures or volumes, into a folder masks/ beside "
-            f"images/, under the same names.{left_over}"
+            f"{end_of_path(next(iter(images.values())))} has no mask, and no other image has one. Put the masks, as "
+            "pictures or volumes with the names of their images, into a folder masks/ beside images/. Outlines in "
+            f"JSON, XML or text files are not read.{left_over}"
         )
     alone = [path for key, path in images.items() if key not in masks]
     without_image = [path for key, paths in masks.items() if key not in images for path in paths]
     what, advice = "is a mask without an image", "add the image of the same name, or exclude the mask."
-    of_images = "add a mask of the same name, an empty one if nothing is to be drawn, or exclude the image."
+    of_images = "add a mask of the same name (empty if there is nothing to draw), or exclude the image."
     if without_image:
         [of_images] = sentences_about(without_image, what, "give both the same name and subset.")
     refuse(alone, "has no mask", of_images + left_over)
@@ -120,7 +122,7 @@ def pairs_of_pictures(
     _check_files(layout, exclude, lambda key: {key[1], patient_of[key]})
     own = [path for key, path in layout.images.items() if key not in slice_of]
     if not notes:
-        notes = sentences_about(own, "does not name its patient", "each such file is taken as a patient of its own.")
+        notes = sentences_about(own, "does not name its patient", "each such file was taken as a patient of its own.")
     pairs = [
         Pair(*key, patient_of[key], slice_of.get(key), path, layout.masks[key][0])
         for key, path in layout.images.items()
@@ -131,7 +133,7 @@ def pairs_of_pictures(
     kinds = [name for name, count in counts.items() if count > 1 and (words <= KINDS or not re.search(r"\d", name))]
     if is_default and kinds:  # as normal beside covid19
         names = ", ".join(end_of_path(name) for name in sorted(counts, key=lambda name: (name not in kinds, name))[:3])
-        more.append(f"{names} are taken as patients; if they are kinds of pictures, give patient_pattern=None.")
+        more.append(f"{names} were taken as patients. If they are kinds of pictures, give patient_pattern=None.")
     return pairs, people, notes + more
 
 
@@ -156,8 +158,8 @@ def _drop_common_patient(layout, matches):
         matches[name] = None
     names = " or ".join(f"{end_of_path(name)}_" for name in sorted(found))
     return [
-        f"All names begin with {names}, which is taken as the dataset's name: each file is taken as a patient of its "
-        "own; if it is not, give a patient_pattern."
+        f"All names begin with {names}, which was taken as the dataset's name, and each file as a patient of its own. "
+        "If a patient has several files, give a patient_pattern."
     ]
 
 
@@ -175,13 +177,13 @@ def group_people(pairs: list[Pair], are_volumes: bool = False) -> tuple[dict[str
         one, *others = sorted(patient for patient in joined if people[patient] == people[joined[0]])
         names = " and ".join(repr(end_of_path(name)) for name in [one, *others[:1]])
         notes.append(
-            f"{names} are taken as times or sides of one patient ({len({people[name] for name in joined})} such "
-            f"patients), who stays in one subset; if they are not, give {apart}."
+            f"{names} were taken as times or sides of one patient, who stays in one subset (there are "
+            f"{len({people[name] for name in joined})} such patients). If they are not one patient, give {apart}."
         )
     alike, pattern = look_alike(set(people.values()))
     if alike:
         if are_volumes:
-            advice = "put both into train, valid or test"
+            advice = "put both into the same subset"
         elif pattern:
             pattern = _with_slices(pattern, pairs)
             found = [re.fullmatch(pattern, pair.name) for pair in pairs if people[pair.patient] in alike]
@@ -190,7 +192,7 @@ def group_people(pairs: list[Pair], are_volumes: bool = False) -> tuple[dict[str
         else:
             advice = "spell their names alike"
         notes.append(
-            f"{end_of_path(alike[0])!r} and {end_of_path(alike[1])!r} look alike and are taken as two patients: if "
+            f"{end_of_path(alike[0])!r} and {end_of_path(alike[1])!r} look alike, but were taken as two patients. If "
             f"they are one patient, {advice}."
         )
     return people, notes
@@ -219,7 +221,7 @@ def check_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incomple
     """
     _check_files(layout, exclude, lambda key: {key[1]})
     pictures = [path for path in layout.paths if file_suffix(path.name) not in VOLUMES]
-    refuse(pictures, "is a picture among NIfTI volumes", "give a folder with only one of the two.")
+    refuse(pictures, "is a picture among NIfTI volumes", "give a folder with only volumes or only pictures.")
     several = [paths[1] for paths in layout.masks.values() if len(paths) > 1]
     refuse(several, "is a second mask of one volume", "keep one for each volume.")
     if not is_heart:
@@ -229,19 +231,19 @@ def check_volumes(layout: Layout, is_heart: bool, exclude: tuple, allow_incomple
     strange = sorted(set(present) - set(HEART_SUBSETS))
     if strange:
         raise CourseError(
-            f"{', '.join(strange[:3])} is not among the patients of the heart data: take its files out of imagesTr and "
-            "labelsTr, or give the folder as dataset."
+            f"The heart data have no patient called {', '.join(strange[:3])}: take their files out of imagesTr and "
+            "labelsTr. If it is another dataset, give the folder as dataset."
         )
     if missing and not allow_incomplete:
         raise CourseError(
-            f"The heart data are incomplete, {len(missing)} of {len(HEART_SUBSETS)} patients are missing "
-            f"({', '.join(missing)}): get the whole archive, or give allow_incomplete=True."
+            f"The heart data are incomplete: {len(missing)} of {len(HEART_SUBSETS)} patients are missing "
+            f"({', '.join(missing)}). Get the whole archive, or give allow_incomplete=True."
         )
     empty = [subset for subset in SUBSETS if not set(HEART_SLICES[subset]) & set(present)]
     if empty:
         raise CourseError(
-            f"With the patients that are there ({', '.join(sorted(present))}) {' and '.join(empty)} would be empty, "
-            f"since the report has them elsewhere: add at least one of {', '.join(HEART_SLICES[empty[0]])}."
+            f"The patients that are there ({', '.join(sorted(present))}) belong to other subsets in the report, so "
+            f"{' and '.join(empty)} would be empty. Add at least one of {', '.join(HEART_SLICES[empty[0]])}."
         )
     layout.images, layout.masks = (
         {(subset, name): files[present[name]] for name, subset in HEART_SUBSETS.items() if name in present}

@@ -71,8 +71,8 @@ def refuse_dicom(paths: list[Path]) -> None:
     for path in paths:
         if is_dicom(path):
             raise CourseError(
-                f"{end_of_path(path)} is DICOM, which this course does not read: convert each series to NIfTI with "
-                "dcm2niix, and give the folder of the volumes with their labels drawn on the same grid."
+                f"{end_of_path(path)} is DICOM, which cannot be imported. Convert each series to NIfTI with dcm2niix, "
+                "and give a folder with these volumes and their labels, drawn on the same grid."
             )
 
 
@@ -167,7 +167,7 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
     except CourseError:
         raise
     except Exception as error:  # Pillow has no common error for a damaged file
-        kind = "DICOM" if is_dicom(path) else f"no {', '.join(FORMATS)}, or has too many bits or channels"
+        kind = "DICOM" if is_dicom(path) else f"none of {', '.join(FORMATS)}, or has too many bits or channels"
         reason = f"it is {kind}" if isinstance(error, UnidentifiedImageError) else error
         raise CourseError(
             f"{end_of_path(path)} cannot be read as a picture ({reason}): replace or exclude it."
@@ -179,8 +179,8 @@ def _check_readable(path, picture):
     name = end_of_path(path)
     if picture.width * picture.height > MAX_PIXELS:
         raise CourseError(
-            f"{name} claims {picture.width} x {picture.height} pixels: "
-            f"more than {MAX_PIXELS:,} are refused; exclude it."
+            f"{name} claims {picture.width} x {picture.height} pixels, "
+            f"but at most {MAX_PIXELS:,} are allowed: exclude it."
         )
     if min(picture.size) < 2:
         raise CourseError(f"{name} has {picture.width} x {picture.height} pixels, which is only a line: exclude it.")
@@ -192,7 +192,7 @@ def _check_readable(path, picture):
         )
     if picture.mode in ("RGB", "RGBA", "LA", "CMYK") and any(";16" in str(tile[3]) for tile in picture.tile):
         raise CourseError(
-            f"{name} has several channels of 16 bits each, of which eight would be lost: save it as a grey picture."
+            f"{name} has several channels of 16 bits, and 8 bits of each would be lost: save it as a grey picture."
         )
 
 
@@ -258,8 +258,8 @@ def _grey(path, picture, upright, labels):
     colours = coloured.getcolors(MAX_LABEL_COLOURS) if labels else None  # None where there are more
     if colours and len(colours) > np.count_nonzero(np.bincount(grey.ravel())):
         raise CourseError(
-            f"{end_of_path(path)} has colours that are the same in grey: save it as a grey picture "
-            "with a different grey value for each label."
+            f"{end_of_path(path)} has different colours that become the same grey: save it as a grey "
+            "picture with a different grey value for each label."
         )
     return grey
 
@@ -360,11 +360,12 @@ def check_palettes(palettes: list[tuple[Path, dict]]) -> None:
             if other_label != label:
                 raise CourseError(
                     f"The colour {colour} is label {other_label} in {end_of_path(other)} and {label} in "
-                    f"{end_of_path(path)}: save the masks as grey pictures, or with one palette."
+                    f"{end_of_path(path)}: save the masks as grey pictures, or with the same palette."
                 )
             other_colour, other = first_colour.setdefault(label, (colour, path))
             if label and other_colour != colour:
                 raise CourseError(
-                    f"{end_of_path(other)} has {label} in the colour {other_colour}, {end_of_path(path)} in "
-                    f"{colour}, so it may be two structures: save the masks as grey pictures, with a grey for each."
+                    f"Label {label} has the colour {other_colour} in {end_of_path(other)}, but {colour} in "
+                    f"{end_of_path(path)}, so it may be two structures. Save the masks as grey pictures, with a grey "
+                    "for each structure."
                 )

@@ -217,7 +217,7 @@ _ACTIVATIONS = ("relu", "elu", "selu", "gelu", "silu", "leaky_relu", "tanh")
 _INITIALIZERS = ("he_normal", "he_uniform", "glorot_normal", "glorot_uniform", "lecun_normal", "lecun_uniform")
 _TRUE_OR_FALSE = (lambda v: type(v) is bool, "choose True or False")
 _AT_LEAST_1 = (lambda v: type(v) is int and v >= 1, "choose a whole number of at least 1")
-_BELOW_1 = (lambda v: _is_number(v) and 0 <= v < 1, "choose a number from 0 up to, not including, 1")
+_BELOW_1 = (lambda v: _is_number(v) and 0 <= v < 1, "choose a number of at least 0 and below 1")
 _ALLOWED = {
     "image_size": (
         lambda v: type(v) is int and v >= 16 and v % 8 == 0,
@@ -231,7 +231,7 @@ _ALLOWED = {
     "batch_size": _AT_LEAST_1,
     "learning_rate_schedule": (lambda v: v in ("constant", "cosine"), 'choose "constant" or "cosine"'),
     "augment": _TRUE_OR_FALSE,
-    "crop_share": (lambda v: _is_number(v) and 0 < v <= 1, "choose a number above 0, at most 1"),
+    "crop_share": (lambda v: _is_number(v) and 0 < v <= 1, "choose a number above 0 and at most 1"),
     "foreground_share": (lambda v: _is_number(v) and 0 <= v <= 1, "choose a number from 0 to 1"),
     "repeats": _AT_LEAST_1,
     "batch_normalization_momentum": _BELOW_1,

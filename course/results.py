@@ -98,25 +98,25 @@ def read_runs(path: str | os.PathLike) -> list[dict[str, str]]:
     """
     path = Path(os.path.expanduser(path))
     with (
-        one_sentence(f"{path} is no patients.csv of a batch", "give the path of the one that 00_run_all has written"),
+        one_sentence(f"{path} is not the patients.csv of a batch", "give the path of one that 00_run_all has written"),
         open(path, newline="", encoding="utf-8") as file,
     ):
         rows = [row for row in csv.DictReader(file) if row["subset"] == "valid"]
         if not {row["recipe"] for row in rows} & LADDER.keys():
-            raise ValueError("it holds no row of valid with a recipe of the ladder")
+            raise ValueError("no row of valid has a recipe of the ladder")
         of_runs = Counter((row["recipe"], row["seed"], row["patient"]) for row in rows)
     (recipe, seed, patient), count = of_runs.most_common(1)[0]
     if count > 1:
         raise CourseError(
-            f"{path} holds {patient} {count} times for recipe {recipe} and seed {seed}: its runs differ in more, so "
-            "give the file of a batch whose grid names only recipe, seed and fold."
+            f"{path} holds {patient} {count} times for recipe {recipe} and seed {seed}, so its runs differ in "
+            "something else. Give the file of a batch whose grid names only recipe, seed and fold."
         )
     everybody = {row["patient"] for row in rows}
     for recipe, seed in sorted({(row["recipe"], row["seed"]) for row in rows}):
         if missing := sorted(patient for patient in everybody if not of_runs[recipe, seed, patient]):
             raise CourseError(
-                f"{path} lacks {missing[0]} for recipe {recipe} and seed {seed}, and means over other patients cannot "
-                "be compared: start the batch again, until no run of it fails."
+                f"{path} lacks {missing[0]} for recipe {recipe} and seed {seed}, and means over different patients "
+                "cannot be compared. Start the batch again, until none of its runs fails."
             )
     return rows
 
@@ -130,5 +130,5 @@ def chosen_segmentation(work_dir: Path) -> tuple[float, bool]:
     training = read_json(work_dir / "model" / "training.json", "04_training")
     evaluated = metrics.get("trained_on"), metrics.get("epochs")
     if evaluated != (training["made_from"], training["epochs"]):
-        raise CourseError("05_evaluation ran with another network than the one in model/: run 05_evaluation again.")
+        raise CourseError("05_evaluation ran with a network that is no longer in model/: run 05_evaluation again.")
     return metrics["threshold"], metrics["largest_component"]

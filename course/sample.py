@@ -62,9 +62,11 @@ def make_sample(
     below 1, and if `patients` does not give whole numbers.
     """
     if not (isinstance(patients, dict) and all(isinstance(count, int) for count in patients.values())):
-        raise ValueError(f"patients must be numbers by subset, such as {PATIENTS}, not {patients!r}")
+        raise ValueError(f"patients must give a number for each subset, such as {PATIENTS}, but is {patients!r}")
     if seed < 0 or slices < 1 or size < 1:
-        raise ValueError(f"seed must be at least 0, slices and size at least 1, not {seed}, {slices} and {size}")
+        raise ValueError(
+            f"seed must be at least 0, slices and size at least 1, but they are {seed}, {slices} and {size}"
+        )
     subsets = [subset for subset, count in patients.items() for _ in range(count)]
 
     def write_patient(patient_and_subset):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 NUMBERED = re.compile(r"(.*?)(?<!\d)(?<!^-)(?<![\W_]-)(\d+)(\D*)")  # a name's last number, if no minus precedes it
 READ_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-TO_SAVE = "save volumes as NIfTI (SimpleITK can do it), pictures as PNG"
+TO_SAVE = "save volumes as NIfTI (SimpleITK can do it) and pictures as PNG"
 SAVED_HERE = b"found by the U-Net course"  # in the header of saved files
 UPRIGHT = picture_axes(("R", "A", "S"))  # to the back, right and head, as the import turns a volume with these axes
 
@@ -113,7 +113,7 @@ def read_truth(path: str | Path, scan: Scan) -> tuple[np.ndarray, list[str]]:
     truth = read_scan(path)
     if truth.values.shape != scan.values.shape or not np.allclose(truth.affine, scan.affine, atol=1e-3):
         raise CourseError(
-            f"The truth {truth.name} has another shape or affine than the scan {scan.name}: resample it onto the scan."
+            f"The truth {truth.name} differs from the scan {scan.name} in shape or affine: resample it onto the scan."
         )
     if file_suffix(path.name) not in VOLUMES:
         raise CourseError(f"The truth {path.name} is not a NIfTI file: save the mask as NAME.nii.gz.")
@@ -147,7 +147,7 @@ def _read_files(place: Path, name: str, spacing: Sequence[float] | None) -> Scan
         return _read_pictures(pictures, place, name, spacing)
     if spacing is not None:
         raise CourseError(
-            f"spacing= is for pictures, and {name} holds none: leave it out, that of a volume is read from its header."
+            f"spacing= is for pictures, and {name} holds none. Leave it out: a volume has its spacing in its header."
         )
     if volumes:
         return _read_nifti(volumes[0], name)
@@ -170,13 +170,12 @@ def _read_pictures(files: list[Path], folder: Path, name: str, spacing: Sequence
         )
     if len(file_of) < len(files):
         raise CourseError(
-            f"The pictures of {name} do not each have a number of their own without a minus: "
-            "call them slice_000.png and so on."
+            f"Not every picture of {name} has a number of its own, without a minus: call them slice_000.png and so on."
         )
     numbers = sorted(file_of)
     if missing := numbers[-1] - numbers[0] + 1 - len(numbers):
         first = next(number + 1 for number in numbers if number + 1 not in file_of)
-        raise CourseError(f"{name} lacks the slice {first} ({missing:,} missing): a volume needs all of them.")
+        raise CourseError(f"{name} has no slice {first} ({missing:,} missing): give all slices of the volume.")
     spacing = geometry["spacing"]
     told = f"The pixel size of {name} is unknown: give spacing=[row, column, slice] in mm (make segment: SPACING)."
     values = _stack([read_picture(file_of[number]).pixels for number in numbers], name)
@@ -251,8 +250,8 @@ def scan_axes(scan: Scan, axes: Sequence[str] | None) -> tuple[tuple[str, str, s
         return picture_axes(scan.axes), []
     if axes is None:
         return UPRIGHT, [
-            f"The orientation of {scan.name} for the network is a guess, since the training's dataset does not say how "
-            "its patients lie: rows are taken to run to the back, columns to the right, slices to the head."
+            f"How {scan.name} should be turned for the network is a guess, because the training data give no "
+            "orientation. Rows were assumed to run to the back, columns to the right, and slices to the head."
         ]
     return tuple(axes), []
 
@@ -294,7 +293,7 @@ def save_volume(values: np.ndarray, scan: Scan, path: str | Path) -> None:
 
     path = Path(path)
     if path.exists():
-        advice = "move it away, or choose another folder (out; OUT of make segment)"
+        advice = "move it away, or choose another folder (out, or OUT of make segment)"
         with one_sentence(f"{path.name} in {path.parent} cannot be read", advice):
             if nibabel.load(path).header["descrip"] != SAVED_HERE:
                 raise CourseError(f"{path.name} in {path.parent} was not saved by this course: {advice}.")
@@ -353,8 +352,8 @@ def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
     scans = [scan for scan in scan_of.values() if scan not in masks]
     passed = [
         (answers, "its volumes are masks that were found in other scans."),
-        (unread, f"its type is not read; {TO_SAVE}."),
-        (masks, "by its name it is a mask; if it is a scan, give it alone."),
+        (unread, f"files of its type are not read; {TO_SAVE}."),
+        (masks, "its name says that it is a mask. If it is a scan, give it alone."),
     ]
-    notes = [note for paths, why in passed if scans for note in sentences_about(paths, "was passed over", why)]
+    notes = [note for paths, why in passed if scans for note in sentences_about(paths, "was skipped", why)]
     return scans or [*scan_of.values()] or [folder], notes

@@ -72,8 +72,8 @@ def _check_as_imported(function):
     path = Path(code.co_filename)
     if not path.exists() or code not in _codes_of(path, path.stat().st_mtime_ns):
         raise CourseError(
-            f"{path} has been edited or moved since this notebook imported it, so what runs is not what stands there: "
-            "restart the kernel and run the notebook from its first cell."
+            f"{path} has been edited or moved since this notebook imported it, so the code that runs is not the code "
+            "in the file. Restart the kernel and run the notebook from its first cell."
         )
 
 

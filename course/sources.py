@@ -130,18 +130,18 @@ def unpack(
             parts = PurePosixPath(name).parts
             if name.startswith("/") or ".." in parts or ":" in name:  # on Windows x/C:/y leads to a disk
                 raise CourseError(
-                    f"{archive.name} holds the path {name!r}, which leads out of its folder, or does so on Windows: "
-                    "it is refused; do not use this archive, or rename the file."
+                    f"{archive.name} holds the path {name!r}, which leads out of its folder, at least on Windows. "
+                    "Do not use this archive, or rename the file in it."
                 )
             if not is_wanted(parts):
                 continue
             key = unicodedata.normalize("NFC", "/".join(parts)).casefold()
             if key in seen:
-                raise CourseError(f"{archive.name} holds {name!r} twice: keep one of them and pack it again.")
+                raise CourseError(f"{archive.name} holds {name!r} twice: keep one of them and pack the archive again.")
             seen.add(key)
             if isinstance(entry, tarfile.TarInfo) and not entry.isfile():
                 raise CourseError(
-                    f"{archive.name} holds the link {name!r}: links are refused; pack the files themselves."
+                    f"{archive.name} holds the link {name!r}, and links are refused: pack the files themselves."
                 )
             packed.extract(entry, folder)
             if progress:
@@ -157,7 +157,9 @@ def _archive_errors(archive):
         raise
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         name = "/".join(Path(error.filename).parts[-3:])
-        raise CourseError(f"{archive.name} holds {name} below or above a file of that name: pack it again.") from error
+        raise CourseError(
+            f"{archive.name} uses one name, at {name}, for a file and a folder: pack it again."
+        ) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -175,8 +177,8 @@ def _continue_download(url, part, size, bar):
         length = answer.headers.get("Content-Length")
         if length is not None and start + int(length) != size:
             raise CourseError(
-                f"{url} is {start + int(length):,} bytes long where {size:,} are expected: it is "
-                "not the file that this course knows; give another address or a file."
+                f"{url} is {start + int(length):,} bytes long, but {size:,} are expected, so it is "
+                "not the file that this course knows. Give another address or a file."
             )
         bar.update(start - bar.n)
         with open(part, "ab" if continues else "wb") as file:
@@ -216,8 +218,8 @@ def download(url: str, path: Path, size: int, md5: str, progress: bool = True) -
             failures += 1
             if failures == ATTEMPTS:
                 raise CourseError(
-                    f"{url} could not be downloaded ({reason}; {best:,} of {size:,} bytes are here): "
-                    "check the network and run this again; it continues from there."
+                    f"{url} could not be downloaded ({reason}; {best:,} of {size:,} bytes are here). "
+                    "Check the network and run this again: it continues from there."
                 )
             time.sleep(WAIT * 2 ** (failures - 1))
     with open(part, "rb") as file:
@@ -227,7 +229,7 @@ def download(url: str, path: Path, size: int, md5: str, progress: bool = True) -
         part.unlink()
         raise CourseError(
             f"{url} arrived damaged or is another file ({length:,} bytes, md5 {found}; expected "
-            f"{size:,} bytes, md5 {md5}): it was deleted; run this again."
+            f"{size:,} bytes, md5 {md5}), so it was deleted. Run this again."
         )
     os.replace(part, path)
     return path
@@ -246,6 +248,6 @@ def fetch_heart(folder: Path, progress: bool = True) -> Path:
         return download(HEART_URL, folder / "Task02_Heart.tar", HEART_SIZE, HEART_MD5, progress)
     except CourseError as error:
         raise CourseError(
-            f"{str(error).removesuffix('.')}; or put Task02_Heart.tar, from another machine or medicaldecathlon.com, "
+            f"{error} You can also put Task02_Heart.tar, from another machine or medicaldecathlon.com, "
             f"into {folder}, or choose dataset='sample', which needs no network."
         ) from error

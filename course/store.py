@@ -151,12 +151,13 @@ def dataset_root(description: dict, work_dir) -> Path:
 
 def _unpack(archive, folder):
     if not archive.is_file():
-        raise CourseError(f"The files of the dataset are gone ({archive}): run 01_dataset_upload again.")
+        raise CourseError(f"The files of the dataset are missing ({archive}): run 01_dataset_upload again.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     size, free = archive.stat().st_size, shutil.disk_usage(folder.parent).free
     if free < size:
         raise CourseError(
-            f"The dataset takes {size / 1e6:,.0f} MB, more than the disk of {folder.parent} has left: free some space."
+            f"The dataset needs {size / 1e6:,.0f} MB, more than is free on the disk of {folder.parent}. "
+            "Free some space."
         )
     with tempfile.TemporaryDirectory(prefix="dataset.importing-", dir=folder.parent) as part:
         with tarfile.open(archive) as packed:
@@ -174,7 +175,7 @@ def pair_paths(description: dict, work_dir, subset: str, name: str) -> tuple[Pat
     paths = folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png"
     for path in paths:
         if not path.exists():
-            raise CourseError(f"{path} of the dataset is gone: put it back, or run 01_dataset_upload again.")
+            raise CourseError(f"{path} of the dataset is missing: put it back, or run 01_dataset_upload again.")
     return paths
 
 

@@ -12,7 +12,7 @@ from typing import TextIO
 from course.workers import execute_notebook
 from course.workspace import COURSE_FOLDER, CourseError, open_work_folder, whole_file
 
-STOPPED = "\nStopped. What is complete is kept: run the same command again to go on from there."
+STOPPED = "\nStopped. Everything completed so far is kept: run the same command again to continue."
 
 
 class Screen:

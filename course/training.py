@@ -117,7 +117,7 @@ def read_trained(work_dir: Path, settings: dict) -> "keras.Model":
     if not record["complete"]:
         print(
             f"The training was interrupted after epoch {record['epochs']} of {settings['epochs']}, and these are its "
-            "weights so far. 04_training goes on with it."
+            "weights so far. Run 04_training again to continue it."
         )
     return model
 
@@ -151,8 +151,8 @@ def choose_arithmetic(work_dir: Path, settings: dict) -> str:
     if record.get("epochs") and isinstance(begun, dict) and {**begun, **inputs} == begun:
         if begun["arithmetic"] != suitable:
             print(
-                f"The training in model/ began in {begun['arithmetic']} and goes on in it, so the network gets this "
-                f"arithmetic. For a new training this machine would take {suitable}."
+                f"The training in model/ began in {begun['arithmetic']} and continues in it, so the network gets this "
+                f"arithmetic. For a new training, this machine would use {suitable}."
             )
         return begun["arithmetic"]
     return suitable
@@ -182,7 +182,7 @@ def resume_training(
         _check_arithmetic(begun, made_from)
         reason = "Data, settings or code differ from those of the training in model/"
         if not record:
-            reason = "training.json, which tells what the training in model/ learned from, is gone or damaged"
+            reason = "training.json, which records what the training in model/ learned from, is missing or damaged"
     if past is None:
         _put_away(work_dir / "model", record, reason)
         past, record = [], {"made_from": made_from, "seconds": 0.0}
@@ -201,9 +201,9 @@ def _check_arithmetic(begun, made_from):
     """Refuse to replace a training that differs only in its arithmetic: it can go on in the one it began in."""
     if isinstance(begun, dict) and {**begun, "arithmetic": made_from["arithmetic"]} == made_from:
         raise CourseError(
-            f"The training in model/ began in {begun['arithmetic']}, and the network of 03_model computes in "
-            f"{made_from['arithmetic']}: run 03_model again, which takes the arithmetic of the training, "
-            "then this notebook. Nothing was changed."
+            f"The training in model/ began in {begun['arithmetic']}, but the network of 03_model computes in "
+            f"{made_from['arithmetic']}. Run 03_model again, which then uses the arithmetic of the training, "
+            "and after it this notebook. Nothing was changed."
         )
 
 
@@ -218,7 +218,7 @@ def _put_away(folder, record, reason):
         places = (folder / "earlier" / str(number) for number in itertools.count(1))
         kept = next(place for place in places if not (place / "training.json").exists())
         kept.mkdir(parents=True, exist_ok=True)  # it may exist after a kill: the record moves last
-        print(f"{reason}, so this one begins anew. The former is kept in model/earlier/{kept.name}.")
+        print(f"{reason}, so a new training begins. The earlier one is kept in model/earlier/{kept.name}.")
     for path in files:
         if worth_keeping and path.exists():
             path.replace(kept / path.name)
@@ -252,7 +252,10 @@ def _restore(model, work_dir, settings, record):
             variable.assign(value)
         return None
     if len(rows) > len(past):
-        print(f"history.csv has {len(rows)} epochs, the saved weights {len(past)}: the training goes on from there.")
+        print(
+            f"history.csv has {len(rows)} epochs, the saved weights {len(past)}: "
+            f"the training continues after epoch {len(past)}."
+        )
     return past
 
 
@@ -324,8 +327,8 @@ def _training_callbacks(work_dir, settings, images_per_epoch, past, record):
             """
             if read_training(work_dir) != record:
                 raise CourseError(
-                    f"Another training has begun in {folder}, or its files were moved away, so this one ends: "
-                    "train in one notebook at a time, or give each a work_dir of its own."
+                    f"Another training has begun in {folder}, or its files were moved away, so this one ends. "
+                    "Train in one notebook at a time, or give each a work_dir of its own."
                 )
             past.append({"epoch": float(epoch), **{name: float(value) for name, value in logs.items()}})
             write_history(work_dir, past)

@@ -98,17 +98,17 @@ def _on_fields(fields, first):
         return []
     smallest, largest, taken = (" x ".join(f"{side:.0f}" for side in field) for field in (low, high, fields[first]))
     return [
-        f"The training's pictures show {smallest} to {largest} mm, but of a scan only the middle {taken} mm are used, "
-        f"as of {first}: what lies outside is not found, and 05, which uses whole pictures, may find another mask."
+        f"The training pictures show {smallest} to {largest} mm, but only the middle {taken} mm of a scan are used, as "
+        f"for {first}. What lies outside is not found, and 05, which uses whole pictures, may find another mask."
     ]
 
 
 TURNS = {
     "upside down": lambda volume: volume[:, ::-1],
     "mirrored": lambda volume: volume[:, :, ::-1],
-    "turned by half": lambda volume: volume[:, ::-1, ::-1],
-    "turned by a quarter": lambda volume: np.rot90(volume, axes=(1, 2)),
-    "turned by three quarters": lambda volume: np.rot90(volume, -1, axes=(1, 2)),
+    "turned by 180 degrees": lambda volume: volume[:, ::-1, ::-1],
+    "turned by 90 degrees": lambda volume: np.rot90(volume, axes=(1, 2)),
+    "turned by 270 degrees": lambda volume: np.rot90(volume, -1, axes=(1, 2)),
 }
 
 
@@ -122,8 +122,8 @@ def check_scale(spacing: Sequence[float], learned: dict) -> None:
     for name, ours, theirs in zip(("row", "column", "slice"), spacing, learned["spacing"]):
         if not 1 / UNLIKELY < ours / theirs < UNLIKELY:
             raise CourseError(
-                f"The {name} spacing of the scan is {ours:g} mm, in training it was {theirs:g} mm, so one of the two "
-                "is wrong: correct that of the scan (of a volume in its header), or that of the dataset."
+                f"The {name} spacing of the scan is {ours:g} mm, but in training it was {theirs:g} mm, so one of the "
+                "two is wrong. Correct the spacing of the scan (for a volume, in its header) or that of the dataset."
             )
 
 
@@ -137,12 +137,12 @@ def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: di
     if alike < least - MARGIN:
         told.append(
             f"It does not look like the pictures that the network learned from (likeness {alike:.2f}, theirs is at "
-            f"least {least:.2f}): do not trust the mask."
+            f"least {least:.2f}). Do not trust the mask."
         )
     turned = {name: likeness(typical_picture(turn(volume)), [typical]) for name, turn in TURNS.items()}
     best = max(turned, key=turned.get)
     if turned[best] > max(alike, least - MARGIN):
-        told.append(f"It looks as if it were {best} (likeness {turned[best]:.2f} that way, {alike:.2f} as it is).")
+        told.append(f"It seems to be {best} (likeness {turned[best]:.2f} with that undone, {alike:.2f} as it is).")
     low, high = learned["brightness"]
     if not volume.any():
         told.append("It is completely black.")
@@ -159,5 +159,5 @@ def differences(volume: np.ndarray, spacing: Sequence[float] | None, learned: di
 def volume_difference(millilitres: float, learned: dict) -> list[str]:
     """Return a sentence if the volume found lies far outside those of the training patients, else an empty list."""
     low, high = learned["millilitres"]
-    told = f"The atrium found has {millilitres:.1f} ml; in training they had {low:.1f} to {high:.1f} ml."
+    told = f"The atrium found has {millilitres:.1f} ml; the atria in training had {low:.1f} to {high:.1f} ml."
     return [told] if _is_far(millilitres, low, high) else []

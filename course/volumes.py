@@ -57,17 +57,17 @@ def read_headers(image: Path, label: Path) -> LabelledVolume:
     elif grid.axes and labels.axes and grid.axes != labels.axes:
         turned, told, label_axes = labels.turned(grid.axes), ["labels_turned"], labels.axes
     if turned.shape != grid.shape:
-        lying = f", {turned.shape} once they are turned to its orientation" if "labels_turned" in told else ""
+        lying = f" ({turned.shape} once turned to its orientation)" if "labels_turned" in told else ""
         raise CourseError(
             f"{image.name} has the shape {grid.shape} but its labels {labels.shape}{lying}: "
-            "they must be drawn on the same grid."
+            "both must lie on the same grid."
         )
     apart = 0 if "labels_unplaced" in told else grid.distance_to(turned)
     if apart > 0.5:
         raise CourseError(
-            f"The labels of {end_of_path(image)} lie elsewhere, up to {apart:.3g} voxels away, by the spacing, origin "
-            "and direction in the two headers: resample the labels onto the grid of the image or, if they fit it voxel "
-            "by voxel, give them its header."
+            f"The labels of {end_of_path(image)} lie up to {apart:.3g} voxels away from it, by the spacing, origin and "
+            "direction in the two headers. Resample the labels onto the grid of the image or, if they fit it voxel by "
+            "voxel, give them its header."
         )
     if apart > 0.01:
         told.append("labels_aside")
@@ -99,9 +99,9 @@ def common_slice_axis(volumes: list[LabelledVolume]) -> int:
     if len(first) > 1:
         (axis, one), (other_axis, other) = list(first.items())[:2]
         raise CourseError(
-            f"The slices of {end_of_path(one)} follow axis {axis + 1}, those of {end_of_path(other)} axis "
-            f"{other_axis + 1}, by their thickness (the last if it is even): such pictures show different planes; "
-            "give volumes of one plane, or exclude the others."
+            f"Slices follow the axis along which voxels are thickest (the last if none is): in {end_of_path(one)} axis "
+            f"{axis + 1}, but in {end_of_path(other)} axis {other_axis + 1}. Their pictures would show different "
+            "planes: give volumes with slices of the same plane, or exclude the others."
         )
     return next(iter(first), 2)
 
@@ -189,8 +189,8 @@ def pairs_of_volumes(
     is_flat = set(depths) == {1}
     if not is_flat and patient_pattern not in (PATIENT_PATTERN, None):
         raise CourseError(
-            "patient_pattern is for pictures: each volume is taken as a patient of its own; if a patient has "
-            "several, put them all into train, all into valid or all into test, and leave the pattern out."
+            "patient_pattern is for pictures, and each volume is taken as a patient of its own: leave it out. If a "
+            "patient has several volumes, put them all into train, all into valid or all into test."
         )
     if is_heart:
         _check_heart_slices(dict(zip(keys, depths)))
@@ -209,7 +209,7 @@ def pairs_of_volumes(
         pairs = [replace(one, image=pair.image, mask=pair.mask) for one, pair in zip(named, pairs)]
         patients = [pair.patient for pair in pairs]
     elif not is_heart:
-        notes.append("Each volume is taken as a patient of its own.")
+        notes.append("Each volume was taken as a patient of its own.")
         people, of_people = group_people(pairs, are_volumes=True) if patient_pattern else ({}, [])
     geometry = merged(zip(patients, geometries))
     if is_heart:  # their orientation is known
@@ -241,8 +241,8 @@ def _check_heart_slices(depths):
     for (subset, patient), depth in depths.items():
         if depth != HEART_SLICES[subset][patient]:
             raise CourseError(
-                f"{patient} has {depth} slices where the report has {HEART_SLICES[subset][patient]}: the heart data "
-                "are incomplete; get them again, or exclude this patient."
+                f"{patient} has {depth} slices, but {HEART_SLICES[subset][patient]} in the report, so the heart data "
+                "are incomplete. Get them again, or exclude this patient."
             )
 
 
@@ -283,16 +283,17 @@ def _check_labels(labels, foreground, chosen, label_names):
         more = soft if len(structures) > MANY_LABELS else ignored_hint(structures)
         example = max(labels, key=lambda path: len(labels[path]))
         raise CourseError(
-            f"The labels hold more than one structure ({held}{known and f'; the names are {known}'}): choose with "
-            f"foreground=..., by name or number{more}; {end_of_path(example)} holds {listed(labels[example])}."
+            f"The labels hold more than one structure ({held}{known and f'; the names are {known}'}). Choose "
+            f"the structure with foreground=..., by name or number{more}. "
+            f"{end_of_path(example)} holds {listed(labels[example])}."
         )
     missing = listed(sorted((chosen or set()) - present))
     if missing:
-        raise CourseError(f"foreground={foreground!r}: {missing} is in no label volume, they hold {held}.")
+        raise CourseError(f"foreground={foreground!r}: no label volume holds {missing}. Choose from {held}.")
     if (chosen or {*structures}) & present in (set(), present):
         raise CourseError(
-            f"The label volumes hold only {held} (soft labels count from one half on), so all of their voxels or none "
-            "are the structure: give labels in which it is drawn on a background of another value."
+            f"The label volumes hold only {held} (soft labels count from one half on), so the structure would be all "
+            "of their voxels or none. Give labels in which it is drawn on a background of another value."
         )
     return chosen_sentences(chosen, sorted(present))
 
@@ -301,8 +302,8 @@ def _sentences_on_slices(volumes, along):
     """Return a list with a sentence on the axis that slices follow, if it is not obvious."""
     if along != 2:
         return [
-            f"Slices were taken along the {('first', 'second')[along]} axis of the volumes, since voxels are thickest "
-            "along it in at least half of them, or there is only one slice."
+            f"Slices were taken along the {('first', 'second')[along]} axis of the volumes, because in at least half "
+            "of them the voxels are thickest along it, or there is only one slice."
         ]
     for volume in volumes:
         grid = volume.grid
@@ -310,7 +311,7 @@ def _sentences_on_slices(volumes, along):
         if is_even and grid.shape[2] >= SHORT * min(grid.shape[:2]):
             return [
                 f"{end_of_path(volume.image)} has {' x '.join(map(str, grid.shape))} voxels of about the same size "
-                "along each axis: slices were taken along the last axis; if they follow another, save it with its real "
-                "spacing."
+                "along each axis, so slices were taken along the last axis. If they follow another axis, save the "
+                "volume with its real spacing."
             ]
     return []

@@ -80,7 +80,7 @@ def open_cluster(runs: dict[str, dict], scheduler: str | None = None) -> Iterato
             client = stack.enter_context(Client(scheduler, timeout=30))
         except (OSError, TimeoutError, ValueError):  # the last for an address without a port
             raise CourseError(
-                f"No dask scheduler answers at {scheduler}: start one and give its address, such as "
+                f"No dask scheduler answers at {scheduler}. Start one and give its address, such as "
                 "tcp://192.168.0.5:8786, or leave scheduler=None to use this machine."
             ) from None
         yield client

@@ -68,8 +68,8 @@ def writable_folder(folder: Path) -> Path:
         reason = error.strerror
     if reason:
         raise CourseError(
-            f"{folder} cannot be made or written to ({reason}): choose another folder; "
-            "for make segment OUT names it, else work_dir or UNET_WORK_DIR names the work folder."
+            f"{folder} cannot be made or written to ({reason}). Choose another folder: "
+            "with OUT for make segment, else with work_dir or UNET_WORK_DIR."
         )
     return folder
 
@@ -83,8 +83,8 @@ def full_disk_told(folder: Path) -> Iterator[None]:
         if error.errno not in FULL_DISK:
             raise
         raise CourseError(
-            f"The disk of {folder} is full; earlier data there are untouched: "
-            "free some space, or choose another work folder."
+            f"The disk of {folder} is full. Free some space, or choose another work folder. "
+            "Earlier data there are untouched."
         ) from error
 
 
@@ -152,7 +152,7 @@ def read_json(path: str | os.PathLike, made_by: str, names: Iterable[str] = ()) 
     missing = sorted(set(names) - value.keys())
     if missing:
         raise CourseError(
-            f"{path.name} in {path.parent} lacks {listed(missing)}; an older version of the course may have written "
+            f"{path.name} in {path.parent} lacks {listed(missing)}. An older version of the course may have written "
             f"it: run {made_by} again."
         )
     return value
@@ -221,7 +221,7 @@ def _mount_drive():
             raise CourseError(
                 f"Google Drive was not mounted ({str(error)[:60]}): run this cell again and allow it, or set "
                 f'work_dir = "{COLAB_FOLDER.as_posix()}/course-data" to go on without it. What this notebook writes is '
-                "then gone with its machine, so the next notebook does not find it."
+                "then lost with its machine, and the next notebook cannot find it."
             ) from None
     return own
 
@@ -238,7 +238,7 @@ def open_work_folder(work_dir: str | os.PathLike | None = None) -> Path:
     folder = work_dir or os.environ.get("UNET_WORK_DIR")
     if not folder and in_colab():
         folder = _mount_drive() / "left-atrium-course-data"
-    with one_sentence(f"The work folder {folder!r} is no path", "give the path of a folder as work_dir"):
+    with one_sentence(f"The work folder {folder!r} is not a path", "give the path of a folder as work_dir"):
         folder = Path(os.path.expanduser(folder or COURSE_FOLDER / "data")).resolve()
     for name, key in (("settings.json", "recipe"), ("dataset.json", "fingerprint")):
         try:

@@ -123,7 +123,7 @@ def test_a_missing_or_altered_array_file_is_reported_and_made_again(tmp_path, ki
         assert again == record and len(asked) == 7 and path.read_bytes() == whole
         damage()
         assert len(arrays.load_arrays(tmp_path, "valid", ["share"])[0]) == 2
-        with pytest.raises(CourseError, match=f"^valid_{kind}.npy in .*npy is missing or not the file that 02_pre"):
+        with pytest.raises(CourseError, match=f"^valid_{kind}.npy in .*npy is missing, or is not the file that 02"):
             arrays.load_arrays(tmp_path, "valid")
         make(tmp_path)
 
@@ -159,7 +159,7 @@ def test_arrays_of_the_work_folder_a_dataset_was_taken_from_are_used_and_checked
     third, asked = make(tmp_path / "three", {**DESCRIPTION, "taken_from": str(tmp_path / "below")})
     assert third["folder"] == str(tmp_path / "one" / "npy") and asked == []
     make(tmp_path / "one", code="other")
-    with pytest.raises(CourseError, match="which this work folder uses, are gone or are others now: run 02_prep"):
+    with pytest.raises(CourseError, match="which this work folder uses, have been deleted or changed. Run 02"):
         arrays.load_arrays(tmp_path / "below", "valid")
     own, asked = make(tmp_path / "below", taken)
     assert "folder" not in own and len(asked) == 7
@@ -206,7 +206,7 @@ def test_both_disks_need_room_for_six_bytes_per_pixel(full, drive, tmp_path, mon
     if full is None:
         make(drive)
     else:
-        told = f"^The arrays of test take 0 MB, more than the disk of {places[full]} has left"
+        told = f"^The arrays of test need 0 MB, more than is free on the disk of {places[full]}. Free"
         with pytest.raises(CourseError, match=told):
             make(drive)
         assert not [*(drive / "npy").glob("test_*")] and not (drive / "npy" / "arrays.json").exists()
@@ -229,6 +229,6 @@ def test_a_record_of_other_settings_or_data_is_refused(tmp_path):
 
 
 def test_a_subset_in_which_nothing_is_drawn_is_refused(tmp_path):
-    with pytest.raises(CourseError, match="^No mask of valid holds a pixel at 2 x 2 pixels: choose a larger"):
+    with pytest.raises(CourseError, match="^At 2 x 2 pixels all masks of valid are empty. Choose a larger"):
         make(tmp_path, {**DESCRIPTION, "subsets": {**SUBSETS, "valid": entries("faint", 1)}})
     assert not [*(tmp_path / "npy").glob("valid_*")]

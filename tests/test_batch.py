@@ -48,7 +48,7 @@ def test_a_notebook_gets_its_parameters_leaves_a_log_and_names_the_cell_that_fai
 @pytest.mark.parametrize(
     ("cell", "seconds", "why"),
     [
-        ("import os; os._exit(1)", 60, "its kernel died, most often for lack of memory"),
+        ("import os; os._exit(1)", 60, "its kernel died, most often because memory ran out"),
         ("import time; time.sleep(600)", 5, "a cell took longer than 0 hours"),
     ],
 )
@@ -97,17 +97,17 @@ def test_a_grid_gives_one_run_for_each_combination_and_no_grid_gives_one():
 @pytest.mark.parametrize(
     ("grid", "expected"),
     [
-        ({"sead": [0]}, "names 'sead', which no notebook takes"),
+        ({"sead": [0]}, "names 'sead', which is not a notebook's parameter"),
         *[({"work_dir": ["a"]}, "names 'work_dir'"), ({"open_test": [True]}, "names 'open_test'")],
-        *[({"seed": 0}, "give a list"), ({"seed": []}, "give a list"), ({"seed": [0, 0]}, "no value twice")],
-        ({"foreground": [1, "1"]}, "no value twice"),  # their runs would have one folder
+        *[({"seed": 0}, "give a list"), ({"seed": []}, "give a list"), ({"seed": [0, 0]}, "list of different")],
+        ({"foreground": [1, "1"]}, "give a list of different values"),  # their runs would have one folder
         ("seed", "grid is 'seed': give a dict of lists"),
         ({"recipe": [["report"]]}, r"no recipe \['report'\]"),
         ({"dataset": [5]}, "no dataset at 5"),
         ({"allow_slow": ["no"]}, "allow_slow is 'no': choose True or False"),
         ({"seed": [-1]}, "whole number"),
         ({"image_size": [100]}, "image_size is 100: choose a multiple of 8"),
-        ({"fold": [None, 0]}, r"fold is \[None, 0\]: None, the dataset's own split, overlaps the folds"),
+        ({"fold": [None, 0]}, r"fold is \[None, 0\]: None, the dataset's own split, must stand alone"),
         ({"fold": [0, 5]}, "fold is 5: choose a whole number from 0 to 4"),
         *[({"fold": [-1]}, "fold is -1: choose"), ({"fold": [1.0]}, "fold is 1.0: choose")],
         ({"picture": [3]}, "picture is 3: give the path of a picture"),
@@ -221,7 +221,7 @@ def test_the_heart_archive_is_fetched_once_and_before_the_workers_begin(tmp_path
     runs, _ = batch.plan_runs({"exclude": [["la_003"], ["la_004"]]}, **{**CHOICE, "dataset": "heart"})
     with pytest.raises(ZeroDivisionError):
         batch.run_batch(tmp_path / "runs" / "heart-smoke", runs, open_test=False, show=shown.append)
-    assert calls == [tmp_path] and shown == ["the heart data: downloading, if they are not here"]
+    assert calls == [tmp_path] and shown == ["downloading the heart data, unless they are already here"]
 
 
 @pytest.mark.parametrize("recipe", ["best", "overlap"])
@@ -315,7 +315,7 @@ def test_a_batch_reports_its_progress_and_the_outcome_of_each_run(tmp_path, monk
     assert [outcome["message"] for outcome in outcomes.values()] == [f"ValueError: {name}" for name in runs]
 
     monkeypatch.setattr(batch, "share_arrays", lambda *_: 1 / 0)
-    with pytest.raises(helpers.CourseError, match=rf"2 of 2 runs failed, the first is {name} \(ZeroDivisionError: div"):
+    with pytest.raises(helpers.CourseError, match=rf"2 of 2 runs failed. The first was {name}: ZeroDivisionError: div"):
         batch.run_batch(folder, runs, open_test, show=shown.append)
     outcomes = helpers.read_json(folder / "batch.json", "00")["runs"]
     assert [outcome["message"] for outcome in outcomes.values()] == ["ZeroDivisionError: division by zero"] * 2
@@ -350,7 +350,7 @@ def test_a_worker_that_keeps_dying_is_explained():
 
     future = SimpleNamespace(status="error", exception=lambda: KilledWorker("run_one-1", None, 3))
     outcome = batch._outcome("one", CHOICE, future)
-    assert outcome["message"] == "its worker died each time that it was started, most often for lack of memory"
+    assert outcome["message"] == "its worker died every time it was started, most often because memory ran out"
     assert (outcome["name"], outcome["state"], outcome["parameters"]) == ("one", "failed", CHOICE)
 
 
@@ -367,7 +367,7 @@ def test_a_failed_run_ends_the_batch_with_its_name():
     failed = {"name": "two", "state": "failed", "notebook": "04_training", "cell": 7, "message": "ValueError: no"}
     batch.check_outcomes({"one": fine})
     outcomes = {"one": fine, "two": failed}
-    expected = r"1 of 2 runs failed, the first is two \(04_training: ValueError: no\)"
+    expected = r"1 of 2 runs failed. The first was two, in 04_training: ValueError: no\. Remove"
     with pytest.raises(helpers.CourseError, match=expected):
         batch.check_outcomes(outcomes)
     assert batch.outcome_table(outcomes).splitlines() == [
@@ -474,7 +474,7 @@ def test_a_run_fails_if_the_code_has_changed_since_the_batch_began(work_dir, tmp
     monkeypatch.setattr(batch, "run_notebook", run_notebook)
     record = run_one(tmp_path, CHOICE, work_dir / "dataset.json", True)
     assert (record["state"], record["notebook"], len(done)) == ("failed", "03_model", 3)
-    assert record["message"].startswith("the code was edited since the batch began") and "reported" not in record
+    assert record["message"].startswith("the code was edited after the batch began") and "reported" not in record
 
 
 def test_a_jump_of_the_clock_does_not_change_a_runs_times(work_dir, tmp_path, monkeypatch):

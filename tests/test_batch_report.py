@@ -211,16 +211,16 @@ def test_06_reads_the_runs_of_a_batch_and_refuses_runs_it_cannot_average(tmp_pat
         (None, "No such file"),
         ("", "no row of valid"),
         ("subset,patient,dice\nvalid,a,0.9\n", "'recipe'"),
-        ("subset,recipe,seed,patient\nvalid,without_planes,0,a\n", "no row of valid with a recipe of the ladder"),
+        ("subset,recipe,seed,patient\nvalid,without_planes,0,a\n", "no row of valid has a recipe of the ladder"),
     ):
         path = tmp_path / "patients.csv"
         if text is not None:
             path.write_text(text)
-        with pytest.raises(CourseError, match=rf"is no patients.csv of a batch \(.*{reason}.*\): give the path"):
+        with pytest.raises(CourseError, match=rf"is not the patients.csv of a batch \(.*{reason}.*\): give the path"):
             results.read_runs(path)
     path.write_text("subset,recipe,seed,epochs,patient\nvalid,best,0,5,a\nvalid,best,0,9,a\ntest,best,0,9,a\n")
-    with pytest.raises(CourseError, match="holds a 2 times for recipe best and seed 0: its runs differ in more"):
+    with pytest.raises(CourseError, match="holds a 2 times for recipe best and seed 0, so its runs differ in some"):
         results.read_runs(path)
     path.write_text("subset,recipe,seed,patient\nvalid,report,0,a\nvalid,report,0,b\nvalid,best,0,a\ntest,best,0,b\n")
-    with pytest.raises(CourseError, match="lacks b for recipe best and seed 0, .*: start the batch again"):
+    with pytest.raises(CourseError, match="lacks b for recipe best and seed 0, .* Start the batch again"):
         results.read_runs(path)

@@ -201,8 +201,8 @@ def test_among_too_many_pictures_the_same_positions_in_each_patient_are_compared
     description = take(scans, masks)
     assert findings(description) == {"p2 (train) and p3 (valid) look like copies of one scan": 2}
     assert description["notes"] == [
-        "Near-duplicates were searched for among 8 of the 16 pictures, the same slices of each patient; "
-        "identical pictures among all."
+        "The search for near-duplicates compared 8 of the 16 pictures, the same slices of each patient. "
+        "The search for identical pictures compared all."
     ]
 
 

@@ -216,8 +216,8 @@ def as_heart(folder, make):
     return "heart"
 
 
-OF_PICTURES = r"holds pictures, no volumes of the heart data: give this folder as dataset"
-OF_OTHERS = r"case_0, case_1, case_2 is not among the patients of the heart data"
+OF_PICTURES = r"holds pictures, not the volumes of the heart data: give this folder as dataset"
+OF_OTHERS = r"The heart data have no patient called case_0, case_1, case_2: take"
 case("a heart source of pictures", OF_PICTURES, as_heart, make_dataset, heart_source="FOLDER")
 case("other volumes as heart", OF_OTHERS, as_heart, make_task, heart_source="FOLDER")
 
@@ -263,30 +263,30 @@ STORED = [], "heart.zip", zipfile.ZIP_STORED
 case("a text called zip", rf"heart\.zip {NO_ARCHIVE}", file, "heart.zip", b"This is not a zip.")
 case("a single picture", r"one\.png is a single file: give the folder", file, "one.png", png_bytes(picture()))
 case("a single volume", r"one\.nii\.gz is a single file: give the folder", file, "one.nii.gz", gzip.compress(NOISE))
-case("a single DICOM file", r"one is DICOM, which this course does not read", file, "one", DICOM)
+case("a single DICOM file", r"one is DICOM, which cannot be imported", file, "one", DICOM)
 case("a zip that was cut", rf"heart\.zip {NO_ARCHIVE}", changed, cut, zip_with)
 wrong_byte = partial(alter, place=100)
 case("a zip with a wrong byte", r"heart\.zip is damaged \(Bad CRC-32", changed, wrong_byte, zip_with, *STORED)
 case("a zip with a password", r"heart\.zip is locked with a password", changed, lock, zip_with)
 case("a zip with a name twice", r"holds 'train/images/p1_000\.png' twice", zip_with, TWICE)
 case("names that differ in case", r"holds 'TRAIN/images/P1_000\.png' twice", zip_with, TWICE_BUT_FOR_CASE)
-case("a file below a file", r"heart\.zip holds .*/p1_000\.png.* below or above a file of that name", zip_with, BELOW)
+case("a file below a file", r"heart\.zip uses one name, at .*/p1_000\.png.*, for a file and a folder", zip_with, BELOW)
 case("a zip with a link", r"train/images/p5_000\.png cannot be read as a picture", zip_with, LINK)
 case("a zip in a zip", r"outer\.zip is not a dataset: .* only .*heart\.zip and the like .*; unpack", zip_of, *OUTER)
 case("a zip of texts", r"^texts\.zip is not a dataset: it holds no picture and no vol", zip_of, "texts.zip", TEXT)
-case("DICOM in a zip", r"images/0\.dcm is DICOM, which this course does not read", zip_of, *SCANS)
-case("a file of DICOM", r"0\.dcm is DICOM, which this course does not read", file, "0.dcm", DICOM)
+case("DICOM in a zip", r"images/0\.dcm is DICOM, which cannot be imported", zip_of, *SCANS)
+case("a file of DICOM", r"0\.dcm is DICOM, which cannot be imported", file, "0.dcm", DICOM)
 for path, told in {
     "../../evil.png": r"'\.\./\.\./evil\.png', which leads out of its folder",
     "/tmp/evil.png": r"'/tmp/evil\.png', which leads out of its folder",
     "C:\\evil.png": r"'C:/evil\.png', which leads out of its folder",
-    "train/C:/evil.png": r"'train/C:/evil\.png', which leads out of its folder, or does so on Windows",
+    "train/C:/evil.png": r"'train/C:/evil\.png', which leads out of its folder, at least on Windows",
     "..\\..\\evil.png": r"'\.\./\.\./evil\.png', which leads out of its folder",
 }.items():
     case(f"a zip that holds {path}", rf"heart\.zip holds the path {told}", zip_with, [(path, b"")])
 case("a tar that climbs out", r"holds the path '\.\./evil\.png'", tar_with, "heart.tar", ("../evil.png", b"x"))
 for name, kind in {"soft link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "device": tarfile.CHRTYPE}.items():
-    case(f"a tar with a {name}", f"the link '{ONE}': links are refused", tar_with, "heart.tar", (ONE, kind))
+    case(f"a tar with a {name}", f"the link '{ONE}', and links are refused", tar_with, "heart.tar", (ONE, kind))
 case("a tar with a name twice", f"holds '{ONE}' twice", tar_with, "heart.tar", (ONE, b"x"), (ONE, b"y"))
 for name in ("heart.tar", "heart.tar.gz"):
     case(f"a {name} that was cut", f"{name} is damaged", changed, cut, tar_with, name, (ONE, NOISE))
@@ -319,7 +319,9 @@ NO_GROUP = r"patient_pattern='\(\.\*\)_\.\*' has no group named patient"
 case("a missing mask", r"train/images/p1_001\.png has no mask: add a mask", without, "train/masks/p1_001.png")
 case("missing masks", r"train/images/p1_000\.png \(and 3 more\) has no mask", without, "train/masks")
 case("a missing image", r"test/masks/p4_000\.png is a mask without an image", without, "test/images/p4_000.png")
-case("two suffixes", r"p1_000\.jpg and train/images/p1_000\.png are images of the same name", with_copies, TWO_SUFFIXES)
+case(
+    "two suffixes", r"p1_000\.jpg and train/images/p1_000\.png are images with the same name", with_copies, TWO_SUFFIXES
+)
 case("outside the subsets", r"/p5_000\.png \(and 1 more\) lies outside train, valid and test", make_dataset, OUTSIDE)
 if sys.platform != "darwin":  # macOS disks allow no such names
     case("a name that is no text", rf"The name 'p1_0\\udce9\.png' {NO_TEXT}", with_image, b"", "p1_0\udce9.png")
@@ -335,14 +337,14 @@ case("a pattern that is none", NO_PATTERN, make_dataset, patient_pattern="(")
 case("a pattern without a patient", NO_GROUP, make_dataset, patient_pattern="(.*)_.*")
 case("DICOM beside masks", r"/images/p\d_000\.dcm is DICOM.* with dcm2niix", images_of_dicom)
 case("DICOM without an ending", r"scans/a/IM_1 is DICOM, which", files, "scans", {"a/IM_1": DICOM})
-NO_DESCRIPTION = r"dataset\.json was not written by 01_dataset_upload: give the folder .* as the dataset"
+NO_DESCRIPTION = r"dataset\.json was not written by 01_dataset_upload: give the folder .* instead"
 THEIRS = b'{"name": "LeftAtrium", "numTraining": 20}'
 NO_NAME = r"exclude=.*: give the name of a patient or file, or a list of names"
 for exclude in (Path("p1"), 5, [["p1"]], b"p1"):
     case(f"exclusion of {exclude!r}", NO_NAME, make_dataset, exclude=exclude)
 BYTES = {"patient_pattern": rb"(?P<patient>.+)_(?P<slice>\d+)"}
 case("a pattern of bytes", r"is not a regular expression \(.*must be str, not bytes", make_dataset, **BYTES)
-case("a seed that is no number", r"seed=\[1\]: give a whole number", make_dataset, seed=[1])
+case("a seed that is no number", r"seed=\[1\] is not a whole number", make_dataset, seed=[1])
 case("the home of a stranger", r"~nobody7/x does not exist: check its spelling", given, "~nobody7/x")
 case("a folder called as a description", "There is no file .*dataset.json: run 01", files, "dataset.json", TEXT)
 NO_ROOT = b'{"root": 5, "folds": [], "subsets": {}}'
@@ -381,7 +383,7 @@ def masks_of_two_colours(folder, mode, *palettes):
 
 
 UNREADABLE = r"train/images/p1_000\.png cannot be read as a picture"
-NO_FORMAT = rf"{UNREADABLE} \(it is no PNG, JPEG, TIFF, BMP, GIF, or has too many bits or channels\)"
+NO_FORMAT = rf"{UNREADABLE} \(it is none of PNG, JPEG, TIFF, BMP, GIF, or has too many bits or channels\)"
 ONLY_FIRST = r"of which only the first would be read: save each in a file"
 IMAGE = r"train/images/p1_000\."
 SIXTEEN_BITS = png(SIZE, SIZE, 16, 2, (b"\0" + np.random.default_rng(0).bytes(6 * SIZE)) * SIZE)
@@ -393,27 +395,29 @@ case("DICOM with another ending", rf"{UNREADABLE} \(it is DICOM\)", with_image, 
 case("a picture that was cut", UNREADABLE, with_image, cut)
 case("a picture with a wrong byte", UNREADABLE, with_image, partial(alter, place=20))
 case("a link to nothing", UNREADABLE, with_image, link_to_nothing)
-case("a large bomb", rf"{IMAGE}png claims 9000 x 9000 pixels: more than 50,000,000 are", with_image, png(9000, 9000))
+case("a large bomb", rf"{IMAGE}png claims 9000 x 9000 pixels, but at most 50,000,000", with_image, png(9000, 9000))
 case("a picture of one row", rf"{IMAGE}png has 9 x 1 pixels, which is only a line", with_image, png(9, 1))
 case("a huge bomb", rf"{UNREADABLE} \(Image size \(4000000000 pixels\) exceeds limit", with_image, png(100_000, 40_000))
 case("three pages", rf"{IMAGE}tif holds 3 pictures, {ONLY_FIRST}", with_image, pages(3), "p1_000.tif")
-case("colours of sixteen bits", rf"{IMAGE}png has several channels of 16 bits each", with_image, SIXTEEN_BITS)
+case("colours of sixteen bits", rf"{IMAGE}png has several channels of 16 bits, and 8", with_image, SIXTEEN_BITS)
 MASK = r"train/masks/p1_000\.png"
-MANY = rf"{MASK} holds more than two values, but most masks do not; all together hold"
-NO_FOREGROUND = r"foreground=\[7\] does not divide the masks' values in two: they hold 0, 255"
-NO_NAMES = r"foreground='wall' is not a label of this dataset: it knows only numbers"
+MANY = rf"{MASK} holds more than two values, unlike most masks \(all together hold"
+NO_FOREGROUND = r"foreground=\[7\] does not divide the masks' values into structure and background: .* 0, 255"
+NO_NAMES = r"foreground='wall' is not a label of this dataset: choose from its numbers"
 case("a mask of another size", rf"{IMAGE}png has 24 x 24 pixels but its mask 20 x 20", with_masks, mask(size=20))
-case("three values", rf"{MANY} 0, 128, 255: correct or exclude it", with_masks, with_corner("L", 255, 128))
+case("three values", rf"{MANY} 0, 128, 255\): correct or exclude it", with_masks, with_corner("L", 255, 128))
 case("masks in two conventions", r"and other masks hold 3 values \(0, 1, 255\)", with_masks, mask(1))
-case("a photo as mask", rf"{MANY} 0, 1, .*, 255: correct or exclude it", with_masks, picture())
+case("a photo as mask", rf"{MANY} 0, 1, .*, 255\): correct or exclude it", with_masks, picture())
 ALL_EMPTY = r"All masks are empty: .*p\d_000\.png and the others hold only the value 0"
 case("no masks", ALL_EMPTY, with_masks, mask(0), "*/masks/*")
 RED, GREEN = [0, 0, 0, 255, 0, 0], [0, 0, 0, 0, 130, 0]
-TWO_COLOURS = r"has {} in the colour \(255, 0, 0, 255\), .*p1_001\.png in \(0, 130, 0, 255\), so it may be two"
+TWO_COLOURS = (
+    r"^Label {} has the colour \(255, 0, 0, 255\) in .*, but \(0, 130, 0, 255\) in .*p1_001\.png, so it may be two"
+)
 case("a label of two colours", TWO_COLOURS.format(1), masks_of_two_colours, "P", RED, GREEN)
 case("two colours of one grey", TWO_COLOURS.format(76), masks_of_two_colours, "RGB", RED, GREEN)
 RED_AND_GREEN = with_corner("RGB", "#f00", "#008200")
-case("red and green", rf"{MASK} has colours that are the same in grey", with_masks, RED_AND_GREEN)
+case("red and green", rf"{MASK} has different colours that become the same grey", with_masks, RED_AND_GREEN)
 for foreground in ([[255]], [], [None]):
     case(f"foreground {foreground}", r"foreground=.* names no label: give a", make_dataset, foreground=foreground)
 case("foreground that is not there", NO_FOREGROUND, make_dataset, foreground=7)
@@ -481,21 +485,23 @@ def labels(values, dtype=np.int16):
 
 
 DAMAGED = r"case_0\.nii\.gz is damaged or not NIfTI"
-ELSEWHERE = r"The labels of .*/imagesTr/case_0\.nii\.gz lie elsewhere, up to"
+ELSEWHERE = r"The labels of .*/imagesTr/case_0\.nii\.gz lie up to"
 TURNED = [[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]  # axes that run to P, R, S
 ASIDE = [[2, 0, 0, 1.2], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]
 TWO_MM = np.diag([2, 2, 2, 1])
-TWO_PLANES = r"The slices of .*case_0\.nii\.gz follow axis 1, those of .*case_1\.nii\.gz axis 3, by their thick.*: such"
+TWO_PLANES = (
+    r"thickest \(the last if none is\): in .*case_0\.nii\.gz axis 1, but in .*case_1\.nii\.gz axis 3\. Their pict"
+)
 SEVERAL = r"labels hold more than one structure \(1, 2(?:55)?; the names are 0 'background', 1 'cavity', 2 'wall'\)"
 NO_LABEL = r"foreground='valve' is not a label of this dataset: .*'cavity' \(1\), 'wall' \(2\)"
 RUN_TOGETHER = r"case_0\.nii\.gz holds 192 values from 0 to 2 that are not whole numbers.*choose the label with fore"
 PATTERN = {"patient_pattern": r"(?P<patient>case)_\d"}
 
-case("a pattern for volumes", r"patient_pattern is for pictures: each volume is taken as", make_task, **PATTERN)
-by_the_header = rf"{ELSEWHERE} 7 voxels away, by the spacing, origin and direction"
+case("a pattern for volumes", r"patient_pattern is for pictures, and each volume is taken as", make_task, **PATTERN)
+by_the_header = rf"{ELSEWHERE} 7 voxels away from it, by the spacing, origin and direction"
 case("labels turned elsewhere", by_the_header, with_grids, np.diag([1, 1, 1.01, 1]), TURNED, (8, 8, 4))
 by_the_voxel = rf"{ELSEWHERE} 0\.6 voxels away.* or, if they fit it voxel by voxel, give"
-TURNED_AWAY = r"the shape \(8, 6, 4\) but its labels \(8, 6, 4\), \(6, 8, 4\) once they are turned to its orientation"
+TURNED_AWAY = r"the shape \(8, 6, 4\) but its labels \(8, 6, 4\) \(\(6, 8, 4\) once turned to its orientation"
 case("labels turned away", TURNED_AWAY, with_grids, TWO_MM, TURNED)
 case("labels at another origin", by_the_voxel, with_grids, TWO_MM, ASIDE)
 case("volumes of two planes", TWO_PLANES, volumes_of_two_planes)
@@ -503,7 +509,7 @@ for shape in ((4, 6, 8), (8, 6, 3)):
     told = rf"case_0\.nii\.gz has the shape \(8, 6, 4\) but its labels \({', '.join(map(str, shape))}\)"
     case(f"labels of the shape {shape}", told, make_task, None, np.ones(shape, np.uint8))
 for name, values, told in [
-    ("four axes", np.ones((8, 6, 4, 2), np.int16), r"has 4 axes \(8, 6, 4, 2\); this course reads 3-D volumes"),
+    ("four axes", np.ones((8, 6, 4, 2), np.int16), r"has 4 axes \(8, 6, 4, 2\), but this course reads 3-D volumes"),
     ("nan", np.full((8, 6, 4), np.nan, np.float32), "holds values that are not finite"),
     ("complex numbers", np.ones((8, 6, 4), np.complex64), "holds complex64 values"),
 ]:
@@ -521,15 +527,15 @@ case("no volumes", MASKS_ALONE, without, "imagesTr", make_task)
 case("a volume without labels", r"imagesTr/case_1\.nii\.gz has no mask", without, "labelsTr/case_1.nii.gz", make_task)
 case("labels that ran together", RUN_TOGETHER, make_task, None, labels(np.linspace(0, 2, 192), float))
 TO_IGNORE = labels([0, 0, 0, 1, 255])
-case("a label to ignore", rf"{SEVERAL}: .*; 255 often means 'do not score'", make_task, None, TO_IGNORE)
-WITH_TWO = rf"{SEVERAL}: .*; .*case_0\.nii\.gz holds 0, 1, 2\."
+case("a label to ignore", rf"{SEVERAL}\. .*\. 255 often means 'do not score'", make_task, None, TO_IGNORE)
+WITH_TWO = rf"{SEVERAL}\. .*\. .*case_0\.nii\.gz holds 0, 1, 2\."
 case("labels of two structures", WITH_TWO, make_task, None, labels([0, 0, 1, 2]))
-THOUSAND = r"more than one structure \(1, 2, 3, 4, 5, 6, \.\.\., 999\): choose .* blurred"
+THOUSAND = r"more than one structure \(1, 2, 3, 4, 5, 6, \.\.\., 999\)\. Choose .* blurred"
 case("a thousand labels", THOUSAND, a_thousand_labels)
 case("a label name that is not there", NO_LABEL, make_task, foreground="valve")
-NOBODY_HAS = r"foreground='wall': 2 is in no label volume, they hold 0, 1"
+NOBODY_HAS = r"foreground='wall': no label volume holds 2\. Choose from 0, 1"
 case("a label that nobody has", NOBODY_HAS, make_task, foreground="wall")
-ALONE = r"The label volumes hold only {} .*, so all of their voxels or none are the structure"
+ALONE = r"The label volumes hold only {} .*, so the structure would be all of their voxels or none"
 case("all labels chosen", ALONE.format("0, 1"), make_task, foreground=[0, 1])
 case("a picture among volumes", r"labelsTr/case_0\.png is a picture among NIfTI volumes", a_picture_among_volumes)
 case("a broken description", r"dataset\.json is not readable as JSON", with_volume, b"{", "dataset.json")
@@ -553,7 +559,7 @@ for described, told in [
 ]:
     case(f"geometry {described}", told, with_geometry, described)
 BOTH = r"geometry\.json and spacing=\[1, 1, 1\] both give a spacing: leave one out"
-NO_PICTURES = r"spacing is for pictures of your own: volumes and the sample bring theirs"
+NO_PICTURES = r"spacing is for pictures of your own\. Leave it out: volumes and the sample"
 case("geometry and spacing", BOTH, with_geometry, {"spacing": [1, 1, 1]}, spacing=[1, 1, 1])
 case("a spacing of volumes", NO_PICTURES, make_task, spacing=[1, 1, 1])
 case("a spacing of the sample", NO_PICTURES, given, "sample", spacing=[1, 1, 1])

@@ -149,10 +149,10 @@ def test_a_server_that_refuses_ranges_is_asked_for_the_whole_file(ranges, serve,
 
 
 SHORT = CONTENT[:299_000]
-DAMAGED = "arrived damaged or is another file .* it was deleted; run this again"
+DAMAGED = "arrived damaged or is another file .*, so it was deleted. Run this again"
 REFUSED = {  # what is served, how, the sentence, the number of requests, and what is left
     "a wrong byte": (CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]), {}, DAMAGED, 1, []),
-    "a short file": (SHORT, {}, "is 299,000 bytes long where 300,000 are expected", 1, []),
+    "a short file": (SHORT, {}, "is 299,000 bytes long, but 300,000 are expected", 1, []),
     "a short file of unknown length": (SHORT, {"says_length": False}, "416; 299,000 of 300,000", 4, ["file.part"]),
     "a file without end": (CONTENT, {"says_length": False, "repeats": 500}, DAMAGED, 1, []),
     "a missing address": (CONTENT, {"status": 404}, "the server answers 404", 1, []),
@@ -173,7 +173,7 @@ def test_wrong_content_is_refused_and_only_errors_that_may_pass_are_retried(case
 
 def test_a_file_that_is_too_short_is_refused_even_with_a_partial_download(serve, tmp_path):
     (tmp_path / "file.part").write_bytes(CONTENT[:250_000])
-    with pytest.raises(CourseError, match="is 299,000 bytes long where 300,000 are expected"):
+    with pytest.raises(CourseError, match="is 299,000 bytes long, but 300,000 are expected"):
         get(serve(SHORT).url(), tmp_path / "file")
 
 
@@ -300,8 +300,12 @@ WITHOUT_TWO = {patient: 3 for patient in PATIENTS if patient not in ("la_004", "
     ("patients", "options", "sentence"),
     [
         (WITHOUT_TWO, {"exclude": "la_009"}, r"2 of 20 patients are missing \(la_004, la_030\)"),
-        ({"la_009": 2, "la_016": 2}, {"allow_incomplete": True}, r"\(la_009, la_016\) valid and test would be empty"),
-        ({**PATIENTS, "la_029": 108}, {}, "la_029 has 108 slices where the report has 109"),
+        (
+            {"la_009": 2, "la_016": 2},
+            {"allow_incomplete": True},
+            r"\(la_009, la_016\) .*, so valid and test would be empty",
+        ),
+        ({**PATIENTS, "la_029": 108}, {}, "la_029 has 108 slices, but 109 in the report"),
     ],
 )
 def test_incomplete_heart_data_are_refused(patients, options, sentence, tmp_path):
@@ -330,7 +334,7 @@ def test_volumes_of_another_task_are_split_by_patient_with_their_spacing(title, 
     assert [len(found) for found in slices_of_patients(description).values()] == [2, 1, 1]
     assert description["spacing"] == [3, 2, 4]  # after the turn, rows run along the second axis
     assert description["subsets"]["test"][0]["size"] == [6, 8]
-    assert description["notes"][0] == "Each volume is taken as a patient of its own."
+    assert description["notes"][0] == "Each volume was taken as a patient of its own."
 
 
 def test_another_task_is_not_taken_for_heart_even_with_the_same_patient_names(tmp_path):

@@ -116,11 +116,11 @@ READ = {
     "a palette of greys": (palette((0, 0, 0), (255, 255, 255)), ""),
     "a palette whose ground is transparent": (palette((9, 9, 200), (255, 0, 0), transparent=0), ""),
     "black ink on nothing": (drawn_on_nothing, ""),
-    "blurred": (smoothed, "is blurred: masks are not two-valued, their values above 127.5"),
-    "blurred and red": (in_red, "is blurred: masks are not two-valued, their values above 38"),
-    "a red JPEG": (red_jpeg, "is blurred: masks are not two-valued, their values above 38"),
-    "a JPEG of 0 and 1": (Jpeg, "is a JPEG of the values 0 and 1, close enough for"),
-    "a JPEG kept as PNG": (jpeg, "is blurred: masks are not two-valued, their values above 127.5"),
+    "blurred": (smoothed, "is blurred, so it has more than two values: the values above 127.5"),
+    "blurred and red": (in_red, "is blurred, so it has more than two values: the values above 38"),
+    "a red JPEG": (red_jpeg, "is blurred, so it has more than two values: the values above 38"),
+    "a JPEG of 0 and 1": (Jpeg, "is a JPEG of the values 0 and 1, which are so close"),
+    "a JPEG kept as PNG": (jpeg, "is blurred, so it has more than two values: the values above 127.5"),
 }
 
 
@@ -147,8 +147,11 @@ def test_inverted_masks_are_reported_and_can_be_inverted_back(make, value, tmp_p
     share = 1 - STRUCTURE.mean()
     drawn, notes = take(tmp_path / "source", tmp_path / "work", inverted)
     assert (drawn == ~STRUCTURE).all()
-    assert notes.startswith(f"The masks may be inverted: the value {value} covers {share:.0%} of the pictures")
-    assert notes.endswith("if the structure is the rest, give foreground=0.")
+    told = (
+        f"The masks may be inverted: the value {value} was taken as the structure, but covers {share:.0%} of the pict"
+    )
+    assert notes.startswith(told)
+    assert notes.endswith("If the structure is the rest, give foreground=0.")
     drawn, notes = take(tmp_path / "source", tmp_path / "turned", inverted, foreground=np.int64(0))
     assert (drawn == STRUCTURE).all() and notes == ""
 
@@ -159,7 +162,7 @@ def test_a_mask_shrunk_to_half_counts_as_blurred_although_it_holds_few_values(tm
     of_four = disc.reshape(HEIGHT, 2, WIDTH, 2).sum(axis=(1, 3))
     drawn, notes = take(tmp_path / "source", tmp_path / "work", lambda _: grey(of_four * 255 // 4))
     assert set(of_four.ravel()) == {0, 1, 2, 3, 4} and (drawn == (of_four > 2)).all()
-    assert "is blurred: masks are not two-valued, their values above 127.5" in notes
+    assert "is blurred, so it has more than two values: the values above 127.5" in notes
 
 
 @pytest.mark.parametrize("make", [jpeg, red_jpeg, smoothed])
@@ -169,7 +172,7 @@ def test_choosing_the_highest_or_lowest_value_of_blurred_masks_takes_that_half(m
     for value, structure, side in ((highest, STRUCTURE, "above"), (0, ~STRUCTURE, "below")):
         drawn, notes = take(tmp_path / "source", tmp_path / "work", make, foreground=value)
         assert np.mean(drawn != structure) < 0.01
-        assert "is blurred: masks are not two-valued, their values " + side in notes
+        assert "is blurred, so it has more than two values: the values " + side in notes
 
 
 def test_exactly_half_is_not_called_inverted(tmp_path):
@@ -182,7 +185,9 @@ def test_the_border_distinguishes_large_structures_from_inverted_masks(is_invert
     box = np.zeros((HEIGHT, WIDTH), np.uint8)
     box[5:-5, 5:-5] = 255  # 67 %
     _, notes = take(tmp_path / "source", tmp_path / "work", lambda _: grey(255 - box if is_inverted else box))
-    told = "The masks may be inverted: the value 255 covers 33% of the pictures and the borders of most and was taken"
+    told = (
+        "The masks may be inverted: the value 255 was taken as the structure, but covers 33% of the pictures and the "
+    )
     assert notes.startswith(told) if is_inverted else notes == ""
 
 
@@ -196,13 +201,13 @@ def jpeg_of_three_labels(labels):
 
 
 ASKED = {
-    "a thin label around the structure, once a JPEG": (jpeg_of_three_labels, r"\d+ values \(0, .*\) where two are"),
+    "a thin label around the structure, once a JPEG": (jpeg_of_three_labels, r"\d+ values \(0, .*\), but two are"),
     "17 labels, 255 for what is not scored": (labels_with_ignored(16), r"17 values \(0, 1, 2, 3, 4, 5, ..., 255\)"),
     "two labels, 255 for what is not scored": (labels_with_ignored(2), r"3 values \(0, 1, 255\)"),
     "a cup in a disc on 255": (lambda disc: grey(np.where(disc, 128 * LEFT, 255)), r"3 values \(0, 128, 255\)"),
     "stripes of many labels": (a_ramp, r"41 values \(0, 2, 4, 6, 8, 10, ..., 255\)"),
     "a structure of two greys": (ground_cut_away, r"3 values \(0, 90, 200\)"),
-    "blur as wide as the structure": (lambda labels: smoothed(labels, 9), r"125 values \(0, 1, .*\) where two are"),
+    "blur as wide as the structure": (lambda labels: smoothed(labels, 9), r"125 values \(0, 1, .*\), but two are"),
 }
 
 
@@ -219,16 +224,19 @@ def test_the_user_is_asked_for_unclear_labels_in_a_short_sentence(case, tmp_path
 @pytest.mark.parametrize(
     "make, hint",
     [
-        (lambda seed: STRUCTURE * (1 if seed % 2 else 255), "no mask holds two besides 0, so they may all be one"),
+        (
+            lambda seed: STRUCTURE * (1 if seed % 2 else 255),
+            "No mask holds two of them besides 0, so they may all be one",
+        ),
         (
             lambda seed: 255 * STRUCTURE[..., None] * np.eye(3)[np.arange(WIDTH) // 12 % 2],
-            "their colours are 0 (0, 0, 0), 76 (255, 0, 0), 150 (0, 255, 0)",
+            "Their colours are 0 (0, 0, 0), 76 (255, 0, 0), 150 (0, 255, 0)",
         ),
     ],
 )
 def test_the_question_says_what_the_values_may_mean(make, hint, tmp_path):
     seeds = iter(range(100))
-    with pytest.raises(CourseError, match=r"hold 3 values .* choose which") as caught:
+    with pytest.raises(CourseError, match=r"hold 3 values .* Choose the structure") as caught:
         take(tmp_path / "source", tmp_path / "work", lambda _: grey(make(next(seeds))))
     assert hint in str(caught.value) and "do not score" not in str(caught.value)
 
@@ -238,7 +246,7 @@ TIP[8:11, 8:11] = 100
 LARGER_TIP = np.where(np.eye(HEIGHT, WIDTH, 1) * (np.arange(WIDTH) == 12), 100, TIP).astype(np.uint8)
 BLOCKS = np.zeros((HEIGHT, WIDTH), np.uint8)
 BLOCKS[8:24, 16:24] = 40  # whole blocks of a JPEG, which keeps them as they are
-OTHER_VALUES = r"p2_0\.png holds two values, neither above 127\.5, and other masks are blurred and reach 255: save"
+OTHER_VALUES = r"p2_0\.png holds two values, neither above 127\.5, but other masks are blurred and reach 255: save"
 EMPTY = r"All masks of (train|valid|test) are empty"  # p2 alone is in its subset
 
 
@@ -259,7 +267,8 @@ def test_the_chosen_label_is_used_and_the_rest_is_reported_as_background(tmp_pat
     make = labels_with_ignored(16)
     drawn, notes = take(tmp_path / "source", tmp_path / "work", make, foreground=1)
     assert (drawn == (np.asarray(make(STRUCTURE)) == 1)).all()
-    assert notes == "Of the masks' values 1 is the structure, as chosen; 0, 2, 3, 4, 5, 6, ..., 255 is background."
+    background = "0, 2, 3, 4, 5, 6, ..., 255"
+    assert notes == f"Of the masks' values you chose 1 as the structure. The background is {background}."
 
 
 def test_fully_transparent_masks_are_empty_whatever_their_colour(tmp_path):

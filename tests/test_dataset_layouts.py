@@ -133,14 +133,14 @@ READ = {  # the files, the names of the pictures, and words of the notes
     "retina, FOV": (
         {"images/{n}_dr.png": picture, "manual1/{n}_dr.tif": mask, "FOV/{n}_dr.png": all_white},
         "{n}_dr",
-        ["FOV/0_dr.png (and 5 more) was passed over"],
+        ["FOV/0_dr.png (and 5 more) was skipped"],
     ),
     "two annotators in one folder": (
         {"Image_0{p}{side}.png": picture, "Image_0{p}{side}_1stHO.png": mask, "Image_0{p}{side}_2ndHO.png": of_another},
         "Image_0{p}{side}",
-        ["second annotator", "'Image_00L' and 'Image_00R' are taken as times or sides of one patient (3 such"],
+        ["second annotator", "'Image_00L' and 'Image_00R' were taken as times or sides of one patient, who"],
     ),
-    "cars": (CARS, "car{n}_01", ["test/bus0_01.png (and 5 more) was passed over"]),
+    "cars": (CARS, "car{n}_01", ["test/bus0_01.png (and 5 more) was skipped"]),
     "number of a channel": (
         {"imagesTr/case_{n}_0000.png": picture, "labelsTr/case_{n}.png": mask, "imagesTs/c_{n}_0000.png": picture},
         "case_{n}",
@@ -159,7 +159,7 @@ READ = {  # the files, the names of the pictures, and words of the notes
     "folders of patients, names that are no numbers": (
         {"P{p}/images/acq{n}x.png": picture, "P{p}/masks/acq{n}x.png": mask},
         "acq{n}x",
-        ["folders of P0/images/acq0x.png and the others were not used"],
+        ["folders of P0/images/acq0x.png and the others were not taken as patients"],
     ),
     "folders of kinds": (
         {"{kind}/images/IM{n}.png": picture, "{kind}/masks/IM{n}.png": mask},
@@ -174,17 +174,17 @@ READ = {  # the files, the names of the pictures, and words of the notes
     "numbers in folders of patients with names": (
         {"{who}/images/{t}.png": picture, "{who}/masks/{t}.png": mask},
         "{who}_{t}",
-        ["The folders are taken as the patients, anna and 5 more, since the names in them differ only in"],
+        ["The folders (anna and 5 more) were taken as the patients, because the names in them differ only in"],
     ),
     "studies in folders of patients": (
         {"{who}/st1/images/{t}.png": picture, "{who}/st1/masks/{t}.png": mask},
         "{who}_st1_{t}",
-        ["The folders are taken as the patients, anna/st1 and 5 more, since the names in them differ only in"],
+        ["The folders (anna/st1 and 5 more) were taken as the patients, because the names in them differ only"],
     ),
     "archives of one folder, unpacked side by side": (
         {"data-2024-00{t}/data/images/{n}.png": picture, "data-2024-00{p}/data/masks/{n}.png": mask},
         "{n}",
-        ["does not name its patient", "0.png and the others were not used"],
+        ["does not name its patient", "0.png and the others were not taken as patients"],
     ),
     "words before names in folders of patients": (
         {"images/P{p}/image_s{t}x.png": picture, "masks/P{p}/mask_s{t}x.png": mask},
@@ -195,14 +195,14 @@ READ = {  # the files, the names of the pictures, and words of the notes
     "masks whose names tell a time that images do not": (
         {"images/p{n}_axial.png": picture, "masks/p{n}_ED_drawn.png": mask},
         "p{n}_axial",
-        ["p0_ED_drawn.png (and 5 more) is taken as the mask of an image whose name is only similar"],
+        ["p0_ED_drawn.png (and 5 more) was taken as the mask of source/images/p0_axial.png, whose name is only"],
     ),
     "names that only begin alike": (
         {"images/p{n}_axial.png": picture, "masks/p{n}_drawn.png": mask},
         "p{n}_axial",
         [
-            "p0_drawn.png (and 5 more) is taken as the mask of an image whose name is only similar: the first is of "
-            "source/images/p0_axial.png; check that"
+            "p0_drawn.png (and 5 more) was taken as the mask of source/images/p0_axial.png, whose name is only "
+            "similar: check that"
         ],
     ),
     "masks in no subset": ({"{subset}/p{n}_0.png": picture, "masks/p{n}_0.png": mask}, "p{n}_0", []),
@@ -244,7 +244,7 @@ def test_a_patients_folder_without_masks_is_passed_over(tmp_path):
     templates = {"train/p{p}/images/{n}.png": picture, "train/p{p}/masks/{n}.png": mask}
     lay_out(tmp_path / "source", templates, 10)
     put(tmp_path, "source/test/p9/images/99.png", picture(99))
-    told = ["The folders are taken as the patients, p0 and 5 more", "p9/images/99.png has no mask: no image of test"]
+    told = ["The folders (p0 and 5 more) were taken as the patients", "p9/images/99.png has no mask: no image of test"]
     names = {f"p{seed // 2}_{seed}": seed for seed in range(10)}
     hold(tmp_path / "source", names, told, tmp_path / "work")
 
@@ -265,7 +265,7 @@ def test_the_first_mask_of_one_image_may_be_named_like_another_image(tmp_path):
 )
 def test_kinds_of_pictures_taken_for_patients_are_reported(kinds, tmp_path):
     names = {f"{kinds.split(', ')[seed % 3]}_{seed}": seed for seed in range(9)}
-    told = f"{kinds} are taken as patients; if they are kinds of pictures, give patient_pattern=None."
+    told = f"{kinds} were taken as patients. If they are kinds of pictures, give patient_pattern=None."
     hold(with_names(tmp_path / "source", names), names, [told], tmp_path / "work")
 
 
@@ -274,7 +274,10 @@ def test_predictions_and_overlays_are_passed_over(tmp_path):
     lay_out(folder, {"train/images/p{n}.png": picture, "train/masks/p{n}.png": mask}, 6)
     lay_out(folder, {"train/masks/p{n}_overlay.png": picture, "train/predicted_masks/p{n}.png": mask}, 5)
     lay_out(folder, {"test/images/q{n}.png": picture, "test/predicted_masks/q{n}.png": mask}, 4)
-    told = ["q0.png (and 13 more) was passed over: by its name it is not a mask drawn by a person", "no image of test"]
+    told = [
+        "q0.png (and 13 more) was skipped: its name says that it is not a mask drawn by a person",
+        "no image of test",
+    ]
     hold(folder, {f"p{seed}": seed for seed in range(6)}, told, tmp_path / "work")
 
 
@@ -283,9 +286,9 @@ def test_image_and_mask_names_may_differ_in_leading_zeros_or_case(tmp_path):
     for seed, drawn in enumerate(("mask_000", "img_1_a_Mask", "p2_1", "3", "scan4-ed")):
         put(tmp_path, f"source/images/{images[seed]}.png", picture(seed))
         put(tmp_path, f"source/masks/{drawn}.png", mask(seed))
-    told = "masks/3.png (and 4 more) is taken as the mask of an image whose name is only similar: the first is of "
+    told = "masks/3.png (and 4 more) was taken as the mask of source/images/003.png, whose name is only similar"
     names = {name: seed for seed, name in enumerate(images)}
-    hold(tmp_path / "source", names, [f"{told}source/images/003.png"], tmp_path / "work")
+    hold(tmp_path / "source", names, [told], tmp_path / "work")
 
 
 @pytest.mark.parametrize(
@@ -367,23 +370,23 @@ REFUSED = {  # the files, and the sentence
     "modalities": (
         {f"B_{{n:03d}}/B_{{n:03d}}_{kind}.png": picture for kind in ("t1", "t2", "pd", "dwi", "flair")}
         | {"B_{n:03d}/B_{n:03d}_seg.png": mask},
-        r"B_000_seg.png has several images \(B_000_dwi, B_000_flair, B_000_pd, B_000_t1 ...\), such as channels or",
+        r"B_000_seg.png is the mask of several images \(B_000_dwi, B_000_flair, B_000_pd, B_000_t1 ...\), such as",
     ),
     "channels": (
         {"imagesTr/case_{n}_0000.png": picture, "imagesTr/case_{n}_0001.png": picture, "labelsTr/case_{n}.png": mask},
-        r"case_0.png has several images \(train/case_0_0000, train/case_0_0001\)",
+        r"case_0.png is the mask of several images \(train/case_0_0000, train/case_0_0001\)",
     ),
     "two folders of labels": (
         {"images/{n}.png": picture, "labels-ah/{n}.png": mask, "labels-vk/{n}.png": mask},
-        "labels-ah/0.png and .*labels-vk/0.png are masks of one image: keep one, or, if each",
+        "labels-ah/0.png and .*labels-vk/0.png are masks of one image. Keep one or, if each",
     ),
     "a folder of an unknown word": (
         {"images/{n}.png": picture, "heart/{n}.png": mask},
-        r"images/0.png has no mask, and no other image.*: .*source/heart/0.png \(and 5 more\) was passed over",
+        r"images/0.png has no mask, and no other image.*source/heart/0.png \(and 5 more\) was skipped",
     ),
     "folders of an unknown word below one for images": (
         {"My images/p{n}/p{n}_image/p{n}.png": picture, "My images/p{n}/p{n}_lesion/p{n}_lesion.png": mask},
-        "p0_image/p0.png has no mask.* .*p0_lesion.png .* was passed over: neither its name nor its folder's",
+        "p0_image/p0.png has no mask.* .*p0_lesion.png .* was skipped: neither its name nor its folder's",
     ),
     "vessels beside fields of view": (
         {
@@ -391,7 +394,7 @@ REFUSED = {  # the files, and the sentence
             "vessels/{n}.png": mask,
             "mask/{n}_mask.png": lambda seed: all_white(seed) * (np.hypot(*np.mgrid[-15:15, -20:20]) < 15),
         },
-        r"mask/0_mask.png \(and 5 more\) covers most .* field of view does: put source/vessels/0.png and",
+        r"mask/0_mask.png \(and 5 more\) covers most .* field of view does: if source/vessels/0.png and",
     ),
     "two structures below a folder called after them": (
         {"CT-Seg/c{n}.png": picture, "Lung_Mask/c{n}.png": mask, "Infection_Mask/c{n}.png": mask},
@@ -399,23 +402,23 @@ REFUSED = {  # the files, and the sentence
     ),
     "outlines in JSON": (
         {"{subset}/p{n}_0.png": picture, "train/_annotations.coco.json": lambda _: b"{}"},
-        r"p2_0.png has no mask, and no other image has one \(outlines in JSON, .* are not read\): put the masks",
+        r"p2_0.png has no mask, and no other image has one\. Put the masks.* Outlines in JSON, .* not read\.",
     ),
     "predictions alone": (
         {"images/{n}.png": picture, "predicted_masks/{n}.png": mask},
-        r"images/0.png has no mask, and no other image.*: .*predicted_masks/0.png .* was passed over: by its name",
+        r"images/0.png has no mask, and no other image.*predicted_masks/0.png .* was skipped: its name",
     ),
     "folders of unknown words": (
         {"x_train/{n}.png": picture, "y_train/{n}.png": mask},
-        "x_train/0.png and .*y_train/0.png are images of the same name: put images into a folder images/ and their",
+        "x_train/0.png and .*y_train/0.png are images with the same name: put images into a folder images/ and their",
     ),
     "slices called after scans of too few patients": (
         {"images/scan_{t}_slice_{p}.png": picture, "masks/scan_{t}_slice_{p}.png": mask},
-        r"2 patients are too few to split .* \(scan_0, scan_1;.*, else a pattern that tells the patients",
+        r"2 patients are too few to split .* \(scan_0, scan_1\):.*, else a pattern that tells the patients",
     ),
     "masks of a type that is not read": (
         {"images/{n}.png": picture, "masks/{n}.nrrd": lambda _: b"NRRD0004"},
-        r"no other image.*masks/0.nrrd \(and 5 more\) was passed over: .nrrd are not.* NIfTI \(SimpleITK can",
+        r"no other image.*masks/0.nrrd \(and 5 more\) was skipped: .* read .nrrd\. .* NIfTI \(SimpleITK can",
     ),
     "subsets in names": (
         {"images/{subset}_{n}.png": picture, "masks/{subset}_{n}.png": mask},
@@ -431,7 +434,7 @@ REFUSED = {  # the files, and the sentence
     ),
     "two masks of other names in the folder of an image": (
         {"b{n}/image.png": picture, "b{n}/la_mask.png": mask, "b{n}/lv_mask.png": mask},
-        "b0/la_mask.png and .*b0/lv_mask.png are masks of one image: keep one",
+        "b0/la_mask.png and .*b0/lv_mask.png are masks of one image. Keep one",
     ),
     "masks of another time": (
         {"images/p{n}_ED.png": picture, "masks/p{n}_ES.png": mask},
@@ -439,7 +442,7 @@ REFUSED = {  # the files, and the sentence
     ),
     "masks in no subset, images in several": (
         {"{subset}/p{p}_0.png": picture, "masks/p{p}_0.png": mask},
-        r"masks/p0_0.png has several images \(train/p0_0, valid/p0_0\)",
+        r"masks/p0_0.png is the mask of several images \(train/p0_0, valid/p0_0\)",
     ),
     "masks in subsets, images in none": (
         {"images/p{n}_0.png": picture, "masks/{subset}/p{n}_0.png": mask},
@@ -447,15 +450,15 @@ REFUSED = {  # the files, and the sentence
     ),
     "masks of another slice": (
         {"images/p{n}_1.png": picture, "masks/p{n}_mask_2.png": mask, "FOV/{n}.png": mask},
-        r"0_1.png .* has no mask: .* subset. .*FOV/0.png \(and 5 more\) was passed over",
+        r"0_1.png .* has no mask: .* subset. .*FOV/0.png \(and 5 more\) was skipped",
     ),
     "masks of a slice without image": (
         {"images/p{n}_1.png": picture, "masks/p{n}_1.png": mask, "masks/p{n}_2.png": mask, "FOV/{n}.png": mask},
-        r"0_2.png .* is a mask without an image: add .* the mask. .*FOV/0.png \(and 5 more\) was passed over",
+        r"0_2.png .* is a mask without an image: add .* the mask. .*FOV/0.png \(and 5 more\) was skipped",
     ),
     "masks of two sizes for one image": (
         SEVERAL | {"malignant/benign (1)_mask_1.png": lambda _: mask(1)[:-1]},
-        r"benign \(1\)_mask.png and .*benign \(1\)_mask_1.png differ in size",
+        r"benign \(1\)_mask.png and .*benign \(1\)_mask_1.png are masks of one image but differ",
     ),
     "several masks that are inverted": (
         {
@@ -463,7 +466,7 @@ REFUSED = {  # the files, and the sentence
             "masks/p{n}_mask_0.png": lambda seed: 255 - UPPER(seed),
             "masks/p{n}_mask_1.png": lambda seed: 255 - LOWER(seed),
         },
-        "All masks are full: source/masks/p0_mask_0.png and the others hold only the value 255; .* smaller value",
+        "All masks are full: source/masks/p0_mask_0.png and the others hold only the value 255. Give .* smaller value",
     ),
     "several masks of two values each": (
         {"images/{n}.png": picture, "masks/{n}_mask_1.png": mask, "masks/{n}_mask_2.png": lambda n: mask(n + 9) // 5},
@@ -471,7 +474,7 @@ REFUSED = {  # the files, and the sentence
     ),
     "a name too long for its slices": (
         {f"{{n}}{'x' * 100}/{'y' * 150}/{kind}/1.png": make for kind, make in (("images", picture), ("masks", mask))},
-        "The name of .* is too long to be kept with its folders: shorten it",
+        "The name of .* is too long when joined with its folders: shorten it",
     ),
 }
 
@@ -516,7 +519,11 @@ def test_two_time_points_of_a_patient_in_two_subsets_are_reported(tmp_path):
     [
         ("p2_mask_2", True, r"\(0, 0, 0, 255\) is label 0 in source/masks/p0_mask_1.png and 1 in {odd}: save"),
         ("p5", True, r"\(0, 0, 0, 255\) is label 0 in source/masks/p0_mask_1.png and 1 in {odd}: save"),
-        ("p0_mask_2", False, r"source/masks/p0_mask_1.png has 1 in the colour \(200, 0, 0, 255\), {odd} in \(0, 0,"),
+        (
+            "p0_mask_2",
+            False,
+            r"Label 1 has the colour \(200, 0, 0, 255\) in source/masks/p0_mask_1.png, but \(0, 0,.* in {odd}",
+        ),
     ],
 )
 def test_masks_with_conflicting_palettes_are_refused(odd, is_turned, sentence, tmp_path):
@@ -587,9 +594,11 @@ def test_test_is_drawn_from_train_if_it_is_missing_or_has_no_masks(tmp_path):
     description, _ = take(folder, tmp_path / "work")
     who = patients(description)
     assert who["valid"] == {"p6", "p7"} and len(who["test"]) == 2 and len(who["train"]) == 4
-    told = "test/images/p8_0.png (and 1 more) has no mask: no image of test has one, so all of test is left out."
+    told = "test/images/p8_0.png (and 1 more) has no mask: no image of test has one, so all of test was left out."
     assert description["notes"][0] == told
-    assert description["notes"][1].startswith("The dataset has no test: it was drawn from the patients of train")
+    assert description["notes"][1].startswith(
+        "The dataset has no test: it was drawn at random from the patients of train"
+    )
 
 
 def test_trainset_in_one_word_is_the_train_subset(tmp_path):
@@ -634,8 +643,8 @@ def test_time_points_and_sides_of_a_patient_stay_in_one_subset_and_one_fold(name
                 where.setdefault(number, set()).add(subset)
                 first |= {pair["patient"]} if number == 0 else set()
         assert sorted(where) == list(range(6)) and all(len(subsets) == 1 for subsets in where.values())
-        told = f"{' and '.join(map(repr, sorted(first)))} are taken as times or sides of one patient (6 such patients)"
-        assert told in " ".join(description["notes"])
+        told = f"{' and '.join(map(repr, sorted(first)))} were taken as times or sides of one patient, "
+        assert f"{told}who stays in one subset (there are 6 such patients)." in " ".join(description["notes"])
         folds = [{name.replace("left", "").replace("right", "") for name in fold} for fold in description["folds"]]
         assert all(not (one & other) for one in folds for other in folds if one is not other)
 
@@ -661,7 +670,7 @@ NUMBER = r"[ _.-]\\D*(?P<slice>\\d+)"
 def test_similar_names_are_reported_with_the_pattern_that_joins_them(names, pattern, part, tmp_path):
     description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
     [note] = [note for note in description["notes"] if "look alike" in note]
-    assert f"if they are one patient, give patient_pattern='{pattern}'" in note
+    assert f"If they are one patient, give patient_pattern='{pattern}'" in note
     joined, _ = take(tmp_path / "source", tmp_path / "joined", patient_pattern=pattern.replace(r"\\", "\\"))
     assert set().union(*patients(joined).values()) == {name.replace("/", "_").split("_")[part] for name in names}
 
@@ -688,7 +697,7 @@ def test_no_pattern_is_suggested_that_would_not_join_the_similar_names(name, tmp
     names = [name.format(p=p, t=t, n=n) for p in "ABC" for t in "DS" for n in range(2)]
     description, _ = take(with_names(tmp_path / "source", names), tmp_path / "work")
     [note] = [note for note in description["notes"] if "look alike" in note]
-    assert note.endswith("if they are one patient, give a patient_pattern that joins them.")
+    assert note.endswith("If they are one patient, give a patient_pattern that joins them.")
 
 
 @pytest.mark.parametrize(
@@ -700,7 +709,7 @@ def test_words_in_front_of_all_numbers_are_not_patients(name, drawn, words, tmp_
     description, found = take(tmp_path / "source", tmp_path / "work")
     assert together(found) == {f"{name}_{{n}}".format(**said(seed)): seed for seed in range(6)}
     assert patients(description)["train"] == {f"{name}_{{n}}".format(**said(seed)) for seed in (0, 3)}
-    assert description["notes"][0].startswith(f"All names begin with {words}, which is taken as the dataset's name")
+    assert description["notes"][0].startswith(f"All names begin with {words}, which was taken as the dataset's name")
 
 
 @pytest.mark.parametrize("name", ["scan{}_slice{}", "scan_{:03d}_slice_{:02d}", "MRI_scan_{:02d}_{:03d}", "scan {} {}"])
@@ -768,8 +777,8 @@ def test_volumes_of_two_time_points_of_a_patient_stay_together(image, drawn, fir
         who = patients(description)
         people = [{re.search(r"P\d", name)[0] for name in names} for names in who.values()]
         assert sum(map(len, who.values())) == 8 and sum(map(len, people)) == 4
-        [note] = [note for note in description["notes"] if note.startswith(f"{first} are")]
-        assert note.endswith("if they are not, give patient_pattern=None.")  # another pattern is refused
+        [note] = [note for note in description["notes"] if note.startswith(f"{first} were")]
+        assert note.endswith("If they are not one patient, give patient_pattern=None.")  # another pattern is refused
 
 
 def test_volumes_with_one_name_in_two_subsets_are_two_patients_only_if_the_user_says_so(tmp_path):
@@ -793,7 +802,7 @@ def test_volumes_that_look_like_time_points_of_a_patient_can_be_kept_separate(na
 def test_volumes_with_similar_names_are_reported_with_advice_on_where_to_put_them(tmp_path):
     lay_out(tmp_path / "source", {"images/P{p}-{t}x.nii.gz": picture, "masks/P{p}-{t}x.nii.gz": mask})
     notes = import_dataset(tmp_path / "source", tmp_path / "work", progress=False)["notes"]
-    told = "'P0-0x' and 'P0-1x' look alike and are taken as two patients: if they are one patient, put both into train,"
+    told = "'P0-0x' and 'P0-1x' look alike, but were taken as two patients. If they are one patient, put both into the"
     assert [note for note in notes if note.startswith(told)]
 
 
@@ -811,14 +820,15 @@ def test_volumes_for_testing_are_used_with_labels_and_passed_over_without(tmp_pa
     description = import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
     assert set().union(*patients(description).values()) == {"c0", "c1", "c2"}
     assert description["notes"][0] == (
-        "source/imagesTs/c3_0000.nii.gz (and 1 more) has no mask: no image of test has one, so all of test is left out."
+        "source/imagesTs/c3_0000.nii.gz (and 1 more) has no mask: "
+        "no image of test has one, so all of test was left out."
     )
 
 
 def test_volumes_of_several_channels_or_with_two_masks_are_refused(tmp_path):
     images = {f"imagesTr/c{{n}}_000{channel}.nii.gz": picture for channel in range(2)}
     lay_out(tmp_path / "source", {**images, "labelsTr/c{n}.nii.gz": mask}, 3)
-    with pytest.raises(CourseError, match=r"c0.nii.gz has several images \(train/c0_0000, train/c0_0001\)"):
+    with pytest.raises(CourseError, match=r"c0.nii.gz is the mask of several images \(train/c0_0000, train/c0_0001\)"):
         import_dataset(tmp_path / "source", tmp_path / "work", progress=False)
     masks = {f"c{{n}}_{ending}.nii.gz": mask for ending in ("seg", "seg_2")}
     lay_out(tmp_path / "other", {"c{n}.nii.gz": picture, **masks}, 3)

@@ -111,7 +111,9 @@ def test_free_space_is_checked_on_the_disk_that_is_written(colab, source, tmp_pa
         return shutil._ntuple_diskusage(2**40, 0, free)
 
     monkeypatch.setattr(store.shutil, "disk_usage", usage)
-    with pytest.raises(CourseError, match=r"The dataset takes 0 MB, more than the disk of .*content/dataset has left"):
+    with pytest.raises(
+        CourseError, match=r"The dataset needs 0 MB, more than is free on the disk of .*content/dataset\. "
+    ):
         dataset_root(description, colab)
     size += 1
     assert dataset_root(description, colab).is_dir()
@@ -121,7 +123,7 @@ def test_a_missing_archive_is_reported(colab, source, tmp_path):
     description = take(source, colab)
     shutil.rmtree(tmp_path / "content" / "dataset")
     (colab / description["root"]).unlink()
-    with pytest.raises(CourseError, match="The files of the dataset are gone .* run 01_dataset_upload again"):
+    with pytest.raises(CourseError, match="The files of the dataset are missing .* run 01_dataset_upload again"):
         dataset_root(description, colab)
 
 
@@ -131,14 +133,14 @@ def test_drafts_are_on_the_local_disk_and_the_disk_that_is_full_is_named(colab, 
     with store.building_folder(colab) as building:
         assert building.parent == tmp_path / "content"
     for file, disk in {None: colab, colab / "dataset.json": colab, building / "a.png": tmp_path / "content"}.items():
-        with pytest.raises(CourseError, match=f"The disk of {disk} is full; earlier"), store.building_folder(colab):
+        with pytest.raises(CourseError, match=f"The disk of {disk} is full. Free"), store.building_folder(colab):
             raise OSError(errno.ENOSPC, "No space left on device", file)
 
 
 def test_a_read_only_work_folder_is_named(source, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "data")
-    with pytest.raises(CourseError, match="data cannot be made or written to .*: choose another folder"):
+    with pytest.raises(CourseError, match="data cannot be made or written to .*. Choose another folder"):
         take(source, tmp_path / "data")
 
 

@@ -133,7 +133,7 @@ def test_missing_slices_keep_their_place_in_distances(prepared, capsys):
     slices[0]["slice"] = None
     helpers.write_json(prepared / "npy" / "arrays.json", record)
     assert distances(evaluate(prepared, "valid", found), patient) == (None, None)
-    assert f"no distances between surfaces for {patient}" in capsys.readouterr().out
+    assert f"No distances between surfaces for {patient} (" in capsys.readouterr().out
 
 
 def test_threshold_and_tidying_up_are_chosen_by_the_curves():
@@ -214,7 +214,7 @@ def test_results_are_not_written_or_used_for_another_network(prepared):
     another = helpers.create_model(image_size=64)
     for changes in ({"epochs": 8}, {"made_from": "other data"}):  # trained further, or on other data
         store(another, prepared, **{**record, **changes})
-        with pytest.raises(helpers.CourseError, match="ran with another network than the one in model/: run 05"):
+        with pytest.raises(helpers.CourseError, match="ran with a network that is no longer in model/: run 05"):
             helpers.chosen_segmentation(prepared)
     store(another, prepared, **record)
     with pytest.raises(helpers.CourseError, match="no longer the one that was evaluated .* run 05_evaluation again"):

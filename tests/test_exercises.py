@@ -312,7 +312,7 @@ def blank(number):
         (
             unreturned,
             lambda function: function(1) == 2,
-            "not right yet. Your function returned nothing: does every way through it end with `return`? A hint.",
+            "not right yet. Your function returned nothing: does every path through it end with `return`? A hint.",
         ),
     ],
 )

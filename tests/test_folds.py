@@ -62,7 +62,7 @@ def test_test_pictures_are_looked_for_in_test_even_if_train_has_the_same_names(w
     original["subsets"]["test"][0]["name"] = original["subsets"]["train"][0]["name"]
     helpers.write_json(work_dir / "dataset.json", original)
     description = take(work_dir, tmp_path / "run", fold=0)
-    with pytest.raises(helpers.CourseError, match="/test/images/sample_001_000.png of the dataset is gone"):
+    with pytest.raises(helpers.CourseError, match="/test/images/sample_001_000.png of the dataset is missing"):
         helpers.pair_paths(description, tmp_path / "run", "test", description["subsets"]["test"][0]["name"])
 
 
@@ -80,11 +80,11 @@ def test_a_missing_dataset_json_or_one_that_has_lost_its_files_is_refused(work_d
         helpers.import_dataset(tmp_path / "none" / "dataset.json", tmp_path / "run")
     description = json.loads((work_dir / "dataset.json").read_text())
     helpers.write_json(work_dir / "dataset.json", {**description, "root": "dataset/lost"})
-    with pytest.raises(helpers.CourseError, match="are gone"):
+    with pytest.raises(helpers.CourseError, match="are missing"):
         take(work_dir, tmp_path / "run")
     del description["geometry"]
     helpers.write_json(work_dir / "dataset.json", description)
-    with pytest.raises(helpers.CourseError, match=f"^dataset.json in {work_dir} lacks geometry; an older"):
+    with pytest.raises(helpers.CourseError, match=f"^dataset.json in {work_dir} lacks geometry. An older"):
         take(work_dir, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -178,8 +178,8 @@ def test_a_hundred_patients_are_split_into_51_25_and_24():
         assert (len(found["train"]), len(found[missing])) == (20 - count, count)
         assert found[present] == {"x"}
         counts = ", ".join(f"{len(found[subset])} {subset}" for subset in helpers.SUBSETS)
-        told = "it was drawn from the patients of train, at random (seed 3)"
-        assert notes == [f"The dataset has no {missing}: {told}; {counts}."]
+        told = "it was drawn at random from the patients of train (seed 3), which gives"
+        assert notes == [f"The dataset has no {missing}: {told} {counts}."]
     assert folds.fill_subsets(split, 3) == (split, [])
 
 
@@ -202,10 +202,10 @@ def test_no_subset_is_empty_even_if_one_person_has_nearly_all_names():
 @pytest.mark.parametrize(
     ("patients", "told"),
     [
-        ([("a" * 44, None), ("b" * 45, None)], f"2 patients are .*est .{'a' * 44}, {'b' * 24}[.]{{3}}{'b' * 16}; "),
-        ([("a", "train"), ("x", "test")], "1 patient is too few to split into train and valid .a; .*: two are needed"),
+        ([("a" * 44, None), ("b" * 45, None)], f"2 patients are .*est .{'a' * 44}, {'b' * 24}[.]{{3}}{'b' * 16}.: "),
+        ([("a", "train"), ("x", "test")], "1 patient is too few to split into train and valid .a.: two are needed"),
         ([("a", None), ("b", None)], ".*: three are needed"),
-        ([("a", "valid"), ("x", "test")], "The subset train holds no image, but valid and test do"),
+        ([("a", "valid"), ("x", "test")], "The subset train has no images, but valid and test have"),
     ],
 )
 def test_too_few_patients_are_reported_by_name(patients, told):
@@ -227,7 +227,7 @@ def test_a_subset_without_foreground_is_refused():
     pairs = [pair("p", subset="train"), pair("q", subset="valid"), pair("r", subset="valid", drawn=0)]
     pairs += [pair("s", subset="test", drawn=0), pair("t", 1, subset="test")]
     folds.check_masks(pairs, [0, 1])
-    with pytest.raises(helpers.CourseError, match="^All masks of test are empty, s_0 and the others"):
+    with pytest.raises(helpers.CourseError, match="^All masks of test are empty .s_0 and the others"):
         folds.check_masks(pairs[:-1], [0, 1])
 
 
@@ -282,7 +282,7 @@ def test_a_fold_makes_its_patients_valid_and_can_be_undone():
     assert names == {"train": ["b_2", "b_10", "c_2", "c_10"], "valid": ["a_2", "a_10", "d_1"], "test": ["e_1"]}
     assert description["twins"] == [{"patients": [["valid", "a"], ["test", "e"]]}]
     assert description["fold"] == 1 and description["notes"][0] == "as it came"
-    assert description["notes"][1].startswith("Fold 1 of 3: a, d are valid")
+    assert description["notes"][1].startswith("Fold 1 of 3: a, d are in valid")
     assert description["stored_in"] == {**dict.fromkeys(names["train"] + ["a_2", "a_10"], "train"), "d_1": "valid"}
     assert description["as_imported"] == {"fingerprint": "1234", "notes": ["as it came"]}
     other = copy.deepcopy(DESCRIPTION)
@@ -299,6 +299,7 @@ ONE, TWO = [["a", "b", "c", "d"]], [["a", "b"], ["c", "d"]]
 
 @pytest.mark.parametrize(("dealt", "fold"), [(ONE, 0), (TWO, 2), (TWO, -1), (TWO, "0"), (TWO, True)])
 def test_a_fold_is_a_number_of_one_of_several(dealt, fold):
-    told = f"^fold is {fold!r}: the 4 train and valid patients make {len(dealt)} folds, .* 0 to {len(dealt) - 1}, or"
+    choices = {1: "None", 2: "a whole number from 0 to 1, or None"}[len(dealt)]
+    told = f"^fold is {fold!r}, but .* of the 4 train and valid patients is {len(dealt)}: choose {choices}"
     with pytest.raises(helpers.CourseError, match=told):
         folds.apply_fold({**copy.deepcopy(DESCRIPTION), "folds": dealt}, fold)

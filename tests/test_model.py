@@ -133,7 +133,7 @@ def test_a_step_in_float16_keeps_gradients_that_would_be_zero_unscaled():
 
 def test_the_full_profile_stops_if_tensorflow_has_no_gpu(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    for found, expected in ((True, "TensorFlow cannot use it"), (False, "has none. In Colab choose a GPU")):
+    for found, expected in ((True, "TensorFlow cannot use it"), (False, "has none. In Colab, choose a GPU")):
         monkeypatch.setattr(machine, "gpu_found", lambda found=found: found)
         for allow_slow in (False, "no"):
             with pytest.raises(helpers.CourseError, match=expected) as refusal:

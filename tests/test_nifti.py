@@ -183,7 +183,7 @@ def shifted(axis, millimetres, spacing=(2, 2, 2)):
 def test_labels_off_the_grid_of_their_image_are_reported_or_refused(tmp_path, image, label, told):
     paths = save(tmp_path / "i.nii", VALUES, image), save(tmp_path / "l.nii", LABEL, **label)
     if told is None:
-        with pytest.raises(CourseError, match=r"The labels of .*i\.nii lie elsewhere, up to [\d.]+ voxels away"):
+        with pytest.raises(CourseError, match=r"The labels of .*i\.nii lie up to [\d.]+ voxels away from it"):
             read_headers(*paths)
     else:
         volume = read_headers(*paths)
@@ -217,7 +217,7 @@ def test_a_volume_without_an_orientation_is_read_as_stored_and_reported(tmp_path
     description, images, masks = imported(folder, tmp_path / "data")
     check_slices(images, masks)
     assert description["geometry"]["c0"] == {"spacing": spacing, "axes": None}
-    assert [note for note in description["notes"] if "c0.nii does not say how it lies in the body" in note]
+    assert [note for note in description["notes"] if "c0.nii does not give its orientation in the body" in note]
 
 
 # --- along which axis -----------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def test_volumes_without_a_thick_axis_follow_the_others(tmp_path):
     paths = [save(tmp_path / name, LABEL, affine) for name, affine in affines.items()]
     volumes = [read_headers(path, path) for path in paths]
     assert common_slice_axis(volumes) == 0 and common_slice_axis(volumes[:1]) == 2
-    with pytest.raises(CourseError, match="follow axis 3, those of .* axis 1, by their thickness"):
+    with pytest.raises(CourseError, match="thickest .*: in .* axis 3, but in .* axis 1"):
         common_slice_axis(volumes[:1] * 2 + volumes[1:])
 
 
@@ -263,7 +263,7 @@ def test_oblique_volumes_keep_the_axis_that_is_thick_in_all_if_it_leads_one_way(
     affine[:3, :3] = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]) * (1, 1.5, 8)
     for kind in ("images", "masks"):
         save(tmp_path / "source" / kind / "c1.nii", LABEL, affine)
-    with pytest.raises(CourseError, match="such pictures show different planes"):
+    with pytest.raises(CourseError, match="pictures would show different planes"):
         import_dataset(tmp_path / "source", tmp_path / "data", progress=False)
 
 
@@ -278,7 +278,7 @@ def test_thick_slices_along_another_axis_become_the_pictures(tmp_path, along, wo
     check_slices(images, masks, along)
     expected = {0: ([2, 1.5, 5], ["I", "A", "R"]), 1: ([2, 1, 5], ["I", "R", "A"])}[along]
     assert description["geometry"]["c2"] == {"spacing": expected[0], "axes": expected[1]}
-    told = f"along the {word} axis of the volumes, since voxels are thickest"
+    told = f"along the {word} axis of the volumes, because in at least half of them the voxels are thickest"
     assert any(told in note for note in description["notes"])
 
 
@@ -342,8 +342,8 @@ IGNORED[5] = 255
     [
         (BRIGHT, LABEL, {}, BRIGHT, LABEL, "images/c0.nii holds a few values far brighter"),
         (CT, LABEL, {}, VALUES, LABEL, "images/c0.nii holds negative values: the smallest value became black"),
-        (VALUES, SOFT, {}, VALUES, SOFT >= 0.5, "masks/c0.nii holds a soft label: its values from one half of the"),
-        (VALUES, IGNORED, {"foreground": 1}, VALUES, LABEL, "1 is the structure, as chosen; 0, 255 is background."),
+        (VALUES, SOFT, {}, VALUES, SOFT >= 0.5, "masks/c0.nii holds a soft label: values of at least half the"),
+        (VALUES, IGNORED, {"foreground": 1}, VALUES, LABEL, "you chose 1 as the structure. The background is 0, 255."),
         (VALUES, 1 - LABEL, {"foreground": 0}, VALUES, LABEL, ""),
     ],
 )
@@ -445,7 +445,7 @@ def test_a_geometry_file_beside_volumes_is_reported_as_passed_over(tmp_path):
         (place / "geometry.json").write_text(json.dumps({"spacing": [9, 9, 9]}))
     description, *_ = imported(folder, tmp_path / "data")
     assert description["spacing"] == [1, 1, 2]
-    told = "source/geometry.json (and 1 more) was passed over: volumes hold their own spacing and axes."
+    told = "source/geometry.json (and 1 more) was skipped: volumes have their own spacing and axes."
     assert any(note.endswith(told) for note in description["notes"])
 
 

@@ -91,7 +91,7 @@ def test_a_batch_that_ends_meanwhile_is_not_waited_for(tmp_path):
 
 def test_a_batch_whose_folder_is_deleted_ends_and_says_so(tmp_path):
     (tmp_path / "runs").mkdir()
-    told = "owner.txt in .*runs was deleted while the batch was at work: start it again"
+    told = "owner.txt in .*runs was deleted while the batch was running: start the batch"
     with pytest.raises(CourseError, match=told), ownership.own(tmp_path / "runs") as (_, beat):
         shutil.rmtree(tmp_path / "runs")
         beat()

@@ -232,7 +232,7 @@ def test_a_dataset_changed_in_place_is_not_mixed_with_what_was_made_from_it(smal
     helpers.prepare_arrays(again, work_dir, 16, progress=False)
     training.training_inputs(work_dir, SETTINGS)
     mask.unlink()
-    with pytest.raises(helpers.CourseError, match=f"{mask.name} of the dataset is gone: put it back, or run 01"):
+    with pytest.raises(helpers.CourseError, match=f"{mask.name} of the dataset is missing: put it back, or run 01"):
         helpers.pair_paths(again, work_dir, "valid", mask.stem)
     shutil.rmtree(own)
     training.training_inputs(work_dir, SETTINGS)  # a network can be used on scans without its dataset
@@ -254,8 +254,8 @@ def test_an_interrupted_training_is_reported_when_its_weights_are_used(folder, c
     train(folder, [0.4, 0.3], {**SETTINGS, "seed": 7})
     capsys.readouterr()
     helpers.load_trained_model(folder)
-    told = "The training was interrupted after epoch 2 of 4, and these are its weights so far. 04_training goes on"
-    assert capsys.readouterr().out == f"{told} with it.\n"
+    told = "The training was interrupted after epoch 2 of 4, and these are its weights so far. Run 04_training again"
+    assert capsys.readouterr().out == f"{told} to continue it.\n"
     train(folder, [0.2, 0.1], {**SETTINGS, "seed": 7}, finish=True)
     capsys.readouterr()
     helpers.load_trained_model(folder)
@@ -300,8 +300,8 @@ def test_a_training_whose_files_do_not_belong_together_starts_again_and_is_kept(
     model, _, first_epoch = begin(folder)
     assert first_epoch == 0 and int(model.optimizer.iterations) == 0
     assert all(np.array_equal(one, other) for one, other in zip(model.get_weights(), first))
-    told = "The files of the training in model/ do not belong together, so this one begins anew. The former is kept in"
-    assert capsys.readouterr().out == f"{told} model/earlier/1.\n"
+    told = "The files of the training in model/ do not belong together, so a new training begins."
+    assert capsys.readouterr().out == f"{told} The earlier one is kept in model/earlier/1.\n"
     assert {path.name: path.read_bytes() for path in (folder / "model" / "earlier" / "1").iterdir()} == before
     assert helpers.read_history(folder) == []
 
@@ -319,7 +319,10 @@ def test_a_training_without_a_readable_record_is_kept(folder, capsys):
         for name in FILES[:3]:
             (folder / "model" / name).write_bytes(before[name])
         assert begin(folder)[2] == 0
-        assert "training.json, which tells what the training in model/ learned from, is gone" in capsys.readouterr().out
+        assert (
+            "training.json, which records what the training in model/ learned from, is missing"
+            in capsys.readouterr().out
+        )
     assert sorted(path.name for path in (folder / "model" / "earlier").iterdir()) == ["1", "2"]
     for number in "12":
         kept = {path.name: path.read_bytes() for path in (folder / "model" / "earlier" / number).iterdir()}
@@ -336,7 +339,7 @@ def test_older_weights_of_the_same_training_resume_from_their_own_epoch(folder, 
     (folder / "model" / "resume.weights.h5").write_bytes(state)
     capsys.readouterr()
     model, _, first_epoch = begin(folder, settings)
-    told = "history.csv has 4 epochs, the saved weights 2: the training goes on from there.\n"
+    told = "history.csv has 4 epochs, the saved weights 2: the training continues after epoch 2.\n"
     assert capsys.readouterr().out == told
     assert first_epoch == 2 and [row["val_loss"] for row in helpers.read_history(folder)] == [0.5, 0.4]
     assert model.layers[-1].bias.numpy() == [2.0] and kept_bias(folder) == 2.0
@@ -393,8 +396,8 @@ def test_a_replaced_training_is_kept_beside_those_replaced_before(folder, capsys
     for number, epochs in ((1, 9), (2, 8)):
         train(folder, [0.3], {**SETTINGS, "epochs": epochs})
         best.append((folder / "model" / "best.keras").read_bytes())
-        told = "Data, settings or code differ from those of the training in model/, so this one begins anew."
-        assert capsys.readouterr().out == f"{told} The former is kept in model/earlier/{number}.\n"
+        told = "Data, settings or code differ from those of the training in model/, so a new training begins."
+        assert capsys.readouterr().out == f"{told} The earlier one is kept in model/earlier/{number}.\n"
     earlier = folder / "model" / "earlier"
     assert [(earlier / number / "best.keras").read_bytes() for number in "12"] == best[:2]
     for name in ("looks.npz", "curves.png"):
@@ -470,8 +473,8 @@ def test_a_training_resumes_in_the_arithmetic_it_began_in(folder, monkeypatch, c
     for suitable in ("float32", "bfloat16", "mixed_bfloat16"):
         monkeypatch.setattr(training, "choose_precision", lambda precision, suitable=suitable: suitable)
         assert helpers.choose_arithmetic(folder, SETTINGS) == "float32"
-        told = "The training in model/ began in float32 and goes on in it, so the network gets this arithmetic."
-        told += f" For a new training this machine would take {suitable}.\n"
+        told = "The training in model/ began in float32 and continues in it, so the network gets this arithmetic."
+        told += f" For a new training, this machine would use {suitable}.\n"
         assert capsys.readouterr().out == ("" if suitable == "float32" else told)
     assert helpers.choose_arithmetic(folder, {**SETTINGS, "learning_rate": 0.5}) == "mixed_bfloat16"  # a new training
     record = record_of(folder)
@@ -488,8 +491,8 @@ def test_a_network_in_another_arithmetic_does_not_replace_the_training(folder):
     with pytest.raises(helpers.CourseError) as refusal:
         begin(folder)
     assert str(refusal.value) == (
-        "The training in model/ began in float32, and the network of 03_model computes in mixed_bfloat16: "
-        "run 03_model again, which takes the arithmetic of the training, then this notebook. Nothing was changed."
+        "The training in model/ began in float32, but the network of 03_model computes in mixed_bfloat16. Run 03_model "
+        "again, which then uses the arithmetic of the training, and after it this notebook. Nothing was changed."
     )
     assert contents(folder) == before and not (folder / "model" / "earlier").exists()
     assert begin(folder, {**SETTINGS, "learning_rate": 0.5})[2] == 0  # another training: there is nothing to resume
@@ -604,7 +607,7 @@ def test_code_edited_since_its_import_cannot_be_hashed(monkeypatch, tmp_path, ed
     module = load_module(monkeypatch, "course.made_up", file, MODULE)
     before = source_fingerprint(module.twice)
     file.unlink() if edited is None else file.write_text(edited, encoding="utf-8")
-    with pytest.raises(CourseError, match="edited or moved .* restart the kernel"):
+    with pytest.raises(CourseError, match="edited or moved .* Restart the kernel"):
         source_fingerprint(module.twice)
     module = load_module(monkeypatch, "course.made_up", file, edited or MODULE)
     assert (source_fingerprint(module.twice) != before) is ("/ 3" in (edited or ""))

@@ -99,7 +99,7 @@ def test_pixels_are_the_same_on_other_machines_and_versions():
     "wrong", [{"seed": -1}, {"slices": 0}, {"size": 0}, {"patients": 2}, {"patients": {"train": 1.5}}]
 )
 def test_impossible_numbers_are_refused(tmp_path, wrong):
-    with pytest.raises(ValueError, match="must be (at least|numbers by subset)"):
+    with pytest.raises(ValueError, match="must (be at least|give a number for each subset)"):
         make_sample(tmp_path, **wrong)
     assert not list(tmp_path.iterdir())
 

@@ -113,7 +113,7 @@ def test_a_scan_is_turned_to_the_axes_of_the_training_and_a_guess_is_reported(tm
     assert axes == HEART and "is a guess" in guesses[0]
     for space, codes in ((np.diag([0.7, 1.1, 2.5, 1]), (1, 1)), (affine(), (0, 0))):  # nothing about the patient
         unplaced = scans.read_scan(save(tmp_path / "unplaced.nii", body, space, *codes))
-        assert not unplaced.is_placed and "does not say how it lies" in unplaced.notes[0]
+        assert not unplaced.is_placed and "does not give its orientation" in unplaced.notes[0]
         pictures, _ = scans.to_pictures(unplaced, scans.scan_axes(unplaced, ["I", "A", "R"])[0])
         assert np.array_equal(pictures, as_imported(body))
 
@@ -124,7 +124,7 @@ def test_a_scan_whose_header_gives_no_orientation_is_used_as_stored(tmp_path, bo
     nibabel.save(nibabel.Nifti1Image(body, None, header), tmp_path / "scan.nii")
     scan = scans.read_scan(tmp_path / "scan.nii")
     assert not scan.is_placed and not scan.knows_space and "does not give its voxel spacing" in scan.notes[0]
-    with pytest.raises(CourseError, match="that of a volume is read from its header"):
+    with pytest.raises(CourseError, match="a volume has its spacing in its header"):
         scans.read_scan(tmp_path / "scan.nii", spacing=[1, 1, 3])
     pictures, spacing = scans.to_pictures(scan, scans.scan_axes(scan, ["I", "A", "R"])[0])
     assert np.array_equal(pictures, as_imported(body)) and spacing == [1, 1, 1]
@@ -262,7 +262,7 @@ def test_dicom_values_are_rescaled_and_inverted_as_their_tags_say(tmp_path, body
     [
         ({"SpacingBetweenSlices": 9, "SliceThickness": 8}, 9, "SpacingBetweenSlices says that it is 9 mm thick"),
         ({"SpacingBetweenSlices": "", "SliceThickness": 0.8}, 0.8, "SliceThickness says that it is 0.8 mm thick"),
-        ({"SliceThickness": 0}, None, "does not say how thick it is, so its volume is unknown"),
+        ({"SliceThickness": 0}, None, "does not give its thickness, so its volume is unknown"),
     ],
 )
 def test_a_single_dicom_file_is_as_thick_as_its_tags_say(tmp_path, body, tags, thickness, note):
@@ -277,7 +277,7 @@ def test_rounded_slice_positions_count_as_even_and_are_reported(tmp_path, body):
 
     scan = scans.read_scan(save_series(tmp_path / "one", body, affine(), ImagePositionPatient=position))
     assert scan.affine[2, 2] == pytest.approx(1.25) and scan.knows_space
-    assert "lie 1.20 to 1.30 mm apart, up to 0.05 mm off a straight line" in scan.notes[0]
+    assert "lie 1.20 to 1.30 mm apart, up to 0.05 mm away from evenly spaced places" in scan.notes[0]
 
 
 def test_a_truth_is_1_at_every_label_and_in_the_place_of_its_scan(tmp_path, body):
@@ -294,7 +294,7 @@ def test_a_truth_is_1_at_every_label_and_in_the_place_of_its_scan(tmp_path, body
     with pytest.raises(CourseError, match=r"The truth c\.zip is not a NIfTI file: save the mask as"):
         scans.read_truth(tmp_path / "c.zip", scan)
     for other in ((labels[1:], affine()), (labels, affine(origin=(-3.0, 5.0, 7.1)))):
-        with pytest.raises(CourseError, match="The truth b has another shape or affine than the scan scan"):
+        with pytest.raises(CourseError, match="The truth b differs from the scan scan in shape or affine"):
             scans.read_truth(save(tmp_path / "b.nii", *other), scan)
 
 
@@ -355,14 +355,17 @@ SERIES = {  # what is changed in a valid series
     ),
     "missing slice": ({"ImagePositionPatient": lambda n: [0, 0, n + (n > 5)]}, "1.00 to 2.00 mm apart, .* are missing"),
     "growing steps": ({"ImagePositionPatient": lambda n: [0, 0, n + n * n / 60]}, "1.02 to 1.38 mm apart, .* missing"),
-    "askew": ({"ImagePositionPatient": lambda n: [0, 5 * np.sin(n), 3 * n]}, r"up to 6\.74 mm off a straight line"),
-    "two times": ({"ImagePositionPatient": lambda n: [0, 0, n - (n > 3)]}, r"one place \(\S+21\.dcm and \S+28\.dcm"),
-    "no position": ({"PixelSpacing": None, "ImagePositionPatient": None}, "lacks ImagePositionPatient, as 3 .* place"),
-    "position NaN": ({"ImagePositionPatient": lambda n: ["nan", 0, n]}, "lacks ImagePositionPatient, as 3 finite"),
-    "direction of five": ({"ImageOrientationPatient": [1, 0, 0, 0, 1]}, "lacks ImageOrientationPatient, as 6 finite"),
+    "askew": ({"ImagePositionPatient": lambda n: [0, 5 * np.sin(n), 3 * n]}, r"up to 6\.74 mm away from evenly"),
+    "two times": ({"ImagePositionPatient": lambda n: [0, 0, n - (n > 3)]}, r"same place \(\S+21\.dcm and \S+28\.dcm"),
+    "no position": (
+        {"PixelSpacing": None, "ImagePositionPatient": None},
+        "not give ImagePositionPatient as 3 .* place",
+    ),
+    "position NaN": ({"ImagePositionPatient": lambda n: ["nan", 0, n]}, "not give ImagePositionPatient as 3 finite"),
+    "direction of five": ({"ImageOrientationPatient": [1, 0, 0, 0, 1]}, "not give ImageOrientationPatient as 6 finite"),
     "direction of length 2": ({"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]}, "000.dcm .* two directions of length 1"),
     "directions alike": ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "two directions of length 1 at right angles"),
-    "spacing of one": ({"PixelSpacing": [1.0]}, "lacks PixelSpacing, as 2 finite numbers"),
+    "spacing of one": ({"PixelSpacing": [1.0]}, "does not give PixelSpacing as 2 finite numbers"),
     "spacing 0": ({"PixelSpacing": [0, 1]}, "has a PixelSpacing of 0"),
     "frames empty, slope empty": ({"NumberOfFrames": "", "RescaleSlope": "", "RescaleIntercept": ""}, "read as DICOM"),
     "slope NaN": ({"RescaleSlope": "nan", "RescaleIntercept": 0}, "not finite"),
@@ -390,21 +393,21 @@ FILES = {  # the path that is given, the files in the folder, and the sentence
     "empty": ("", [], "holds no volume, no picture and no DICOM file"),
     "a pair of files": ("a.img", ["a.img", "a.hdr"], r"a\.img is of a type that is not read: save volumes as NIf"),
     "folder of MetaImage": ("", ["a.mhd", "a.raw"], r"a\.mhd is of a type that is not read: save volumes as NIfTI"),
-    "folder of WebP": ("", ["0.webp", "1.webp"], r"0\.webp is of a type .*, pictures as PNG"),
+    "folder of WebP": ("", ["0.webp", "1.webp"], r"0\.webp is of a type .* and pictures as PNG"),
     "mixed": ("", ["0.png", "a.dcm", "b.dcm"], r"holds 1 files such as 0\.png and 2 files such as a\.dcm: .*one kind"),
     "two volumes": ("", ["a.nii", "b.nii.gz"], r"holds 2 volumes \(a\.nii and others\): give one of them"),
     "no DICOM": ("", ["a.dcm"], r"scan/a\.dcm cannot be read as DICOM .*dcm2niix"),
     "one file": ("a.dcm", ["a.dcm"], r"a\.dcm is a single slice: give the folder"),
     "pictures in one file": ("stack.tif", ["stack.tif"], r"stack\.tif holds 2 pictures, .* save each in a file of its"),
     "one picture": ("3.png", ["3.png"], r"3\.png is a single slice: give the folder"),
-    "gap in numbers": ("", ["0.png", "1.png", "3.png", "5.png"], r"lacks the slice 2 \(2 missing\)"),
+    "gap in numbers": ("", ["0.png", "1.png", "3.png", "5.png"], r"has no slice 2 \(2 missing\)"),
     "dates": ("", ["20261127101500.png", "20271127101500.png"], r"\(9,999,999,999 missing\)"),
     "two types": ("", ["0.png", "1.tif"], r"differ in size or type \(\(4, 4\) int32, \(4, 4\) uint8\)"),
     "two sizes": ("", ["0.png", "1.bmp"], r"differ in size or type \(\(4, 4\) uint8, \(8, 4\) uint8\)"),
     "flat affine": ("", ["flat.nii"], "The affine of flat.nii puts all voxels into one plane"),
     "wrong geometry": ("", ["0.png", "geometry.json"], "geometry.json is not readable as JSON"),
-    "a number twice": ("", ["a1.png", "a01.png"], "do not each have a number of their own"),
-    "minus": ("", ["p_-12.png", "p_-11.png"], "do not each have a number of their own without a minus"),
+    "a number twice": ("", ["a1.png", "a01.png"], "Not every picture of .* has a number of its own"),
+    "minus": ("", ["p_-12.png", "p_-11.png"], "Not every picture of .* has a number of its own, without a minus"),
     "two patients": ("", ["p1_0.png", "p1_1.png", "p2_2.png"], r"last number \(p1_1\.png, p2_2\.png\), .* two scans"),
     "two folders": ("", ["a/0.png", "b/1.png"], r"last number \(a/0\.png, b/1\.png\), so .*: give the folder of one"),
 }
@@ -455,16 +458,20 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
 @pytest.mark.parametrize(
     ("names", "found", "told"),
     [
-        ("a.nii b.nrrd c.hdr d.csv", "a.nii", r"b\.nrrd \(and 1 more\) was passed over: its type is not read; save"),
+        (
+            "a.nii b.nrrd c.hdr d.csv",
+            "a.nii",
+            r"b\.nrrd \(and 1 more\) was skipped: files of its type are not read; save",
+        ),
         ("b.nrrd d.csv", ".", None),
         ("a.zip b.tar c.TGZ d.tar.gz e.tar.xz f.gz", "a.zip b.tar c.TGZ d.tar.gz e.tar.xz", None),
-        ("images/0.png masks/0.png", "images", r"/masks was passed over: by its name it is a mask"),
+        ("images/0.png masks/0.png", "images", r"/masks was skipped: its name says that it is a mask"),
         ("P1.nii p1_seg.nii.gz mask_P1.nii p2_seg.nii", "P1.nii p2_seg.nii", r"/mask_P1\.nii \(and 1 more\) was "),
         ("mask.nii", "mask.nii", None),
         (
             "a.nii.gz out/a_mask.nii.gz out/a_probability.nii.gz out/a.json b/b.nii.gz b/b_mask.nii.gz",
             "a.nii.gz b",
-            r"/out was passed over: its volumes are masks that were found in other scans",
+            r"/out was skipped: its volumes are masks that were found in other scans",
         ),
     ],
 )

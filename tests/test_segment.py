@@ -114,7 +114,7 @@ def test_scans_with_one_name_do_not_overwrite_each_other(tmp_path, capsys, monke
     (links / "anna.3.nrrd").touch()
     assert segment.main([str(links), run]) == 0
     printed = capsys.readouterr().out
-    assert "links/anna.3.nrrd was passed over" in printed
+    assert "links/anna.3.nrrd was skipped" in printed
     assert "1 of 2, anna.1: 1.0 ml, if a voxel has 1 cubic millimetre\n  - told\n  - warned\n" in printed
     (answers / "of_another_program.json").write_text("[]")
     assert segment.main([str(tmp_path / "store"), run]) == 0  # folders, 1 and 2
@@ -141,7 +141,7 @@ def test_scans_with_one_name_do_not_overwrite_each_other(tmp_path, capsys, monke
     assert segment.main([str(links / "anna.2.nii"), run]) == 1  # answered again
     (answers / "anna.2.json").write_text('{"Modality": "MR"}')  # as dcm2niix writes it
     assert segment.main([str(links / "anna.2.nii"), run]) == 1
-    assert "anna.2.json is not an answer, so it is not overwritten" in capsys.readouterr().out
+    assert "anna.2.json is not an answer of 07, so it is not overwritten" in capsys.readouterr().out
     (answers / "anna.2.json").unlink()
     (answers / "2.json").write_text("{")
     assert segment.main([str(links), run]) == 1
@@ -160,7 +160,7 @@ def test_a_kernel_that_dies_does_not_stop_the_other_scans(tmp_path, capsys, monk
 
     monkeypatch.setattr(segment.papermill, "execute_notebook", Mock(side_effect=error))
     assert segment.main([str(tmp_path / "scans"), str(tmp_path / "run")]) == 2
-    assert "2 of 2, two: 07 died on two, most often for lack of memory" in capsys.readouterr().out
+    assert "2 of 2, two: 07 took over an hour on two, or died" in capsys.readouterr().out
 
 
 def test_a_name_that_the_terminal_cannot_show_is_printed_with_escapes():
@@ -177,10 +177,10 @@ def test_a_name_that_the_terminal_cannot_show_is_printed_with_escapes():
         (["{folder}/nothing", "{folder}"], "There is no scan"),
         (["~nobody7/scan.nii", "{folder}"], "There is no scan"),
         (["{scan}", "~nobody7/run"], "holds no trained network"),
-        (["", "{run}"], "Give both: make segment SCAN="),
-        (["{scan}", " "], "Give both: make segment SCAN="),
-        (["{scan}", "{run}", "--out", "{scan}"], "for make segment OUT names it"),
-        (["{scan}", "{run}", "--out", "{folder}/theirs"], "scans.csv is no table of answers"),
+        (["", "{run}"], "Give both SCAN and RUN: make segment SCAN="),
+        (["{scan}", " "], "Give both SCAN and RUN: make segment SCAN="),
+        (["{scan}", "{run}", "--out", "{scan}"], "with OUT for make segment"),
+        (["{scan}", "{run}", "--out", "{folder}/theirs"], "scans.csv is not a table of answers"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_sentence(arguments, sentence, tmp_path, capsys):

@@ -250,7 +250,7 @@ def test_a_damaged_record_is_reported_with_advice_that_works(work_dir, text):
 
 def test_a_full_disk_is_reported_and_the_earlier_file_stays(work_dir):
     before = sorted(work_dir.iterdir()), (work_dir / "settings.json").read_bytes()
-    full = pytest.raises(helpers.CourseError, match="The disk of .* is full; earlier data there are untouched: free")
+    full = pytest.raises(helpers.CourseError, match="The disk of .* is full. Free .* Earlier data there are untouched")
     with full, helpers.whole_file(work_dir / "settings.json") as part:
         part.write_text("half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -261,7 +261,7 @@ def test_settings_of_an_older_course_or_edited_by_hand_are_refused(work_dir):
     settings = helpers.load_settings(work_dir)
     older = {name: value for name, value in settings.items() if name not in ("planes", "soft_masks")}
     helpers.write_json(work_dir / "settings.json", older)
-    with pytest.raises(helpers.CourseError, match="lacks planes, soft_masks, .* run 01_dataset_upload again"):
+    with pytest.raises(helpers.CourseError, match="lacks planes, soft_masks. .* run 01_dataset_upload again"):
         helpers.load_settings(work_dir, epochs=3)
     helpers.write_json(work_dir / "settings.json", {**settings, "epochs": "20"})
     with pytest.raises(helpers.CourseError, match="^epochs is '20': choose a whole number"):
@@ -273,7 +273,7 @@ def test_a_dataset_of_an_older_course_is_refused(work_dir):
     assert len(description["subsets"]["train"]) > 0
     del description["geometry"]
     helpers.write_json(work_dir / "dataset.json", description)
-    with pytest.raises(helpers.CourseError, match="dataset.json in .* lacks geometry, .* run 01_dataset_upload again"):
+    with pytest.raises(helpers.CourseError, match="dataset.json in .* lacks geometry. .* run 01_dataset_upload again"):
         helpers.read_description(work_dir)
 
 
@@ -293,7 +293,7 @@ def test_a_missing_input_names_the_notebook_to_run_first(work_dir, tmp_path):
 
 @pytest.mark.parametrize("work_dir", [5, "a\0b"])  # papermill makes a number of `-p work_dir 5`
 def test_a_work_folder_that_is_no_path_is_told(work_dir):
-    with pytest.raises(helpers.CourseError, match="The work folder .* is no path .*: give the path of a folder"):
+    with pytest.raises(helpers.CourseError, match="The work folder .* is not a path .*: give the path of a folder"):
         helpers.open_work_folder(work_dir)
 
 
@@ -312,7 +312,7 @@ def test_a_work_folder_that_cannot_be_made_is_refused_in_one_sentence(tmp_path, 
     (tmp_path / "file").touch()
     with pytest.raises(helpers.CourseError) as caught:
         helpers.open_work_folder(tmp_path / place)
-    begin, end = f"{tmp_path.resolve() / place} cannot be made or written to (", "UNET_WORK_DIR names the work folder."
+    begin, end = f"{tmp_path.resolve() / place} cannot be made or written to (", "else with work_dir or UNET_WORK_DIR."
     assert str(caught.value).startswith(begin) and str(caught.value).endswith(end)
 
 
@@ -335,7 +335,7 @@ def test_a_read_only_work_folder_is_opened_but_not_written_to(monkeypatch, tmp_p
     monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (folder, os.W_OK))
     assert helpers.open_work_folder(folder) == folder
     for write in (workspace.writable_folder, lambda folder: helpers.write_json(folder / "settings.json", {})):
-        with pytest.raises(helpers.CourseError, match=r"new cannot be made or written to \(it is read-only\): choose"):
+        with pytest.raises(helpers.CourseError, match=r"new cannot be made or written to \(it is read-only\). Choose"):
             write(folder)
 
 
@@ -374,7 +374,7 @@ def test_a_drive_that_is_not_mounted_is_reported_with_what_to_do(monkeypatch, tm
     told = 'Drive was not mounted .*work_dir = "/content/course-data"'
     with pytest.raises(helpers.CourseError, match=told) as refusal:
         helpers.open_work_folder()
-    assert len(str(refusal.value)) < 400 and "the next notebook does not find it" in str(refusal.value)
+    assert len(str(refusal.value)) < 400 and "the next notebook cannot find it" in str(refusal.value)
 
 
 def test_equal_inputs_have_equal_fingerprints(tmp_path):
@@ -468,7 +468,7 @@ def test_a_tensorflow_that_is_too_old_is_refused(monkeypatch, version, works):
     if works:
         helpers.set_up()
     else:
-        with pytest.raises(helpers.CourseError, match="TensorFlow 2.19.1 is installed here, and the course needs 2.20"):
+        with pytest.raises(helpers.CourseError, match="TensorFlow 2.19.1 is installed here, but the course needs 2.20"):
             helpers.set_up()
 
 

@@ -65,7 +65,7 @@ def test_a_trials_change_of_the_crops_comes_after_the_recipes_augmentation(monke
 def test_a_trial_whose_row_could_not_name_its_commit_does_not_begin(tmp_path, monkeypatch):
     monkeypatch.setattr("tools.common.COURSE_FOLDER", tmp_path)
     monkeypatch.setattr("sys.argv", ["trials.py", "best", "--folder", str(tmp_path / "trials")])
-    with pytest.raises(helpers.CourseError, match="git tells none here"):
+    with pytest.raises(helpers.CourseError, match="git knows none here"):
         trials.main()
     assert not (tmp_path / "trials").exists()
 

@@ -84,7 +84,7 @@ def test_the_training_patients_are_measured_on_the_train_arrays(work_dir):
     assert several["spacing_range"] == [[row, column, between], [2 * row, column, between]]
     [sentence] = several["notes"]
     small, large = (f"{factor * height * row:.0f} x {width * column:.0f} mm" for factor in (1, 2))
-    assert f"show {small[:-3]} to {large}, but of a scan only the middle {small} are used, as of {first}:" in sentence
+    assert f"show {small[:-3]} to {large}, but only the middle {small} of a scan are used, as for {first}." in sentence
     geometry |= {first: geometry[third], third: geometry[first]}  # how much of a scan is looked at is not known then
     helpers.write_json(work_dir / "dataset.json", {**description, "geometry": geometry})
     assert trust.learned_from(work_dir)["notes"] == []
@@ -100,9 +100,9 @@ def test_a_patient_like_those_of_the_training_passes(learned):
     [
         (lambda volume: volume[:, ::-1], "upside down"),
         (lambda volume: volume[:, :, ::-1], "mirrored"),
-        (lambda volume: volume[:, ::-1, ::-1], "turned by half"),
-        (lambda volume: np.rot90(volume, axes=(1, 2)), "turned by three quarters"),
-        (lambda volume: np.rot90(volume, -1, axes=(1, 2)), "turned by a quarter"),
+        (lambda volume: volume[:, ::-1, ::-1], "turned by 180 degrees"),
+        (lambda volume: np.rot90(volume, axes=(1, 2)), "turned by 270 degrees"),
+        (lambda volume: np.rot90(volume, -1, axes=(1, 2)), "turned by 90 degrees"),
         (lambda volume: volume / 4, "median brightness"),
         (lambda volume: volume * 0, "completely black"),
         (lambda volume: np.random.default_rng(0).random(volume.shape), "does not look like"),

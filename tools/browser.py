@@ -91,7 +91,7 @@ def run_all_cells(page: Page) -> None:
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         with contextlib.suppress(PlaywrightTimeoutError):
             return page.locator(PROMPTS, has_text=re.compile(r"[\d*]")).first.wait_for(timeout=10_000)
-        print("Nothing runs yet; once more.", flush=True)
+        print("Nothing runs yet, trying again.", flush=True)
     raise SystemExit("JupyterLab does not run the cells.")
 
 
@@ -124,7 +124,7 @@ def use(page: Page, folder: Path) -> None:
 
 def main(python: str) -> None:
     """Run the check with that Python as the kernel."""
-    program = shutil.which("chromium") or sys.exit("There is no program chromium here: apt-get install chromium.")
+    program = shutil.which("chromium") or sys.exit("Chromium is not installed here: apt-get install chromium.")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)

@@ -35,7 +35,7 @@ def machine() -> str:
 def current_commit() -> str:
     """Return the short name of the course's current commit; raise CourseError if git does not know it."""
     command = ["git", "-C", str(COURSE_FOLDER), "rev-parse", "--short", "HEAD"]
-    with one_sentence("The rows of the table name a commit, and git tells none here", "start in a clone of the course"):
+    with one_sentence("The rows of the table name a commit, but git knows none here", "start in a clone of the course"):
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

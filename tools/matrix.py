@@ -133,7 +133,7 @@ def run_in_colab(python: Path, exchange: Path, name: str, parameters: dict) -> s
     command = ["unshare", "--mount", "sh", str(COLAB / "machine.sh"), f"{name}.ipynb", json.dumps(parameters)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if not result_file.exists():
-        return f"did not start: {(done.stderr.strip() or 'no word why').splitlines()[-1]}"
+        return f"did not start: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}"
     result = json.loads(result_file.read_text(encoding="utf-8"))
     return result["error"] or (f"set-up changed {', '.join(sorted(result['changed']))}" if result["changed"] else "")
 
@@ -174,7 +174,7 @@ def check(name: str, folder: Path, tests: list[str]) -> dict:
     row, began = {"date": time.strftime("%Y-%m-%d"), "what": what}, time.monotonic()
     try:
         if run in (run_adverse, run_colab) and (os.name != "posix" or os.geteuid() or not shutil.which("unshare")):
-            raise CourseError("it runs in mounts of its own: that needs Linux, and root")
+            raise CourseError("it runs in mounts of its own, which needs Linux and root")
         python = make_environment(name, folder)
         row["versions"], began = versions(python), time.monotonic()
         row |= run(python, folder / f"{name}.log")

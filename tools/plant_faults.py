@@ -35,7 +35,9 @@ def plant(copy: Path, fault: dict[str, str]) -> None:
         text, replacement = (json.dumps(part, ensure_ascii=False)[1:-1] for part in (text, replacement))
     source = path.read_text(encoding="utf-8")
     if source.count(text) != 1:
-        raise SystemExit(f"{fault['file']} has {source.count(text)} times {text!r}: mend tools/faults.toml.")
+        raise SystemExit(
+            f"{fault['file']} holds {text!r} {source.count(text)} times, not once: correct tools/faults.toml."
+        )
     path.write_text(source.replace(text, replacement), encoding="utf-8")
 
 

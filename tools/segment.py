@@ -39,10 +39,12 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
     if earlier.get("inputs") == inputs and all((out / f"{name}{end}").exists() for end in ("_mask.nii.gz", ".html")):
         return earlier
     if earlier and "millilitres" not in earlier:
-        raise CourseError(f"{record} is not an answer, so it is not overwritten: give another OUT, or move it.")
+        raise CourseError(f"{record} is not an answer of 07, so it is not overwritten: give another OUT, or move it.")
     other = Path(earlier.get("scan", scan))
     if other != scan and other.exists():
-        raise CourseError(f"{record} is the answer to {other}: give another OUT, or one of the two another name.")
+        raise CourseError(
+            f"{record} is the answer to another scan, {other}: give another OUT, or rename one of the two."
+        )
     parameters = {"work_dir": str(run), "scan": str(scan), "out": str(out), "spacing": spacing}
     try:
         with open(os.devnull, "w") as silence:  # what TensorFlow and the kernel say as they start
@@ -51,7 +53,7 @@ def answer_scan(scan: Path, run: Path, out: Path, spacing: list[float] | None) -
         stopped = f"07 stopped at {error.ename} ({error.evalue}): {executed} shows where."
         raise CourseError(error.evalue if error.ename == "CourseError" else stopped) from None
     except (DeadKernelError, CellTimeoutError):
-        raise CourseError(f"07 died on {name}, most often for lack of memory, or took over an hour.") from None
+        raise CourseError(f"07 took over an hour on {name}, or died, most often because memory ran out.") from None
     write_answer(nbformat.read(executed, as_version=4), name, out / f"{name}.html")
     answered = {**read_json(record, NOTEBOOK.stem), "network": network, "scan": str(scan), "inputs": inputs}
     write_json(record, answered)
@@ -88,7 +90,7 @@ def write_table(records: dict[str, dict], path: Path) -> None:
 def _choices(given):
     """Return (scans, notes on what is skipped, run, out) from the command line; raise CourseError."""
     if not given.scan.strip() or not given.run.strip():
-        raise CourseError("Give both: make segment SCAN=<file or folder> RUN=<run folder>.")
+        raise CourseError("Give both SCAN and RUN: make segment SCAN=<file or folder> RUN=<run folder>.")
     scans, notes = find_scans(given.scan)
     run = Path(os.path.expanduser(given.run)).resolve()
     if not (run / "model" / "best.keras").exists():
@@ -96,7 +98,7 @@ def _choices(given):
     out = Path(os.path.expanduser(given.out)).resolve() if given.out else run / "segmented"
     table = writable_folder(out) / "scans.csv"
     if table.exists() and not table.read_text(encoding="utf-8", errors="replace").startswith("name,"):
-        raise CourseError(f"{table} is no table of answers, so it is not overwritten: give another OUT, or move it.")
+        raise CourseError(f"{table} is not a table of answers, so it is not overwritten: give another OUT, or move it.")
     return scans, notes, run, out
 
 
@@ -106,7 +108,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("scan", help="a NIfTI file, a folder of slices, an archive, or a folder of these")
     parser.add_argument("run", help="the folder of a run, with model/best.keras in it")
     parser.add_argument("--out", help="where the masks go; default: segmented/ of the run")
-    parser.add_argument("--spacing", type=float, nargs=3, metavar=("ROW", "COLUMN", "SLICE"), help="of pictures, in mm")
+    parser.add_argument(
+        "--spacing", type=float, nargs=3, metavar=("ROW", "COLUMN", "SLICE"), help="spacing of pictures, in mm"
+    )
     given = parser.parse_args(arguments)
     try:
         scans, notes, run, out = _choices(given)
