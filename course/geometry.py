@@ -68,7 +68,7 @@ def unused_sentences(found: list[Path], folder: Path, pairs: list = ()) -> list[
     advice = "volumes have their own spacing and axes."
     if pairs:
         advice = 'only one above all images and masks is read. It may describe single patients under "patients".'
-    return sentences_about(unused, "was skipped", advice)
+    return sentences_about(unused, "was passed over", advice)
 
 
 def _geometry_file(pairs, folder):

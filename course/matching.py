@@ -42,7 +42,7 @@ class Layout:
 
     def pass_over(self, paths: list[Path], why: str) -> None:
         """Record a sentence on files, if there are any, that are taken as neither image nor mask."""
-        self.passed_over += sentences_about(paths, "was skipped", why)
+        self.passed_over += sentences_about(paths, "was passed over", why)
 
     @property
     def has_volumes(self) -> bool:

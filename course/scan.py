@@ -355,5 +355,5 @@ def find_scans(folder: str | Path) -> tuple[list[Path], list[str]]:
         (unread, f"files of its type are not read; {TO_SAVE}."),
         (masks, "its name says that it is a mask. If it is a scan, give it alone."),
     ]
-    notes = [note for paths, why in passed if scans for note in sentences_about(paths, "was skipped", why)]
+    notes = [note for paths, why in passed if scans for note in sentences_about(paths, "was passed over", why)]
     return scans or [*scan_of.values()] or [folder], notes

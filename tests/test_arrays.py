@@ -228,7 +228,7 @@ def test_a_record_of_other_settings_or_data_is_refused(tmp_path):
             read(tmp_path)
 
 
-def test_a_subset_in_which_nothing_is_drawn_is_refused(tmp_path):
+def test_a_subset_whose_masks_are_all_empty_is_refused(tmp_path):
     with pytest.raises(CourseError, match="^At 2 x 2 pixels all masks of valid are empty. Choose a larger"):
         make(tmp_path, {**DESCRIPTION, "subsets": {**SUBSETS, "valid": entries("faint", 1)}})
     assert not [*(tmp_path / "npy").glob("valid_*")]

@@ -258,7 +258,7 @@ def test_data_of_an_unsupported_type_are_reported(is_packed, dataset, work_dir, 
     description = take(pack_zip(dataset, tmp_path / "data.zip") if is_packed else dataset, work_dir)
     [note] = description["notes"]
     assert (
-        "p5.webp (and 4 more) was skipped: this course does not read .7z, .mha, .svs, .webp, files without an ext"
+        "p5.webp (and 4 more) was passed over: this course does not read .7z, .mha, .svs, .webp, files without an ext"
         in note
     )
     hold_truth(description, work_dir)

@@ -133,14 +133,14 @@ READ = {  # the files, the names of the pictures, and words of the notes
     "retina, FOV": (
         {"images/{n}_dr.png": picture, "manual1/{n}_dr.tif": mask, "FOV/{n}_dr.png": all_white},
         "{n}_dr",
-        ["FOV/0_dr.png (and 5 more) was skipped"],
+        ["FOV/0_dr.png (and 5 more) was passed over"],
     ),
     "two annotators in one folder": (
         {"Image_0{p}{side}.png": picture, "Image_0{p}{side}_1stHO.png": mask, "Image_0{p}{side}_2ndHO.png": of_another},
         "Image_0{p}{side}",
         ["second annotator", "'Image_00L' and 'Image_00R' were taken as times or sides of one patient, who"],
     ),
-    "cars": (CARS, "car{n}_01", ["test/bus0_01.png (and 5 more) was skipped"]),
+    "cars": (CARS, "car{n}_01", ["test/bus0_01.png (and 5 more) was passed over"]),
     "number of a channel": (
         {"imagesTr/case_{n}_0000.png": picture, "labelsTr/case_{n}.png": mask, "imagesTs/c_{n}_0000.png": picture},
         "case_{n}",
@@ -275,7 +275,7 @@ def test_predictions_and_overlays_are_passed_over(tmp_path):
     lay_out(folder, {"train/masks/p{n}_overlay.png": picture, "train/predicted_masks/p{n}.png": mask}, 5)
     lay_out(folder, {"test/images/q{n}.png": picture, "test/predicted_masks/q{n}.png": mask}, 4)
     told = [
-        "q0.png (and 13 more) was skipped: its name says that it is not a mask drawn by a person",
+        "q0.png (and 13 more) was passed over: its name says that it is not a mask drawn by a person",
         "no image of test",
     ]
     hold(folder, {f"p{seed}": seed for seed in range(6)}, told, tmp_path / "work")
@@ -382,11 +382,11 @@ REFUSED = {  # the files, and the sentence
     ),
     "a folder of an unknown word": (
         {"images/{n}.png": picture, "heart/{n}.png": mask},
-        r"images/0.png has no mask, and no other image.*source/heart/0.png \(and 5 more\) was skipped",
+        r"images/0.png has no mask, and no other image.*source/heart/0.png \(and 5 more\) was passed over",
     ),
     "folders of an unknown word below one for images": (
         {"My images/p{n}/p{n}_image/p{n}.png": picture, "My images/p{n}/p{n}_lesion/p{n}_lesion.png": mask},
-        "p0_image/p0.png has no mask.* .*p0_lesion.png .* was skipped: neither its name nor its folder's",
+        "p0_image/p0.png has no mask.* .*p0_lesion.png .* was passed over: neither its name nor its folder's",
     ),
     "vessels beside fields of view": (
         {
@@ -406,7 +406,7 @@ REFUSED = {  # the files, and the sentence
     ),
     "predictions alone": (
         {"images/{n}.png": picture, "predicted_masks/{n}.png": mask},
-        r"images/0.png has no mask, and no other image.*predicted_masks/0.png .* was skipped: its name",
+        r"images/0.png has no mask, and no other image.*predicted_masks/0.png .* was passed over: its name",
     ),
     "folders of unknown words": (
         {"x_train/{n}.png": picture, "y_train/{n}.png": mask},
@@ -418,7 +418,7 @@ REFUSED = {  # the files, and the sentence
     ),
     "masks of a type that is not read": (
         {"images/{n}.png": picture, "masks/{n}.nrrd": lambda _: b"NRRD0004"},
-        r"no other image.*masks/0.nrrd \(and 5 more\) was skipped: .* read .nrrd\. .* NIfTI \(SimpleITK can",
+        r"no other image.*masks/0.nrrd \(and 5 more\) was passed over: .* read .nrrd\. .* NIfTI \(SimpleITK can",
     ),
     "subsets in names": (
         {"images/{subset}_{n}.png": picture, "masks/{subset}_{n}.png": mask},
@@ -450,11 +450,11 @@ REFUSED = {  # the files, and the sentence
     ),
     "masks of another slice": (
         {"images/p{n}_1.png": picture, "masks/p{n}_mask_2.png": mask, "FOV/{n}.png": mask},
-        r"0_1.png .* has no mask: .* subset. .*FOV/0.png \(and 5 more\) was skipped",
+        r"0_1.png .* has no mask: .* subset. .*FOV/0.png \(and 5 more\) was passed over",
     ),
     "masks of a slice without image": (
         {"images/p{n}_1.png": picture, "masks/p{n}_1.png": mask, "masks/p{n}_2.png": mask, "FOV/{n}.png": mask},
-        r"0_2.png .* is a mask without an image: add .* the mask. .*FOV/0.png \(and 5 more\) was skipped",
+        r"0_2.png .* is a mask without an image: add .* the mask. .*FOV/0.png \(and 5 more\) was passed over",
     ),
     "masks of two sizes for one image": (
         SEVERAL | {"malignant/benign (1)_mask_1.png": lambda _: mask(1)[:-1]},

@@ -298,7 +298,7 @@ ONE, TWO = [["a", "b", "c", "d"]], [["a", "b"], ["c", "d"]]
 
 
 @pytest.mark.parametrize(("dealt", "fold"), [(ONE, 0), (TWO, 2), (TWO, -1), (TWO, "0"), (TWO, True)])
-def test_a_fold_is_a_number_of_one_of_several(dealt, fold):
+def test_an_invalid_fold_is_refused(dealt, fold):
     choices = {1: "None", 2: "a whole number from 0 to 1, or None"}[len(dealt)]
     told = f"^fold is {fold!r}, but .* of the 4 train and valid patients is {len(dealt)}: choose {choices}"
     with pytest.raises(helpers.CourseError, match=told):

@@ -445,7 +445,7 @@ def test_a_geometry_file_beside_volumes_is_reported_as_passed_over(tmp_path):
         (place / "geometry.json").write_text(json.dumps({"spacing": [9, 9, 9]}))
     description, *_ = imported(folder, tmp_path / "data")
     assert description["spacing"] == [1, 1, 2]
-    told = "source/geometry.json (and 1 more) was skipped: volumes have their own spacing and axes."
+    told = "source/geometry.json (and 1 more) was passed over: volumes have their own spacing and axes."
     assert any(note.endswith(told) for note in description["notes"])
 
 

@@ -175,7 +175,7 @@ def test_every_figure_is_described_in_words(path):
 @each_notebook
 def test_only_helpers_and_libraries_of_the_field_are_imported(path):
     allowed = {"helpers", "subprocess", "sys", "pathlib", "inspect", "json", "csv", "google"}
-    allowed |= {"keras", "tensorflow", "numpy", "matplotlib", "nibabel", "ipywidgets"}
+    allowed |= {"keras", "tensorflow", "numpy", "scipy", "matplotlib", "nibabel", "ipywidgets"}
     allowed |= {"course"} if path.stem == "00_run_all" else set()
     imported = set()
     for cell in code_cells(read(path)):

@@ -391,7 +391,7 @@ def test_values_that_are_not_finite_are_refused_in_images_and_masks(tmp_path, la
 
 
 IAR = ["I", "A", "R"]
-PASSED_OVER = "source/geometry.json was skipped: only one above all images and masks is read"
+PASSED_OVER = "source/geometry.json was passed over: only one above all images and masks is read"
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ PASSED_OVER = "source/geometry.json was skipped: only one above all images and m
             None,
             None,
             {"p0": (None, None)},
-            ["images/geometry.json (and 1 more) was skipped"],
+            ["images/geometry.json (and 1 more) was passed over"],
         ),
     ],
 )

@@ -461,17 +461,17 @@ def test_scans_in_a_folder_are_found_in_order(tmp_path, body):
         (
             "a.nii b.nrrd c.hdr d.csv",
             "a.nii",
-            r"b\.nrrd \(and 1 more\) was skipped: files of its type are not read; save",
+            r"b\.nrrd \(and 1 more\) was passed over: files of its type are not read; save",
         ),
         ("b.nrrd d.csv", ".", None),
         ("a.zip b.tar c.TGZ d.tar.gz e.tar.xz f.gz", "a.zip b.tar c.TGZ d.tar.gz e.tar.xz", None),
-        ("images/0.png masks/0.png", "images", r"/masks was skipped: its name says that it is a mask"),
+        ("images/0.png masks/0.png", "images", r"/masks was passed over: its name says that it is a mask"),
         ("P1.nii p1_seg.nii.gz mask_P1.nii p2_seg.nii", "P1.nii p2_seg.nii", r"/mask_P1\.nii \(and 1 more\) was "),
         ("mask.nii", "mask.nii", None),
         (
             "a.nii.gz out/a_mask.nii.gz out/a_probability.nii.gz out/a.json b/b.nii.gz b/b_mask.nii.gz",
             "a.nii.gz b",
-            r"/out was skipped: its volumes are masks that were found in other scans",
+            r"/out was passed over: its volumes are masks that were found in other scans",
         ),
     ],
 )

@@ -114,7 +114,7 @@ def test_scans_with_one_name_do_not_overwrite_each_other(tmp_path, capsys, monke
     (links / "anna.3.nrrd").touch()
     assert segment.main([str(links), run]) == 0
     printed = capsys.readouterr().out
-    assert "links/anna.3.nrrd was skipped" in printed
+    assert "links/anna.3.nrrd was passed over" in printed
     assert "1 of 2, anna.1: 1.0 ml, if a voxel has 1 cubic millimetre\n  - told\n  - warned\n" in printed
     (answers / "of_another_program.json").write_text("[]")
     assert segment.main([str(tmp_path / "store"), run]) == 0  # folders, 1 and 2

@@ -292,7 +292,7 @@ def test_a_missing_input_names_the_notebook_to_run_first(work_dir, tmp_path):
 
 
 @pytest.mark.parametrize("work_dir", [5, "a\0b"])  # papermill makes a number of `-p work_dir 5`
-def test_a_work_folder_that_is_no_path_is_told(work_dir):
+def test_a_work_folder_that_is_not_a_path_is_refused(work_dir):
     with pytest.raises(helpers.CourseError, match="The work folder .* is not a path .*: give the path of a folder"):
         helpers.open_work_folder(work_dir)
 
