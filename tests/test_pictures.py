@@ -434,7 +434,7 @@ def test_spacing_and_axes_of_pictures(tmp_path, files, given, common, geometry, 
     description, *_ = imported(tmp_path / "source", tmp_path / "data", spacing=given)
     found = {patient: (entry["spacing"], entry["axes"]) for patient, entry in description["geometry"].items()}
     assert {**found, **geometry} == found and len(found) == 6 and description["spacing"] == common
-    told = [note for note in description["notes"] if "differ" in note or "skipped" in note]
+    told = [note for note in description["notes"] if "differ" in note or "passed over" in note]
     assert len(told) == len(notes) and all(words in note for words, note in zip(notes, told))
 
 
