@@ -67,8 +67,8 @@ def learned_from(work_dir: Path) -> dict:
     """Return what the network of a work folder learned from, measured on its train arrays.
 
     `axes` (see `course.geometry`) and `spacing` ([row, column, slice] in mm), None if unknown, and `size` ([height,
-    width] in pixels) are those of the first train patient. `spacing_range` (None if unknown), `notes` (a sentence if
-    fields of view differ in size) and what `describe_training` returns are those of all train patients.
+    width] in pixels) are those of the train patient with the median field of view. `spacing_range` (None if unknown),
+    `notes` (a sentence if fields of view differ in size) and what `describe_training` returns cover all of them.
     Raises CourseError if the arrays of 02 are not there.
     """
     description = read_description(work_dir)
@@ -82,24 +82,26 @@ def learned_from(work_dir: Path) -> dict:
         fields[patient] = np.multiply(slices[rows_of[patient][0]]["size"], spacing[:2])  # height and width in mm
         voxel = np.prod(fields[patient]) / X.shape[1] ** 2 * spacing[2]
         millilitres[patient] = float(y[rows_of[patient]].sum() * voxel / 1000)
+    by_size = sorted(fields, key=lambda patient: fields[patient].prod()) or [*rows_of]
+    median = by_size[(len(by_size) - 1) // 2]
     return {
-        **description["geometry"][slices[0]["patient"]],
-        "size": slices[0]["size"],
+        **description["geometry"][median],
+        "size": slices[rows_of[median][0]]["size"],
         "spacing_range": [limit([*known.values()], axis=0).tolist() for limit in (np.min, np.max)] if known else None,
-        "notes": _on_fields(fields, slices[0]["patient"]),
+        "notes": _on_fields(fields, median),
         **describe_training(volumes, millilitres or dict.fromkeys(rows_of, 0.0)),
     }
 
 
-def _on_fields(fields, first):
+def _on_fields(fields, median):
     """Return a list with a sentence if the fields of view, {patient: [height, width] in mm}, differ by over 10 %."""
     low, high = (limit(list(fields.values()) or [[1, 1]], axis=0) for limit in (np.min, np.max))
-    if first not in fields or (high <= 1.1 * low).all():
+    if (high <= 1.1 * low).all():
         return []
-    smallest, largest, taken = (" x ".join(f"{side:.0f}" for side in field) for field in (low, high, fields[first]))
+    smallest, largest, taken = (" x ".join(f"{side:.0f}" for side in field) for field in (low, high, fields[median]))
     return [
         f"The training pictures show {smallest} to {largest} mm, but only the middle {taken} mm of a scan are used, as "
-        f"for {first}. What lies outside is not found, and 05, which uses whole pictures, may find another mask."
+        f"for {median}. What lies outside is not found, and 05, which uses whole pictures, may find another mask."
     ]
 
 

@@ -70,24 +70,23 @@ def test_the_training_patients_are_measured_on_the_train_arrays(work_dir):
     of_patient = np.array([pair["patient"] for pair in pairs])
     millilitres = {patient: voxel * y[of_patient == patient].sum() for patient in of_patient}
     assert learned["millilitres"] == pytest.approx([min(millilitres.values()), max(millilitres.values())])
-    first, second, third = dict.fromkeys(of_patient)
-    geometry = {
-        **description["geometry"],
-        second: {"spacing": [2 * row, column, between], "axes": None},  # each patient has its own pixel size
-        third: {"spacing": None, "axes": None},
-    }
     assert learned["notes"] == []  # all are of one size
-    helpers.write_json(work_dir / "dataset.json", {**description, "geometry": geometry})
-    known = sorted([millilitres[first], 2 * millilitres[second]])
+    first, second, third = dict.fromkeys(of_patient)
+    row_of = {first: 4 * row, second: row, third: 2 * row}  # each patient has its own pixel size
+    geometry = {patient: {"spacing": [own, column, between], "axes": None} for patient, own in row_of.items()}
+    helpers.write_json(work_dir / "dataset.json", {**description, "geometry": {**description["geometry"], **geometry}})
     several = trust.learned_from(work_dir)
-    assert several["millilitres"] == pytest.approx(known) and several["spacing"] == description["spacing"]
-    assert several["spacing_range"] == [[row, column, between], [2 * row, column, between]]
+    known = sorted(millilitres[patient] * own / row for patient, own in row_of.items())
+    assert several["millilitres"] == pytest.approx([known[0], known[-1]])
+    assert several["spacing"] == [2 * row, column, between] and several["axes"] is None  # of the median patient
+    assert several["spacing_range"] == [[row, column, between], [4 * row, column, between]]
     [sentence] = several["notes"]
-    small, large = (f"{factor * height * row:.0f} x {width * column:.0f} mm" for factor in (1, 2))
-    assert f"show {small[:-3]} to {large}, but only the middle {small} of a scan are used, as for {first}." in sentence
-    geometry |= {first: geometry[third], third: geometry[first]}  # how much of a scan is looked at is not known then
-    helpers.write_json(work_dir / "dataset.json", {**description, "geometry": geometry})
-    assert trust.learned_from(work_dir)["notes"] == []
+    small, median, large = (f"{factor * height * row:.0f} x {width * column:.0f} mm" for factor in (1, 2, 4))
+    assert f"show {small[:-3]} to {large}, but only the middle {median} of a scan are used, as for {third}." in sentence
+    geometry[third] = geometry[first] = {"spacing": None, "axes": None}  # then one field of view is known
+    helpers.write_json(work_dir / "dataset.json", {**description, "geometry": {**description["geometry"], **geometry}})
+    alone = trust.learned_from(work_dir)
+    assert alone["notes"] == [] and alone["spacing"] == [row, column, between]
 
 
 def test_a_patient_like_those_of_the_training_passes(learned):
