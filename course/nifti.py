@@ -216,8 +216,8 @@ def read_labels(path: Path, chosen: set[float] | None = None) -> tuple[np.ndarra
         values, told = np.floor(values + 0.5), "rounded"
     else:
         raise CourseError(
-            f"{end_of_path(path)} holds {len(present):,} values from {present[0]:.4g} to {largest:.4g} that are not "
-            "whole numbers, so interpolation has mixed its labels. Resample it by nearest neighbour, or choose the "
+            f"{end_of_path(path)} holds {len(present):,} values from {present[0]:.4g} to {largest:.4g}, not only whole "
+            "numbers, so interpolation has mixed its labels. Resample it by nearest neighbour, or choose the "
             "label with foreground=..., which rounds all values."
         )
     return values, np.unique(values).tolist(), (told,)

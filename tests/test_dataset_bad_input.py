@@ -494,7 +494,7 @@ TWO_PLANES = (
 )
 SEVERAL = r"labels hold more than one structure \(1, 2(?:55)?; the names are 0 'background', 1 'cavity', 2 'wall'\)"
 NO_LABEL = r"foreground='valve' is not a label of this dataset: .*'cavity' \(1\), 'wall' \(2\)"
-RUN_TOGETHER = r"case_0\.nii\.gz holds 192 values from 0 to 2 that are not whole numbers.*choose the label with fore"
+RUN_TOGETHER = r"case_0\.nii\.gz holds 192 values from 0 to 2, not only whole numbers.*choose the label with fore"
 PATTERN = {"patient_pattern": r"(?P<patient>case)_\d"}
 
 case("a pattern for volumes", r"patient_pattern is for pictures, and each volume is taken as", make_task, **PATTERN)
