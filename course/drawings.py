@@ -25,7 +25,7 @@ LAYER_KINDS = {  # name and colour of each kind of layer in the drawing
     "BatchNormalization": ("batch normalisation", "#BBBBBB"),
     "MaxPooling2D": ("pooling", "#D55E00"),
     "Conv2DTranspose": ("transposed convolution", "#009E73"),
-    "Concatenate": ("joined with the skip", "#CC79A7"),
+    "Concatenate": ("joined with the skip", "#56B4E9"),
 }
 
 

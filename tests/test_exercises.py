@@ -107,7 +107,14 @@ MISTAKES = {
             )
         )
     ],
-    "2.1": ["four_pixels = [1, 0, 0, 0]", "four_pixels = [1, 0, 0]", "four_pixels = '1001'"],
+    "2.1": [
+        "four_pixels = [1, 0, 0, 0]",
+        "four_pixels = [1, 0, 0]",
+        "four_pixels = '1001'",
+        "four_pixels = drawn[::2, ::2].ravel()",
+        "four_pixels = drawn[1::2, 1::2].ravel()",
+        "four_pixels = [1, 1, 1, 1]",
+    ],
     "2.2": [
         "def scale(image): return np.float32(image / 255 if image.max() > 1 else image)",
         "def scale(image): return np.float32(image / image.max())",
@@ -185,11 +192,17 @@ MISTAKES = {
         "def can_be_true(loss, dice, accuracy): return 0 <= loss <= 1 and 0 <= dice <= 1 and 0 <= accuracy <= 1",
         "def can_be_true(loss, dice, accuracy): return loss > 0 and 0 < dice <= 1 and 0 < accuracy <= 1",
         "def can_be_true(loss, dice, accuracy): return 0 <= dice <= 1 and 0 <= accuracy <= 1",
+        "def can_be_true(loss, dice, accuracy): return loss >= 0 and 0 <= dice <= accuracy <= 1",
     ],
     "6.1": ["largest_gain = 'best'", "largest_gain = 'overlap'", "largest_gain = 'report'", "largest_gain = 0.732"],
     "6.2": [
         f"def is_better(before, after): return {rule}"
-        for rule in ("after.mean() > before.mean()", "after.min() >= before.max()", "after.max() > before.max()")
+        for rule in (
+            "after.mean() > before.mean()",
+            "after.min() >= before.max()",
+            "after.max() > before.max()",
+            "after.mean() - after.std() > before.mean() + before.std()",
+        )
     ],
     "6.3": [
         "my_rung = {'learning_rate': helpers.RECIPES['best']['learning_rate']}",
