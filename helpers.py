@@ -358,9 +358,9 @@ def augment(images, masks, seed, crop_size, compiled=False):
     images, masks: float32 tensors (N, S, S, 1) in [0, 1]. seed: two whole numbers; the same seed gives the same result.
     compiled: whether XLA compiles it.
     Returns images and masks of shape (N, crop_size, crop_size, 1): a random crop of each picture, rotated by up to 20
-    degrees, scaled by a factor of up to 1.25, stretched by up to 1.1. Masks stay in [0, 1] and get soft edges.
-    Then only the image changes: gamma, contrast, smooth shading as from a receiver coil, spots as from flowing blood,
-    brightness, blur and noise. Images may go slightly outside [0, 1].
+    degrees, scaled by a factor of up to 1.25, stretched by up to 1.1 one way and shrunk as much the other. Masks stay
+    in [0, 1] and get soft edges. Then only the image changes: gamma, contrast, smooth shading as from a receiver coil,
+    spots as from flowing blood, brightness, blur and noise. Images may leave [0, 1].
     """
     import math
 
@@ -596,7 +596,7 @@ THRESHOLDS = [step / 20 for step in range(2, 19)]  # 0.1 to 0.9
 
 
 def threshold_curves(work_dir, subset, probabilities):
-    """Return the mean Dice of the patients at each of THRESHOLDS, as {False: [...], True: [...]}.
+    """Return the Dice of each patient at each of THRESHOLDS, as {False: array, True: array}, (patients, thresholds).
 
     True: only the largest component is kept. probabilities: (N, S, S), the network's output for the subset.
     """
@@ -607,23 +607,24 @@ def threshold_curves(work_dir, subset, probabilities):
             curves.append(
                 [dice(truth[box], segment(probability[box], threshold, largest_component)) for threshold in THRESHOLDS]
             )
-    return {name: np.mean(curves, axis=0).tolist() for name, curves in dice_of.items()}
+    return {name: np.array(curves) for name, curves in dice_of.items()}
 
 
 def choose_segmentation(curves, settings):
     """Return (threshold, largest_component): from the settings, or from the curves where a setting is None.
 
-    In a tie, all components are preferred to the largest alone, then the threshold nearest to 0.5. A threshold that is
-    not among THRESHOLDS is looked up at the nearest of them.
+    curves: as `threshold_curves` returns them; the highest mean over the patients is chosen. In a tie, all components
+    are preferred to the largest alone, then the threshold nearest to 0.5. A threshold that is not among THRESHOLDS is
+    looked up at the nearest of them.
     """
     kept = (False, True) if settings["largest_component"] is None else (settings["largest_component"],)
     allowed = THRESHOLDS if settings["threshold"] is None else [settings["threshold"]]
 
     def merit(choice):
-        """Return the Dice of a choice on the curves, followed by what breaks ties."""
+        """Return the mean Dice of a choice, followed by what breaks ties."""
         threshold, largest_component = choice
         nearest = np.argmin(np.abs(np.subtract(THRESHOLDS, threshold)))
-        return curves[largest_component][nearest], not largest_component, -abs(threshold - 0.5)
+        return np.mean(curves[largest_component], axis=0)[nearest], not largest_component, -abs(threshold - 0.5)
 
     return max(itertools.product(allowed, kept), key=merit)
 
@@ -635,8 +636,8 @@ def score_patients(work_dir, subset, probabilities, threshold, largest_component
     figures: for each patient dice, iou, precision, recall, the two `surface_distances`, and volume_error (the predicted
     volume over the true one, minus 1). slice counts: the confusion counts of each of the N slices. masks: bool
     (N, S, S), at the network's resolution. unit: of the distances, "mm", or "pixels" if any patient's spacing is
-    unknown. Slices are placed by their numbers, and missing ones count as empty. If the numbers do not give the places,
-    the patient's distances are None, and that is printed.
+    unknown. If a patient lacks slices, by their numbers, or these do not give the slices' places, truth and prediction
+    are cut open where there is no surface: then the patient's distances are None, and that is printed.
     """
     slices = read_arrays_record(work_dir)["slices"][subset]
     spacing_of = spacings(read_description(work_dir))
@@ -648,10 +649,10 @@ def score_patients(work_dir, subset, probabilities, threshold, largest_component
         for row, *pair in zip(rows, truth, prediction):
             slice_counts[row] = confusion_counts(*pair)
         height, width, between = spacing_of[patient] if in_millimetres else (1, 1, 1)
-        places = slice_places([slices[row]["slice"] for row in rows])
-        figures[patient] = patient_scores(truth, prediction, (between, height, width), places)
-        if places is None:
-            print(f"No distances between surfaces for {patient} ({subset}): the positions of its slices are unknown.")
+        is_whole = slice_places([slices[row]["slice"] for row in rows]) == list(range(len(rows)))
+        figures[patient] = patient_scores(truth, prediction, (between, height, width) if is_whole else None)
+        if not is_whole:
+            print(f"No distances between surfaces for {patient} ({subset}): slices are missing, or not numbered.")
     return figures, slice_counts, masks, "mm" if in_millimetres else "pixels"
 
 

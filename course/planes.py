@@ -49,13 +49,6 @@ def slice_places(numbers: list[int | None]) -> list[int] | None:
     return places.tolist() if places[-1] < 2 * len(numbers) else None
 
 
-def in_places(masks: np.ndarray, places: list[int]) -> np.ndarray:
-    """Return a stack of a patient's masks (N, height, width), each at its place; places without a slice are empty."""
-    stack = np.zeros((places[-1] + 1, *masks.shape[1:]), masks.dtype)
-    stack[places] = masks
-    return stack
-
-
 def _neighbours(slices):
     """Return (first row, last row + 1) of each run of slices without a gap, all of one patient and one size."""
     runs = []

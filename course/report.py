@@ -226,7 +226,8 @@ def _results_on(subset, groups):
         yield (
             "<p>Each group against the first, patient by patient: the mean difference, its 95 % interval (bootstrap "
             "over patients) and the p-value of Wilcoxon's signed-rank test, two-sided, not corrected for the "
-            f"number of comparisons ({len(groups) - 1}). With fewer than six patients it cannot fall below 0.05.</p>"
+            f"number of comparisons ({len(groups) - 1}). With fewer than six patients the p-value cannot fall below "
+            "0.05, and the interval is too narrow.</p>"
         )
         yield html_table(comparison_rows(groups, subset), COMPARISON_HEADERS)
     title = f"Each patient of {subset}"

@@ -11,7 +11,6 @@ import numpy as np
 
 from course.machine import versions
 from course.metrics import confusion_counts, rank_slices, scores, surface_distances
-from course.planes import in_places
 from course.recipes import LADDER, load_settings
 from course.training import arithmetic_of, read_trained
 from course.workspace import CourseError, one_sentence, read_json, write_csv, write_json
@@ -21,17 +20,15 @@ if TYPE_CHECKING:
 
 
 def patient_scores(
-    truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float], places: list[int] | None
+    truth: np.ndarray, prediction: np.ndarray, spacing: Sequence[float] | None
 ) -> dict[str, float | None]:
     """Return the metrics of one patient: dice, iou, precision, recall, the two surface distances and volume_error.
 
-    truth, prediction: bool (slices, height, width). spacing: between slices, rows and columns. places: of the slices
-    in the stack; None if they are not known, and then there are no distances. volume_error: the predicted volume over
-    the true one, minus 1; None if the truth is empty.
+    truth, prediction: bool (slices, height, width). spacing: between slices, rows and columns; with None there are no
+    distances. volume_error: the predicted volume over the true one, minus 1; None if the truth is empty.
     """
     overlap = scores(confusion_counts(truth, prediction))
-    distances = places and surface_distances(*(in_places(part, places) for part in (truth, prediction)), spacing)
-    mean, percentile = distances or (None, None)
+    mean, percentile = surface_distances(truth, prediction, spacing) if spacing else (None, None)
     return {
         **{name: overlap[name] for name in ("dice", "iou", "precision", "recall")},
         "surface_distance_mean": mean,

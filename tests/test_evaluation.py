@@ -108,41 +108,37 @@ def distances(metrics, patient):
     return figures["surface_distance_mean"], figures["surface_distance_95"]
 
 
-def test_missing_slices_keep_their_place_in_distances(prepared, capsys):
-    """The truth is in one slice and the prediction in another: their distance depends on the slices missing between."""
+@pytest.mark.parametrize("number", [None, 100])  # not numbered, or with slices missing before it
+def test_there_are_no_distances_where_slices_are_missing_or_not_numbered(prepared, number, capsys):
     record = helpers.read_json(prepared / "npy" / "arrays.json", "02")
     slices = record["slices"]["valid"]
     [patient] = {pair["patient"] for pair in slices}
     masks = truth(prepared, "valid")
-    drawn = int(np.argmax(masks.sum(axis=(1, 2))))
-    found = np.zeros_like(masks)
-    found[drawn + 1] = masks[drawn]
+    found = np.roll(masks, 1, axis=0)  # one slice too far
     with_geometry(prepared, geometry={patient: {"spacing": [1, 1, 10], "axes": None}})
-    first = evaluate(prepared, "valid", found)
-    for pair in slices[drawn + 1 :]:
-        pair["slice"] += 2
-    helpers.write_json(prepared / "npy" / "arrays.json", record)
-    wider = evaluate(prepared, "valid", found)
-    assert distances(wider, patient)[1] > distances(first, patient)[1]
+    whole = evaluate(prepared, "valid", found)
     [(_, _, truth_of_all, answers)] = helpers.patient_volumes(prepared, "valid", found)
-    places = np.arange(len(slices)) + 2 * (np.arange(len(slices)) > drawn)
-    stacks = [np.zeros((len(slices) + 2, *truth_of_all.shape[1:]), bool) for _ in range(2)]
-    stacks[0][places], stacks[1][places] = truth_of_all, answers >= 0.5
-    assert distances(wider, patient) == surface_distances(*stacks, (10, 1, 1))
+    assert distances(whole, patient) == surface_distances(truth_of_all, answers >= 0.5, (10, 1, 1))
     assert capsys.readouterr().out == ""
-    slices[0]["slice"] = None
+    slices[-1]["slice"] = number
     helpers.write_json(prepared / "npy" / "arrays.json", record)
-    assert distances(evaluate(prepared, "valid", found), patient) == (None, None)
-    assert f"No distances between surfaces for {patient} (" in capsys.readouterr().out
+    lacking = evaluate(prepared, "valid", found)
+    assert distances(lacking, patient) == (None, None)
+    assert f"No distances between surfaces for {patient} (valid): slices are missing" in capsys.readouterr().out
+    assert lacking["dice_per_patient"] == whole["dice_per_patient"]
 
 
 def test_threshold_and_tidying_up_are_chosen_by_the_curves():
     best_at = {False: 0.3, True: 0.7}
-    curves = {kept: [1 - abs(threshold - best) for threshold in helpers.THRESHOLDS] for kept, best in best_at.items()}
-    open_settings = {"threshold": None, "largest_component": None}
-    assert helpers.choose_segmentation({**curves, True: [0] * 17}, open_settings) == (0.3, False)
-    assert helpers.choose_segmentation({**curves, False: [0] * 17}, open_settings) == (0.7, True)
-    assert helpers.choose_segmentation({False: [0.5] * 17, True: [0.5] * 17}, open_settings) == (0.5, False)
+    # a row for each of two patients; only their mean is highest at `best`
+    curves = {
+        kept: [[1 - (threshold - best - shift) ** 2 for threshold in helpers.THRESHOLDS] for shift in (-0.2, 0.2)]
+        for kept, best in best_at.items()
+    }
+    open_settings, zero, half = {"threshold": None, "largest_component": None}, [[0] * 17] * 2, [[0.5] * 17] * 2
+    assert helpers.choose_segmentation({**curves, True: zero}, open_settings) == (0.3, False)
+    assert helpers.choose_segmentation({**curves, False: zero}, open_settings) == (0.7, True)
+    assert helpers.choose_segmentation({False: half, True: half}, open_settings) == (0.5, False)
     assert helpers.choose_segmentation(curves, {"threshold": None, "largest_component": True}) == (0.7, True)
     assert helpers.choose_segmentation(curves, {"threshold": 0.62, "largest_component": None}) == (0.62, True)
     assert helpers.choose_segmentation(curves, {"threshold": 0.5, "largest_component": False}) == (0.5, False)
@@ -152,11 +148,12 @@ def test_the_curves_are_the_dice_that_the_evaluation_gives(prepared):
     probabilities = truth(prepared, "valid") * np.linspace(0.2, 1, 64, dtype=np.float32)
     probabilities[:, :6, :6] = 0.9
     curves = helpers.threshold_curves(prepared, "valid", probabilities)
-    for largest_component, curve in curves.items():
+    for largest_component, of_patients in curves.items():
         for threshold in (0.3, 0.75):
-            expected = evaluate(prepared, "valid", probabilities, threshold, largest_component)["dice_patient_mean"]
-            assert curve[helpers.THRESHOLDS.index(threshold)] == pytest.approx(expected)
-    assert curves[True] != curves[False]
+            expected = evaluate(prepared, "valid", probabilities, threshold, largest_component)["dice_per_patient"]
+            at_threshold = of_patients[:, helpers.THRESHOLDS.index(threshold)]
+            assert at_threshold == pytest.approx([*expected.values()])
+    assert not np.array_equal(curves[True], curves[False])
 
 
 def test_the_largest_component_is_found_in_3d():

@@ -61,7 +61,9 @@ def test_cut_skips_bring_zeros_and_change_nothing_else(cut):
         assert (np.abs(joined[..., channels:]).max() == 0) == cut
 
 
-def test_the_failure_is_run_with_the_documented_choices_and_both_files_are_stored(tmp_path, monkeypatch):
+def test_the_failure_is_run_with_the_documented_choices_and_its_answers_are_stored(tmp_path, monkeypatch):
+    import keras
+
     ran = []
 
     def execute(path, executed, parameters, **options):
@@ -69,18 +71,35 @@ def test_the_failure_is_run_with_the_documented_choices_and_both_files_are_store
         model = Path(parameters["work_dir"]) / "model"
         model.mkdir(parents=True, exist_ok=True)
         (model / "history.csv").write_text("history")
-        (model / "looks.npz").write_text("looks")
+        np.savez(model / "looks.npz", epochs=[1, 10])
+
+    # 20 slices: the answer is the sigmoid of 4 x - 10, or of x normalised within its batch of 16
+    X = np.random.default_rng(0).normal(3, 0.5, (20, 2, 2, 1)).astype(np.float32)
+    y = np.uint8(X > 3)
+    y[5] = 1
+    normalise = keras.layers.BatchNormalization(epsilon=0, center=False, scale=False)
+    model = keras.Sequential([keras.Input((2, 2, 1)), normalise, keras.layers.Activation("sigmoid")])
+    normalise.set_weights([np.array([2.5]), np.array([1 / 16])])
+    batches = [(part - part.mean()) / part.std() for part in (X[:16, ..., 0], X[16:, ..., 0])]
+    logits = [4 * X[..., 0] - 10, np.concatenate(batches)]
 
     (tmp_path / "docs").mkdir()
     monkeypatch.setattr(papermill, "execute_notebook", execute)
     monkeypatch.setattr(store_failure, "COURSE_FOLDER", tmp_path)
+    monkeypatch.setattr(helpers, "load_arrays", lambda work_dir, subset: (X, y))
+    monkeypatch.setattr(helpers, "load_trained_model", lambda work_dir: model)
     store_failure.main()
     assert [name for name, _ in ran] == ["01", "02", "03", "04"]
     assert len({parameters.pop("work_dir") for _, parameters in ran}) == 1
     chosen = {"dataset": "sample", "profile": "quick", "recipe": "report", "seed": 0}
     assert [parameters for _, parameters in ran] == [chosen, {}, {}, {}]
     assert (tmp_path / "docs" / "report_on_sample.csv").read_text() == "history"
-    assert (tmp_path / "docs" / "report_on_sample.npz").read_text() == "looks"
+    stored = np.load(tmp_path / "docs" / "report_on_sample.npz")
+    assert stored["epochs"].tolist() == [1, 10]
+    for found, levels, logit in zip(stored["iou"], stored["answers"], logits):
+        truth, mask = y[..., 0] > 0, logit >= 0
+        assert found == pytest.approx((truth & mask).sum() / (truth | mask).sum())
+        assert levels == pytest.approx(256 / (1 + np.exp(-logit[5])) - 0.5, abs=0.51)
 
 
 def test_in_the_stored_failure_the_loss_falls_the_accuracy_is_high_and_nothing_is_found():
@@ -92,3 +111,10 @@ def test_in_the_stored_failure_the_loss_falls_the_accuracy_is_high_and_nothing_i
     found = look["levels"][-1] >= 128
     assert (found & look["truth"]).sum() < 0.05 * look["truth"].sum()
     assert look["truth"].shape == look["levels"].shape[1:] and len(look["epochs"]) == len(look["levels"]) == 4
+
+
+def test_in_the_stored_failure_the_weights_find_the_atrium_when_each_batch_is_normalised_by_itself():
+    look = np.load(COURSE_FOLDER / "docs" / "report_on_sample.npz")
+    assert look["iou"][0] < 0.05 and look["iou"][1] > 0.8
+    as_it_answers, as_it_trains = (helpers.dice(look["truth"], levels >= 128) for levels in look["answers"])
+    assert as_it_answers < 0.05 and as_it_trains > 0.9
