@@ -6,11 +6,12 @@
 """
 
 import functools
+import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,6 @@ from course.workspace import (
     is_on_drive,
     progress_bar,
     read_json,
-    remove_leftovers,
     whole_file,
     writable_folder,
     write_json,
@@ -123,42 +123,34 @@ def _fingerprint_of(path, changed):
 
 
 def _write_subset(folder, subset, slices, image_size, prepare, progress):
-    """Write X, y and share of a subset, all three whole or none: first as drafts, on a local disk."""
-    local = workspace.COLAB_FOLDER if is_on_drive(folder) else folder  # a memory map needs a local disk
-    needed = len(slices) * image_size**2 * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
-    for disk in {folder, local}:
-        if shutil.disk_usage(disk).free < needed:  # writing to a memory map on a full disk ends the process
-            raise CourseError(
-                f"The arrays of {subset} need {needed / 1e6:,.0f} MB, more than is free on the disk of {disk}. "
-                "Free some space, or choose a smaller image_size."
-            )
-    remove_leftovers(local.glob(".drafts-*"))
-    with tempfile.TemporaryDirectory(prefix=".drafts-", dir=local) as drafts:
-        paths = [Path(drafts) / f"{subset}_{kind}.npy" for kind in ARRAYS]
-        arrays = [
-            np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(len(slices), image_size, image_size, 1))
-            for path, dtype in zip(paths, ARRAYS.values())
-        ]
-
-        def fill(row):
-            """Prepare one slice, and write it into its row of the arrays."""
-            for array, picture in zip(arrays, prepare(subset, slices[row])):
-                array[row, ..., 0] = picture
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar(progress, subset, len(slices)) as bar:
-            for start in range(0, len(slices), 256):  # a few at a time: the queue stays short
-                for _ in pool.map(fill, range(start, min(start + 256, len(slices)))):
-                    bar.update()
-        if not any(mask.any() for mask in arrays[list(ARRAYS).index("y")]):
+    """Write X, y and share of a subset row by row, all three whole or none."""
+    shape, is_empty = (len(slices), image_size, image_size, 1), True
+    needed = math.prod(shape) * sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
+    if shutil.disk_usage(folder).free < needed:
+        raise CourseError(
+            f"The arrays of {subset} need {needed / 1e6:,.0f} MB, more than is free on the disk of {folder}. "
+            "Free some space, or choose a smaller image_size."
+        )
+    with ExitStack() as stack:
+        files = []
+        for kind, dtype in ARRAYS.items():
+            part = stack.enter_context(whole_file(folder / f"{subset}_{kind}.npy"))
+            files.append(stack.enter_context(open(part, "wb")))
+            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(files[-1], header)
+        pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
+        bar = stack.enter_context(progress_bar(progress, subset, len(slices)))
+        for start in range(0, len(slices), 256):  # a few at a time: the queue stays short
+            for pictures in pool.map(lambda pair: prepare(subset, pair), slices[start : start + 256]):
+                for file, dtype, picture in zip(files, ARRAYS.values(), pictures):
+                    file.write(np.asarray(picture, dtype).tobytes())
+                is_empty &= not pictures[1].any()
+                bar.update()
+        if is_empty:
             raise CourseError(
                 f"At {image_size} x {image_size} pixels all masks of {subset} are empty. "
                 f"Choose a larger image_size, or other patients for {subset}."
             )
-        while arrays:  # Windows moves no file that is mapped
-            arrays.pop().flush()
-        for path in paths:
-            with whole_file(folder / path.name) as part:
-                shutil.move(path, part)
 
 
 def read_arrays_record(work_dir: Path, settings: dict | None = None) -> dict:

@@ -55,10 +55,14 @@ def picture_geometry(
     return geometry
 
 
+def directions(affine: np.ndarray) -> np.ndarray:
+    """Return the directions in which the axes of a volume run, by its affine (4, 4): three columns of length 1."""
+    return affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+
+
 def is_slanted(affine: np.ndarray) -> bool:
-    """Tell whether the axes of a volume, the columns of its affine (4, 4), are a degree or more off right angles."""
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return not np.allclose(directions.T @ directions, np.eye(3), atol=0.02)
+    """Tell whether the axes of a volume with this affine (4, 4) are a degree or more off right angles."""
+    return not np.allclose(directions(affine).T @ directions(affine), np.eye(3), atol=0.02)
 
 
 def unused_sentences(found: list[Path], folder: Path, pairs: list = ()) -> list[str]:

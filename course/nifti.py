@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from course.geometry import is_slanted
+from course.geometry import directions, is_slanted
 from course.workspace import CourseError, end_of_path, listed, one_sentence
 
 if TYPE_CHECKING:
@@ -36,19 +36,28 @@ class Grid:
     told: tuple[str, ...] = ()  # keys of `course.notes.TOLD`
     header: "nibabel.Nifti1Header | None" = None  # as read
 
-    def turned(self, axes: tuple[str, str, str]) -> "Grid":
-        """Return the grid with its axes swapped and flipped so that they run to `axes`."""
+    def turn_to(self, other: "Grid") -> np.ndarray | None:
+        """Return the swaps and flips after which the axes run as nearly as possible like those of another grid.
+
+        They are an orientation of nibabel, (3, 2), or None if there are none or a header does not say how axes run.
+        """
+        from nibabel.orientations import io_orientation
+
+        relative = np.eye(4)
+        if self.axes and other.axes:
+            relative[:3, :3] = directions(other.affine).T @ directions(self.affine)
+        turn = io_orientation(relative)
+        return None if np.array_equal(turn, io_orientation(np.eye(4))) else turn
+
+    def turned(self, turn: np.ndarray) -> "Grid":
+        """Return the grid with the swaps and flips that `turn_to` returned."""
+        from nibabel import aff2axcodes
         from nibabel.orientations import inv_ornt_aff
 
-        change = _change(self.axes, axes)
-        order = np.argsort(change[:, 0])
-        return replace(
-            self,
-            shape=tuple(self.shape[axis] for axis in order),
-            affine=self.affine @ inv_ornt_aff(change, self.shape),
-            spacing=tuple(self.spacing[axis] for axis in order),  # known, as the axes are
-            axes=axes,
-        )
+        order = np.argsort(turn[:, 0])
+        affine = self.affine @ inv_ornt_aff(turn, self.shape)
+        shape, spacing = (tuple(of_axis[axis] for axis in order) for of_axis in (self.shape, self.spacing))
+        return replace(self, shape=shape, affine=affine, spacing=spacing, axes=aff2axcodes(affine))
 
     def distance_to(self, other: "Grid") -> float:
         """Return the largest distance between the same voxel in two grids of one shape, in voxels of this grid.
@@ -71,17 +80,11 @@ class Grid:
         )
 
 
-def _change(axes, wanted):
-    from nibabel.orientations import axcodes2ornt, ornt_transform
-
-    return ornt_transform(axcodes2ornt(axes), axcodes2ornt(wanted))
-
-
-def turn_values(values: np.ndarray, axes: tuple | None, wanted: tuple | None) -> np.ndarray:
-    """Swap and flip the axes of an array from `axes` to `wanted`; if either is None, return it unchanged."""
+def turn_values(values: np.ndarray, turn: np.ndarray | None) -> np.ndarray:
+    """Return an array with the swaps and flips that `Grid.turn_to` returned."""
     from nibabel.orientations import apply_orientation
 
-    return values if None in (axes, wanted) or axes == wanted else apply_orientation(values, _change(axes, wanted))
+    return values if turn is None else apply_orientation(values, turn)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from course.geometry import OPPOSITE, picture_geometry
 from course.greys import greys_of
 from course.layout import MASK_WORDS, WEAK_MASK_WORDS
 from course.matching import bare_names
-from course.nifti import read_grid, read_labels, read_values, turn_values
+from course.nifti import read_grid, read_labels, read_values
 from course.notes import sentences_about, told_sentences
 from course.pictures import PICTURES, UNREAD, VOLUMES, Pair, file_suffix, is_dicom, is_stray, read_picture
 from course.sources import unpack
@@ -231,13 +231,21 @@ def to_pictures(scan: Scan, axes: Sequence[str]) -> tuple[np.ndarray, list[float
     row, column, depth = axes
     sizes = dict(zip(scan.axes, affines.voxel_sizes(scan.affine)))
     spacing = [float(sizes[axis] if axis in sizes else sizes[OPPOSITE[axis]]) for axis in axes]
-    return turn_values(scan.values, scan.axes, (depth, row, column)), spacing
+    return _turned(scan.values, scan.axes, (depth, row, column)), spacing
 
 
 def from_pictures(pictures: np.ndarray, scan: Scan, axes: Sequence[str]) -> np.ndarray:
     """Turn pictures (slices, height, width) back into an array in the orientation of the scan they were made from."""
     row, column, depth = axes
-    return turn_values(pictures, (depth, row, column), scan.axes)
+    return _turned(pictures, (depth, row, column), scan.axes)
+
+
+def _turned(values, axes, wanted):
+    """Swap and flip the axes of an array, which run to the sides `axes` of the body, so that they run to `wanted`."""
+    from nibabel import orientations
+
+    change = orientations.ornt_transform(*map(orientations.axcodes2ornt, (axes, wanted)))
+    return orientations.apply_orientation(values, change)
 
 
 def scan_axes(scan: Scan, axes: Sequence[str] | None) -> tuple[tuple[str, str, str], list[str]]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mode
 
 import numpy as np
 from PIL import Image
@@ -34,14 +35,14 @@ SHORT = 2  # slices may follow another axis than the last if that is this many t
 
 @dataclass(frozen=True)
 class LabelledVolume:
-    """An image volume and its labels, as their headers describe them."""
+    """An image volume and its labels, as their headers describe them; for the turns see `Grid.turn_to`."""
 
     image: Path
     label: Path
-    grid: Grid  # of the image, in the orientation that it is to be written in
-    axes: tuple[str, str, str] | None  # of the image as stored
-    label_axes: tuple[str, str, str] | None  # of the labels as stored; the image's if their header says nothing
+    grid: Grid  # of both, as they are to be written
     told: tuple[str, ...]  # keys of `course.notes.TOLD`
+    label_turn: np.ndarray | None  # from the labels as stored to the image as stored
+    turn: np.ndarray | None = None  # from the image as stored to `grid`
 
 
 def read_headers(image: Path, label: Path) -> LabelledVolume:
@@ -50,19 +51,19 @@ def read_headers(image: Path, label: Path) -> LabelledVolume:
     Labels in another orientation are fine if they fit once they are turned, and so are labels whose header says
     nothing. Raises CourseError if the shapes differ, or if labels lie more than half a voxel from the image.
     """
-    grid, labels = read_grid(image), read_grid(label)
-    turned, told, label_axes = labels, [], grid.axes
+    grid, labels, told, lying = read_grid(image), read_grid(label), [], ""
+    stored = labels.shape
     if labels.says_nothing and not grid.says_nothing:
-        told.append("labels_unplaced")
-    elif grid.axes and labels.axes and grid.axes != labels.axes:
-        turned, told, label_axes = labels.turned(grid.axes), ["labels_turned"], labels.axes
-    if turned.shape != grid.shape:
-        lying = f" ({turned.shape} once turned to its orientation)" if "labels_turned" in told else ""
+        labels, told = replace(grid, shape=stored), ["labels_unplaced"]
+    turn = labels.turn_to(grid)
+    if turn is not None:
+        labels, told = labels.turned(turn), ["labels_turned"]
+        lying = f" ({labels.shape} once turned to its orientation)"
+    if labels.shape != grid.shape:
         raise CourseError(
-            f"{image.name} has the shape {grid.shape} but its labels {labels.shape}{lying}: "
-            "both must lie on the same grid."
+            f"{image.name} has the shape {grid.shape} but its labels {stored}{lying}: both must lie on the same grid."
         )
-    apart = 0 if "labels_unplaced" in told else grid.distance_to(turned)
+    apart = grid.distance_to(labels)
     if apart > 0.5:
         raise CourseError(
             f"The labels of {end_of_path(image)} lie up to {apart:.3g} voxels away from it, by the spacing, origin and "
@@ -71,7 +72,26 @@ def read_headers(image: Path, label: Path) -> LabelledVolume:
         )
     if apart > 0.01:
         told.append("labels_aside")
-    return LabelledVolume(image, label, grid, grid.axes, label_axes, (*grid.told, *told))
+    return LabelledVolume(image, label, grid, (*grid.told, *told), turn)
+
+
+def in_one_orientation(volumes: list[LabelledVolume]) -> list[LabelledVolume]:
+    """Return the volumes, turned like the first whose axes run to the same sides of the body as those of most."""
+    placed = {volume.grid.axes: volume.grid for volume in reversed(volumes) if volume.grid.axes}
+    if not placed:
+        return volumes
+    most_common = mode(volume.grid.axes for volume in volumes if volume.grid.axes)
+    return [_turned_like(volume, placed[most_common]) for volume in volumes]
+
+
+def _turned_like(volume, grid):
+    """Return a volume with its axes swapped and flipped to run as nearly as possible like those of a grid."""
+    if not volume.grid.axes:
+        return replace(volume, told=(*volume.told, "no_axes"))
+    turn = volume.grid.turn_to(grid)
+    if turn is None:
+        return volume
+    return replace(volume, grid=volume.grid.turned(turn), turn=turn, told=(*volume.told, "turned"))
 
 
 def slice_axis(grid: Grid) -> int | None:
@@ -106,16 +126,6 @@ def common_slice_axis(volumes: list[LabelledVolume]) -> int:
     return next(iter(first), 2)
 
 
-def _follow_one_way(volumes):
-    """Tell whether all volumes' slices follow the same stored axis, in directions less than 45 degrees apart."""
-    axes = {slice_axis(volume.grid) for volume in volumes}
-    if len(axes) > 1 or None in axes:
-        return False
-    directions = np.stack([volume.grid.affine[:3, next(iter(axes))] for volume in volumes])
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    return bool((np.abs(directions @ directions.T) > np.sqrt(0.5)).all())
-
-
 def picture_axes(axes: tuple[str, str, str], along: int = 2) -> tuple[str, str, str]:
     """Return the sides of the body that rows, columns and slices run to, for slices that follow the axis `along`."""
     columns, rows = (axis for number, axis in enumerate(axes) if number != along)
@@ -141,10 +151,10 @@ def write_volume(
     `GreyRange.window` of the whole volume; masks are 0 or 255.
     Returns (the values of the label volume, `geometry_of`, {path: keys of `course.notes.TOLD`}).
     """
-    grid = volume.grid
-    values = turn_values(read_values(volume.image), volume.axes, grid.axes)
+    grid, values = volume.grid, turn_values(read_values(volume.image), volume.turn)
     labels, present, label_told = read_labels(volume.label, foreground)
-    structure = turn_values(np.isin(labels, list(foreground or {*present} - {0})), volume.label_axes, grid.axes)
+    structure = turn_values(np.isin(labels, list(foreground or {*present} - {0})), volume.label_turn)
+    structure = turn_values(structure, volume.turn)
     black, white, told = GreyRange.of(values).window()
     if are_crowded(np.clip(values, black, white)):
         told = (*told, "crowded")
@@ -184,7 +194,8 @@ def pairs_of_volumes(
     keys = list(layout.images)
     files = [(path, layout.masks[key][0]) for key, path in layout.images.items()]
     volumes = parallel(lambda pair: read_headers(*pair), files, "headers of volumes", progress)
-    volumes, along = _in_one_orientation(volumes)
+    volumes = in_one_orientation(volumes)
+    along = common_slice_axis(volumes)
     depths = [volume.grid.shape[along] for volume in volumes]
     is_flat = set(depths) == {1}
     if not is_flat and patient_pattern not in (PATIENT_PATTERN, None):
@@ -244,28 +255,6 @@ def _check_heart_slices(depths):
                 f"{patient} has {depth} slices, but {HEART_SLICES[subset][patient]} in the report, so the heart data "
                 "are incomplete. Get them again, or exclude this patient."
             )
-
-
-def _in_one_orientation(volumes):
-    """Return (volumes turned to the most common orientation in their headers, the axis that slices follow).
-
-    They stay as they are if turning would mix slice axes, and `_follow_one_way` holds without it.
-    """
-    known = Counter(volume.grid.axes for volume in volumes if volume.grid.axes)
-    [(axes, _)] = known.most_common(1) or [(None, 0)]
-
-    def turned(volume):
-        """Return a volume with its grid in that orientation."""
-        if axes in (None, volume.axes):
-            return volume
-        if not volume.axes:
-            return replace(volume, told=(*volume.told, "no_axes"))
-        return replace(volume, grid=volume.grid.turned(axes), told=(*volume.told, "turned"))
-
-    all_turned = [turned(volume) for volume in volumes]
-    if len({slice_axis(volume.grid) for volume in all_turned}) == 1 or not _follow_one_way(volumes):
-        volumes = all_turned
-    return volumes, common_slice_axis(volumes)
 
 
 def _check_labels(labels, foreground, chosen, label_names):
