@@ -26,8 +26,9 @@ MAX_LISTED = 10  # scans under two names, and near-duplicates, that get a senten
 def _frames(small):
     """Return a bool mask of the frame around the field of view of each picture, float32 (pairs, height, width).
 
-    The frame is the even area along the border, plus two pixels around it: its edge is the same in all pictures and
-    says nothing about what they show. If there is a frame, the whole border counts, since the field may just touch it.
+    The frame is the even area along the border that has nearly the border's darkest or brightest grey, plus two pixels
+    around it: its edge is the same in all pictures and says nothing about what they show. If there is a frame, the
+    whole border counts, since the field may just touch it.
     """
     from scipy import ndimage
 
@@ -36,6 +37,8 @@ def _frames(small):
     within[1] = True  # regions stay within a picture
     border = np.ones(small.shape[1:], bool)
     border[1:-1, 1:-1] = False
+    extremes = np.quantile(small[:, border], (0.1, 0.9), axis=1)[..., None, None]
+    even &= (abs(small - extremes) <= EVEN / 2).any(axis=0)
     frame = ndimage.binary_propagation(even & border, structure=within, mask=even)
     frame |= border & frame.any(axis=(1, 2), keepdims=True)
     return ndimage.binary_dilation(frame, np.ones((1, 5, 5), bool))
@@ -240,6 +243,10 @@ def audit(pairs: list[Pair], mask_values: list) -> tuple[list[dict], dict, list[
         *copies,
         ("image that another patient also has", elsewhere),
         ("image that its patient has twice", twice),
+        (
+            "image that is the same picture as its mask",
+            [pair for pair in pairs if pair.facts.image_hash == pair.facts.mask_hash and not pair.facts.is_constant],
+        ),
         ("image of a single grey value", [pair for pair in pairs if pair.facts.is_constant]),
         ("image that looks inverted compared with the others", _inverted(pairs)),
         ("mask that is a thin line around an area, not filled in", [pair for pair in pairs if pair.facts.outline]),

@@ -157,7 +157,7 @@ def _take_images(files, layout, has_masks):
     for file in files:
         key = file.subset, file.name
         if key in layout.images:
-            advice = "give each a name of its own or, if they are the same, keep one."
+            advice = "give each a name of its own or, if they are the same or one is no image, keep one."
             if not has_masks:
                 advice = "put images into a folder images/ and their masks, under the same names, into a folder masks/."
             both = f"{end_of_path(layout.images[key])} and {end_of_path(file.path)}"

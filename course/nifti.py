@@ -74,9 +74,12 @@ class Grid:
 
     @property
     def says_nothing(self) -> bool:
-        """Tell whether the header holds only the identity, as written by programs that know no spacing or position."""
+        """Tell whether the header is one that programs write which know no spacing or position.
+
+        That is the identity, or ITK's, whose first two axes run to the left and to the back.
+        """
         return not self.spacing or (
-            np.allclose(self.spacing, 1) and (self.axes is None or np.allclose(self.affine, np.eye(4)))
+            np.allclose(self.spacing, 1) and (self.axes is None or np.allclose(np.abs(self.affine), np.eye(4)))
         )
 
 

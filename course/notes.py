@@ -7,15 +7,15 @@ from course.workspace import CourseError, end_of_path
 
 # What is wrong with a file, and what was done.
 TOLD = {
-    "turned_alone": "is turned by EXIF and its mask is not, or the other way round: both were read as a viewer shows "
-    "them. If the outlines in 01 do not fit, save the images without EXIF.",
+    "turned_alone": "is turned by EXIF in another way than its mask: both were read as a viewer shows them. If "
+    "the outlines in 01 do not fit, save the images without EXIF.",
     "stored": "is turned by EXIF, but fits its mask only without that turn: EXIF was ignored.",
     "negative": "holds negative values: the smallest value became black.",
     "offset": "has no value below half of its largest: the smallest value became black.",
     "dark_outlier": "holds values far below all others: they were clipped, so that the others keep their greys.",
     "bright_outlier": "holds a few values far brighter than all others: they were clipped at the 99.5th percentile.",
-    "crowded": "holds values far from all others: they leave the others at most a quarter of the greys. Remove markers "
-    "and the like from the data.",
+    "crowded": "holds values far from all others: they leave the others at most a quarter of the greys. If they are "
+    "markers and the like, and not the structure, remove them from the data.",
     "spacing_of_affine": "has one spacing in its affine and another in pixdim: the one in the affine was used.",
     "spacing_of_pixdim": "has a spacing in pixdim, but 1 mm in its affine: the one in pixdim was used.",
     "huge_voxels": "has voxels longer than 10 cm, by its header: all distances will be wrong by the same factor. "

@@ -14,7 +14,10 @@ from course.workspace import CourseError, end_of_path
 
 HEART_SUBSETS = {patient: subset for subset, patients in HEART_SLICES.items() for patient in patients}
 PATIENT_PATTERN = r"(?P<patient>.+)_(?P<slice>\d+)"
-KINDS = {"class", "grade", "stage", "type", "group", "category", "birads", "site", "center", "centre", "hospital"}
+KINDS = {
+    *("class", "grade", "stage", "type", "group", "category", "birads", "site", "center", "centre", "hospital"),
+    *("visit", "session", "week", "month", "scanner", "batch", "fold", "set", "dataset", "part"),
+}
 PATIENT_LAST = re.compile(  # slice_003_patient_1 is of patient_1; any name with a number may follow "slice"
     r"((?P<word>(?P<is_slice>slice)|image|img|im|frame|z)[ _.-]?)?(?P<slice>\d+)[ _.-]"
     r"(?P<patient>(?(is_slice)[^\W\d_].*\d|(patient|pat|subject|subj|sub|case|(?(word)p|patient))[ _-]?\d+))",
@@ -130,10 +133,14 @@ def pairs_of_pictures(
     people, more = group_people(pairs) if is_default else ({}, [])
     counts = Counter(pair.patient for pair in pairs)
     words = {re.sub(r"[\d _.-]", "", patient).casefold() for patient in counts}
-    kinds = [name for name, count in counts.items() if count > 1 and (words <= KINDS or not re.search(r"\d", name))]
+    are_kinds = words <= KINDS or all(re.fullmatch(r"(19|20)\d\d", name) for name in counts)
+    kinds = [name for name, count in counts.items() if count > 1 and (are_kinds or not re.search(r"\d", name))]
     if is_default and kinds:  # as normal beside covid19
         names = ", ".join(end_of_path(name) for name in sorted(counts, key=lambda name: (name not in kinds, name))[:3])
-        more.append(f"{names} were taken as patients. If they are kinds of pictures, give patient_pattern=None.")
+        more.append(
+            f"{names} were taken as patients. If they are kinds, times or parts of the data, give patient_pattern=None "
+            "or a pattern of your own."
+        )
     return pairs, people, notes + more
 
 
@@ -180,13 +187,14 @@ def group_people(pairs: list[Pair], are_volumes: bool = False) -> tuple[dict[str
             f"{names} were taken as times or sides of one patient, who stays in one subset (there are "
             f"{len({people[name] for name in joined})} such patients). If they are not one patient, give {apart}."
         )
-    alike, pattern = look_alike(set(people.values()))
+    bare = {name: name.rpartition("/")[2] for name in people.values()}  # without the subset of a repeated name
+    alike, pattern = look_alike(set(bare.values()))
     if alike:
         if are_volumes:
             advice = "put both into the same subset"
         elif pattern:
             pattern = _with_slices(pattern, pairs)
-            found = [re.fullmatch(pattern, pair.name) for pair in pairs if people[pair.patient] in alike]
+            found = [re.fullmatch(pattern, pair.name) for pair in pairs if bare[people[pair.patient]] in alike]
             joins = all(found) and len({match["patient"] for match in found}) == 1
             advice = f"give patient_pattern={pattern!r}" if joins else "give a patient_pattern that joins them"
         else:

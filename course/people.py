@@ -15,6 +15,13 @@ TIME_OR_SIDE = re.compile(
     rf"ed|es|left|right|l|r|od|os|pre|post|before|after|baseline|followup|({NUMBERED})\d+|{DATE}", re.IGNORECASE
 )
 SLICE = re.compile(r"(slice|image|img|im|sl|s)?\d*", re.IGNORECASE)
+PERSON = r"(p|pat|patient|sub|subj|subject|case)[ _-]?\d"  # what begins like this is the name of a person
+# Words that stand before a person's name, whatever this is: a modality, a visit, a year.
+PLACE = r"cta?|mra?|mri|pet|us|t[12][^\W_]*|flair|dwi|adc|(visit|ses|session|timepoint|tp|fold)\d+|(19|20)\d\d"
+SURELY_BEFORE = re.compile(
+    rf"((?!{PERSON}|site|cent|hospital)[^ _.-]+[ _.-](?={PERSON})|({PLACE})[ _.-])(?P<own>.*\d.*)",
+    re.IGNORECASE | re.DOTALL,
+)
 # A folder or word before what may be the patient's own name, with letters and a number: axial-p1, ct_p1.
 BEFORE = re.compile(r"(?P<place>[^ _.-]+-|[^\W\d_]*[ _.])(?P<own>(?=.*[^\W\d_]).*\d.*)", re.DOTALL)
 
@@ -38,12 +45,16 @@ def person(patient: str) -> str:
 def people_of(patients: Iterable[str]) -> dict[str, str]:
     """Return {patient: person}: p1_ED and p1_ES become p1; p2_ED stays, unless another patient becomes p2 too.
 
-    If all would become one person without a number, as CT_scan_01 and CT_scan_02 would, no patients are joined.
+    If all would become one person without a number, as CT_scan_01 and CT_scan_02 would, or only what follows their
+    numbers would be left, as of scan1_3T and scan2_3T, no patients are joined.
     """
     people = {patient: person(patient) for patient in patients}
     shared = Counter(people.values())
-    if len(shared) == 1 and not re.search(r"\d", next(iter(shared))):
-        return {patient: patient for patient in people}
+    if len(shared) == 1:
+        name, start = next(iter(shared)), re.sub(r"[ _-]?\d*$", "", os.path.commonprefix([*people]))
+        is_rest = re.fullmatch(NUMBERED, start, re.IGNORECASE) and not re.match(PERSON, name, re.IGNORECASE)
+        if is_rest or not re.search(r"\d", name):
+            return {patient: patient for patient in people}
     return {patient: name if shared[name] > 1 else patient for patient, name in people.items()}
 
 
@@ -55,35 +66,55 @@ def loosely(name: str) -> str:
 def look_alike(patients: Iterable[str]) -> tuple[list[str], str]:
     r"""Return (the first patients who may be one by their names, or [], a pattern that joins such patients).
 
-    The pattern is a regular expression with the group `patient`, or "" if names are `loosely` the same (P1, p01).
-    A beginning that all names share, as in la_003 and la_004, is the dataset's name. A few words before many names are
-    places or kinds (axial-p1, coronal-p1). Otherwise the rest is compared up to its first number (P1-dia, P1-sys), then
-    up to its last part (A_1, A_2).
+    The pattern is a regular expression with the group `patient`, or "" if names are `loosely` the same (P1, p01). A
+    beginning that all names share, as in la_003 and la_004, is the dataset's name.
     """
     patients = sorted(patients)
     common = re.sub(r"\d+$", "", os.path.commonprefix(patients))
-    spelled, own, numbered, marked = (defaultdict(list) for _ in range(4))
-    parts = {patient: re.fullmatch(r"(\D*\d+)?(.*)", patient[len(common) :], re.DOTALL) for patient in patients}
-    endings, places = Counter(part[2] for part in parts.values()), set()
-    for patient, part in parts.items():
-        spelled[loosely(patient)].append(patient)
-        before = BEFORE.fullmatch(part[0])
-        if before and not SLICE.fullmatch(before["own"]):
-            own[before["own"]].append(patient)
-            places.add(before["place"])
-        is_time = part[1] and part[2] and (endings[part[2]] > 1 or not part[2][0].isalnum())  # P1ED, not a random 1a7
-        numbered[part[1] if is_time else part[0]].append(patient)
-        marked[LAST.sub("", part[0]) or part[0]].append(patient)
-    same = [names for names in spelled.values() if len(names) > 1]
+    rests = [patient[len(common) :] for patient in patients]
+    after_word, words = _after_word(rests)
+    surely = [SURELY_BEFORE.fullmatch(patient) for patient in patients]
+
+    def grouped(stems):
+        """Return {stem: patients who have it} for the stems of all patients, in order; None is no stem."""
+        groups = defaultdict(list)
+        for patient, stem in zip(patients, stems):
+            groups[stem].append(patient)
+        groups.pop(None, None)
+        return groups
+
+    own = grouped(after_word)
+    same = [names for names in grouped(map(loosely, rests)).values() if len(names) > 1]
     same += [[*names, common + name] for name, names in own.items() if common + name in patients]  # later_p3, p3
     if same:
         return same[0], ""
-    shared = [names for names in own.values() if len(names) > 1]
-    if shared and len(places) < len(own):
-        return shared[0], rf"{re.escape(common)}[^ _.-]*[ _.-](?P<patient>.+)"
-    of_number = rf"(?P<patient>{re.escape(common)}\D*\d+).*"
-    for stems, most, pattern in (numbered, len(patients), of_number), (marked, len(marked), LAST_PART):
-        several = [names for names in stems.values() if 1 < len(names) <= most]  # a stem with more names is a place
+    numbered, marked = grouped(_up_to_number(rests)), grouped(LAST.sub("", rest) or rest for rest in rests)
+    start = re.escape(common)
+    for stems, most, pattern in (
+        (grouped(part and part["own"] for part in surely), len(patients), r"[^ _.-]*[ _.-](?P<patient>.+)"),
+        (own, len(patients) if words < len(own) else 0, rf"{start}[^ _.-]*[ _.-](?P<patient>.+)"),
+        (numbered, len(patients), rf"(?P<patient>{start}\D*\d+).*"),
+        (marked, len(marked), LAST_PART),  # a stem with more names is a place
+    ):
+        several = [names for names in stems.values() if 1 < len(names) <= most]
         if several and len(stems) > 1:
             return several[0], pattern
     return [], ""
+
+
+def _after_word(names):
+    """Return (for each name what follows a first word: p1 of axial-p1, or None, how many such words there are).
+
+    If there are fewer words than what follows them, they are places or kinds.
+    """
+    parts = [BEFORE.fullmatch(name) for name in names]
+    parts = [part if part and not SLICE.fullmatch(part["own"]) else None for part in parts]
+    return [part and part["own"] for part in parts], len({part["place"] for part in parts if part})
+
+
+def _up_to_number(names):
+    """Return each name up to its first number if what follows is a time or the like: P1 of P1-dia, not 1 of 1a7."""
+    parts = [re.fullmatch(r"(\D*\d+)?(.*)", name, re.DOTALL) for name in names]
+    endings = Counter(part[2] for part in parts)
+    is_time = [part[1] and part[2] and (endings[part[2]] > 1 or not part[2][0].isalnum()) for part in parts]
+    return [part[1] if cut else part[0] for part, cut in zip(parts, is_time)]

@@ -167,8 +167,9 @@ def read_picture(path: Path, labels: bool = False) -> Picture:
     except CourseError:
         raise
     except Exception as error:  # Pillow has no common error for a damaged file
-        kind = "DICOM" if is_dicom(path) else f"none of {', '.join(FORMATS)}, or has too many bits or channels"
-        reason = f"it is {kind}" if isinstance(error, UnidentifiedImageError) else error
+        refuse_dicom([path])
+        is_unknown = isinstance(error, UnidentifiedImageError)
+        reason = f"it is none of {', '.join(FORMATS)}, or has too many bits or channels" if is_unknown else error
         raise CourseError(
             f"{end_of_path(path)} cannot be read as a picture ({reason}): replace or exclude it."
         ) from error

@@ -28,7 +28,7 @@ def patient_scores(
     distances. volume_error: the predicted volume over the true one, minus 1; None if the truth is empty.
     """
     overlap = scores(confusion_counts(truth, prediction))
-    mean, percentile = surface_distances(truth, prediction, spacing) if spacing else (None, None)
+    mean, percentile = (spacing and surface_distances(truth, prediction, spacing)) or (None, None)
     return {
         **{name: overlap[name] for name in ("dice", "iou", "precision", "recall")},
         "surface_distance_mean": mean,

@@ -96,12 +96,12 @@ def scan_name(path: Path) -> str:
 def _read_nifti(path: Path, name: str) -> Scan:
     grid, values = read_grid(path), read_values(path)
     # Programs that do not know the position write only the spacing; scanners never begin at exactly 0, 0, 0
-    is_placed = grid.axes is not None and not np.allclose(grid.affine, np.diag(np.abs(np.diag(grid.affine))))
+    is_placed = grid.axes is not None and not np.allclose(grid.affine, np.diag(np.diag(grid.affine)))
     notes = told_sentences({path: (*grid.told, *(() if is_placed else ("no_axes",)))})
     affine = grid.affine if grid.spacing else np.eye(4)
     if np.linalg.matrix_rank(affine[:3, :3]) < 3:
         raise CourseError(f"The affine of {path.name} puts all voxels into one plane: correct its header.")
-    return Scan(name, values, affine, grid.spacing is not None, is_placed, header=grid.header, notes=tuple(notes))
+    return Scan(name, values, affine, not grid.says_nothing, is_placed, header=grid.header, notes=tuple(notes))
 
 
 def read_truth(path: str | Path, scan: Scan) -> tuple[np.ndarray, list[str]]:

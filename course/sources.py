@@ -71,7 +71,7 @@ def _open_archive(archive):
             raise CourseError(f"{archive.name} is a single file: give the folder with all images and masks.") from error
         raise CourseError(
             f"{archive.name} is neither a zip nor a tar archive, or it is damaged: "
-            "pack the dataset's folder as a zip, or give the folder itself."
+            "pack the folder as a zip, or give the folder itself."
         ) from error
 
 

@@ -268,8 +268,12 @@ def _check_labels(labels, foreground, chosen, label_names):
     if chosen is None and len(structures) > 1:
         held = listed(structures)
         known = listed([f"{number} {name!r}" for name, number in label_names.items()])
-        soft = " (if it is one structure with a blurred edge, save its labels with two values)"
-        more = soft if len(structures) > MANY_LABELS else ignored_hint(structures)
+        if len(structures) > MANY_LABELS:
+            more = " (if it is one structure with a blurred edge, save its labels with two values)"
+        elif any(len({*values} - {0}) > 1 for values in labels.values()):
+            more = ignored_hint(structures)
+        else:
+            more = ". No volume holds two of them, so they may all be one structure"
         example = max(labels, key=lambda path: len(labels[path]))
         raise CourseError(
             f"The labels hold more than one structure ({held}{known and f'; the names are {known}'}). Choose "

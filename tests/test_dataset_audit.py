@@ -132,6 +132,7 @@ def test_a_copy_of_a_scan_with_its_slices_reordered_is_found(take, scans, masks)
 DOUBTS = {  # a sentence: how often it is counted, and the change that causes it
     "image that another patient also has": (1, lambda scans, masks: np.copyto(scans["p3"][1], scans["p1"][1])),
     "image that its patient has twice": (1, lambda scans, masks: np.copyto(scans["p2"][2], scans["p2"][0])),
+    "image that is the same picture as its mask": (1, lambda scans, masks: np.copyto(scans["p2"][0], masks["p2"][0])),
     "image of a single grey value": (12, lambda scans, masks: [volume[:3].fill(0) for volume in scans.values()]),
     "slice of a patient whose masks are all empty": (SLICES, lambda scans, masks: masks["p2"].fill(0)),
 }
@@ -193,6 +194,17 @@ def test_a_shared_frame_does_not_make_copies_but_a_copy_inside_it_is_found(kind,
     assert findings(take(scans, masks, places)) == {}
     scans["p5"] = np.stack([as_jpeg(pixels) for pixels in scans["p4"]])
     assert findings(take(scans, masks, places)) == {"p4 (valid) and p5 (test) look like copies of one scan": SLICES}
+
+
+def test_an_even_ground_that_only_begins_at_the_border_is_not_a_frame():
+    """A slope from the border's grey to a bright middle, in steps that are even, belongs to the picture."""
+    rows, columns = np.mgrid[:32, :32] - 15.5
+    slope = 200 - 9 * np.maximum(abs(rows), abs(columns))
+    frames = audit._frames(np.stack([slope, np.where(slope < 100, 60, 200)]).astype(np.float32))
+    ring = np.ones((32, 32), bool)
+    ring[4:-4, 4:-4] = False
+    assert frames.shape == (2, 32, 32) and not (frames[0] & ~ring).any()
+    assert np.array_equal(frames[1], np.maximum(abs(rows), abs(columns)) > 9.5)
 
 
 def test_among_too_many_pictures_the_same_positions_in_each_patient_are_compared(take, scans, masks, monkeypatch):

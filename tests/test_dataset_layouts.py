@@ -265,8 +265,26 @@ def test_the_first_mask_of_one_image_may_be_named_like_another_image(tmp_path):
 )
 def test_kinds_of_pictures_taken_for_patients_are_reported(kinds, tmp_path):
     names = {f"{kinds.split(', ')[seed % 3]}_{seed}": seed for seed in range(9)}
-    told = f"{kinds} were taken as patients. If they are kinds of pictures, give patient_pattern=None."
+    told = f"{kinds} were taken as patients. If they are kinds, times or parts of the data, give"
     hold(with_names(tmp_path / "source", names), names, [told], tmp_path / "work")
+
+
+@pytest.mark.parametrize("folders", ["visit1, visit2, visit3", "2019, 2020, 2021", "Batch 0, Batch 1, Batch 2"])
+def test_folders_of_times_or_parts_taken_for_patients_are_reported(folders, tmp_path):
+    for seed in range(9):
+        for kind, drawn in (("images", picture(seed)), ("masks", mask(seed))):
+            put(tmp_path, f"source/{kind}/{folders.split(', ')[seed % 3]}/{seed // 3:03d}.png", drawn)
+    description, _ = take(tmp_path / "source", tmp_path / "work")
+    assert any(note.startswith(f"{folders} were taken as patients.") for note in description["notes"])
+
+
+def test_numbers_that_begin_anew_in_each_subset_accuse_nobody(tmp_path):
+    for seed in range(12):
+        subset, number = ("train", seed) if seed < 6 else (("valid", "test")[seed % 2], seed // 2 - 3)
+        put(tmp_path, f"source/{subset}/images/img_{number}.png", picture(seed))
+        put(tmp_path, f"source/{subset}/masks/img_{number}.png", mask(seed))
+    description, _ = take(tmp_path / "source", tmp_path / "work")
+    assert not any("look alike" in note for note in description["notes"])
 
 
 def test_predictions_and_overlays_are_passed_over(tmp_path):

@@ -127,6 +127,10 @@ def test_only_files_that_share_a_persons_name_are_one_person():
     assert people.people_of(["CT_scan_01", "CT_scan_02"]) == {name: name for name in ("CT_scan_01", "CT_scan_02")}
     assert set(people.people_of(["IMG_20200105", "IMG_20200106"]).values()) == {"IMG_20200105", "IMG_20200106"}
     assert set(people.people_of(["p1_scan_01", "p1_scan_02"]).values()) == {"p1"}
+    assert set(people.people_of(["scan1_p7", "scan2_p7"]).values()) == {"p7"}
+    for name in ("scan{}_3T", "Scan {} of 6", "frame{}_512"):  # what is left is no person's name
+        names = [name.format(number) for number in (1, 2, 10)]
+        assert people.people_of(names) == dict(zip(names, names))
 
 
 @pytest.mark.parametrize(
@@ -142,6 +146,12 @@ def test_only_files_that_share_a_persons_name_are_one_person():
         (["ct_p0", "mr_p0", "ct_p1", "mr_p1", "ct_p2"], ["ct_p0", "mr_p0"]),
         (["T1DUAL-p0", "T2SPIR-p0", "T1DUAL-p1", "T2SPIR-p2"], ["T1DUAL-p0", "T2SPIR-p0"]),
         (["later_p2", "later_p3", "p1", "p3"], ["later_p3", "p3"]),
+        ([f"v{visit}_p{person}" for visit in range(3) for person in range(2)], ["v0_p0", "v1_p0", "v2_p0"]),
+        *[(["CT-001", "CT-002", "MR-001"], ["CT-001", "MR-001"]), (["T1w_007", "FLAIR_007"], [])],  # all are one
+        *[
+            (["2019-1", "2020-1", "2020-2"], ["2019-1", "2020-1"]),
+            (["visit1_1", "visit2_1", "visit2_2"], ["visit1_1", "visit2_1"]),
+        ],
         *[(["la_003", "la_004"], []), (["a_1", "b_1"], []), (["a", "b", "c_1"], []), (["P10", "P100"], [])],
         *[(["benign-p0", "malign-p1", "normal-p2", "normal-p3"], []), (["1a7c", "1b30", "2d4e"], [])],  # by chance
         (["Kings-1", "Kings-2", "Kings-3", "Leeds-1"], []),  # places

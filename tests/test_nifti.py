@@ -179,6 +179,7 @@ def shifted(axis, millimetres, spacing=(2, 2, 2)):
         (np.eye(4), {"affine": np.diag([2, 2, 1, 1])}, None),
         (np.eye(4), {"affine": np.eye(4)}, ()),
         (np.diag([-2, -2, 2, 1]), {"affine": np.eye(4)}, ("labels_unplaced",)),
+        (np.diag([2, 2, 2, 1]), {"affine": np.diag([-1, -1, 1, 1])}, ("labels_unplaced",)),  # ITK says nothing
     ],
 )
 def test_labels_off_the_grid_of_their_image_are_reported_or_refused(tmp_path, image, label, told):

@@ -349,7 +349,7 @@ MARKED = np.where(COUNTED < 4, 255, IMAGE // 12).astype(np.uint8)  # 1.7 % of th
 DOUBTED = {  # image, ending, options, image as it is imported, what is reported
     "outlier": (OUTLIER, "png", {}, np.where(COUNTED, GREYS, 255), "png holds a few values far brighter than all"),
     "negative": (NEGATIVE, "tif", {}, GREYS, "tif holds negative values: the smallest value became black"),
-    "turned alone": (IMAGE, "png", exif(3), IMAGE[::-1, ::-1], "png is turned by EXIF and its mask is not"),
+    "turned alone": (IMAGE, "png", exif(3), IMAGE[::-1, ::-1], "png is turned by EXIF in another way than its mask"),
     "as stored": (IMAGE, "png", exif(6), IMAGE, "only without that turn: EXIF was ignored"),
     "marker": (MARKED, "png", {}, MARKED, "png holds values far from all others"),
     "dark": (IMAGE // 12, "png", {}, IMAGE // 12, "png is very dark"),

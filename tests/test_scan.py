@@ -111,11 +111,15 @@ def test_a_scan_is_turned_to_the_axes_of_the_training_and_a_guess_is_reported(tm
     assert scans.scan_axes(placed, ["I", "A", "R"]) == (("I", "A", "R"), [])
     axes, guesses = scans.scan_axes(placed, None)
     assert axes == HEART and "is a guess" in guesses[0]
-    for space, codes in ((np.diag([0.7, 1.1, 2.5, 1]), (1, 1)), (affine(), (0, 0))):  # nothing about the patient
+    of_itk = np.diag([-0.7, -1.1, 2.5, 1])  # as SimpleITK writes an array with a spacing
+    for space, codes in ((np.abs(of_itk), (1, 1)), (of_itk, (1, 1)), (affine(), (0, 0))):  # nothing about the patient
         unplaced = scans.read_scan(save(tmp_path / "unplaced.nii", body, space, *codes))
         assert not unplaced.is_placed and "does not give its orientation" in unplaced.notes[0]
+        assert unplaced.knows_space
         pictures, _ = scans.to_pictures(unplaced, scans.scan_axes(unplaced, ["I", "A", "R"])[0])
         assert np.array_equal(pictures, as_imported(body))
+    for space in (np.eye(4), np.diag([-1, -1, 1, 1])):  # written by nibabel or SimpleITK if nothing is said
+        assert not scans.read_scan(save(tmp_path / "nothing.nii", body, space, 1, 1)).knows_space
 
 
 def test_a_scan_whose_header_gives_no_orientation_is_used_as_stored(tmp_path, body):
