@@ -2,12 +2,13 @@
 
 A run has a folder of its own, with the executed notebooks, their log (`run.log`), the results, and `run.json`, which
 says what went in and what came out. `shared/` beside the runs holds what they have in common: dataset and arrays.
-A run belongs to the batch that began it last, as its `run.json` says; a kernel of an earlier batch ends.
+A run belongs to the batch that began it last: its kernel of an earlier batch ends, and that batch counts it as failed.
 
 `run.json` holds the run's `name`, its `parameters`, `open_test`, `inputs` (a hash of these, of the data and of the
-code), the `batch` that began it, the `path` and `fingerprint` of the `shared` dataset.json, and its `state`: "running"
-(and which `notebook`), "complete" or "failed" (and in which `notebook` and `cell`, with which `message`). When it has
-ended, it also holds the `seconds` that it took and, if complete, `reported`: a hash of the files that the report reads.
+code), the `batch` that began it last, or null if that was stopped, the `path` and `fingerprint` of the `shared`
+dataset.json, and its `state`: "running" (and which `notebook`), "complete" or "failed" (and in which `notebook` and
+`cell`, with which `message`). When it has ended, it also holds the `seconds` that it took and, if complete, `reported`:
+a hash of the files that the report reads.
 `batch.json` holds the same for all `runs`; there `state` may also be "reused".
 """
 
@@ -27,25 +28,18 @@ from course.pictures import find_picture
 from course.recipes import PROFILES, RECIPES, check_values, new_settings
 from course.source_code import shape_fingerprint
 from course.sources import fetch_heart
+from course.store import read_description
 from course.tables import format_table
 from course.training import read_history
 from course.workers import RETRIES, batch_of, execute_notebook, for_papermill, open_cluster, stop_runs
-from course.workspace import (
-    COURSE_FOLDER,
-    CourseError,
-    duration,
-    fingerprint,
-    read_json,
-    stored_json,
-    writable_folder,
-    write_json,
-)
+from course.workspace import COURSE_FOLDER, CourseError, duration, fingerprint, stored_json, writable_folder, write_json
 from helpers import prepare_arrays
 
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
 OF_THE_IMPORT = set(inspect.signature(import_dataset).parameters)  # these decide which dataset is imported, and how
 OF_THE_BATCH = ("batch", "report", "terminal", "workers")  # modules that affect no result
 REPORTED = ("results/metrics.json", "results/best_median_worst.png", "model/history.csv", "npy/arrays.json")  # of a run
+BEGUN_BY_ANOTHER = "another batch has begun this run, or its run.json was deleted"
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take up to 8 hours on two old cores
 
 
@@ -211,7 +205,7 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
     Meanwhile run.json says which batch is at work, and on which notebook. code: `code_fingerprint` as the batch began.
     """
     run_dir = folder / name
-    description = read_json(dataset_file, NOTEBOOKS[0])
+    description = read_description(Path(dataset_file).parent)
     inputs = fingerprint(run, open_test, [description["fingerprint"], description["geometry"]], code)
     record = {"name": name, "parameters": run, "open_test": open_test, "inputs": inputs, "batch": batch}
     record["shared"] = {"path": dataset_file, "fingerprint": description["fingerprint"]}
@@ -227,11 +221,13 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
             run_notebook(notebook, run_dir, batch, **{key: given[key] for key in known & set(given)})
             if code_fingerprint() != code:
                 raise NotebookFailed("the code was edited after the batch began, so its runs would differ", notebook)
+            if batch_of(run_dir) != batch:
+                break
         record.update(state="complete", reported=_reported(run_dir))
     except NotebookFailed as failure:
         record.update(_failure(str(failure), failure.notebook, failure.cell))
-    if batch_of(run_dir) != batch:  # so its kernel has ended
-        return {**record, **_failure("another batch has begun this run, or its run.json was deleted")}
+    if batch_of(run_dir) != batch:
+        return {**record, **_failure(BEGUN_BY_ANOTHER)}
     record.update(seconds=time.monotonic() - started)
     write_json(run_dir / "run.json", record)
     return record
@@ -280,7 +276,7 @@ def run_batch(
             time.sleep(1)
             for name in [name for name, future in running.items() if future.done()]:
                 outcomes[name] = _outcome(name, runs[name], running.pop(name))
-        outcomes = {name: outcomes[name] for name in runs}
+        outcomes = {name: _as_left(folder / name, outcomes[name]) for name in runs}
         write_json(folder / "batch.json", {"runs": outcomes, "seconds": time.monotonic() - began})
         if len({outcome.get("message") for outcome in outcomes.values()}) == 1:  # one sentence says all
             check_outcomes(outcomes)
@@ -318,11 +314,15 @@ def _outcome(name, run, future):
     if future.status == "finished":
         return future.result()
     error = future.exception()
-    if isinstance(error, KilledWorker):
-        message = "its worker died every time it was started, most often because memory ran out"
-    else:
-        message = f"{type(error).__name__}: {error}"
+    died = "its worker died every time it was started, most often because memory ran out"
+    message = died if isinstance(error, KilledWorker) else f"{type(error).__name__}: {error}"
     return {"name": name, "parameters": run, **_failure(message)}
+
+
+def _as_left(run_dir, outcome):
+    """Return an outcome; that of a failure if another batch has since begun the run again with other inputs."""
+    is_other = outcome["state"] != "failed" and stored_json(run_dir / "run.json").get("inputs") != outcome["inputs"]
+    return {**outcome, **_failure(BEGUN_BY_ANOTHER)} if is_other else outcome
 
 
 def _progress(name, run_dir, batch):
@@ -340,8 +340,8 @@ def _progress(name, run_dir, batch):
 def _epochs(run_dir):
     """Return the end of that line for a training: its epoch, the time that is left, and the soft Dice on valid."""
     try:
-        rows, epochs = read_history(run_dir), read_json(run_dir / "settings.json", NOTEBOOKS[0])["epochs"]
-        training = read_json(run_dir / "model" / "training.json", NOTEBOOKS[3])
+        rows, epochs = read_history(run_dir), stored_json(run_dir / "settings.json")["epochs"]
+        training = stored_json(run_dir / "model" / "training.json")
         left = training["seconds"] / training["epochs"] * (epochs - len(rows))
         dice = rows[-1]["val_dice_coef"]
     except (OSError, LookupError, ValueError, ZeroDivisionError):
@@ -370,8 +370,8 @@ def show_progress(text: str) -> None:
 
 def dataset_notes(outcomes: dict[str, dict]) -> list[str]:
     """Return what the import has noted about the datasets of the runs: a list of sentences, each once."""
-    files = dict.fromkeys(outcome["shared"]["path"] for outcome in outcomes.values() if "shared" in outcome)
-    return list(dict.fromkeys(note for file in files for note in read_json(file, NOTEBOOKS[0])["notes"]))
+    files = dict.fromkeys(Path(outcome["shared"]["path"]) for outcome in outcomes.values() if "shared" in outcome)
+    return list(dict.fromkeys(note for file in files for note in read_description(file.parent)["notes"]))
 
 
 def outcome_table(outcomes: dict[str, dict]) -> str:

@@ -95,10 +95,7 @@ def for_papermill(path: Path) -> Path:
 
 
 def batch_of(run_dir: Path | str) -> str | None:
-    """Return the batch to which a run belongs, as its run.json says: the one that began it last; None after its stop.
-
-    Also returns None if the file was deleted. Raises OSError if it cannot be read.
-    """
+    """Return the batch to which a run belongs, as its run.json says; None if it was stopped, or without this file."""
     try:
         return json.loads(Path(run_dir, "run.json").read_text(encoding="utf-8"))["batch"]
     except FileNotFoundError:
@@ -107,9 +104,10 @@ def batch_of(run_dir: Path | str) -> str | None:
 
 def stop_runs(folder: Path, names: Iterable[str], batch: str) -> None:
     """Take these runs away from `batch`, if they still belong to it: so their kernels end, wherever they are."""
-    for run_dir in [folder / name for name in names]:
-        if batch_of(run_dir) == batch:
-            write_json(run_dir / "run.json", {**stored_json(run_dir / "run.json"), "batch": None})
+    for path in [folder / name / "run.json" for name in names]:
+        record = stored_json(path)
+        if record.get("batch") == batch:
+            write_json(path, {**record, "batch": None})
 
 
 def end_with_batch(run_dir: Path | str, batch: str) -> None:

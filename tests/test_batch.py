@@ -343,6 +343,51 @@ def test_a_run_whose_kernel_does_not_start_is_tried_three_times(
     assert outcome.get("message", "") == ("" if failures < 3 else "RuntimeError: Kernel didn't respond")
 
 
+def test_a_run_that_another_batch_has_begun_again_with_other_inputs_counts_as_failed(
+    work_dir, tmp_path, monkeypatch, one_worker
+):
+    folder = tmp_path / "runs"
+    runs, open_test = batch.plan_runs({"seed": [0, 1]}, **CHOICE)
+    first, second = [folder / name for name in runs]
+
+    def run_notebook(name, run_dir, *_, **__):
+        """Have the first run begun again by another batch during the second one."""
+        if run_dir == second:
+            helpers.write_json(first / "run.json", {"batch": "another", "inputs": "others", "state": "running"})
+
+    monkeypatch.setattr(batch, "run_notebook", run_notebook)
+    monkeypatch.setattr(batch, "share_dataset", lambda *_: None)
+    monkeypatch.setattr(batch, "share_arrays", lambda *_: str(work_dir / "dataset.json"))
+    outcomes = batch.run_batch(folder, runs, open_test, show=lambda text: None)
+    assert [outcome["state"] for outcome in outcomes.values()] == ["failed", "complete"]
+    assert outcomes[first.name]["message"] == batch.BEGUN_BY_ANOTHER
+
+
+def test_a_batch_that_is_stopped_leaves_its_runs(work_dir, tmp_path, monkeypatch, one_worker):
+    begun, folder = [], tmp_path / "runs"
+    runs, open_test = batch.plan_runs({}, **CHOICE)
+
+    def run_notebook(name, run_dir, *_, **__):
+        """Run until the kernel would end, or for a minute."""
+        begun.append(name)
+        end = time.monotonic() + 60
+        while batch.batch_of(run_dir) and time.monotonic() < end:
+            time.sleep(0.1)
+
+    def show(text):
+        """Press Ctrl-C when the first notebook runs."""
+        if batch.NOTEBOOKS[0] in text:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "run_notebook", run_notebook)
+    monkeypatch.setattr(batch, "share_dataset", lambda *_: None)
+    monkeypatch.setattr(batch, "share_arrays", lambda *_: str(work_dir / "dataset.json"))
+    with pytest.raises(KeyboardInterrupt):
+        batch.run_batch(folder, runs, open_test, show=show)
+    assert helpers.read_json(folder / list(runs)[0] / "run.json", "00")["batch"] is None
+    assert begun == [batch.NOTEBOOKS[0]]
+
+
 def test_a_worker_that_keeps_dying_is_explained():
     from distributed import KilledWorker
 
@@ -377,10 +422,11 @@ def test_a_failed_run_ends_the_batch_with_its_name():
     assert batch.outcome_table({"one": fine}).splitlines()[0] == "run  outcome  time"
 
 
-def test_notes_of_the_import_are_shown_once(tmp_path):
+def test_notes_of_the_import_are_shown_once(work_dir, tmp_path):
+    description = helpers.read_description(work_dir)
     for name, notes in (("one", ["split by chance"]), ("two", ["split by chance", "blurred"])):
-        helpers.write_json(tmp_path / f"{name}.json", {"notes": notes})
-    outcomes = {name: {"shared": {"path": str(tmp_path / f"{name}.json")}} for name in ("one", "two")}
+        helpers.write_json(tmp_path / name / "dataset.json", {**description, "notes": notes})
+    outcomes = {name: {"shared": {"path": str(tmp_path / name / "dataset.json")}} for name in ("one", "two")}
     assert batch.dataset_notes({**outcomes, "lost": {"state": "failed"}}) == ["split by chance", "blurred"]
 
 
