@@ -332,7 +332,7 @@ def test_a_run_begun_by_two_batches_goes_on_in_the_later_one(start, course, tmp_
     first = start("-m", "course.terminal", **command)
     wait_for(lambda: read(run_dir / "model" / "training.json").get("epochs", 0) >= 2)
     later = start("-m", "course.terminal", **command)
-    assert first.wait(60) == 1
+    assert first.wait(120) == 1
     message = "1 of 1 runs failed. The first was recipe-best_seed-0_epochs-200: another batch has begun this run"
     assert message in (tmp_path / "process-0.log").read_text()
     wait_for(lambda: len((run_dir / "starts.txt").read_text().split()) == 2)
