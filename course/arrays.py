@@ -27,6 +27,7 @@ from course.workspace import (
     is_on_drive,
     progress_bar,
     read_json,
+    stored_json,
     whole_file,
     writable_folder,
     write_json,
@@ -97,10 +98,7 @@ def make_arrays(
 
 def _find_arrays(folder, made_from):
     """Return the record of the arrays in a folder if they are complete and made from `made_from`; else None."""
-    try:
-        record = read_json(folder / "arrays.json", "02_preprocessing")
-    except CourseError:  # missing or damaged
-        return None
+    record = stored_json(folder / "arrays.json")
     if record.get("made_from") != made_from:
         return None
     if "folder" in record:  # the arrays of another work folder, which may have replaced them since

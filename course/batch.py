@@ -2,39 +2,44 @@
 
 A run has a folder of its own, with the executed notebooks, their log (`run.log`), the results, and `run.json`, which
 says what went in and what came out. `shared/` beside the runs holds what they have in common: dataset and arrays.
+A run belongs to the batch that began it last: its kernel of an earlier batch ends, and that batch counts it as failed.
 
 `run.json` holds the run's `name`, its `parameters`, `open_test`, `inputs` (a hash of these, of the data and of the
-code), the `batch` at work on it, the `path` and `fingerprint` of the `shared` dataset.json, and its `state`: "running"
-(and which `notebook`), "complete" or "failed" (and in which `notebook` and `cell`, with which `message`). When it has
-ended, it also holds the `seconds` that it took and, if complete, `reported`: a hash of the files that the report reads.
+code), the `batch` that began it last, or null if that was stopped, the `path` and `fingerprint` of the `shared`
+dataset.json, and its `state`: "running" (and which `notebook`), "complete" or "failed" (and in which `notebook` and
+`cell`, with which `message`). When it has ended, it also holds the `seconds` that it took and, if complete, `reported`:
+a hash of the files that the report reads.
 `batch.json` holds the same for all `runs`; there `state` may also be "reused".
 """
 
+import contextlib
 import inspect
 import itertools
 import os
 import re
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 from course.folds import left_out_twins
 from course.importing import import_dataset
-from course.ownership import own, owner_of
 from course.pictures import find_picture
 from course.recipes import PROFILES, RECIPES, check_values, new_settings
 from course.source_code import shape_fingerprint
 from course.sources import fetch_heart
+from course.store import read_description
 from course.tables import format_table
 from course.training import read_history
-from course.workers import RETRIES, execute_notebook, for_papermill, open_cluster
-from course.workspace import COURSE_FOLDER, CourseError, duration, fingerprint, read_json, writable_folder, write_json
+from course.workers import RETRIES, batch_of, execute_notebook, for_papermill, open_cluster, stop_runs
+from course.workspace import COURSE_FOLDER, CourseError, duration, fingerprint, stored_json, writable_folder, write_json
 from helpers import prepare_arrays
 
 NOTEBOOKS = ("01_dataset_upload", "02_preprocessing", "03_model", "04_training", "05_evaluation")
 OF_THE_IMPORT = set(inspect.signature(import_dataset).parameters)  # these decide which dataset is imported, and how
-OF_THE_BATCH = ("batch", "ownership", "report", "terminal", "workers")  # modules that affect no result
+OF_THE_BATCH = ("batch", "report", "terminal", "workers")  # modules that affect no result
 REPORTED = ("results/metrics.json", "results/best_median_worst.png", "model/history.csv", "npy/arrays.json")  # of a run
+BEGUN_BY_ANOTHER = "another batch has begun this run, or its run.json was deleted"
 CELL_TIMEOUT = 12 * 3600  # seconds; the report's 20 epochs at 256x256 take up to 8 hours on two old cores
 
 
@@ -156,7 +161,7 @@ class NotebookFailed(Exception):
 def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameters) -> None:
     """Execute the notebook `name` with papermill: the executed copy goes to run_dir/notebooks, the log to run.log.
 
-    Its kernel ends when this process ends, or when `batch`, if given, no longer owns the folder of run_dir.
+    Its kernel ends when this process ends, or when the run no longer belongs to `batch`, if that is given.
     Raises NotebookFailed if the notebook stops, and RuntimeError if its kernel does not start.
     """
     import nbclient
@@ -169,7 +174,7 @@ def run_notebook(name: str, run_dir: Path, batch: str | None = None, **parameter
     if batch:
         arguments.append(
             f"--IPKernelApp.exec_lines=import sys; sys.path.insert(0, {str(COURSE_FOLDER)!r}); "
-            f"from course import ownership; ownership.end_with_owner({str(run_dir.parent)!r}, {batch!r})"
+            f"from course import workers; workers.end_with_batch({str(run_dir)!r}, {batch!r})"
         )
     try:
         with open(run_dir / "run.log", "a", encoding="utf-8") as log:
@@ -189,14 +194,6 @@ def _failure(message, notebook=None, cell=None):
     return {"state": "failed", "notebook": notebook, "cell": cell, "message": message}
 
 
-def _record(run_dir):
-    """Return what run.json holds; an empty dict if it is missing, damaged, or being replaced."""
-    try:
-        return read_json(run_dir / "run.json", "00_run_all")
-    except (OSError, ValueError):
-        return {}
-
-
 def _reported(run_dir):
     """Return a hash of the files of a run that the report reads."""
     return fingerprint(*(path if path.exists() else None for path in (run_dir / name for name in REPORTED)))
@@ -208,20 +205,15 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
     Meanwhile run.json says which batch is at work, and on which notebook. code: `code_fingerprint` as the batch began.
     """
     run_dir = folder / name
-    description = read_json(dataset_file, NOTEBOOKS[0])
+    description = read_description(Path(dataset_file).parent)
     inputs = fingerprint(run, open_test, [description["fingerprint"], description["geometry"]], code)
     record = {"name": name, "parameters": run, "open_test": open_test, "inputs": inputs, "batch": batch}
     record["shared"] = {"path": dataset_file, "fingerprint": description["fingerprint"]}
-    earlier = _record(run_dir)
+    earlier = stored_json(run_dir / "run.json")
     if (earlier.get("inputs"), earlier.get("reported")) == (inputs, _reported(run_dir)):
         return {**earlier, "state": "reused", "shared": record["shared"]}
-    given = {
-        **{key: value for key, value in run.items() if key not in OF_THE_IMPORT},  # which is done
-        "dataset": dataset_file,
-        "seed": run["seed"],
-        "work_dir": str(run_dir),
-        "open_test": open_test,
-    }
+    given = {key: value for key, value in run.items() if key not in OF_THE_IMPORT}  # which is done
+    given |= {"dataset": dataset_file, "seed": run["seed"], "work_dir": str(run_dir), "open_test": open_test}
     started = time.monotonic()
     try:
         for notebook, known in notebook_parameters().items():
@@ -229,11 +221,13 @@ def run_one(folder: Path, name: str, run: dict, dataset_file: str, open_test: bo
             run_notebook(notebook, run_dir, batch, **{key: given[key] for key in known & set(given)})
             if code_fingerprint() != code:
                 raise NotebookFailed("the code was edited after the batch began, so its runs would differ", notebook)
+            if batch_of(run_dir) != batch:
+                break
         record.update(state="complete", reported=_reported(run_dir))
     except NotebookFailed as failure:
         record.update(_failure(str(failure), failure.notebook, failure.cell))
-    if owner_of(folder) not in (batch, ""):
-        return {**record, **_failure("another batch was started in this folder and has taken over this run")}
+    if batch_of(run_dir) != batch:
+        return {**record, **_failure(BEGUN_BY_ANOTHER)}
     record.update(seconds=time.monotonic() - started)
     write_json(run_dir / "run.json", record)
     return record
@@ -253,17 +247,17 @@ def run_batch(
     of a split, and of the folds; the runs' own seeds affect only the training. show: called with a text that says how
     far the batch is, whenever that changes.
     An outcome is what run.json holds: `state` is "complete", "reused" or "failed", with `notebook`, `cell`, `message`.
-    Raises CourseError if the folder holds runs of another dataset, if another batch is at work in it, or if all runs
-    failed for the same reason.
+    Raises CourseError if the folder holds runs of another dataset, or if all runs failed for the same reason.
     """
     folder, began, code = Path(folder).resolve(), time.monotonic(), code_fingerprint()
     waiting, running, outcomes = list(runs), {}, {}
-    shared, shown = [], None
+    batch, shared, shown = uuid.uuid4().hex, [], None
     _check_same_dataset(writable_folder(folder), runs)
     if any(run["dataset"] == "heart" for run in runs.values()):
         show("downloading the heart data, unless they are already here")
         fetch_heart(folder.parents[1])  # once, before several workers look for it
-    with open_cluster(runs, scheduler) as client, own(folder) as (batch, beat):
+    with open_cluster(runs, scheduler) as client, contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(stop_runs, folder, running, batch)
         while waiting or running:
             workers = max(1, len(client.nthreads()))
             while waiting and len(running) < workers:  # a training takes a whole worker
@@ -280,10 +274,9 @@ def run_batch(
                 show("\n".join(lines))
             shown = lines
             time.sleep(1)
-            beat()
             for name in [name for name, future in running.items() if future.done()]:
                 outcomes[name] = _outcome(name, runs[name], running.pop(name))
-        outcomes = {name: outcomes[name] for name in runs}
+        outcomes = {name: _as_left(folder / name, outcomes[name]) for name in runs}
         write_json(folder / "batch.json", {"runs": outcomes, "seconds": time.monotonic() - began})
         if len({outcome.get("message") for outcome in outcomes.values()}) == 1:  # one sentence says all
             check_outcomes(outcomes)
@@ -294,7 +287,7 @@ def _check_same_dataset(folder, runs):
     """Refuse a folder with runs of another dataset, unless the names of the runs tell the datasets apart."""
     untold = {run["dataset"] for name, run in runs.items() if "_dataset-" not in name}
     for earlier in folder.glob("*/run.json"):
-        other = _record(earlier.parent).get("parameters", {}).get("dataset")
+        other = stored_json(earlier).get("parameters", {}).get("dataset")
         if other and untold - {other} and "_dataset-" not in earlier.parent.name:
             raise CourseError(
                 f"{earlier.parent} holds a run of another dataset, {other}: move {folder} away, or rename your dataset."
@@ -321,16 +314,22 @@ def _outcome(name, run, future):
     if future.status == "finished":
         return future.result()
     error = future.exception()
-    if isinstance(error, KilledWorker):
-        message = "its worker died every time it was started, most often because memory ran out"
-    else:
-        message = f"{type(error).__name__}: {error}"
+    died = "its worker died every time it was started, most often because memory ran out"
+    message = died if isinstance(error, KilledWorker) else f"{type(error).__name__}: {error}"
     return {"name": name, "parameters": run, **_failure(message)}
+
+
+def _as_left(run_dir, outcome):
+    """Return an outcome; that of a failure if another batch has since begun the run again with other inputs."""
+    is_other = outcome["state"] != "failed" and stored_json(run_dir / "run.json").get("inputs") != outcome["inputs"]
+    return {**outcome, **_failure(BEGUN_BY_ANOTHER)} if is_other else outcome
 
 
 def _progress(name, run_dir, batch):
     """Return a line on a run in progress: its notebook and, in 04, its epoch."""
-    record = _record(run_dir)
+    record = {}
+    with contextlib.suppress(OSError):  # it is just being replaced
+        record = stored_json(run_dir / "run.json")
     if record.get("batch") != batch:
         return f"{name}: waiting for its data"
     if record["state"] != "running":
@@ -341,8 +340,8 @@ def _progress(name, run_dir, batch):
 def _epochs(run_dir):
     """Return the end of that line for a training: its epoch, the time that is left, and the soft Dice on valid."""
     try:
-        rows, epochs = read_history(run_dir), read_json(run_dir / "settings.json", NOTEBOOKS[0])["epochs"]
-        training = read_json(run_dir / "model" / "training.json", NOTEBOOKS[3])
+        rows, epochs = read_history(run_dir), stored_json(run_dir / "settings.json")["epochs"]
+        training = stored_json(run_dir / "model" / "training.json")
         left = training["seconds"] / training["epochs"] * (epochs - len(rows))
         dice = rows[-1]["val_dice_coef"]
     except (OSError, LookupError, ValueError, ZeroDivisionError):
@@ -371,8 +370,8 @@ def show_progress(text: str) -> None:
 
 def dataset_notes(outcomes: dict[str, dict]) -> list[str]:
     """Return what the import has noted about the datasets of the runs: a list of sentences, each once."""
-    files = dict.fromkeys(outcome["shared"]["path"] for outcome in outcomes.values() if "shared" in outcome)
-    return list(dict.fromkeys(note for file in files for note in read_json(file, NOTEBOOKS[0])["notes"]))
+    files = dict.fromkeys(Path(outcome["shared"]["path"]) for outcome in outcomes.values() if "shared" in outcome)
+    return list(dict.fromkeys(note for file in files for note in read_description(file.parent)["notes"]))
 
 
 def outcome_table(outcomes: dict[str, dict]) -> str:

@@ -27,6 +27,7 @@ from course.workspace import (
     fingerprint,
     one_sentence,
     read_json,
+    stored_json,
     whole_file,
     write_csv,
     write_json,
@@ -57,14 +58,6 @@ def read_history(work_dir: Path) -> list[dict[str, float]]:
 def write_history(work_dir: Path, rows: list[dict[str, float]]) -> None:
     """Write the rows of a history, dicts of one kind, as history.csv, whole or not at all."""
     write_csv(work_dir / "model" / "history.csv", [{**row, "epoch": int(row["epoch"])} for row in rows])
-
-
-def read_training(work_dir: Path) -> dict:
-    """Return the content of training.json in `model/`; an empty dict if it is missing or damaged."""
-    try:
-        return read_json(work_dir / "model" / "training.json", "04_training")
-    except CourseError:
-        return {}
 
 
 def training_inputs(work_dir: Path, settings: dict) -> dict:
@@ -146,7 +139,7 @@ def choose_arithmetic(work_dir: Path, settings: dict) -> str:
     Otherwise it is what suits the settings and this machine. Prints a note if the two differ.
     Raises CourseError if the arrays are not those of this dataset and these settings.
     """
-    inputs, record = training_inputs(work_dir, settings), read_training(work_dir)
+    inputs, record = training_inputs(work_dir, settings), stored_json(work_dir / "model" / "training.json")
     suitable, begun = choose_precision(settings["precision"]), record.get("made_from")
     if record.get("epochs") and isinstance(begun, dict) and {**begun, **inputs} == begun:
         if begun["arithmetic"] != suitable:
@@ -172,7 +165,7 @@ def resume_training(
     left. images_per_epoch: how many images an epoch shows.
     Raises CourseError if the stored training differs only in its arithmetic; nothing is changed then.
     """
-    record = read_training(work_dir)
+    record = stored_json(work_dir / "model" / "training.json")
     begun, past = record.get("made_from"), None
     model.optimizer.build(model.trainable_variables)
     if begun == made_from:
@@ -325,7 +318,7 @@ def _training_callbacks(work_dir, settings, images_per_epoch, past, record):
             Stop if no better epoch has come for `patience` epochs. Raise CourseError, and write nothing, if
             training.json is no longer this training's.
             """
-            if read_training(work_dir) != record:
+            if stored_json(work_dir / "model" / "training.json") != record:
                 raise CourseError(
                     f"Another training has begun in {folder}, or its files were moved away, so this one ends. "
                     "Train in one notebook at a time, or give each a work_dir of its own."

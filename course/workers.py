@@ -1,16 +1,19 @@
 """The workers that carry out the runs: dask's, on this machine or behind a scheduler elsewhere."""
 
 import contextlib
+import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from course.batches import ANSWERED_AT_ONCE, MOST_HELD
 from course.machine import gpu_numbers
 from course.recipes import crop_side, new_settings
-from course.workspace import CourseError
+from course.workspace import CourseError, stored_json, write_json
 
 RETRIES = 2  # how often a run is started again after its worker died, or its kernel did not start
 MEMORY_OF_A_PROCESS = 2**30  # bytes: Python, TensorFlow, Jupyter, the weights, and what evaluation holds
@@ -89,6 +92,40 @@ def open_cluster(runs: dict[str, dict], scheduler: str | None = None) -> Iterato
 def for_papermill(path: Path) -> Path:
     """Return a path with its braces escaped: papermill takes what is in braces for the name of a parameter."""
     return Path(str(path).replace("{", "{{").replace("}", "}}"))
+
+
+def batch_of(run_dir: Path | str) -> str | None:
+    """Return the batch to which a run belongs, as its run.json says; None if it was stopped, or without this file."""
+    try:
+        return json.loads(Path(run_dir, "run.json").read_text(encoding="utf-8"))["batch"]
+    except FileNotFoundError:
+        return None
+
+
+def stop_runs(folder: Path, names: Iterable[str], batch: str) -> None:
+    """Take these runs away from `batch`, if they still belong to it: so their kernels end, wherever they are."""
+    for path in [folder / name / "run.json" for name in names]:
+        record = stored_json(path)
+        if record.get("batch") == batch:
+            write_json(path, {**record, "batch": None})
+
+
+def end_with_batch(run_dir: Path | str, batch: str) -> None:
+    """End this kernel when its run no longer belongs to `batch`. Jupyter's kernel itself notices if its parent is gone.
+
+    This needs no lock and compares no clocks, so it works on the disk of another machine and on Google Drive.
+    """
+
+    def watch():
+        """Look at run.json twice a second until it names another batch or none, then end the process."""
+        now = batch
+        while now == batch:
+            time.sleep(0.5)
+            with contextlib.suppress(OSError):  # a shared disk may not answer for a moment: look again
+                now = batch_of(run_dir)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -158,6 +158,14 @@ def read_json(path: str | os.PathLike, made_by: str, names: Iterable[str] = ()) 
     return value
 
 
+def stored_json(path: Path) -> dict:
+    """Return the dict in a JSON file; an empty one if the file is missing or damaged."""
+    try:
+        return read_json(path, "")
+    except CourseError:
+        return {}
+
+
 def fingerprint(*values) -> str:
     """Return a short hash of JSON-like values, of bytes, and of files (given as Path): equal inputs, equal hash."""
     digest = hashlib.sha256()

@@ -16,7 +16,6 @@ import pytest
 
 import helpers
 from course import batch
-from course.ownership import OWNER_FILE
 from course.training import write_history
 from course.workspace import fingerprint
 
@@ -182,7 +181,7 @@ def test_results_depend_on_the_code_that_makes_them_not_on_the_code_that_runs_it
     shutil.copy(batch.COURSE_FOLDER / "helpers.py", course)
     monkeypatch.setattr(batch, "COURSE_FOLDER", course)
     seen = [batch.code_fingerprint()]
-    for name in ("batch", "ownership", "report", "terminal", "workers"):
+    for name in ("batch", "report", "terminal", "workers"):
         with open(course / "course" / f"{name}.py", "a") as file:
             file.write("# a change\n")
     path = course / "notebooks" / "04_training.ipynb"
@@ -300,7 +299,6 @@ def test_a_batch_reports_its_progress_and_the_outcome_of_each_run(tmp_path, monk
     sample = {"patients": {"train": 3, "valid": 1, "test": 1}, "slices": 10}
     assert dataset == f"dataset-{fingerprint('sample', {'seed': 5, 'sample': sample})}"
     assert arrays.startswith("arrays-")
-    assert not (folder / OWNER_FILE).exists()
     name = "recipe-report_seed-0_image_size-32"
     assert shown[0].splitlines()[:2] == [f"{name}: waiting for its data", "0 of 2 runs are done"]
     line = f"{name}: 04_training, epoch 1 of 3, 3 minutes left, soft Dice 0.250\n"
@@ -345,6 +343,51 @@ def test_a_run_whose_kernel_does_not_start_is_tried_three_times(
     assert outcome.get("message", "") == ("" if failures < 3 else "RuntimeError: Kernel didn't respond")
 
 
+def test_a_run_that_another_batch_has_begun_again_with_other_inputs_counts_as_failed(
+    work_dir, tmp_path, monkeypatch, one_worker
+):
+    folder = tmp_path / "runs"
+    runs, open_test = batch.plan_runs({"seed": [0, 1]}, **CHOICE)
+    first, second = [folder / name for name in runs]
+
+    def run_notebook(name, run_dir, *_, **__):
+        """Have the first run begun again by another batch during the second one."""
+        if run_dir == second:
+            helpers.write_json(first / "run.json", {"batch": "another", "inputs": "others", "state": "running"})
+
+    monkeypatch.setattr(batch, "run_notebook", run_notebook)
+    monkeypatch.setattr(batch, "share_dataset", lambda *_: None)
+    monkeypatch.setattr(batch, "share_arrays", lambda *_: str(work_dir / "dataset.json"))
+    outcomes = batch.run_batch(folder, runs, open_test, show=lambda text: None)
+    assert [outcome["state"] for outcome in outcomes.values()] == ["failed", "complete"]
+    assert outcomes[first.name]["message"] == batch.BEGUN_BY_ANOTHER
+
+
+def test_a_batch_that_is_stopped_leaves_its_runs(work_dir, tmp_path, monkeypatch, one_worker):
+    begun, folder = [], tmp_path / "runs"
+    runs, open_test = batch.plan_runs({}, **CHOICE)
+
+    def run_notebook(name, run_dir, *_, **__):
+        """Run until the kernel would end, or for a minute."""
+        begun.append(name)
+        end = time.monotonic() + 60
+        while batch.batch_of(run_dir) and time.monotonic() < end:
+            time.sleep(0.1)
+
+    def show(text):
+        """Press Ctrl-C when the first notebook runs."""
+        if batch.NOTEBOOKS[0] in text:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "run_notebook", run_notebook)
+    monkeypatch.setattr(batch, "share_dataset", lambda *_: None)
+    monkeypatch.setattr(batch, "share_arrays", lambda *_: str(work_dir / "dataset.json"))
+    with pytest.raises(KeyboardInterrupt):
+        batch.run_batch(folder, runs, open_test, show=show)
+    assert helpers.read_json(folder / list(runs)[0] / "run.json", "00")["batch"] is None
+    assert begun == [batch.NOTEBOOKS[0]]
+
+
 def test_a_worker_that_keeps_dying_is_explained():
     from distributed import KilledWorker
 
@@ -379,10 +422,11 @@ def test_a_failed_run_ends_the_batch_with_its_name():
     assert batch.outcome_table({"one": fine}).splitlines()[0] == "run  outcome  time"
 
 
-def test_notes_of_the_import_are_shown_once(tmp_path):
+def test_notes_of_the_import_are_shown_once(work_dir, tmp_path):
+    description = helpers.read_description(work_dir)
     for name, notes in (("one", ["split by chance"]), ("two", ["split by chance", "blurred"])):
-        helpers.write_json(tmp_path / f"{name}.json", {"notes": notes})
-    outcomes = {name: {"shared": {"path": str(tmp_path / f"{name}.json")}} for name in ("one", "two")}
+        helpers.write_json(tmp_path / name / "dataset.json", {**description, "notes": notes})
+    outcomes = {name: {"shared": {"path": str(tmp_path / name / "dataset.json")}} for name in ("one", "two")}
     assert batch.dataset_notes({**outcomes, "lost": {"state": "failed"}}) == ["split by chance", "blurred"]
 
 
@@ -390,7 +434,6 @@ def test_notes_of_the_import_are_shown_once(tmp_path):
 
 
 def run_one(folder, run, dataset_file, open_test):
-    (folder / OWNER_FILE).write_text("a\n0")
     return batch.run_one(folder, "run", run, str(dataset_file), open_test, "a", batch.code_fingerprint())
 
 
@@ -448,18 +491,20 @@ def test_test_is_opened_only_if_nothing_is_compared(grid, asked, opened):
     assert batch.plan_runs(grid, open_test=asked, **CHOICE)[1] is opened
 
 
-def test_a_run_that_another_batch_has_taken_over_is_left_to_it(work_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "run_notebook", lambda *_, **__: (tmp_path / OWNER_FILE).write_text("b\n0"))
-    record = run_one(tmp_path, CHOICE, work_dir / "dataset.json", True)
-    assert record["state"] == "failed" and "another batch was started in this folder" in record["message"]
-    assert helpers.read_json(tmp_path / "run" / "run.json", "00")["state"] == "running"
+@pytest.mark.parametrize("other", [{"batch": "b", "state": "running"}, None], ids=["another batch", "deleted"])
+def test_a_run_that_another_batch_has_begun_is_left_to_it(work_dir, tmp_path, monkeypatch, other):
+    path = tmp_path / "run" / "run.json"
 
+    def run_notebook(name, *_, **__):
+        """Have the run begun by another batch during the last notebook."""
+        if name == batch.NOTEBOOKS[-1]:
+            helpers.write_json(path, other) if other else path.unlink()
 
-def test_a_run_that_ends_while_its_own_batch_writes_the_owners_file_is_complete(work_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "run_notebook", lambda *_, **__: (tmp_path / OWNER_FILE).write_text(""))
+    monkeypatch.setattr(batch, "run_notebook", run_notebook)
     record = run_one(tmp_path, CHOICE, work_dir / "dataset.json", True)
-    assert record["state"] == "complete"
-    assert helpers.read_json(tmp_path / "run" / "run.json", "00") == record
+    told = "another batch has begun this run, or its run.json was deleted"
+    assert (record["state"], record["message"]) == ("failed", told)
+    assert (helpers.read_json(path, "00") if path.exists() else None) == other
 
 
 def test_a_run_fails_if_the_code_has_changed_since_the_batch_began(work_dir, tmp_path, monkeypatch):

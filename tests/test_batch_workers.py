@@ -18,7 +18,7 @@ import pytest
 from test_settings import H200, nvidia_smi
 
 from course import batch, terminal, workers
-from course.workspace import COURSE_FOLDER, CourseError
+from course.workspace import COURSE_FOLDER, CourseError, write_json
 
 GIB = 2**30
 
@@ -135,6 +135,31 @@ def test_an_unreachable_scheduler_is_explained_in_one_sentence(monkeypatch):
     monkeypatch.setattr(distributed, "Client", lambda address, timeout: original(address, timeout=1))
     with pytest.raises(CourseError, match="No dask scheduler answers at tcp://127.0.0.1:9"):
         workers.open_cluster({}, "tcp://127.0.0.1:9").__enter__()
+
+
+WATCHED = """import sys, time; from course import workers
+workers.end_with_batch(sys.argv[1], 'one'); print('on', flush=True); time.sleep(60)"""
+
+
+@pytest.mark.parametrize("change", ["begun by another", "stopped", "deleted"])
+def test_a_kernel_ends_when_its_run_no_longer_belongs_to_its_batch(tmp_path, change):
+    path = tmp_path / "run.json"
+    write_json(path, {"batch": "one", "state": "running"})
+    process = subprocess.Popen([sys.executable, "-c", WATCHED, tmp_path], cwd=COURSE_FOLDER, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"on\n"
+    workers.stop_runs(tmp_path.parent, [tmp_path.name], "another")  # which it does not belong to
+    write_json(path, {"batch": "one", "state": "running", "notebook": "02_preprocessing"})
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.5)
+    if change == "begun by another":
+        write_json(path, {"batch": "two", "state": "running"})
+    elif change == "stopped":
+        workers.stop_runs(tmp_path.parent, [tmp_path.name], "one")
+        assert read(path) == {"batch": None, "state": "running", "notebook": "02_preprocessing"}
+    else:
+        path.unlink()
+    assert process.wait(20) == 1
+    process.stdout.close()
 
 
 SET_UP = """
@@ -286,7 +311,6 @@ def test_a_worker_killed_during_training_loses_nothing_and_no_run_is_completed_t
         assert read(tmp_path / "runs" / name / "results" / "metrics.json") == {"epochs": 6}
     first_epochs = [int(line) for line in (run_dir / "starts.txt").read_text().split()]
     assert len(first_epochs) == 2 and first_epochs[0] == 0 and first_epochs[1] >= 2
-    assert not (tmp_path / "runs" / "owner.txt").exists()
     failed = read(tmp_path / "runs" / list(states)[2] / "run.json")
     assert (failed["notebook"], failed["cell"]) == ("01_dataset_upload", 4)
     assert "thirteen is unlucky" in failed["message"]
@@ -300,18 +324,29 @@ def test_a_worker_killed_during_training_loses_nothing_and_no_run_is_completed_t
 
 
 @pytest.mark.slow
-def test_a_stopped_batch_prints_one_sentence_and_leaves_no_process(start, course, tmp_path):
+def test_a_run_begun_by_two_batches_goes_on_in_the_later_one(start, course, tmp_path):
     shutil.copy(COURSE_FOLDER / "notebooks" / "00_run_all.ipynb", course / "notebooks")
     folder = tmp_path / "runs" / "sample-smoke"
     run_dir = folder / "recipe-best_seed-0_epochs-200"
-    started = start("-m", "course.terminal", PROFILE="smoke", GRID='{"epochs": [200]}')
+    command = {"PROFILE": "smoke", "GRID": '{"epochs": [200]}'}
+    first = start("-m", "course.terminal", **command)
     wait_for(lambda: read(run_dir / "model" / "training.json").get("epochs", 0) >= 2)
+    later = start("-m", "course.terminal", **command)
+    assert first.wait(120) == 1
+    message = "1 of 1 runs failed. The first was recipe-best_seed-0_epochs-200: another batch has begun this run"
+    assert message in (tmp_path / "process-0.log").read_text()
+    wait_for(lambda: len((run_dir / "starts.txt").read_text().split()) == 2)
+    first_epoch, later_epoch = map(int, (run_dir / "starts.txt").read_text().split())
+    assert first_epoch == 0 and later_epoch >= 2
+
+    # a stopped batch prints one sentence and leaves no process
+    wait_for(lambda: read(run_dir / "model" / "training.json")["epochs"] > later_epoch)
     processes = list(map(int, (run_dir / "processes.txt").read_text().split()))
     assert all(map(is_running, processes))
-    started.terminate()  # Ctrl-C has the same effect, but a background process of a shell ignores it
-    assert started.wait(60) == 1
-    printed = (tmp_path / "process-0.log").read_text()
+    later.terminate()  # Ctrl-C has the same effect, but a background process of a shell ignores it
+    assert later.wait(60) == 1
+    printed = (tmp_path / "process-1.log").read_text()
     assert printed.endswith(f"{terminal.STOPPED}\n") and "\x1b" not in printed
     assert "Traceback" not in printed and "Warning" not in printed
     wait_for(lambda: not any(map(is_running, processes)), 10)
-    assert not (folder / "owner.txt").exists() and not (tmp_path / "runs" / "00_run_all.ipynb").exists()
+    assert not (tmp_path / "runs" / "00_run_all.ipynb").exists()
