@@ -121,7 +121,7 @@ def end_with_batch(run_dir: Path | str, batch: str) -> None:
         now = batch
         while now == batch:
             time.sleep(0.5)
-            with contextlib.suppress(OSError):  # a shared disk may not answer for a moment: look again
+            with contextlib.suppress(OSError, ValueError):  # a shared disk may not answer for a moment: look again
                 now = batch_of(run_dir)
         os._exit(1)
 
