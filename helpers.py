@@ -55,7 +55,7 @@ from course.machine import (
 from course.metrics import bootstrap_interval, bounding_box, confusion_counts, cross_entropy, dice, scores
 from course.normalization import fuse_normalization
 from course.pictures import SUBSETS as SUBSETS, find_picture, read_picture
-from course.planes import area_average, slice_places
+from course.planes import area_average, is_whole_stack
 from course.prediction import (
     predict_in_planes as predict_in_planes,
     predict_probabilities,
@@ -649,7 +649,7 @@ def score_patients(work_dir, subset, probabilities, threshold, largest_component
         for row, *pair in zip(rows, truth, prediction):
             slice_counts[row] = confusion_counts(*pair)
         height, width, between = spacing_of[patient] if in_millimetres else (1, 1, 1)
-        is_whole = slice_places([slices[row]["slice"] for row in rows]) == list(range(len(rows)))
+        is_whole = is_whole_stack([slices[row]["slice"] for row in rows])
         figures[patient] = patient_scores(truth, prediction, (between, height, width) if is_whole else None)
         if not is_whole:
             print(f"No distances between surfaces for {patient} ({subset}): slices are missing, or not numbered.")

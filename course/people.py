@@ -73,7 +73,6 @@ def look_alike(patients: Iterable[str]) -> tuple[list[str], str]:
     common = re.sub(r"\d+$", "", os.path.commonprefix(patients))
     rests = [patient[len(common) :] for patient in patients]
     after_word, words = _after_word(rests)
-    surely = [SURELY_BEFORE.fullmatch(patient) for patient in patients]
 
     def grouped(stems):
         """Return {stem: patients who have it} for the stems of all patients, in order; None is no stem."""
@@ -88,10 +87,11 @@ def look_alike(patients: Iterable[str]) -> tuple[list[str], str]:
     same += [[*names, common + name] for name, names in own.items() if common + name in patients]  # later_p3, p3
     if same:
         return same[0], ""
+    surely = grouped(part and part["own"] for part in map(SURELY_BEFORE.fullmatch, patients))
     numbered, marked = grouped(_up_to_number(rests)), grouped(LAST.sub("", rest) or rest for rest in rests)
     start = re.escape(common)
     for stems, most, pattern in (
-        (grouped(part and part["own"] for part in surely), len(patients), r"[^ _.-]*[ _.-](?P<patient>.+)"),
+        (surely, len(patients), r"[^ _.-]*[ _.-](?P<patient>.+)"),
         (own, len(patients) if words < len(own) else 0, rf"{start}[^ _.-]*[ _.-](?P<patient>.+)"),
         (numbered, len(patients), rf"(?P<patient>{start}\D*\d+).*"),
         (marked, len(marked), LAST_PART),  # a stem with more names is a place

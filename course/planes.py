@@ -30,23 +30,11 @@ class Volume(NamedTuple):
         return max(1, round((self.stop - self.start) * step))
 
 
-def slice_places(numbers: list[int | None]) -> list[int] | None:
-    """Return the place of each of a patient's slices in the stack, counted from 0: [0, 1, 4] for 7, 8 and 11.
-
-    numbers: the slices' numbers, ascending. Neighbours differ by the smallest difference that occurs. Returns None if
-    the places cannot be known: a number is missing or occurs twice, the differences are not multiples of the smallest,
-    or more slices are missing than are there.
-    """
+def is_whole_stack(numbers: list[int | None]) -> bool:
+    """Tell whether slices with these numbers, ascending, lie one behind the other: numbered, and equally far apart."""
     if len(numbers) == 1:
-        return [0]
-    if None in numbers:
-        return None
-    differences = np.diff(numbers)
-    unit = differences.min()
-    if unit == 0 or (differences % unit).any():
-        return None
-    places = (np.array(numbers) - numbers[0]) // unit
-    return places.tolist() if places[-1] < 2 * len(numbers) else None
+        return True
+    return None not in numbers and len(steps := {*np.diff(numbers).tolist()}) == 1 and 0 not in steps
 
 
 def _neighbours(slices):

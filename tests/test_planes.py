@@ -70,17 +70,15 @@ def test_a_volume_is_at_least_a_pixel_deep_and_depths_are_rounded():
 
 
 @pytest.mark.parametrize(
-    ("numbers", "places"),
+    ("numbers", "is_whole"),
     [
-        *[([7, 8, 11], [0, 1, 4]), ([10, 20, 40], [0, 1, 3]), ([5], [0]), ([None], [0])],
-        *[([1, 1, 2], None), ([1, None], None)],
-        ([1, 3, 6], None),  # in twos, but the last
-        ([1, 2, 6], [0, 1, 5]),
-        ([1, 2, 7], None),  # more are missing than are there
+        *[([5], True), ([None], True), ([7, 8, 9], True), ([10, 20, 30], True), ([1, 5], True)],
+        *[([7, 8, 11], False), ([10, 20, 40], False), ([1, 3, 6], False), ([1, 2, 6], False), ([1, 2, 7], False)],
+        *[([1, 1, 2], False), ([1, 1], False), ([1, None], False)],
     ],
 )
-def test_slices_lie_where_their_numbers_say(numbers, places):
-    assert planes.slice_places(numbers) == places
+def test_a_stack_is_whole_if_its_slices_are_numbered_and_equally_far_apart(numbers, is_whole):
+    assert planes.is_whole_stack(numbers) is is_whole
 
 
 def test_fewer_slices_are_averages_of_what_they_cover():

@@ -26,9 +26,9 @@ def answers_in_two_ways(model: "keras.Model", X: np.ndarray) -> list[np.ndarray]
     Both are float32 (N, S, S). It answers with its running averages; in training each batch of 16 is normalised by its
     own mean and variance.
     """
-    answers = [model.predict(helpers.ordered_batches(X), verbose=0)]  # first: training moves the averages
-    answers.append(np.concatenate([model(batch, training=True) for (batch,) in helpers.ordered_batches(X)]))
-    return [answer[..., 0] for answer in answers]
+    answered = helpers.predict_probabilities(model, X)  # first: training moves the averages
+    trained = np.concatenate([model(batch, training=True) for (batch,) in helpers.ordered_batches(X)])
+    return [answered, trained[..., 0]]
 
 
 def main():
